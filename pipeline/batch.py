@@ -1,0 +1,434 @@
+"""The batch flow: every input, segment by segment, each sealed when it is whole; what is sealed is never done again."""
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from errno import EDQUOT, ENOSPC
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from deltascene.cache.errors import BrokenSeal
+from deltascene.cache.keys import file_sha256, fingerprint, first_difference
+from deltascene.cache.seal import Seal, read_seal, write_seal, write_whole
+from deltascene.pipeline import ledger
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine import Engine, FrameResult, Stream
+from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.numerics import numerics_record
+from deltascene.pipeline.predictions import PredictionWriter, assemble, plan_layout
+from deltascene.pipeline.run_folder import (
+    RunFolder,
+    RunVideo,
+    VideoFolder,
+    VideoRecord,
+    keep_lock,
+    read_run_yaml,
+    write_run_yaml,
+    write_videos,
+)
+from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, identity, probe, read_frames
+from deltascene.pipeline.versions import machine_record, versions_record
+from deltascene.stages.errors import StageError
+from deltascene.stages.preprocess import InputPlan
+from deltascene.stages.resample import resize_map, to_frame_size
+from deltascene.stages.types import Frame
+
+
+class Events(Protocol):
+    """What a run tells while it goes on; the screen, plain lines and `--json` are three listeners."""
+
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
+        """An input is opened: frames selected, and how many an earlier run sealed."""
+
+    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+        """A frame was computed."""
+
+    def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
+        """What is drawn from the results is being written; share of it done, 0 to 1."""
+
+    def video_ended(self, record: VideoRecord, reused: bool) -> None:
+        """An input is done, failed or was stopped; `reused`: nothing had to be computed."""
+
+
+@dataclass
+class Stop:
+    """Set from outside to end a run after the segment that is being computed."""
+
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """What every step of a run needs.
+
+    Attributes:
+        engine: model and config.
+        folder: OUT.
+        key: what all results depend on, input apart, as flat plain values.
+        token: of this writer.
+        events: who listens.
+        stop: asks for an early end.
+        draw: writes pictures of a finished video; None for none.
+    """
+
+    engine: Engine
+    folder: RunFolder
+    key: Mapping[str, Any]
+    token: str
+    events: Events
+    stop: Stop = field(default_factory=Stop)
+    draw: Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None = None
+
+
+def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
+    """Everything that decides results, input apart: result config, weights, numerics; flat and plain."""
+    files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
+    key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
+    key |= {f"weights.{path.name}": file_sha256(path) for path in files}
+    return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
+
+
+def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
+    """Writes `run.yaml`, or checks that the one there describes the same run.
+
+    Raises:
+        OutputError: the folder holds results of another config, model or machine.
+    """
+    if folder.run_yaml.is_file() and not force:
+        before = read_run_yaml(folder).get("key")
+        difference = first_difference(before if isinstance(before, dict) else {}, key)
+        if difference:
+            name, found, wanted = difference
+            raise OutputError(
+                f"{folder.root}: holds a run with {name} = {_short(found)}; this one has {_short(wanted)};"
+                " choose another -o, or --force to replace it"
+            )
+        return
+    if force:
+        shutil.rmtree(folder.root / "videos", ignore_errors=True)
+        folder.videos_parquet.unlink(missing_ok=True)
+    elif folder.root.is_dir() and any(path.name != folder.lock.name for path in folder.root.iterdir()):
+        raise OutputError(
+            f"{folder.root}: expected an empty folder or an earlier run's; found other files; choose another -o"
+        )
+    write_run_yaml(
+        folder,
+        {
+            "deltascene": 1,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "fingerprint": fingerprint(key),
+            "config": config.model_dump(mode="json"),
+            "versions": versions_record(),
+            "machine": machine_record(),
+            "key": dict(key),
+        },
+    )
+
+
+def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
+    """Processes inputs one after another; one that fails doesn't stop the rest.
+
+    Returns:
+        One record per input that was reached, in order.
+
+    Raises:
+        DiskFull: no room left; what was finished is sealed.
+        OutputError: an input's earlier results were made from other bytes.
+    """
+    folder, records = run.folder, []
+    folder.errors_jsonl.unlink(missing_ok=True)
+    for spec in specs:
+        try:
+            record = process_video(run, spec)
+        except (OutputError, DiskFull):
+            raise
+        except (DeltasceneError, StageError) as error:
+            record = _failed(folder, spec, error)
+        except OSError as error:
+            if error.errno in (ENOSPC, EDQUOT):
+                raise DiskFull(
+                    f"{folder.root}: no room left on the disk; finished segments are kept, the same command goes on"
+                ) from error
+            record = _failed(folder, spec, error)
+        records.append(record)
+        write_videos(folder, records)
+        if run.stop.asked:
+            break
+    return records
+
+
+def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
+    """One input from its first unsealed segment to its end.
+
+    Raises:
+        SourceError: it can't be read.
+        StageError: its frames are smaller than one patch.
+        OutputError: its earlier results were made from other bytes.
+    """
+    config, files = run.engine.config, run.folder.video(spec.id)
+    identity_now = identity(spec, config.run.verify == "full")
+    if (done := _read_done(files, spec, identity_now)) is not None:
+        run.events.video_ended(done, reused=True)
+        return done
+    info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+    key = fingerprint({**run.key, "input": identity_now, "decoder": info.decoder})
+    seals = sealed_prefix(files, key)
+    reader = open_reader(config, spec, info, seals)
+    sealed = sum(seal.frames for seal in seals)
+    run.events.video_started(spec, sealed + len(reader.wanted), sealed)
+    with reader:
+        _process_segments(run, spec, reader, files, seals, key)
+    complete = not run.stop.asked or len(reader.wanted) == 0 or seals[-1].next_index > reader.wanted[-1]
+    record = _assemble(spec, info, files, seals, "done" if complete else "partial", reader.cause, identity_now)
+    if complete:
+        _finish(run, spec, files, record)
+    run.events.video_ended(record, reused=False)
+    return record
+
+
+def sealed_prefix(files: VideoFolder, key: str) -> list[Seal]:
+    """Seals of the finished segments from the start on, up to the first gap; what lies after it is done again."""
+    seals: list[Seal] = []
+    while (path := files.seal(sum(seal.frames for seal in seals))).is_file():
+        try:
+            seal = read_seal(path, files.root)
+        except BrokenSeal:
+            break
+        if seal.fingerprint != key:
+            break
+        seals.append(seal)
+    return seals
+
+
+def open_reader(config: Config, spec: SourceSpec, info: SourceInfo, seals: Sequence[Seal]) -> Reader:
+    """The frames that are still to be processed."""
+    chosen = config.source
+    return read_frames(
+        spec,
+        start_s=None if seals else chosen.start_s,
+        start_frame=seals[-1].next_index if seals else None,
+        end_s=chosen.end_s,
+        stride=chosen.stride,
+        info=info,
+    )
+
+
+def _process_segments(
+    run: BatchRun, spec: SourceSpec, reader: Reader, files: VideoFolder, seals: list[Seal], key: str
+) -> None:
+    config, start = run.engine.config, sum(seal.frames for seal in seals)
+    stream, writer = run.engine.open_stream(spec.id), None
+    files.segments.mkdir(parents=True, exist_ok=True)
+    while not run.stop.asked:
+        stream.reset()
+        frames = timed(islice(reader, config.segment.frames))
+        first = next(frames, None)
+        if first is None:
+            return
+        if writer is None:
+            writer = _open_writer(run, reader.info, files)
+        segment = _Segment(run, spec, stream, writer, start)
+        for frame, decode_s in _chained(first, frames):
+            segment.add(frame, decode_s)
+        seals.append(segment.seal(files, key, config.source.stride))
+        start += config.segment.frames
+        keep_lock(run.folder)
+
+
+class _Segment:
+    """A segment being computed: its writer and its ledger rows."""
+
+    def __init__(self, run: BatchRun, spec: SourceSpec, stream: Stream, writer: PredictionWriter, start: int) -> None:
+        self._run, self._spec, self._stream, self._writer, self._start = run, spec, stream, writer, start
+        self._rows: list[dict[str, Any]] = []
+        self._frames, self._last_index = 0, -1
+        writer.begin_segment(start)
+
+    def add(self, frame: Frame, decode_s: float) -> None:
+        """Computes a frame and keeps its results."""
+        began = time.perf_counter()
+        result = self._stream(frame)
+        computed = time.perf_counter()
+        values, ages = _stored_values(result, self._run.engine, self._stream)
+        self._writer.add(values, ages)
+        write_s = time.perf_counter() - computed
+        self._rows += ledger_rows(result, self._run.engine.model, decode_s, write_s)
+        self._frames, self._last_index = self._frames + 1, frame.index
+        self._run.events.frame_done(self._spec, result, decode_s + time.perf_counter() - began)
+
+    def seal(self, files: VideoFolder, key: str, stride: int) -> Seal:
+        """Writes what is left and seals the segment."""
+        written = self._writer.finish_segment()
+        part = files.part(self._start)
+        ledger.write_rows(part, self._rows)
+        about = {
+            "start": self._start,
+            "frames": self._frames,
+            "next_index": self._last_index + stride,
+            "fingerprint": key,
+            "token": self._run.token,
+        }
+        return write_seal(files.seal(self._start), files.root, about, [part, *written])
+
+
+def timed(frames: Iterator[Frame]) -> Iterator[tuple[Frame, float]]:
+    """Frames with the seconds that each took to come."""
+    while True:
+        began = time.perf_counter()
+        frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame, time.perf_counter() - began
+
+
+def ledger_rows(result: FrameResult, model: SceneModel, decode_s: float, write_s: float) -> list[dict[str, Any]]:
+    """A frame's ledger rows; shared stages are booked on the base's row."""
+    base, rows = model.bundle.entry.base, []
+    for task, cost in result.cost.tasks.items():
+        seconds = dict(cost.seconds) | ({"decode": decode_s, "write": write_s} if task == base else {})
+        rows.append(
+            {
+                "source": result.frame.source,
+                "index": result.index,
+                "pts_s": result.pts_s,
+                "valid": result.valid,
+                "cause": result.cause,
+                "task": task,
+                "predicted": task in result.predictions,
+                "policy": result.policy,
+                "rows": cost.rows,
+                "rows_computed": cost.rows_computed,
+                "macs_executed": cost.executed.total,
+                "macs_dense": cost.dense.total,
+                "seconds": sum(seconds.values()),
+                **{f"seconds_{stage}": seconds.get(stage, 0.0) for stage in ledger.STAGES},
+                "bytes_read": 0,
+                "bytes_written": 0,
+            }
+        )
+    return rows
+
+
+def _chained(first: tuple[Frame, float], rest: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, float]]:
+    yield first
+    yield from rest
+
+
+def _open_writer(run: BatchRun, info: SourceInfo, files: VideoFolder) -> PredictionWriter:
+    config, model = run.engine.config, run.engine.model
+    plan = run.engine.plan((info.height, info.width))
+    size = plan.frame_size if config.save.size == "frame" else plan.model_size
+    kinds = {task: model.bundle.kinds[task] for task in model.tasks}
+    attributes = {
+        "source": str(info.spec.path),
+        "fps": float(info.fps) / config.source.stride,
+        "frame_size": list(plan.frame_size),
+        "model_size": list(plan.model_size),
+        "content": list(plan.content),
+    }
+    return PredictionWriter(files.predictions, plan_layout(kinds, size, config.segment.frames), attributes)
+
+
+def _stored_values(result: FrameResult, engine: Engine, stream: Stream) -> tuple[dict[str, Any], dict[str, Any]]:
+    values = {task: prediction.array for task, prediction in result.predictions.items()}
+    ages = {task: prediction.age for task, prediction in result.predictions.items()}
+    if engine.config.save.size == "model" or not values:
+        return values, ages
+    plan: InputPlan = stream.plan
+    kinds = {task: prediction.kind for task, prediction in result.predictions.items()}
+    return (
+        {task: to_frame_size(value, kinds[task], plan) for task, value in values.items()},
+        {task: resize_map(age, plan, "nearest") for task, age in ages.items()},
+    )
+
+
+def _assemble(
+    spec: SourceSpec,
+    info: SourceInfo,
+    files: VideoFolder,
+    seals: Sequence[Seal],
+    status: str,
+    cause: str,
+    identity_now: str,
+) -> VideoRecord:
+    """Joins what is sealed into `frames.parquet` and the readable arrays."""
+    record = VideoRecord(spec.id, str(spec.path), status, cause, identity=identity_now)
+    if not seals:
+        return record
+    ledger.join_parts([files.part(seal.start) for seal in seals], files.frames_parquet)
+    rows = ledger.read_rows(files.frames_parquet).select(["index", "pts_s", "valid", "task", "predicted"]).to_pylist()
+    frames = list({row["index"]: row for row in rows}.values())
+    tasks = {row["task"] for row in rows}
+    predicted = {task: [row["predicted"] for row in rows if row["task"] == task] for task in tasks}
+    assemble(
+        files.predictions,
+        [row["index"] for row in frames],
+        [row["pts_s"] for row in frames],
+        {task: flags for task, flags in predicted.items() if (files.predictions / task).is_dir()},
+    )
+    invalid = sum(not row["valid"] for row in frames)
+    return replace(record, frames=len(frames), invalid=invalid, fps=_rate(frames, info))
+
+
+def _rate(frames: Sequence[Mapping[str, Any]], info: SourceInfo) -> float:
+    """Processed frames per second of the source."""
+    steps = len(frames) - 1
+    spread = frames[-1]["pts_s"] - frames[0]["pts_s"] if steps else 0.0
+    return steps / spread if spread > 0 else float(info.fps)
+
+
+def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRecord) -> None:
+    """Draws what is drawn from results, then marks the video as done."""
+    if run.draw is not None and record.frames:
+        run.draw(RunVideo(record, files), spec, lambda what, share: run.events.finishing(spec, what, share))
+    done = {
+        "format": 1,
+        "fingerprint": fingerprint(run.key),
+        **{name: getattr(record, name) for name in _RECORD_FIELDS},
+    }
+    write_whole(files.done, json.dumps(done, indent=1) + "\n")
+
+
+_RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
+
+
+def _read_done(files: VideoFolder, spec: SourceSpec, identity_now: str) -> VideoRecord | None:
+    """The finished video's record, or None.
+
+    Raises:
+        OutputError: it was made from other bytes.
+    """
+    try:
+        data = json.loads(files.done.read_text(encoding="utf-8"))
+        record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if record.identity != identity_now:
+        raise OutputError(
+            f"{files.root}: was made from another {Path(record.source).name} (input identity {record.identity[:12]}…);"
+            f" this one has {identity_now[:12]}…; choose another -o, or --force to replace it"
+        )
+    return record
+
+
+def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:
+    text = " ".join(str(error).split()) or type(error).__name__
+    with folder.errors_jsonl.open("a", encoding="utf-8") as file:
+        trace = traceback.format_exception(error)[-1].strip()
+        file.write(
+            json.dumps(
+                {"id": spec.id, "source": str(spec.path), "error": text, "type": type(error).__name__, "trace": trace}
+            )
+            + "\n"
+        )
+    return VideoRecord(spec.id, str(spec.path), "failed", text)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "…"

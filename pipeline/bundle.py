@@ -1,0 +1,258 @@
+"""Model bundles: a folder with `bundle.yaml` and safetensors, found, read into a checked description, and written.
+
+A task is data: everything about it stands in `bundle.yaml` (bundle_entry.py has its rules). Weights are safetensors
+only, and every file lies in the bundle's folder. No weights are loaded here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from deltascene.pipeline.bundle_entry import (
+    ArchiveEntry,
+    BackboneEntry,
+    BundleEntry,
+    FileName,
+    InputEntry,
+    StoredEntry,
+    TaskEntry,
+    TaskName,
+)
+from deltascene.pipeline.bundle_fetch import fetch_bundle
+from deltascene.pipeline.errors import BundleError, nearest
+from deltascene.pipeline.plain_yaml import read_mapping
+from deltascene.pipeline.problems import first_problem, one_line, shown
+from deltascene.stages.errors import StageError
+from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector
+
+__all__ = [
+    "FORMAT",
+    "ArchiveEntry",
+    "BackboneEntry",
+    "Bundle",
+    "BundleEntry",
+    "FileName",
+    "InputEntry",
+    "StoredEntry",
+    "TaskEntry",
+    "TaskName",
+    "build_kind",
+    "choose_tasks",
+    "find_bundle",
+    "import_head",
+    "packaged_models",
+    "read_bundle",
+    "write_bundle",
+]
+
+FORMAT = 1
+_LONGEST_LINE = 116
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was read and checked; no weights are loaded.
+
+    Attributes:
+        folder: where its files lie.
+        entry: all of `bundle.yaml`.
+        kinds: kind of every task, by name.
+    """
+
+    folder: Path
+    entry: BundleEntry
+    kinds: Mapping[str, Kind]
+
+    @property
+    def name(self) -> str:
+        """Its own name, or its folder's."""
+        return self.entry.name or self.folder.name
+
+    def taps(self, tasks: Sequence[str]) -> tuple[int, ...]:
+        """Every place where one of these tasks reads the residual stream."""
+        return tuple(sorted({tap for task in tasks for tap in self.entry.tasks[task].taps}))
+
+    def backbone_file(self) -> Path:
+        """Where the backbone's weights lie."""
+        return self.folder / self.entry.backbone.weights
+
+    def head_file(self, task: str) -> Path:
+        """Where a task's head (and later its delta) lies."""
+        return self.folder / self.entry.head_weights(task)
+
+    def weight_files(self, tasks: Sequence[str]) -> list[Path]:
+        """The weight files that these tasks need, the backbone's first."""
+        return list(dict.fromkeys([self.backbone_file(), *map(self.head_file, tasks)]))
+
+
+def packaged_models() -> dict[str, Path]:
+    """Bundles that come with the package, by name."""
+    root = Path(str(resources.files("deltascene.configs"))) / "models"
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/bundle.yaml"))}
+
+
+def find_bundle(model: str) -> Path:
+    """The folder of a packaged name, a folder, or an fsspec URL (copied to a local cache).
+
+    Raises:
+        BundleError: there is no such bundle.
+    """
+    packaged = packaged_models()
+    if model in packaged:
+        return packaged[model]
+    if "://" in model:
+        return fetch_bundle(model)
+    folder = Path(model).expanduser()
+    if (folder / "bundle.yaml").is_file():
+        return folder
+    if folder.exists():
+        raise BundleError(f"model {model}: expected a folder with bundle.yaml; found none in it")
+    known = ", ".join(packaged) or "none"
+    raise BundleError(f"model: no packaged model or folder {model!r}; packaged: {known}{nearest(model, packaged)}")
+
+
+def read_bundle(model: str) -> Bundle:
+    """Reads and checks a bundle's description.
+
+    Raises:
+        BundleError: it doesn't exist, isn't of this format, or its parts don't fit together.
+    """
+    folder = find_bundle(model)
+    path = folder / "bundle.yaml"
+    try:
+        data = read_mapping(path)
+        if data.get("format") != FORMAT:
+            raise BundleError(f"{path}: format: expected {FORMAT}; found {shown(data.get('format'))}")
+        entry = BundleEntry.model_validate(data)
+        kinds = {name: _named_kind(name, task) for name, task in entry.tasks.items()}
+    except ValidationError as error:
+        raise BundleError(f"{path}: {first_problem(error, BundleEntry)}") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+    return Bundle(folder, entry, kinds)
+
+
+def write_bundle(folder: Path, entry: BundleEntry) -> Path:
+    """Writes `bundle.yaml` as a person would: only what differs from the defaults, short lists on one line.
+
+    Args:
+        folder: where to; it exists.
+        entry: the description.
+
+    Returns:
+        The file written.
+
+    Raises:
+        BundleError: `evidence` holds something that YAML can't, or the folder can't be written.
+    """
+    path = folder / "bundle.yaml"
+    try:
+        text = yaml.dump(
+            entry.model_dump(exclude_defaults=True), Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True
+        )
+        path.write_text(text, encoding="utf-8")
+    except (yaml.YAMLError, OSError) as error:
+        raise BundleError(f"{path}: can't be written: {one_line(error)}") from error
+    return path
+
+
+class _PlainDumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """Lists of plain values in flow style, where they fit on a line."""
+        values = list(sequence)
+        flat = not any(isinstance(value, dict | list | tuple | set) for value in values)
+        short = len(", ".join(map(str, values))) < _LONGEST_LINE - 20
+        return super().represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat and short)
+
+
+_PlainDumper.add_representer(tuple, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values))
+
+
+def build_kind(task: TaskEntry) -> Kind:
+    """The kind of a task entry.
+
+    Raises:
+        StageError: the entry makes no sense for its kind.
+    """
+    kind = _KIND_OF[task.kind](task, _options(task))
+    if task.channels not in (None, kind.channels):
+        raise StageError(f"channels: expected {kind.channels} for its {task.kind}; found {task.channels}")
+    return kind
+
+
+_KIND_OF: Mapping[str, Callable[[TaskEntry, dict[str, Any]], Kind]] = {
+    "classes": lambda task, options: Classes(_labels(task), task.colours, **options),
+    "scalar": lambda task, options: Scalar(task.unit, task.range, task.log, **options),
+    "vector": lambda task, options: Vector(task.channels or 3, task.unit_length, **options),
+    "heatmaps": lambda task, options: Heatmaps(task.names or _numbered(task.channels or 1), **options),
+}
+
+
+def _named_kind(name: str, task: TaskEntry) -> Kind:
+    try:
+        return build_kind(task)
+    except StageError as error:
+        raise StageError(f"tasks.{name}.{error}") from error
+
+
+def _labels(task: TaskEntry) -> tuple[str, ...]:
+    labels = task.labels or _numbered(task.channels or 0)
+    if not labels:
+        raise StageError("labels: expected labels or channels for kind classes; found neither")
+    return labels
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(count))
+
+
+def _options(task: TaskEntry) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if task.stored is not None:
+        options["stored"] = Stored(task.stored.dtype, task.stored.scale, task.stored.fill)
+    elif task.kind == "classes" and len(_labels(task)) > 254:
+        options["stored"] = Stored("uint16", fill=65535)
+    if task.resample is not None:
+        options["resample"] = task.resample
+    return options
+
+
+def choose_tasks(bundle: Bundle, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The tasks asked for, in the bundle's order; all of them for None.
+
+    Raises:
+        BundleError: a name that the bundle doesn't have.
+    """
+    known = tuple(bundle.entry.tasks)
+    if wanted is None:
+        return known
+    for name in wanted:
+        if name not in known:
+            raise BundleError(f"task: {bundle.name} has {', '.join(known)}; found {name!r}{nearest(name, known)}")
+    if not wanted:
+        raise BundleError(f"task: expected at least one of {', '.join(known)}; found none")
+    return tuple(name for name in known if name in wanted)
+
+
+def import_head(path: str) -> Callable[..., Any]:
+    """A user's own head class by `package.module:Class`; called only where the user allowed code.
+
+    Raises:
+        BundleError: it can't be imported or declares no receptive field.
+    """
+    module, _, name = path.partition(":")
+    try:
+        head: Callable[..., Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BundleError(f"head {path}: can't be imported: {one_line(error)}") from error
+    if not isinstance(getattr(head, "receptive_field", None), int):
+        raise BundleError(f"head {path}: expected an integer `receptive_field` in tokens; found none")
+    return head

@@ -1,0 +1,247 @@
+"""The command line. Anything heavy is imported inside the command that needs it, so that `--help` answers at once."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from deltascene import __version__
+from deltascene.pipeline.errors import DeltasceneError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="deltascene",
+    help="Dense video understanding that computes what changed, once, for every task.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+config_app = typer.Typer(help="Show the resolved config.", no_args_is_help=True)
+models_app = typer.Typer(help="List, check and make model bundles.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(models_app, name="models")
+
+ModelOption = Annotated[str | None, typer.Option(help="Packaged model, bundle folder, or fsspec URL.")]
+PresetOption = Annotated[str, typer.Option(help="Packaged preset; this version has: exact.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="One config key: --set segment.frames=64.")]
+TasksOption = Annotated[str | None, typer.Option(help="Comma-separated tasks; default: all of the model's.")]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Dense video understanding that computes what changed, once, for every task."""
+    if show:
+        print(f"deltascene {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE…", help="Videos, folders, globs, list files (.txt), image sequences.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the results; default runs/<date-time>.")
+    ] = None,
+    model: ModelOption = None,
+    tasks: TasksOption = None,
+    preset: PresetOption = "exact",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    size: Annotated[str | None, typer.Option(help="Model input: short side in pixels, or H,W.")] = None,
+    start: Annotated[str | None, typer.Option(help="Leave out what is before: seconds, MM:SS or HH:MM:SS.")] = None,
+    end: Annotated[str | None, typer.Option(help="Leave out what is from here on.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Process every n-th frame.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Rate of image sequences.")] = None,
+    save: Annotated[
+        str | None, typer.Option(help="Beside the arrays: video,png,npz; `arrays` alone writes no pictures.")
+    ] = None,
+    save_size: Annotated[str | None, typer.Option(help="Size of what is stored: model or frame.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Known truth (npz), or a folder with <id>.truth.npz; scores the run.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in OUT.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done: files, frames, time, size.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One event a line on standard output.")] = False,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
+    verify: Annotated[str | None, typer.Option(help="How much of an input its identity covers: quick or full.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto or cpu; other devices aren't supported yet.")] = None,
+) -> None:
+    """Run the model over videos; the same command goes on where an earlier one stopped."""
+    values = {
+        "model": model,
+        "tasks": split_names(tasks),
+        "input.size": parse_size(size),
+        "source.start_s": parse_time(start),
+        "source.end_s": parse_time(end),
+        "source.stride": stride,
+        "source.fps": fps,
+        "save.size": save_size,
+        "run.verify": verify,
+        "run.device": device,
+        **_parse_save(save),
+    }
+    from deltascene.pipeline.config import load_config
+
+    resolved = load_config(preset, config, set_ or (), values)
+    from deltascene.pipeline.run_command import RunOptions, run_command
+
+    folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    options = RunOptions(sources, folder, force, dry_run, json, truth, allow_code)
+    raise typer.Exit(run_command(resolved, options, _console()))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")],
+    html: Annotated[Path | None, typer.Option(help="Where to write the page; default OUT/report.html.")] = None,
+) -> None:
+    """Write the report of a run again: report.html and report.json."""
+    from deltascene.pipeline.report import write_report
+    from deltascene.pipeline.run_folder import open_run
+
+    json_path, html_path = write_report(open_run(out), html)
+    print(f"{html_path}\n{json_path}")
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Check this installation and machine; a table for a bug report."""
+    from deltascene.pipeline.doctor import examine, print_checks
+
+    raise typer.Exit(print_checks(_console(), examine(), as_json=json))
+
+
+@config_app.command("show")
+def config_show(
+    preset: PresetOption = "exact",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    model: ModelOption = None,
+    tasks: TasksOption = None,
+) -> None:
+    """Print the config that a run with these options would have."""
+    from deltascene.pipeline.config import load_config, render_config
+
+    values = {"model": model, "tasks": split_names(tasks)}
+    print(render_config(load_config(preset, config, set_ or (), values)), end="")
+
+
+@models_app.command("ls")
+def models_ls() -> None:
+    """List the packaged models."""
+    from deltascene.pipeline.models import list_models, print_models
+
+    print_models(_console(), list_models())
+
+
+@models_app.command("check")
+def models_check(model: Annotated[str, typer.Argument(help="timm:NAME, a packaged name, a folder, or a URL.")]) -> None:
+    """Say whether a backbone or bundle is supported, or why not."""
+    from deltascene.pipeline.models import check_model, print_check
+
+    print_check(_console(), check_model(model))
+
+
+@models_app.command("new")
+def models_new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the bundle into.")],
+    backbone: Annotated[str, typer.Option(help="timm:NAME.")],
+    task: Annotated[
+        list[str], typer.Option(help="NAME:KIND[:CHANNELS], e.g. hands:heatmaps:21; the first is the base.")
+    ],
+    weights: Annotated[Path | None, typer.Option(help="Backbone weights in timm's naming, safetensors.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base task, if not the first.")] = None,
+    size: Annotated[str | None, typer.Option(help="Model input: short side in pixels, or H,W.")] = None,
+    random: Annotated[bool, typer.Option("--random", help="Untrained backbone weights, to try things out.")] = False,
+) -> None:
+    """Write a bundle for your own tasks on a timm backbone; its heads are untrained."""
+    from deltascene.pipeline.models import new_model
+
+    bundle = new_model(folder, backbone, task, weights=weights, base=base, size=parse_size(size), random=random)
+    print(f"{bundle.folder}: {', '.join(bundle.entry.tasks)} on {bundle.entry.backbone.timm}; its heads are untrained")
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """Comma-separated names."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """`518`, or `H,W`.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text is None:
+        return None
+    numbers = [int(part) for part in re.split(r"[,x]", text) if part.strip().isdigit()]
+    if re.fullmatch(r"\s*\d+\s*([,x]\s*\d+\s*)?", text) is None or min(numbers) < 1:
+        raise UsageError(f"--size: expected a short side in pixels or H,W; found {text!r}")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def parse_time(text: str | None) -> float | None:
+    """Seconds, MM:SS or HH:MM:SS, as seconds.
+
+    Raises:
+        UsageError: none of these.
+    """
+    if text is None:
+        return None
+    if re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text) is None:
+        raise UsageError(f"time: expected seconds, MM:SS or HH:MM:SS; found {text!r}")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+def _parse_save(text: str | None) -> dict[str, Any]:
+    names = split_names(text)
+    if names is None:
+        return {}
+    known = ("arrays", "video", "png", "npz")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--save: expected some of {', '.join(known)}; found {name!r}")
+    return {f"save.{name}": name in names for name in known if name != "arrays"}
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> NoReturn:
+    """The command `deltascene`: one clear line and an exit code for everything that can go wrong."""
+    try:
+        app(standalone_mode=True)
+    except DeltasceneError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; finished segments are kept, the same command goes on", 130)
+    except OSError as error:
+        from errno import EDQUOT, ENOSPC
+
+        full = error.errno in (ENOSPC, EDQUOT)
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 1)
+    except ValueError as error:
+        if type(error).__module__.startswith("deltascene."):
+            _fail(str(error), 2)
+        raise
+    raise SystemExit(0)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(f"deltascene: {text}", file=sys.stderr)
+    raise SystemExit(code)

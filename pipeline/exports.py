@@ -1,0 +1,31 @@
+"""Predictions as files for other programs: one PNG picture, or one NPZ of natural values, per frame."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from deltascene.pipeline.run_folder import RunVideo
+
+Progress = Callable[[float], None]
+
+
+def write_png(video: RunVideo, progress: Progress) -> None:
+    """Coloured pictures: OUT/videos/<id>/png/<task>/<frame number>.png."""
+    for place in range(len(video)):
+        progress(place / len(video))
+        view = video.frame(place)
+        for task in view.tasks:
+            folder = video.folder / "png" / task
+            folder.mkdir(parents=True, exist_ok=True)
+            PillowImage.fromarray(video.kinds[task].colour(view[task])).save(folder / f"{view.index:06d}.png")
+
+
+def write_npz(video: RunVideo, progress: Progress) -> None:
+    """Natural values: OUT/videos/<id>/npz/<frame number>.npz with one array per task."""
+    folder = video.folder / "npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in range(len(video)):
+        progress(place / len(video))
+        view = video.frame(place)
+        np.savez_compressed(folder / f"{view.index:06d}.npz", **{task: view[task] for task in view.tasks})

@@ -1,0 +1,63 @@
+"""The ledger: one row per frame and task, what was computed, what it cost, in MACs and in seconds.
+
+Rows are written as Parquet, one sealed part per segment; `frames.parquet` is all parts of a video in one file.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# Stages with a clock of their own. A frame's shared stages (decode, preprocess, embed, base blocks, write) are booked on
+# the base task's row, so that a column's sum over all rows is the time really spent.
+STAGES = ("decode", "preprocess", "embed", "blocks", "head", "write")
+
+SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("index", pa.int64()),
+        ("pts_s", pa.float64()),
+        ("valid", pa.bool_()),
+        ("cause", pa.string()),
+        ("task", pa.string()),
+        ("predicted", pa.bool_()),  # False for the base when only its activations were asked for, and on invalid frames
+        ("policy", pa.string()),
+        ("rows", pa.int32()),  # tokens of the frame
+        ("rows_computed", pa.int32()),
+        ("macs_executed", pa.int64()),
+        ("macs_dense", pa.int64()),
+        ("macs_single_task", pa.int64()),  # null where the bundle's evidence lists no single-task networks
+        ("seconds", pa.float64()),
+        *[(f"seconds_{stage}", pa.float64()) for stage in STAGES],
+        ("bytes_read", pa.int64()),
+        ("bytes_written", pa.int64()),
+        ("drift", pa.float64()),  # null unless audited
+    ]
+)
+
+# What a clock or a disk decides; every other column is the same in every run of the same config (CONTRACTS: byte-equal).
+CLOCK_COLUMNS = ("seconds", *[f"seconds_{stage}" for stage in STAGES])
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows to one Parquet file; columns that a row lacks are null."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_rows(path: Path) -> pa.Table:
+    """A part, or a whole `frames.parquet`."""
+    return pq.read_table(path, schema=SCHEMA)
+
+
+def join_parts(parts: Iterable[Path], path: Path) -> int:
+    """Copies parts into one file in the order given; returns the number of rows."""
+    rows = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for part in parts:
+            table = read_rows(part)
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows

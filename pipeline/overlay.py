@@ -1,0 +1,233 @@
+"""A frame beside everything predicted for it, as one picture; and a run's frames like that, as a video for browsers."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.panel import TILE_HEIGHT, draw, plan_panel
+from deltascene.pipeline.units import compact, milliseconds, share
+from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.types import Frame, Image
+
+# The encoder costs 70 ns a pixel on one core (VP8; VP9 five times that), so a video's tiles are smaller than a picture's.
+VIDEO_TILE_HEIGHT = 152
+LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
+READ_FRAMES = 16  # frames of predictions read at once
+
+
+class OverlayVideo(Protocol):
+    """What `write_overlay` asks of a video of a run."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def fps(self) -> float:
+        """Processed frames per second."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the source's frames."""
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Kind of every predicted task."""
+
+    @property
+    def arrays(self) -> Any:
+        """Stored arrays: `index`, `pts_s`, `valid[task]`, `stored(task, slice)`."""
+
+    def ledger(self) -> pa.Table:
+        """One row per frame and task."""
+
+
+def compose(
+    image: Image | None,
+    values: Mapping[str, Array],
+    kinds: Mapping[str, Kind],
+    *,
+    caption: str = "",
+    cause: str = "",
+    height: int = TILE_HEIGHT,
+) -> Image:
+    """A frame and its predictions as tiles of one picture; a legend of classes where a tile is left over.
+
+    Args:
+        image: RGB frame [H, W, 3]; None shows the predictions alone.
+        values: natural values by task [h, w] or [h, w, components], of any size.
+        kinds: kind of every task that gets a tile; one without values is shown as not predicted.
+        caption: line on top; empty leaves it out.
+        cause: why the frame isn't valid; greys it.
+        height: of a tile in pixels; its width follows the frame's aspect.
+
+    Returns:
+        RGB picture [panel height, panel width, 3], both even.
+    """
+    shapes = [array.shape[:2] for array in (image, *values.values()) if array is not None]
+    panel = plan_panel(shapes[0] if shapes else (3, 4), len(kinds), height, header=bool(caption))
+    return draw(panel, image, values, kinds, caption=caption, cause=cause)
+
+
+def write_overlay(
+    path: Path,
+    video: OverlayVideo,
+    frames: Iterator[Frame],
+    *,
+    height: int = VIDEO_TILE_HEIGHT,
+    progress: Callable[[float], None] = lambda share: None,
+) -> int:
+    """Writes a video of all processed frames and their predictions, VP8 in WebM, whole or not at all.
+
+    Args:
+        path: ends in `.webm`.
+        video: a processed video of a run.
+        frames: its processed frames in order; where they end early, predictions are shown without the frame.
+        height: of a tile in pixels.
+        progress: is told the share of frames done, 0 to 1.
+
+    Returns:
+        Number of frames written: a source of variable rate is resampled to a constant one by its times.
+
+    Raises:
+        OutputError: the video can't be written.
+        ValueError: `frames` aren't those of the run.
+    """
+    panel = plan_panel(video.frame_size, len(video.kinds), height)
+    notes = frame_notes(video.ledger())
+    counts = shown_times(video.arrays.pts_s, video.fps)
+    images = chain(frames, repeat(None))
+    with _webm(path, panel.size, video.fps) as write:
+        for place, (count, values) in enumerate(zip(counts, _values(video), strict=True)):
+            index, frame = int(video.arrays.index[place]), next(images)
+            if frame is not None and frame.index != index:
+                raise ValueError(f"{video.id}: expected frame {index} of the source; found frame {frame.index}")
+            if count:
+                caption, cause = notes.get(index, ("", ""))
+                image = None if frame is None else frame.image
+                header = f"{video.id}   #{index}   {video.arrays.pts_s[place]:.2f} s   {caption}"
+                write(draw(panel, image, values, video.kinds, caption=header, cause=cause), count)
+            progress((place + 1) / len(counts))
+    return sum(counts)
+
+
+def shown_times(pts_s: Sequence[float] | NDArray[np.float64], fps: float) -> list[int]:
+    """How often each frame of any rate is shown in a video of a constant one; 0 where the next follows within a tick.
+
+    Args:
+        pts_s: ascending times of the frames in seconds [T].
+        fps: rate of the video.
+    """
+    ticks = np.maximum.accumulate(np.rint((np.asarray(pts_s, np.float64) - pts_s[0]) * fps)).astype(np.int64)
+    counts = np.diff(ticks, append=ticks[-1] + 1)
+    return [int(count) for count in np.minimum(counts, max(1, round(LONGEST_STILL_S * fps)))]
+
+
+def frame_notes(ledger: pa.Table) -> dict[int, tuple[str, str]]:
+    """What a header says of every frame (policy, compute, time), and why it isn't valid, by its index.
+
+    Args:
+        ledger: one row per frame and task; a frame's first row is its base's.
+    """
+    sums = [(name, "sum") for name in ("macs_executed", "macs_dense", "seconds")]
+    firsts = [(name, "first") for name in ("policy", "valid", "cause")]
+    notes = {}
+    for row in ledger.group_by("index", use_threads=False).aggregate([*firsts, *sums]).to_pylist():
+        executed, dense = row["macs_executed_sum"] or 0, row["macs_dense_sum"] or 0
+        of_dense = f" ({share(executed / dense)} of dense)" if dense else ""
+        text = f"{row['policy_first']}   {compact(executed, 'MAC')}{of_dense}   {milliseconds(row['seconds_sum'] or 0)}"
+        notes[row["index"]] = (text, "" if row["valid_first"] else row["cause_first"] or "invalid")
+    return notes
+
+
+def _values(video: OverlayVideo) -> Iterator[dict[str, Array]]:
+    """Natural values of every processed frame by task; tasks that weren't predicted are left out."""
+    arrays, frames = video.arrays, len(video.arrays.index)
+    for start in range(0, frames, READ_FRAMES):
+        stop = min(start + READ_FRAMES, frames)
+        stored = {task: arrays.stored(task, slice(start, stop)) for task in video.kinds}
+        for place in range(start, stop):
+            predicted = [task for task in video.kinds if arrays.valid[task][place]]
+            yield {task: video.kinds[task].decode(stored[task][place - start]) for task in predicted}
+
+
+@contextmanager
+def _webm(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[Image, int], None]]:
+    """Yields a function that writes an RGB picture so many times; the file appears when all are written.
+
+    The encoder has a thread of its own (it lets go of the interpreter's lock), one picture behind.
+    """
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part.webm")
+    writer = _open_writer(partial, size, fps)
+    pending: list[Future[None]] = []
+    written = 0
+
+    def encode(picture: Image, count: int) -> None:
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        for _ in range(count):
+            writer.write(bgr)
+
+    def write(picture: Image, count: int) -> None:
+        nonlocal written
+        if pending:
+            pending.pop().result()
+        pending.append(encoder.submit(encode, picture, count))
+        written += count
+
+    try:
+        with ThreadPoolExecutor(1, "overlay") as encoder:
+            yield write
+        for future in pending:
+            future.result()
+        writer.release()
+        _check_written(partial, written)
+        os.replace(partial, path)
+    finally:
+        writer.release()
+        partial.unlink(missing_ok=True)
+
+
+def _open_writer(path: Path, size: tuple[int, int], fps: float) -> cv2.VideoWriter:
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent}: expected a folder for the overlay; found none")
+    with _hushed():
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"VP80"), fps, size[::-1])
+    if not writer.isOpened():
+        raise OutputError(
+            f"{path.parent}: OpenCV {cv2.__version__} can't write a VP8 video there; --set save.video=false"
+        )
+    return writer
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps OpenCV's line about the VP80 tag, which is harmless and can't be turned off, from the terminal."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def _check_written(path: Path, frames: int) -> None:
+    """OpenCV doesn't say when a disk is full: the file's own length must be that of what was written."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    found = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    if abs(found - frames) > 1 + frames // 1000:
+        raise OutputError(
+            f"{path.parent}: overlay: expected {frames} frames in the file; found {found}; is the disk full?"
+        )

@@ -1,0 +1,188 @@
+"""A frame and its predictions drawn as the tiles of one picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.stages.kinds import Array, Classes, Kind, Scalar
+from deltascene.stages.types import Image
+
+TILE_HEIGHT = 224
+
+_BACKGROUND, _INK, _FAINT = (18, 20, 24), (240, 241, 244), (150, 154, 162)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX  # OpenCV 5 draws it with a smooth font of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Where everything stands in a composed picture, in pixels.
+
+    Attributes:
+        tile: height and width of every tile.
+        columns: tiles side by side.
+        cells: places for tiles; those left over hold the legend.
+        header: height of the line on top; 0 for none.
+    """
+
+    tile: tuple[int, int]
+    columns: int
+    cells: int
+    header: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the whole picture, both even, as video encoders want them."""
+        return self.header + self.tile[0] * self.cells // self.columns, self.tile[1] * self.columns
+
+    @property
+    def scale(self) -> float:
+        """Font scale that suits the tiles."""
+        return min(max(0.45 * self.tile[0] / TILE_HEIGHT, 0.34), 0.7)
+
+    def place(self, number: int) -> tuple[slice, slice]:
+        """Rows and columns of a tile by its number, left to right, top to bottom."""
+        (height, width), (row, column) = self.tile, divmod(number, self.columns)
+        top = self.header + row * height
+        return slice(top, top + height), slice(column * width, (column + 1) * width)
+
+
+def plan_panel(frame_size: tuple[int, int], tasks: int, height: int, header: bool = True) -> Panel:
+    """Lays out a frame and its tasks so that the whole comes close to 16:9.
+
+    Args:
+        frame_size: height and width of the frame; tiles keep its aspect.
+        tasks: number of tasks beside the frame.
+        height: of a tile in pixels.
+        header: whether there is a line of text on top.
+    """
+    width = max(2, 2 * round(height * frame_size[1] / frame_size[0] / 2))
+    tile, tiles = (max(2, height // 2 * 2), width), tasks + 1
+
+    def unlikeness(columns: int) -> float:
+        return abs(math.log(columns * width / (math.ceil(tiles / columns) * tile[0]) / (16 / 9)))
+
+    columns = min(range(1, tiles + 1), key=unlikeness)
+    return Panel(tile, columns, math.ceil(tiles / columns) * columns, 2 * round(height / 20) if header else 0)
+
+
+def draw(
+    panel: Panel,
+    image: Image | None,
+    values: Mapping[str, Array],
+    kinds: Mapping[str, Kind],
+    *,
+    caption: str = "",
+    cause: str = "",
+) -> Image:
+    """`compose` on a panel that was planned before: all frames of a video share one."""
+    picture = np.full((*panel.size, 3), _BACKGROUND, np.uint8)
+    frame, grey = _frame_tiles(panel, image)
+    picture[panel.place(0)] = _noted(panel, grey, cause) if cause else frame
+    _label(picture[panel.place(0)], "frame", panel.scale)
+    for number, (task, kind) in enumerate(kinds.items(), start=1):
+        known = task in values and not cause
+        tile = _task_tile(panel, values[task], kind, grey) if known else _noted(panel, grey, cause or "not predicted")
+        picture[panel.place(number)] = tile
+        _label(picture[panel.place(number)], _title(task, kind), panel.scale)
+    classes = next(((kinds[task], values.get(task)) for task in kinds if isinstance(kinds[task], Classes)), None)
+    if classes and panel.cells > len(kinds) + 1:
+        _legend(picture[panel.place(len(kinds) + 1)], *classes, panel.scale)
+    if panel.header:
+        room, text_y = panel.size[1] - 16, panel.header - round(7 * panel.scale / 0.45)
+        cv2.putText(picture, _fitted(caption, room, panel.scale), (8, text_y), _FONT, panel.scale, _INK, 1, cv2.LINE_AA)
+    return picture
+
+
+def class_swatches(kind: Classes) -> NDArray[np.uint8]:
+    """Colour of every label, RGB [labels, 3]."""
+    return kind.colour(np.arange(len(kind.labels), dtype=kind.stored.dtype)[None])[0]
+
+
+def _frame_tiles(panel: Panel, image: Image | None) -> tuple[Image, Image]:
+    """The frame at a tile's size, and the same in grey; both dark where there is none."""
+    height, width = panel.tile
+    if image is None:
+        blank: Image = np.full((height, width, 3), (38, 41, 48), np.uint8)
+        return _noted(panel, blank, "no picture"), blank
+    frame = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(frame, np.uint8), np.asarray(grey, np.uint8)
+
+
+def _task_tile(panel: Panel, value: Array, kind: Kind, grey: Image) -> Image:
+    """A task's values in colour; classes over the grey frame, so that one sees what they lie on."""
+    colour = kind.colour(_resized(value, kind, panel.tile))
+    if not isinstance(kind, Classes):
+        return colour
+    return np.asarray(cv2.addWeighted(grey, 0.4, colour, 0.6, 0), np.uint8)
+
+
+def _resized(value: Array, kind: Kind, size: tuple[int, int]) -> Array:
+    if value.shape[:2] == size:
+        return value
+    if kind.resample == "nearest":
+        return np.asarray(cv2.resize(value, size[::-1], interpolation=cv2.INTER_NEAREST))
+    # INTER_AREA keeps thin edges visible; it takes at most four channels.
+    planes = value.astype(np.float32, copy=False).reshape(*value.shape[:2], -1)
+    small = [
+        cv2.resize(np.ascontiguousarray(planes[..., at : at + 4]), size[::-1], interpolation=cv2.INTER_AREA)
+        for at in range(0, planes.shape[2], 4)
+    ]
+    return np.dstack(small).reshape(*size, *value.shape[2:])
+
+
+def _title(task: str, kind: Kind) -> str:
+    if not isinstance(kind, Scalar):
+        return task
+    low, high = kind.range
+    return f"{task}  {low:g}-{high:g} {kind.unit}".rstrip()
+
+
+def _label(tile: Image, text: str, scale: float) -> None:
+    """Writes a caption onto a tile's upper left corner, on a darkened ground."""
+    text = _fitted(text, tile.shape[1] - 12, scale)
+    (width, height), below = cv2.getTextSize(text, _FONT, scale, 1)
+    ground = tile[: height + below + 5, : width + 12]
+    ground[:] = ground // 4
+    tile[:] = cv2.putText(np.ascontiguousarray(tile), text, (6, height + 4), _FONT, scale, _INK, 1, cv2.LINE_AA)
+
+
+def _noted(panel: Panel, grey: Image, note: str) -> Image:
+    """A grey, darkened tile with a word on why nothing is shown."""
+    height, width = panel.tile
+    tile: Image = (grey // 3 + 12).astype(np.uint8)
+    note = _fitted(note, width - 8, panel.scale)
+    (text_width, _), _ = cv2.getTextSize(note, _FONT, panel.scale, 1)
+    at = ((width - text_width) // 2, height // 2 + 4)
+    return np.asarray(cv2.putText(tile, note, at, _FONT, panel.scale, _INK, 1, cv2.LINE_AA), np.uint8)
+
+
+def _legend(tile: Image, kind: Classes, value: Array | None, scale: float) -> None:
+    """Lists classes with their colours: all where they fit, else those that this frame shows most of."""
+    height, width = tile.shape[:2]
+    line = max(11, round(26 * scale))
+    rows, columns = max(1, (height - 8) // line), max(1, width // round(220 * scale))
+    shown: Sequence[int] = range(len(kind.labels))
+    if len(shown) > rows * columns:
+        ids = np.arange(0) if value is None else value.ravel()
+        counts = np.bincount(ids[ids < len(kind.labels)], minlength=len(kind.labels))
+        shown = sorted(np.argsort(-counts, kind="stable")[: rows * columns].tolist())
+    swatches, canvas = class_swatches(kind), np.ascontiguousarray(tile)
+    for number, label in enumerate(shown):
+        left, top = 8 + number // rows * (width // columns), 6 + number % rows * line
+        colour = tuple(map(int, swatches[label]))
+        cv2.rectangle(canvas, (left, top + 1), (left + line - 6, top + line - 4), colour, cv2.FILLED)
+        text = _fitted(kind.labels[label], width // columns - line - 8, scale * 0.85)
+        cv2.putText(canvas, text, (left + line, top + line - 4), _FONT, scale * 0.85, _FAINT, 1, cv2.LINE_AA)
+    tile[:] = canvas
+
+
+def _fitted(text: str, width: int, scale: float) -> str:
+    """A text cut to a width in pixels."""
+    while len(text) > 1 and cv2.getTextSize(text, _FONT, scale, 1)[0][0] > width:
+        text = text[:-1]
+    return text

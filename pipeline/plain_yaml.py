@@ -1,0 +1,67 @@
+"""YAML from strangers as plain data: no aliases (a small file can't grow into a large object), no key twice, no tags."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deltascene.pipeline.problems import one_line
+
+_LARGEST_BYTES = 1 << 20
+
+# What PyYAML lets through from inside its constructors: `2024-99-99` (ValueError), `!!int ""` (IndexError), `!!bool x`
+# (KeyError), `!!timestamp x` (AttributeError), `{? {} : 1}` (TypeError), thousands of brackets (RecursionError).
+_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError, OverflowError)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases aren't allowed", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """One YAML document as plain values.
+
+    Raises:
+        ValueError: it can't be read; one line.
+    """
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"not readable as YAML: {where}{one_line(error.problem)}") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"not readable as YAML: {one_line(error)}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; an empty one is an empty mapping.
+
+    Raises:
+        ValueError: it can't be read, or holds something else; one line, without the path.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_BYTES:
+            raise ValueError(f"expected at most {_LARGEST_BYTES} bytes; found {size}")
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("not readable as YAML: not UTF-8 text") from error
+    except OSError as error:
+        raise ValueError(f"can't be read: {error.strerror}") from error
+    if data is not None and not isinstance(data, dict):
+        raise ValueError(f"expected a mapping; found {type(data).__name__}")
+    return data or {}

@@ -1,0 +1,201 @@
+"""`predictions.zarr`: one array per task over the processed frames, written in sealed segments, read frame by frame.
+
+Arrays `<task>` and `age/<task>` are cut into shards that never cross a segment, so a finished segment's files never
+change. `index`, `pts_s` and `valid/<task>` are small and written when the video is assembled from its seals.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BloscShuffle
+
+from deltascene.stages.kinds import Kind, describe_kind, stored_shape
+
+CHUNK_FRAMES = 16
+SHARD_BYTES = 64 << 20  # of raw values: what a writer holds in memory per task
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Shape of a video's arrays.
+
+    Attributes:
+        kinds: of the tasks.
+        size: height and width of what is stored.
+        segment_frames: frames of a segment.
+        shard_frames: frames of a shard; divides the segment.
+    """
+
+    kinds: Mapping[str, Kind]
+    size: tuple[int, int]
+    segment_frames: int
+    shard_frames: int
+
+
+def plan_layout(kinds: Mapping[str, Kind], size: tuple[int, int], segment_frames: int) -> Layout:
+    """A layout whose largest shard stays below `SHARD_BYTES`."""
+    largest = max(
+        np.dtype(kind.stored.dtype).itemsize * int(np.prod(stored_shape(kind, size))) for kind in kinds.values()
+    )
+    shard = segment_frames
+    while shard * largest > SHARD_BYTES and shard % 2 == 0:
+        shard //= 2
+    return Layout(kinds, size, segment_frames, shard)
+
+
+class PredictionWriter:
+    """Writes one video's predictions, frame after frame; whole shards go to disk.
+
+    Attributes:
+        layout: shape of the arrays.
+    """
+
+    def __init__(self, path: Path, layout: Layout, attributes: Mapping[str, Any]) -> None:
+        """Opens the group, or makes it.
+
+        Args:
+            path: of `predictions.zarr`.
+            layout: shape of the arrays.
+            attributes: written on the group: fps, sizes …
+        """
+        self.layout, self._path = layout, path
+        self._group = zarr.open_group(path, mode="a", zarr_format=3)
+        self._group.attrs.update({**attributes, "tasks": list(layout.kinds), "size": list(layout.size)})
+        self._arrays = {name: self._open(name) for name in _array_names(layout)}
+        self._buffers = {
+            name: np.empty((layout.shard_frames, *array.shape[1:]), array.dtype) for name, array in self._arrays.items()
+        }
+        self._start = self._filled = 0
+        self._written: list[Path] = []
+
+    def begin_segment(self, start: int) -> None:
+        """Starts a segment at this processed frame; what an unfinished try left in memory is dropped."""
+        assert start % self.layout.segment_frames == 0
+        self._start, self._filled, self._written = start, 0, []
+        for array in self._arrays.values():
+            if array.shape[0] < start + self.layout.segment_frames:
+                array.resize((start + self.layout.segment_frames, *array.shape[1:]))
+
+    def add(self, values: Mapping[str, Array], ages: Mapping[str, Array]) -> None:
+        """Adds a frame's natural values and ages; tasks that are missing get their fill."""
+        for name, kind in self.layout.kinds.items():
+            predicted = name in values
+            self._buffers[name][self._filled] = kind.stored.encode(values[name]) if predicted else kind.stored.fill
+            self._buffers[f"age/{name}"][self._filled] = ages[name] if predicted else 0
+        self._filled += 1
+        if self._filled == self.layout.shard_frames:
+            self._flush()
+
+    def finish_segment(self) -> list[Path]:
+        """Writes what is left; returns every file of the segment."""
+        if self._filled:
+            self._flush()
+        return self._written
+
+    def _flush(self) -> None:
+        for name, array in self._arrays.items():
+            shard = self._path / name / "c" / str(self._start // self.layout.shard_frames)
+            shutil.rmtree(shard, ignore_errors=True)  # an unsealed try may have left a torn one
+            array[self._start : self._start + self._filled] = self._buffers[name][: self._filled]
+            self._written += [path for path in shard.rglob("*") if path.is_file()]
+        self._start, self._filled = self._start + self._filled, 0
+
+    def _open(self, name: str) -> "zarr.Array[Any]":
+        if name in self._group:
+            array = self._group[name]
+            assert isinstance(array, zarr.Array)
+            return array
+        kind = self.layout.kinds[name.removeprefix("age/")]
+        is_age = name.startswith("age/")
+        shape = self.layout.size if is_age else stored_shape(kind, self.layout.size)
+        dtype = np.dtype("uint8" if is_age else kind.stored.dtype)
+        return self._group.create_array(
+            name,
+            shape=(0, *shape),
+            shards=(self.layout.shard_frames, *shape),
+            chunks=(_chunk_frames(self.layout.shard_frames), *shape),
+            dtype=dtype,
+            fill_value=0 if is_age else dtype.type(kind.stored.fill),
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle, typesize=dtype.itemsize),
+            attributes={} if is_age else describe_kind(kind),
+        )
+
+
+def assemble(path: Path, index: Sequence[int], pts_s: Sequence[float], valid: Mapping[str, Sequence[bool]]) -> None:
+    """Cuts the arrays to the frames there are and writes the small ones.
+
+    Args:
+        path: of `predictions.zarr`.
+        index: the source's frame number of every processed frame.
+        pts_s: their times in seconds.
+        valid: per task, whether a frame was predicted.
+    """
+    group = zarr.open_group(path, mode="a")
+    for task in valid:
+        for name in (task, f"age/{task}"):
+            array = group[name]
+            assert isinstance(array, zarr.Array)
+            array.resize((len(index), *array.shape[1:]))
+    small = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
+    small |= {f"valid/{task}": np.asarray(flags, bool) for task, flags in valid.items()}
+    for name, data in small.items():
+        group.create_array(name, shape=data.shape, chunks=(max(1, len(data)),), dtype=data.dtype, overwrite=True)[:] = (
+            data  # type: ignore[index]
+        )
+
+
+class PredictionReader:
+    """Reads an assembled `predictions.zarr`.
+
+    Attributes:
+        attributes: of the group.
+        index: the source's frame number of every processed frame.
+        pts_s: their times in seconds.
+        valid: per task, whether a frame was predicted.
+        descriptions: per task, what its kind says of itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens it for reading.
+
+        Raises:
+            FileNotFoundError: there is none, or it wasn't assembled.
+        """
+        self._group = zarr.open_group(path, mode="r")
+        self.attributes = dict(self._group.attrs)
+        if "index" not in self._group:
+            raise FileNotFoundError(f"{path}: not assembled yet")
+        self.index: Array = self._read("index")
+        self.pts_s: Array = self._read("pts_s")
+        tasks = [str(task) for task in self.attributes["tasks"]]
+        self.valid: dict[str, Array] = {task: self._read(f"valid/{task}") for task in tasks}
+        self.descriptions = {task: dict(self._group[task].attrs) for task in tasks}
+
+    def stored(self, task: str, frames: int | slice) -> Array:
+        """Stored values of one processed frame, or of a run of them."""
+        return self._read(task, frames)
+
+    def age(self, task: str, frames: int | slice) -> Array:
+        """Frames since every pixel was computed."""
+        return self._read(f"age/{task}", frames)
+
+    def _read(self, name: str, where: int | slice = slice(None)) -> Array:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return np.asarray(array[where])
+
+
+def _array_names(layout: Layout) -> list[str]:
+    return [*layout.kinds, *(f"age/{task}" for task in layout.kinds)]
+
+
+def _chunk_frames(shard_frames: int) -> int:
+    return next(count for count in range(min(CHUNK_FRAMES, shard_frames), 0, -1) if shard_frames % count == 0)

@@ -1,0 +1,65 @@
+"""What is wrong with data from outside, as one short line: where, what was expected, what was found."""
+
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from deltascene.pipeline.errors import nearest
+
+
+def one_line(text: object, longest: int = 200) -> str:
+    """A text or an error's text on one line, cut where it is long."""
+    line = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    line = " ".join(line.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: short, however long or deep it is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlist, short.maxtuple = 3, 80, 80, 8, 8
+    return one_line(short.repr(value))
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first thing that pydantic found; an unknown key goes before what it left missing.
+
+    Args:
+        error: what `model_validate` raised.
+        model: the class it was called on.
+    """
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "extra_forbidden":
+        return f"{one_line(where)}: unknown key{nearest(str(problem['loc'][-1]), _keys_at(model, problem['loc'][:-1]))}"
+    return one_line(f"{where}: {_text(problem)}" if where else _text(problem), 400)
+
+
+def _text(problem: ErrorDetails) -> str:
+    if problem["type"] == "missing":
+        return "expected a value; found none"
+    text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    said = "; found " in text or isinstance(problem["input"], dict | BaseModel)
+    return text if said else f"{text}; found {shown(problem['input'])}"
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> Iterable[str]:
+    rest = list(path)
+    while rest:
+        annotation = model.model_fields[str(rest.pop(0))].annotation
+        if get_origin(annotation) is dict and rest:
+            rest.pop(0)
+        inner = _model_in(annotation)
+        if inner is None:
+            return ()
+        model = inner
+    return model.model_fields
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

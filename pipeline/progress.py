@@ -1,0 +1,166 @@
+"""Who listens to a run: progress bars on a terminal, plain lines elsewhere, one JSON event a line for programs."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from deltascene.pipeline.engine import FrameResult
+from deltascene.pipeline.run_folder import VideoRecord
+from deltascene.pipeline.sources import SourceSpec
+
+
+class Tally:
+    """What was computed so far: frames, MACs and time."""
+
+    def __init__(self) -> None:
+        self.frames = self.executed = self.dense = 0
+        self.began = time.perf_counter()
+
+    def add(self, result: FrameResult) -> None:
+        """Adds a frame."""
+        self.frames += 1
+        self.executed += result.cost.macs_executed
+        self.dense += result.cost.macs_dense
+
+    @property
+    def fps(self) -> float:
+        """Frames a second since the start."""
+        return self.frames / max(time.perf_counter() - self.began, 1e-9)
+
+    @property
+    def saved(self) -> float:
+        """Compute saved: 1 - executed / dense."""
+        return 1 - self.executed / self.dense if self.dense else 0.0
+
+
+class BarEvents:
+    """One bar per input and one in total, with fps, ETA and compute saved."""
+
+    def __init__(self, console: Console, inputs: int) -> None:
+        self._tally, self._inputs = Tally(), inputs
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=False)
+        self._total = self.progress.add_task("inputs", total=inputs, note="", visible=inputs > 1)
+        self._bars: dict[str, TaskID] = {}
+
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
+        """Adds a bar."""
+        self._bars[spec.id] = self.progress.add_task(spec.id[:40], total=frames, completed=sealed, note="")
+
+    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+        """Moves the bar."""
+        self._tally.add(result)
+        self.progress.update(self._bars[spec.id], advance=1, note=self._note())
+
+    def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
+        """Says what is being drawn."""
+        self.progress.update(self._bars[spec.id], note=f"{self._note()} · {what} {share:.0%}")
+
+    def video_ended(self, record: VideoRecord, reused: bool) -> None:
+        """Moves the bar of all inputs."""
+        if record.id in self._bars:
+            self.progress.update(self._bars[record.id], note=f"{self._note()} · {record.status}")
+        self.progress.advance(self._total)
+
+    def _note(self) -> str:
+        return f"{self._tally.fps:.1f} fps · {self._tally.saved:.1%} compute saved"
+
+
+class LineEvents:
+    """Plain lines, at most one every few seconds, for logs."""
+
+    every_s = 5.0
+
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._tally, self._last = out, Tally(), 0.0
+        self._frames, self._done = 0, 0
+
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
+        """Says which input starts."""
+        self._frames, self._done = frames, sealed
+        kept = f", {sealed} of them finished before" if sealed else ""
+        self._say(f"{spec.id}: {frames} frames{kept}")
+
+    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+        """Says how far it is, now and then."""
+        self._tally.add(result)
+        self._done += 1
+        if time.perf_counter() - self._last < self.every_s:
+            return
+        self._last = time.perf_counter()
+        left_s = (self._frames - self._done) / max(self._tally.fps, 1e-9)
+        self._say(
+            f"{spec.id}: {self._done}/{self._frames} · {self._tally.fps:.1f} fps · {left_s:.0f} s left"
+            f" · {self._tally.saved:.1%} compute saved"
+        )
+
+    def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
+        """Says when it begins."""
+        if share == 0:
+            self._say(f"{spec.id}: writing {what}")
+
+    def video_ended(self, record: VideoRecord, reused: bool) -> None:
+        """Says how it ended."""
+        cause = f" ({record.cause})" if record.cause else ""
+        before = ", by an earlier run" if reused else ""
+        self._say(f"{record.id}: {record.status}{cause}, {record.frames} frames{before}")
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+
+class JsonEvents:
+    """One JSON object a line on standard output."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
+        """`{"event": "video_started", …}`."""
+        self.say("video_started", id=spec.id, source=str(spec.path), frames=frames, sealed=sealed)
+
+    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+        """`{"event": "frame", …}`."""
+        cost = result.cost
+        self.say(
+            "frame",
+            id=spec.id,
+            index=result.index,
+            pts_s=result.pts_s,
+            valid=result.valid,
+            cause=result.cause,
+            policy=result.policy,
+            macs_executed=cost.macs_executed,
+            macs_dense=cost.macs_dense,
+            seconds=round(seconds, 6),
+        )
+
+    def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
+        """`{"event": "finishing", …}`, once per thing."""
+        if share == 0:
+            self.say("finishing", id=spec.id, what=what)
+
+    def video_ended(self, record: VideoRecord, reused: bool) -> None:
+        """`{"event": "video_ended", …}`."""
+        self.say(
+            "video_ended", id=record.id, status=record.status, cause=record.cause, frames=record.frames, reused=reused
+        )
+
+    def say(self, event: str, **values: Any) -> None:
+        """Any event."""
+        print(json.dumps({"event": event, **values}), file=self._out, flush=True)
+
+
+def failed_table(records: Sequence[VideoRecord]) -> str:
+    """Failed inputs, one a line: id, then why."""
+    return "\n".join(f"  {record.id}: {record.cause}" for record in records if record.status == "failed")

@@ -1,0 +1,233 @@
+"""What `deltascene run` does, from the command's values to the exit code."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
+from deltascene.pipeline.batch import BatchRun, Events, Stop, claim_folder, result_key, run_batch
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
+from deltascene.pipeline.report import write_report
+from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
+from deltascene.pipeline.sources import SourceSpec, find_sources, probe, read_frames
+
+STOPPED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Values of the command that aren't config.
+
+    Attributes:
+        sources: SOURCE… as typed.
+        out: folder of the results.
+        force: replace what an earlier run left there.
+        dry_run: say what would be done.
+        json: one event a line instead of progress.
+        truth: an npz for a single input, or a folder with `<id>.truth.npz`.
+        allow_code: let a bundle bring its own head class.
+    """
+
+    sources: Sequence[str]
+    out: Path
+    force: bool = False
+    dry_run: bool = False
+    json: bool = False
+    truth: Path | None = None
+    allow_code: bool = False
+
+
+def run_command(config: Config, options: RunOptions, console: Console) -> int:
+    """Runs everything; returns the exit code.
+
+    Raises:
+        DeltasceneError: with its own exit code, before or instead of results.
+    """
+    specs = find_sources(options.sources)
+    truths = {spec.id: _truth_of(spec, options.truth, len(specs)) for spec in specs} if options.truth else {}
+    engine = Engine.from_config(config, allow_code=options.allow_code)
+    if options.dry_run:
+        return _dry_run(engine, specs, console)
+    folder = RunFolder(options.out)
+    events = _events(options, console, len(specs))
+    with locked(folder) as token, stoppable() as stop:
+        key = result_key(config, engine.model)
+        claim_folder(folder, config, key, force=options.force)
+        run = BatchRun(engine, folder, key, token, events, stop, _drawer(config))
+        with events.progress if isinstance(events, BarEvents) else nullcontext():
+            records = run_batch(run, specs)
+        _score(folder, records, truths)
+        write_report(open_run(options.out))
+    return _summary(options, records, stop, console, len(specs))
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """First Ctrl-C (or SIGTERM) asks for an end after the open segment; the second stops at once."""
+    stop = Stop()
+
+    def asked(number: int, _frame: FrameType | None) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        print(
+            "\nstopping after the segment that is being computed; once more stops at once", file=sys.stderr, flush=True
+        )
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _events(options: RunOptions, console: Console, inputs: int) -> Events:
+    if options.json:
+        return JsonEvents()
+    return BarEvents(console, inputs) if console.is_terminal else LineEvents(sys.stdout)
+
+
+def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None:
+    save = config.save
+    if not (save.video or save.png or save.npz):
+        return None
+
+    def draw(video: RunVideo, spec: SourceSpec, progress: Callable[[str, float], None]) -> None:
+        from deltascene.pipeline.exports import write_npz, write_png
+        from deltascene.pipeline.overlay import write_overlay
+
+        if save.video:
+            chosen = config.source
+            frames = read_frames(
+                spec,
+                start_s=chosen.start_s,
+                end_s=chosen.end_s,
+                stride=chosen.stride,
+                fps=chosen.fps,
+                decoder=chosen.decoder,
+            )
+            with frames:
+                write_overlay(video.files.overlay, video, frames, lambda share: progress("overlay", share))
+        if save.png:
+            write_png(video, lambda share: progress("png", share))
+        if save.npz:
+            write_npz(video, lambda share: progress("npz", share))
+
+    return draw
+
+
+def _truth_of(spec: SourceSpec, truth: Path, inputs: int) -> Truth | None:
+    if truth.is_dir():
+        path = truth / f"{spec.id}.truth.npz"
+        return read_truth(path) if path.is_file() else None
+    if inputs > 1:
+        raise UsageError(f"--truth: expected a folder with <id>.truth.npz for {inputs} inputs; found {truth}")
+    if not truth.is_file():
+        raise UsageError(f"--truth: no such file: {truth}")
+    return read_truth(truth)
+
+
+def _score(folder: RunFolder, records: Sequence[VideoRecord], truths: dict[str, Truth | None]) -> None:
+    for record in records:
+        truth = truths.get(record.id)
+        if truth is not None and record.frames:
+            write_accuracy(RunVideo(record, folder.video(record.id)), truth)
+
+
+def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> int:
+    config, frames, seconds, pixels = engine.config, 0, 0.0, 0
+    for spec in specs:
+        try:
+            info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+            selected = len(
+                read_frames(
+                    spec,
+                    start_s=config.source.start_s,
+                    end_s=config.source.end_s,
+                    stride=config.source.stride,
+                    info=info,
+                ).wanted
+            )
+            plan = engine.plan((info.height, info.width))
+        except DeltasceneError as error:
+            console.print(f"{spec.id}: {error}", markup=False, highlight=False)
+            continue
+        size = plan.frame_size if config.save.size == "frame" else plan.model_size
+        frames, pixels = frames + selected, pixels + selected * size[0] * size[1]
+        seconds += selected * _frame_seconds(engine, (info.height, info.width))
+        console.print(
+            f"{spec.id}: {selected} frames of {info.width}x{info.height}, {info.decoder}", markup=False, highlight=False
+        )
+    gigabytes = pixels * _bytes_per_pixel(engine) / 1e9
+    console.print(
+        f"{len(specs)} inputs, {frames} frames: about {seconds / 60:.1f} min on this machine (one measured frame each),"
+        f" at most {gigabytes:.2f} GB of predictions before compression",
+        highlight=False,
+    )
+    return 0
+
+
+def _frame_seconds(engine: Engine, frame_size: tuple[int, int]) -> float:
+    import numpy as np
+
+    stream = engine.open_stream("dry-run")
+    stream(np.zeros((*frame_size, 3), np.uint8))  # warms up
+    return stream(np.full((*frame_size, 3), 255, np.uint8)).cost.seconds
+
+
+def _bytes_per_pixel(engine: Engine) -> int:
+    import numpy as np
+
+    kinds = (engine.model.bundle.kinds[task] for task in engine.model.tasks)
+    return sum(np.dtype(kind.stored.dtype).itemsize * kind.components for kind in kinds)
+
+
+def _summary(options: RunOptions, records: Sequence[VideoRecord], stop: Stop, console: Console, inputs: int) -> int:
+    failed = [record for record in records if record.status == "failed"]
+    code = STOPPED if stop.asked else 3 if failed else 0
+    if options.json:
+        JsonEvents().say("run_ended", out=str(options.out), exit_code=code, failed=[record.id for record in failed])
+        return code
+    _print_accuracy(options.out, records, console)
+    invalid = sum(record.invalid for record in records)
+    done = sum(record.status == "done" for record in records)
+    console.print(
+        f"{done} of {inputs} inputs done, {sum(record.frames for record in records)} frames"
+        + (f", {invalid} of them invalid" if invalid else "")
+        + ("; stopped: the same command goes on" if stop.asked else ""),
+        highlight=False,
+    )
+    if failed:
+        console.print(
+            f"failed ({options.out / 'errors.jsonl'}):\n{failed_table(failed)}", markup=False, highlight=False
+        )
+    console.print(f"report: {options.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    for record in records:
+        overlay = RunFolder(options.out).video(record.id).overlay
+        if overlay.is_file() and len(records) <= 5:
+            console.print(f"overlay: {overlay}", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _print_accuracy(out: Path, records: Sequence[VideoRecord], console: Console) -> None:
+    for record in records:
+        numbers = RunVideo(record, RunFolder(out).video(record.id)).accuracy
+        if numbers is None:
+            continue
+        console.print(f"accuracy of {record.id} against truth:", markup=False, highlight=False)
+        for task, metrics in numbers.items():
+            console.print(
+                f"  {task}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()),
+                markup=False,
+                highlight=False,
+            )

@@ -1,0 +1,395 @@
+"""The folder that a run leaves behind: where everything lies, who may write it, and how to read it again.
+
+OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  lock.json (while a run writes)
+OUT/videos/<id>/predictions.zarr  frames.parquet  overlay.webm  accuracy.json  done.json
+OUT/videos/<id>/segments/<start>.json  <start>.parquet     seals and ledger parts
+"""
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from deltascene.cache.seal import write_whole
+from deltascene.pipeline.errors import DeltasceneError, OutputError
+from deltascene.pipeline.ledger import read_rows
+from deltascene.pipeline.predictions import PredictionReader
+from deltascene.stages.kinds import Kind, kind_from_description
+
+LOCK_STALE_S = 120.0
+
+
+class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
+    """A quantity that wasn't predicted for a frame was asked for."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RunFolder:
+    """Paths below an OUT folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def run_yaml(self) -> Path:
+        """Resolved config, versions, numerics, fingerprints."""
+        return self.root / "run.yaml"
+
+    @property
+    def videos_parquet(self) -> Path:
+        """One row per input."""
+        return self.root / "videos.parquet"
+
+    @property
+    def errors_jsonl(self) -> Path:
+        """One line per failed input."""
+        return self.root / "errors.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """There while a run writes."""
+        return self.root / "lock.json"
+
+    def video(self, id_: str) -> "VideoFolder":
+        """One video's folder.
+
+        Raises:
+            OutputError: the id isn't a plain name.
+        """
+        folder = self.root / "videos" / id_
+        if id_ in ("", ".", "..") or folder.parent != self.root / "videos" or "\0" in id_:
+            raise OutputError(f"video id: expected a plain name; found {id_!r}")
+        return VideoFolder(folder)
+
+
+class VideoFolder:
+    """Paths below OUT/videos/<id>."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.predictions = root / "predictions.zarr"
+        self.frames_parquet = root / "frames.parquet"
+        self.overlay = root / "overlay.webm"
+        self.accuracy = root / "accuracy.json"
+        self.done = root / "done.json"
+        self.segments = root / "segments"
+
+    def seal(self, start: int) -> Path:
+        """Seal of the segment that starts at this processed frame."""
+        return self.segments / f"{start:08d}.json"
+
+    def part(self, start: int) -> Path:
+        """Ledger part of that segment."""
+        return self.segments / f"{start:08d}.parquet"
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[str]:
+    """Holds an OUT folder for one writer; yields its token, which goes into every seal.
+
+    Raises:
+        OutputError: another run writes there, or the folder can't be written.
+    """
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        token = _take(folder.lock)
+    except OSError as error:
+        raise OutputError(f"{folder.root}: can't be written: {error.strerror or error}; choose another -o") from error
+    try:
+        yield token
+    finally:
+        if _read_lock(folder.lock).get("token") == token:
+            folder.lock.unlink(missing_ok=True)
+
+
+def keep_lock(folder: RunFolder) -> None:
+    """Shows that the run still lives; called at every segment."""
+    if folder.lock.exists():
+        os.utime(folder.lock)
+
+
+def _take(path: Path) -> str:
+    token = secrets.token_hex(8)
+    note = {"token": token, "pid": os.getpid(), "host": socket.gethostname()}
+    for _ in range(2):
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                json.dump(note, file)
+            return token
+        except FileExistsError:
+            owner = _read_lock(path)
+            if _alive(owner, path):
+                raise OutputError(
+                    f"{path.parent}: process {owner.get('pid')} on {owner.get('host')} is writing there;"
+                    " wait for it, or choose another -o"
+                ) from None
+            path.unlink(missing_ok=True)
+    raise OutputError(f"{path.parent}: another run took it just now; choose another -o")
+
+
+def _read_lock(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _alive(owner: Mapping[str, Any], path: Path) -> bool:
+    if owner.get("host") != socket.gethostname():
+        return time.time() - path.stat().st_mtime < LOCK_STALE_S
+    try:
+        os.kill(int(owner["pid"]), 0)
+    except (ProcessLookupError, KeyError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One row of `videos.parquet`.
+
+    Attributes:
+        id: name of its folder.
+        source: where it came from.
+        status: `done`, `partial` (stopped before its end) or `failed`.
+        cause: why it failed, or `truncated`.
+        frames: processed frames.
+        invalid: of these, frames that weren't what the camera saw.
+        fps: of the processed frames.
+        identity: of the input's bytes.
+    """
+
+    id: str
+    source: str
+    status: str
+    cause: str = ""
+    frames: int = 0
+    invalid: int = 0
+    fps: float = 0.0
+    identity: str = ""
+
+
+def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
+    """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
+    merged = {row["id"]: row for row in _old_rows(folder)} | {record.id: asdict(record) for record in records}
+    partial = folder.videos_parquet.with_name("videos.parquet.part")
+    pq.write_table(pa.Table.from_pylist(list(merged.values())), partial)
+    os.replace(partial, folder.videos_parquet)
+
+
+def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    return pq.read_table(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+
+
+def write_run_yaml(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """Writes `run.yaml` whole."""
+    write_whole(folder.run_yaml, yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120))
+
+
+def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
+    """Reads `run.yaml`.
+
+    Raises:
+        OutputError: there is none, or it can't be read.
+    """
+    try:
+        data = yaml.safe_load(folder.run_yaml.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OutputError(f"{folder.root}: expected a run's folder; found no run.yaml in it") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OutputError(f"{folder.run_yaml}: can't be read: {' '.join(str(error).split())[:160]}") from error
+    if not isinstance(data, dict):
+        raise OutputError(f"{folder.run_yaml}: expected a mapping; found {type(data).__name__}")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """One processed frame of a run: `view["depth"]` is its natural values.
+
+    Attributes:
+        index: number in the source.
+        pts_s: time in seconds.
+        valid: whether anything was predicted.
+        tasks: what was predicted.
+    """
+
+    index: int
+    pts_s: float
+    valid: bool
+    tasks: tuple[str, ...]
+    _video: "RunVideo"
+    _place: int
+
+    def __getitem__(self, task: str) -> NDArray[Any]:
+        """Natural values of a task, [H, W] or [H, W, components].
+
+        Raises:
+            NotPredicted: the frame has none.
+        """
+        if task not in self.tasks:
+            known = ", ".join(self._video.kinds)
+            why = f"the run predicted {known}" if task not in self._video.kinds else f"frame {self.index} is invalid"
+            raise NotPredicted(f"{self._video.id}: frame {self.index}: {task!r} was not predicted; {why}")
+        return self._video.kinds[task].decode(self._video.arrays.stored(task, self._place))
+
+    def age(self, task: str) -> NDArray[np.uint8]:
+        """Frames since every pixel was computed [H, W]; 255 means that or more."""
+        return self._video.arrays.age(task, self._place)
+
+
+class RunVideo:
+    """One video of a run.
+
+    Attributes:
+        record: its row of `videos.parquet`.
+        files: where its outputs lie.
+    """
+
+    def __init__(self, record: VideoRecord, files: VideoFolder) -> None:
+        self.record, self.files = record, files
+
+    @property
+    def id(self) -> str:
+        """Name of its folder."""
+        return self.record.id
+
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+        return self.record.source
+
+    @property
+    def status(self) -> str:
+        """`done`, `partial` or `failed`."""
+        return self.record.status
+
+    @property
+    def fps(self) -> float:
+        """Processed frames per second of the source."""
+        return self.record.fps
+
+    @property
+    def folder(self) -> Path:
+        """OUT/videos/<id>."""
+        return self.files.root
+
+    @cached_property
+    def arrays(self) -> PredictionReader:
+        """The stored arrays.
+
+        Raises:
+            NotPredicted: nothing was predicted for this video.
+        """
+        try:
+            return PredictionReader(self.files.predictions)
+        except FileNotFoundError as error:
+            raise NotPredicted(
+                f"{self.id}: nothing was predicted; its status is {self.status} ({self.record.cause})"
+            ) from error
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """Kind of every predicted task, read from the arrays' own attributes."""
+        return {task: kind_from_description(data) for task, data in self.arrays.descriptions.items()}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the arrays."""
+        height, width = self.arrays.attributes["size"]
+        return height, width
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the source's frames."""
+        height, width = self.arrays.attributes["frame_size"]
+        return height, width
+
+    @property
+    def accuracy(self) -> dict[str, dict[str, float]] | None:
+        """Accuracy against truth by task and metric, where truth was given."""
+        return json.loads(self.files.accuracy.read_text(encoding="utf-8")) if self.files.accuracy.is_file() else None
+
+    def __len__(self) -> int:
+        """Processed frames."""
+        return self.record.frames
+
+    def frame(self, place: int) -> FrameView:
+        """A processed frame by its place in the run, from 0.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        if not 0 <= place < len(self):
+            raise IndexError(f"{self.id}: frame: expected 0 to {len(self) - 1}; found {place}")
+        arrays = self.arrays
+        tasks = tuple(task for task in self.kinds if arrays.valid[task][place])
+        return FrameView(int(arrays.index[place]), float(arrays.pts_s[place]), bool(tasks), tasks, self, place)
+
+    def ledger(self) -> pa.Table:
+        """One row per frame and task."""
+        return read_rows(self.files.frames_parquet)
+
+
+class Run:
+    """A finished or partial run: `open_run("out")["clip"].frame(10)["seg"]`.
+
+    Attributes:
+        folder: OUT.
+        config: everything in `run.yaml`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._paths = RunFolder(root)
+        self.folder = root
+        self.config = read_run_yaml(self._paths)
+
+    @property
+    def videos(self) -> list[RunVideo]:
+        """Every input of the run, failed ones included."""
+        return [RunVideo(VideoRecord(**row), self._paths.video(row["id"])) for row in _old_rows(self._paths)]
+
+    def __getitem__(self, id_: str) -> RunVideo:
+        """One video by its id.
+
+        Raises:
+            KeyError: the run has no such video.
+        """
+        for video in self.videos:
+            if video.id == id_:
+                return video
+        raise KeyError(f"{id_!r}: the run has {', '.join(video.id for video in self.videos)}")
+
+    def ledger(self) -> pa.Table:
+        """One row per frame and task, of all videos."""
+        tables = [video.ledger() for video in self.videos if video.files.frames_parquet.is_file()]
+        if not tables:
+            raise NotPredicted(f"{self.folder}: no frame was processed")
+        return pa.concat_tables(tables)
+
+
+def open_run(out: str | Path) -> Run:
+    """Opens what a run left behind.
+
+    Raises:
+        OutputError: the folder isn't a run's.
+    """
+    return Run(Path(out))

@@ -1,0 +1,279 @@
+"""From what a user types (files, folders, globs, list files, number patterns) to a list of sources with ids."""
+
+import difflib
+import glob
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deltascene.pipeline.sources_errors import SourceNotFound
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mjpeg",
+        ".mjpg",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ]
+)
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+_LIST_SUFFIX = ".txt"
+_NUMBER_PATTERN = re.compile(r"%0?\d*d")
+_LONGEST_ID = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A video file, or the images of a sequence in order.
+
+    Attributes:
+        id: names the source in a run: letters, digits, `.`, `_` and `-` only, unique in its run.
+        kind: `video` or `sequence`.
+        paths: the one file of a video; every image of a sequence.
+    """
+
+    id: str
+    kind: Literal["video", "sequence"]
+    paths: tuple[Path, ...]
+
+    @property
+    def path(self) -> Path:
+        """The video file, or the folder that the sequence's first image lies in."""
+        return self.paths[0] if self.kind == "video" else self.paths[0].parent
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    name: str
+    kind: Literal["video", "sequence"]
+    paths: tuple[Path, ...]
+
+    @property
+    def place(self) -> str:
+        """What tells this source from another of the same name: its absolute path, or that of its folder."""
+        return (self.paths[0] if self.kind == "video" else self.paths[0].parent).as_posix()
+
+
+def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
+    """Resolve SOURCE… to sources, in the order given, each file once.
+
+    Args:
+        arguments: files, folders (all videos below; one sequence for each folder of images where there is no video),
+            globs (`**` too), `.txt` lists of the same (relative to the list's folder, `#` comments), `%06d.jpg`.
+
+    Raises:
+        SourceNotFound: nothing is at one of the paths.
+    """
+    found = [each for argument in arguments for each in _resolve(argument)]
+    distinct = list(dict.fromkeys(found_by_place(found).values()))
+    return [SourceSpec(id_, each.kind, each.paths) for id_, each in zip(_ids(distinct), distinct, strict=True)]
+
+
+def found_by_place(found: Iterable[_Found]) -> dict[tuple[str, ...], _Found]:
+    """The first of each set of files: naming a file twice reads it once."""
+    first: dict[tuple[str, ...], _Found] = {}
+    for each in found:
+        first.setdefault(tuple(map(str, each.paths)), each)
+    return first
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that puts `2.jpg` before `10.jpg`."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
+
+
+def _resolve(argument: str) -> list[_Found]:
+    path = Path(os.path.abspath(os.path.expanduser(argument)))
+    if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
+        return _from_list(path)
+    return _resolve_one(path, argument)
+
+
+def _resolve_one(path: Path, argument: str) -> list[_Found]:
+    if path.is_dir():
+        return _from_folder(path, argument)
+    if path.exists():
+        kind: Literal["video", "sequence"] = "sequence" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
+        return [_Found(path.stem, kind, (path,))]
+    if _NUMBER_PATTERN.search(path.name):
+        return _from_numbers(path, argument)
+    if any(mark in str(path) for mark in "*?["):
+        return _from_glob(path, argument)
+    raise SourceNotFound(_missing_line(path, argument))
+
+
+def _from_list(list_path: Path) -> list[_Found]:
+    found: list[_Found] = []
+    for number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), start=1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry)))
+        for each in _resolve_one(path, f"{entry} ({list_path.name} line {number})"):
+            place = each.paths[0] if each.kind == "video" else each.paths[0].parent
+            inside = place.is_relative_to(list_path.parent)
+            found.append(_Found(_relative_name(place, list_path.parent), each.kind, each.paths) if inside else each)
+    if not found:
+        raise SourceNotFound(f"{list_path}: expected one path on each line, found none")
+    return found
+
+
+def _from_folder(folder: Path, argument: str) -> list[_Found]:
+    files = list(_walk(folder))
+    found = _from_files(files, folder)
+    if not found:
+        kinds = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+        raise SourceNotFound(
+            f"{argument}: expected videos or images in the folder ({kinds}), found {len(files)} others"
+        )
+    return found
+
+
+def _from_files(files: Iterable[Path], root: Path) -> list[_Found]:
+    """Videos, one source each; where there are none, the images of each folder as one sequence."""
+    images: dict[Path, list[Path]] = {}
+    videos: list[Path] = []
+    for file in files:
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            videos.append(file)
+        elif file.suffix.lower() in IMAGE_SUFFIXES:
+            images.setdefault(file.parent, []).append(file)
+    if videos:
+        return [_Found(_relative_name(each, root), "video", (each,)) for each in videos]
+    return [
+        _Found(_relative_name(folder, root), "sequence", tuple(sorted(inside, key=lambda each: natural_key(each.name))))
+        for folder, inside in images.items()
+    ]
+
+
+def _from_numbers(pattern: Path, argument: str) -> list[_Found]:
+    before, after = _NUMBER_PATTERN.split(pattern.name, maxsplit=1)
+    name = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    numbered = []
+    if pattern.parent.is_dir():
+        for file in pattern.parent.iterdir():
+            match = name.fullmatch(file.name)
+            if match:
+                numbered.append((int(match[1]), file))
+    if not numbered:
+        raise SourceNotFound(f"{argument}: expected files numbered like that, found none in {pattern.parent}")
+    stem = (before + Path(after).stem).strip("_-. ") or pattern.parent.name
+    return [_Found(stem, "sequence", tuple(file for _, file in sorted(numbered)))]
+
+
+def _from_glob(pattern: Path, argument: str) -> list[_Found]:
+    fixed = list(_until_magic(pattern.parts))
+    root = Path(*fixed)
+    if not root.is_dir():
+        raise SourceNotFound(_missing_line(root, argument))
+    if "**" in pattern.parts:
+        wanted = _glob_regex(pattern.parts[len(fixed) :])
+        files = [file for file in _walk(root) if wanted.match(file.relative_to(root).as_posix())]
+    else:
+        matches = sorted((Path(each) for each in glob.glob(str(pattern))), key=lambda each: natural_key(str(each)))
+        files = [file for match in matches for file in (_walk(match) if match.is_dir() else [match])]
+    found = _from_files(files, root)
+    if not found:
+        raise SourceNotFound(
+            f"{argument}: expected videos, images or folders of them, found {len(files)} other matches"
+        )
+    return found
+
+
+def _until_magic(parts: Sequence[str]) -> Iterator[str]:
+    for part in parts:
+        if any(mark in part for mark in "*?["):
+            return
+        yield part
+
+
+def _glob_regex(parts: Sequence[str]) -> re.Pattern[str]:
+    """A glob over path parts as a regular expression: `**` is any number of folders, a matching folder is entered."""
+    text = ""
+    for part in parts:
+        text += "(?:[^/]+/)*" if part == "**" else _part_regex(part) + "/"
+    text = text.removesuffix("/")
+    return re.compile(text + (r"[^/]+\Z" if parts[-1] == "**" else r"(?:/.*)?\Z"))
+
+
+def _part_regex(part: str) -> str:
+    tokens = re.findall(r"\[!?\]?[^\]]*\]|.", part)
+    plain = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        token.replace("[!", "[^", 1) if len(token) > 1 else plain.get(token, re.escape(token)) for token in tokens
+    )
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder in natural order; linked folders once, so that a loop of links ends."""
+    entered: set[tuple[int, int]] = set()
+
+    def below(here: Path) -> Iterator[Path]:
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in entered:
+            return
+        entered.add((status.st_dev, status.st_ino))
+        for child in sorted(here.iterdir(), key=lambda each: natural_key(each.name)):
+            if child.name.startswith("."):
+                continue
+            if child.is_dir():
+                yield from below(child)
+            elif child.is_file():
+                yield child
+
+    return below(folder)
+
+
+def _relative_name(path: Path, root: Path) -> str:
+    relative = path.relative_to(root)
+    if relative == Path("."):
+        return root.name
+    return relative.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else relative.as_posix()
+
+
+def _ids(found: Sequence[_Found]) -> list[str]:
+    """Slugs of the names; all that collide (also by letter case, as some disks don't tell) get a hash of the path."""
+    slugs = [_slug(each.name) for each in found]
+    counts = Counter(slug.casefold() for slug in slugs)
+    return [
+        f"{slug}-{hashlib.sha256(each.place.encode()).hexdigest()[:6]}" if counts[slug.casefold()] > 1 else slug
+        for slug, each in zip(slugs, found, strict=True)
+    ]
+
+
+def _slug(name: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
+    if len(slug) > _LONGEST_ID:
+        return f"{slug[:_LONGEST_ID]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return slug or "source"
+
+
+def _missing_line(path: Path, argument: str) -> str:
+    there = path
+    while not there.exists():
+        missing, there = there, there.parent
+    names = [each.name for each in there.iterdir()] if there.is_dir() else []
+    near = difflib.get_close_matches(missing.name, names, n=1, cutoff=0.5)
+    way_out = f"; did you mean {there / near[0]}?" if near else f"; {there} is the last part of the path that exists"
+    return f"{argument}: expected a file, folder, glob or list, found nothing there{way_out}"

@@ -1,0 +1,1 @@
+"""Synthetic furnished rooms with exact truth: segmentation, depth, normals and edges."""

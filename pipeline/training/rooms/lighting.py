@@ -1,0 +1,103 @@
+"""Lights of a scene and the light that surface points send to the camera."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.pipeline.training.rooms.palette import GAMMA
+from deltascene.pipeline.training.rooms.surfels import Posed, Surfels, dot, shadowed
+
+LIFT_M = 0.004
+
+
+@dataclass(frozen=True)
+class Light:
+    """A point light.
+
+    Attributes:
+        position_3: where it is; far away for the sun.
+        rgb: its linear light at `reach_m`.
+        reach_m: distance at which its light has fallen to half of what it is close by.
+        shadow: whether it casts a hard shadow.
+    """
+
+    position_3: tuple[float, float, float]
+    rgb: tuple[float, float, float]
+    reach_m: float
+    shadow: bool
+
+
+@dataclass(frozen=True)
+class Mood:
+    """All light of a scene.
+
+    Attributes:
+        lights: point lights.
+        sky_rgb: linear light from above, on surfaces that look up.
+        ground_rgb: linear light from below.
+        exposure: mean luminance that auto exposure aims at, 0..1 linear.
+        zenith_rgb: linear colour of the sky overhead.
+        horizon_rgb: linear colour of the sky at the horizon.
+    """
+
+    lights: tuple[Light, ...]
+    sky_rgb: tuple[float, float, float]
+    ground_rgb: tuple[float, float, float]
+    exposure: float
+    zenith_rgb: tuple[float, float, float]
+    horizon_rgb: tuple[float, float, float]
+
+
+def visibility(mood: Mood, occluders: list[Posed], surfels: Surfels) -> NDArray[np.bool_]:
+    """Whether each light reaches each point [L, R]; always true for lights without shadow and for misses."""
+    out_LR = np.ones((len(mood.lights), len(surfels.z_R)), dtype=bool)
+    hit_K = np.flatnonzero(np.isfinite(surfels.z_R))
+    points_K3 = surfels.position_R3[hit_K] + surfels.normal_R3[hit_K] * np.float32(LIFT_M)
+    for row, light in enumerate(mood.lights):
+        if not light.shadow:
+            continue
+        to_light_K3 = np.float32(light.position_3) - points_K3
+        # Points that face away get no light anyway.
+        lit = np.flatnonzero(dot(to_light_K3, surfels.normal_R3[hit_K]) > 0)
+        dark_K = np.zeros(len(lit), dtype=bool)
+        for posed in occluders:
+            dark_K |= shadowed(posed, points_K3[lit], to_light_K3[lit])
+        out_LR[row, hit_K[lit]] = ~dark_K
+    return out_LR
+
+
+def radiance(mood: Mood, surfels: Surfels, visible_LR: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Linear light that each point sends to the camera before exposure [R, 3]."""
+    up_R1 = surfels.normal_R3[:, 1:2] * 0.5 + 0.5
+    light_R3 = np.float32(mood.ground_rgb) * (1 - up_R1) + np.float32(mood.sky_rgb) * up_R1
+    for light, visible_R in zip(mood.lights, visible_LR, strict=True):
+        to_light_R3 = np.float32(light.position_3) - surfels.position_R3
+        distance2_R = np.maximum(dot(to_light_R3, to_light_R3), 1e-6)
+        cosine_R = np.maximum(dot(to_light_R3, surfels.normal_R3), 0) / np.sqrt(distance2_R)
+        strength_R = cosine_R * visible_R / (1 + distance2_R / np.float32(light.reach_m**2))
+        light_R3 += strength_R[:, None] * np.float32(light.rgb) * 2
+    out_R3 = surfels.albedo_R3 * (light_R3 + surfels.glow_R[:, None])
+    missed = np.flatnonzero(np.isinf(surfels.z_R))
+    if len(missed):
+        out_R3[missed] = _sky(mood, surfels.position_R3[missed])
+    return out_R3
+
+
+def _sky(mood: Mood, rays_R3: NDArray[np.float32]) -> NDArray[np.float32]:
+    rise_R1 = np.clip(rays_R3[:, 1:2] / np.linalg.norm(rays_R3, axis=1, keepdims=True), 0, 1) ** np.float32(0.6)
+    return np.float32(mood.horizon_rgb) * (1 - rise_R1) + np.float32(mood.zenith_rgb) * rise_R1
+
+
+def auto_gain(mood: Mood, radiance_R3: NDArray[np.float32]) -> float:
+    """Factor that brings the typical radiance of a picture to the mood's exposure."""
+    luminance_R = radiance_R3 @ np.float32([0.2126, 0.7152, 0.0722])
+    return float(mood.exposure / max(float(np.exp(np.log(luminance_R + 1e-4).mean())), 1e-4))
+
+
+def develop(radiance_R3: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
+    """sRGB 0..1 of linear light: gain, a soft shoulder over 0.5, gamma."""
+    x = radiance_R3 * np.float32(gain)
+    over = np.maximum(x - np.float32(0.5), 0)
+    x = np.minimum(x, np.float32(0.5)) + np.float32(0.5) * (1 - np.exp(-2 * over))
+    return np.asarray(np.clip(x, 0, 1) ** np.float32(1 / GAMMA), dtype=np.float32)

@@ -1,0 +1,195 @@
+"""Trains heads on a frozen backbone: `python -m deltascene.pipeline.training.train_heads DATA BUNDLE --work DIR`.
+
+Token-wise heads see single tokens, so a step takes tokens of random images and every head learns from the same ones.
+The run is resumable: features, and a checkpoint after every epoch, lie in the work folder; `log.jsonl` holds the curve.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.model import build_task_head, load_model, write_head
+from deltascene.pipeline.training.cells import mirrored, truth_cells
+from deltascene.pipeline.training.data import LabelledFolder, open_labelled
+from deltascene.pipeline.training.features import extract
+from deltascene.pipeline.training.losses import cell_loss
+from deltascene.stages.heads import TokenHead
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Numbers of a training.
+
+    Attributes:
+        epochs: passes over all tokens.
+        batch_images: images whose tokens make up a step.
+        tokens: of them taken in a step.
+        learning_rate: at its peak.
+        weight_decay: of AdamW.
+        seed: of everything random.
+    """
+
+    epochs: int = 10
+    batch_images: int = 48
+    tokens: int = 4096
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    seed: int = 0
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate: a tenth of the steps to warm up, then half a cosine down to nothing."""
+        share = step / steps
+        return self.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.1) / 0.9))
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Training data of one variant of the images: features [F, N, taps, D] and every task's cells [F, N, …]."""
+
+    features: Array
+    cells: Mapping[str, Array]
+
+
+def load_samples(bundle: Bundle, data: LabelledFolder, work: Path) -> list[Samples]:
+    """Both variants of the training images."""
+    backbone = load_model(bundle, ()).backbone
+    stems = data.stems("train")
+    samples = []
+    for flip in (False, True):
+        path = work / ("features_mirrored.npy" if flip else "features.npy")
+        features = extract(
+            bundle, backbone, data, stems, path, mirrored=flip, progress=lambda done, of: _say(f"features {done}/{of}")
+        )
+        cells = {}
+        for task, entry in bundle.entry.tasks.items():
+            kind, side = bundle.kinds[task], int(entry.head_args.get("side", 4))
+            truths = (data.truth(task, stem) for stem in stems)
+            cells[task] = np.stack(
+                [truth_cells(mirrored(truth, kind) if flip else truth, kind, backbone.patch, side) for truth in truths]
+            )
+        samples.append(Samples(features.values, cells))
+    return samples
+
+
+def train(bundle: Bundle, heads: Mapping[str, TokenHead], samples: list[Samples], work: Path, recipe: Recipe) -> None:
+    """Trains all heads together; goes on after the last finished epoch."""
+    parameters = [parameter for head in heads.values() for parameter in head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    images = sum(len(sample.features) for sample in samples)
+    steps = max(1, images * samples[0].features.shape[1] // recipe.tokens)
+    begun = _resume(heads, optimiser, work)
+    taps = {
+        task: [bundle.taps(list(bundle.entry.tasks)).index(tap) for tap in bundle.entry.tasks[task].taps]
+        for task in heads
+    }
+    for epoch in range(begun, recipe.epochs):
+        rng, began, sums = np.random.default_rng([recipe.seed, epoch]), time.perf_counter(), dict.fromkeys(heads, 0.0)
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(step, recipe.epochs * steps)
+            x_RTD, truths = draw_tokens(samples, rng, recipe)
+            optimiser.zero_grad(set_to_none=True)
+            for task, head in heads.items():
+                loss = cell_loss(head.cells(x_RTD[:, taps[task]]), truths[task], bundle.kinds[task])
+                loss.backward()  # type: ignore[no-untyped-call]
+                sums[task] += loss.item()
+            optimiser.step()
+        _checkpoint(heads, optimiser, work, epoch + 1)
+        means = {task: round(total / steps, 5) for task, total in sums.items()}
+        _log(work, {"epoch": epoch + 1, "seconds": round(time.perf_counter() - began, 1), "loss": means})
+
+
+def draw_tokens(samples: list[Samples], rng: np.random.Generator, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+    """Random tokens of random images: features [R, taps, D] and every task's cells [R, …]."""
+    sample = samples[rng.integers(len(samples))]
+    images = np.sort(rng.choice(len(sample.features), min(recipe.batch_images, len(sample.features)), replace=False))
+    tokens = sample.features.shape[1]
+    share = max(1, recipe.tokens // len(images))
+    x, places = [], []
+    for image in images:
+        place = np.sort(rng.choice(tokens, min(share, tokens), replace=False))
+        places.append(place)
+        x.append(sample.features[image][place])
+    truths = {
+        task: torch.from_numpy(
+            np.concatenate([cells[image][place] for image, place in zip(images, places, strict=True)])
+        )
+        for task, cells in sample.cells.items()
+    }
+    return torch.from_numpy(np.concatenate(x)).float(), truths
+
+
+def _checkpoint(heads: Mapping[str, TokenHead], optimiser: Any, work: Path, epoch: int) -> None:
+    tensors = {f"{task}.{name}": value for task, head in heads.items() for name, value in head.state_dict().items()}
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
+    partial = work / "checkpoint.part"
+    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"epoch": str(epoch)})
+    partial.replace(work / "checkpoint.safetensors")
+
+
+def _resume(heads: Mapping[str, TokenHead], optimiser: Any, work: Path) -> int:
+    path = work / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0
+    tensors = load_file(path)
+    for task, head in heads.items():
+        head.load_state_dict({name: tensors[f"{task}.{name}"] for name in head.state_dict()})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["epoch"])
+
+
+def _log(work: Path, event: Mapping[str, Any]) -> None:
+    line = json.dumps(event)
+    with (work / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    _say(line)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Train a bundle's heads on its frozen backbone.")
+    parser.add_argument("data", type=Path, help="folder with images/, one folder per task, split.csv")
+    parser.add_argument("bundle", help="packaged name or folder; its head files are replaced")
+    parser.add_argument("--work", type=Path, required=True, help="folder for features, checkpoints and the log")
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    bundle, recipe = read_bundle(options.bundle), Recipe(epochs=options.epochs, seed=options.seed)
+    torch.manual_seed(recipe.seed)
+    backbone = load_model(bundle, ()).backbone
+    heads = {task: build_task_head(bundle, backbone, task).train() for task in bundle.entry.tasks}
+    train(bundle, heads, load_samples(bundle, open_labelled(options.data), options.work), options.work, recipe)
+    for task, head in heads.items():
+        write_head(bundle.head_file(task), head)
+        _say(f"wrote {bundle.head_file(task)}")
+
+
+if __name__ == "__main__":
+    main()

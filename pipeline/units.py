@@ -1,0 +1,45 @@
+"""How numbers are written for people: short, with their unit, and never rounded to a claim that isn't true."""
+
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+
+
+def compact(number: float, unit: str) -> str:
+    """Three significant digits and an SI prefix: `11.2 GMAC`, `352 B`."""
+    value, step = float(number), 0
+    while abs(value) >= 999.5 and step < len(_PREFIXES) - 1:
+        value, step = value / 1000, step + 1
+    return f"{_digits(value) if step else f'{value:g}'} {_PREFIXES[step]}{unit}".rstrip()
+
+
+def share(part: float) -> str:
+    """A share as per cent with one decimal; `0 %` and `100 %` only where they are exact."""
+    if part in (0, 1):
+        return f"{part:.0%}".replace("%", " %")
+    if 0 < part < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.999 < part < 1 else f"{100 * part:.1f} %"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds with about three digits: `0.42 ms`, `83.1 ms`, `412 ms`."""
+    return f"{_digits(1e3 * seconds)} ms"
+
+
+def duration(seconds: float) -> str:
+    """A length of time: `8.31 s`, `4 min 05 s`, `2 h 07 min`."""
+    if seconds < 100:
+        return f"{_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def count(number: int, thing: str = "", plural: str = "") -> str:
+    """A whole number with thin groups of three, and what is counted: `1 frame`, `12 500 frames`."""
+    word = thing if number == 1 else plural or (f"{thing}s" if thing else "")
+    return f"{number:,}".replace(",", "\u202f") + (f" {word}" if word else "")
+
+
+def _digits(value: float) -> str:
+    size = abs(value)
+    return f"{value:.0f}" if size >= 99.95 else f"{value:.1f}" if size >= 9.995 else f"{value:.2f}"

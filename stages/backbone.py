@@ -1,0 +1,195 @@
+"""The one adapter over timm's plain VisionTransformer: which networks can run by rows, and their parts by our names.
+
+Everything that belongs to the model (depth, width, heads, prefix tokens, patch) is read from it. A network that can't
+be run by rows, because its tokens mix anywhere but in plain attention, is refused by the name of the part.
+
+Source: timm.models.vision_transformer.VisionTransformer (Apache-2.0), whose modules are called, not copied.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from timm.layers import Attention, GluMlp, Mlp, PatchEmbed, SwiGLU, resample_abs_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deltascene.stages.cost import BlockShape
+from deltascene.stages.errors import UnsupportedBackbone
+from deltascene.stages.types import TokenGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """What is added to the tokens of a grid, worked out once per input size.
+
+    Attributes:
+        prefix_ND: class and register tokens with their position, in front [prefix, D].
+        patch_ND: position of every patch [h*w, D].
+    """
+
+    prefix_ND: Tensor
+    patch_ND: Tensor
+
+
+class Backbone:
+    """A plain vision transformer of timm, taken apart.
+
+    Attributes:
+        depth: number of blocks.
+        width: width of the residual stream.
+        patch: side of a patch in pixels.
+        prefix: class and register tokens.
+        blocks: the blocks, in order.
+    """
+
+    def __init__(self, vit: nn.Module) -> None:
+        """Adapts a network.
+
+        Args:
+            vit: a timm VisionTransformer; put into eval mode here.
+
+        Raises:
+            UnsupportedBackbone: it can't be run by rows; the text names the part.
+        """
+        refuse_unsupported(vit)
+        assert isinstance(vit, VisionTransformer)
+        self.vit = vit.eval()
+        self.blocks: list[Block] = list(vit.blocks)
+        self.depth, self.width, self.prefix = len(self.blocks), vit.embed_dim, vit.num_prefix_tokens
+        self.patch = int(vit.patch_embed.patch_size[0])
+
+    def grid(self, image_size: tuple[int, int]) -> TokenGrid:
+        """Token grid of an input size (height, width).
+
+        Raises:
+            UnsupportedBackbone: a side isn't a multiple of the patch.
+        """
+        height, width = image_size
+        if height < self.patch or width < self.patch or height % self.patch or width % self.patch:
+            raise UnsupportedBackbone(
+                f"input size: expected multiples of the patch, {self.patch}; found {height}x{width}"
+            )
+        return TokenGrid(height // self.patch, width // self.patch, self.patch, self.prefix)
+
+    def positions(self, grid: TokenGrid) -> Positions:
+        """Prefix tokens and patch positions for a grid, resampled as timm does."""
+        vit = self.vit
+        tokens = [token[0] for token in (vit.cls_token, vit.reg_token) if token is not None]
+        prefix_ND = torch.cat(tokens) if tokens else torch.zeros(0, self.width)
+        if vit.pos_embed is None:
+            return Positions(prefix_ND, torch.zeros(grid.patches, self.width))
+        placed = 0 if vit.no_embed_class else self.prefix
+        position_ND = resample_abs_pos_embed(
+            vit.pos_embed,
+            new_size=[grid.height, grid.width],
+            old_size=list(vit.patch_embed.grid_size),
+            num_prefix_tokens=placed,
+        )[0]
+        if placed:
+            prefix_ND = prefix_ND + position_ND[:placed]
+        return Positions(prefix_ND, position_ND[placed:])
+
+    def embed(self, image_CHW: Tensor, positions: Positions) -> Tensor:
+        """First residual stream of a frame.
+
+        Args:
+            image_CHW: normalised input [3, H, W].
+            positions: of its grid.
+
+        Returns:
+            Tokens [N, D], prefix first.
+        """
+        projection = self.vit.patch_embed.proj
+        patches_NP = functional.unfold(image_CHW[None], self.patch, stride=self.patch)[0].T
+        embedded_ND = functional.linear(patches_NP, projection.weight.flatten(1), projection.bias)
+        x_ND = self.vit.patch_embed.norm(embedded_ND) + positions.patch_ND
+        stream_ND: Tensor = self.vit.norm_pre(torch.cat([positions.prefix_ND, x_ND]))
+        return stream_ND
+
+    def final_norm(self, x_ND: Tensor) -> Tensor:
+        """timm's `forward_features` ends with this norm; heads of ours read the stream before it."""
+        normed_ND: Tensor = self.vit.norm(x_ND)
+        return normed_ND
+
+    def block_shapes(self) -> list[BlockShape]:
+        """What one row costs in each block."""
+        return [
+            BlockShape(
+                linear=sum(
+                    part.in_features * part.out_features for part in block.modules() if isinstance(part, nn.Linear)
+                ),
+                attention=block.attn.num_heads * block.attn.head_dim,
+            )
+            for block in self.blocks
+        ]
+
+    def patch_macs(self) -> int:
+        """Multiply-accumulates to embed one patch."""
+        return int(self.vit.patch_embed.proj.weight.numel())
+
+
+def create_backbone(name: str, args: Mapping[str, Any] | None = None, *, pretrained: bool = False) -> Backbone:
+    """A backbone by its timm name.
+
+    Args:
+        name: model name of timm.
+        args: more arguments for `timm.create_model`, e.g. `img_size` of the weights.
+        pretrained: True downloads timm's weights.
+
+    Raises:
+        UnsupportedBackbone: timm doesn't know the name, or the network can't be run by rows.
+    """
+    if not timm.is_model(name):
+        near = get_close_matches(name.split(".")[0], timm.list_models(), 3)
+        hint = f"; similar names: {', '.join(near)}" if near else ""
+        raise UnsupportedBackbone(f"backbone: timm {timm.__version__} has no model {name!r}{hint}")
+    family = timm.models.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
+    if family not in ("vision_transformer", "deit", "beit3"):
+        raise UnsupportedBackbone(
+            f"{name}: expected a plain vision transformer (timm's vision_transformer or deit family); "
+            f"found family {family}"
+        )
+    options = {"num_classes": 0, "dynamic_img_size": True, **(args or {})}
+    try:
+        vit = timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        raise UnsupportedBackbone(f"{name}: timm can't build it with {options}: {error}") from error
+    return Backbone(vit)
+
+
+def refuse_unsupported(vit: nn.Module) -> None:
+    """Says by name what keeps a network from running by rows.
+
+    Raises:
+        UnsupportedBackbone: something does.
+    """
+    kind = type(vit).__name__
+    if type(vit) is not VisionTransformer:
+        raise UnsupportedBackbone(f"{kind}: expected timm's plain VisionTransformer; found {kind}")
+    for where, part, expected in _parts(vit):
+        if type(part) not in expected:
+            names = " or ".join(part_type.__name__ for part_type in expected)
+            raise UnsupportedBackbone(
+                f"{kind}.{where}: expected {names}, so that rows meet only in attention; found {type(part).__name__}"
+            )
+    plain: VisionTransformer = vit
+    sides = plain.patch_embed.patch_size
+    if sides[0] != sides[1]:
+        raise UnsupportedBackbone(f"{kind}.patch_embed: expected square patches; found {sides}")
+    if plain.in_chans != 3:
+        raise UnsupportedBackbone(f"{kind}: expected 3 input channels; found {plain.in_chans}")
+
+
+def _parts(vit: VisionTransformer) -> Iterator[tuple[str, object, tuple[type, ...]]]:
+    """Where tokens could mix, what stands there, and what may; a block's own parts come after the block."""
+    yield "patch_embed", vit.patch_embed, (PatchEmbed,)
+    yield "patch_drop", vit.patch_drop, (nn.Identity,)
+    for number, block in enumerate(vit.blocks):
+        yield f"blocks.{number}", block, (Block,)
+        yield f"blocks.{number}.attn", block.attn, (Attention,)
+        yield f"blocks.{number}.mlp", block.mlp, (Mlp, GluMlp, SwiGLU)

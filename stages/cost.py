@@ -1,0 +1,50 @@
+"""Multiply-accumulates (MACs) as integer functions of shapes.
+
+One MAC is one multiply-accumulate of a matrix product: linear layers, attention scores and attention sums. Norms,
+activations, softmax, additions and resampling are elementwise and count nothing, as is usual in the field.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """What one block's products depend on.
+
+    Attributes:
+        linear: MACs of all its linear layers for one row.
+        attention: width of the attention, heads x head width.
+    """
+
+    linear: int
+    attention: int
+
+
+@dataclass(frozen=True, slots=True)
+class Macs:
+    """MACs of one task on one frame, by stage."""
+
+    embed: int = 0
+    blocks: int = 0
+    head: int = 0
+
+    @property
+    def total(self) -> int:
+        """All stages together."""
+        return self.embed + self.blocks + self.head
+
+
+def embed_macs(patches: int, patch_macs: int) -> int:
+    """Patch embedding of `patches` patches at `patch_macs` each."""
+    return patches * patch_macs
+
+
+def block_macs(shape: BlockShape, rows: int, tokens: int) -> int:
+    """One block on `rows` of its `tokens` rows: linear layers, then scores and sums over all tokens."""
+    return rows * shape.linear + 2 * rows * tokens * shape.attention
+
+
+def blocks_macs(shapes: Sequence[BlockShape], rows: int, tokens: int) -> int:
+    """Several blocks on the same rows."""
+    return sum(block_macs(shape, rows, tokens) for shape in shapes)

@@ -1,0 +1,23 @@
+"""Errors of the stages.
+
+StageError
+├── UnsupportedBackbone   the network can't be run by rows
+├── UnsupportedHead       a head's name or shape doesn't fit its taps
+└── UnsupportedKind       a task's kind or stored form makes no sense
+"""
+
+
+class StageError(ValueError):
+    """A stage was handed something that it can't work with; the text names what, the expected and the found."""
+
+
+class UnsupportedBackbone(StageError):  # noqa: N818 - reads as what happened
+    """A network that isn't a plain vision transformer of timm."""
+
+
+class UnsupportedHead(StageError):  # noqa: N818
+    """A head that doesn't exist, or doesn't fit."""
+
+
+class UnsupportedKind(StageError):  # noqa: N818
+    """A task description that makes no sense."""

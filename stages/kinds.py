@@ -1,0 +1,311 @@
+"""Kinds of dense tasks: what a task's values are, and how they are stored, filled, coloured, compared and scored.
+
+A task is data: its kind alone supplies all of this, so no code asks for a task by its name. A *value* is the natural
+form of a prediction (class ids, metres, unit vectors, probabilities); *stored* is its compact form on disk.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.stages import colours
+from deltascene.stages.errors import UnsupportedKind
+
+Array = NDArray[Any]
+Activation = Literal["argmax", "identity", "exp", "unit", "sigmoid"]
+Resample = Literal["nearest", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a value is kept on disk: round(value * scale) for integers, value * scale for floats.
+
+    Attributes:
+        dtype: numpy name of the stored type.
+        scale: stored units per natural unit.
+        fill: stored number for "not predicted" (the `valid` array is the authority).
+
+    Raises:
+        UnsupportedKind: `fill` isn't a number of `dtype`, or `scale` isn't positive.
+    """
+
+    dtype: str
+    scale: float = 1.0
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        dtype = np.dtype(self.dtype)
+        if not 0 < self.scale < float("inf"):
+            raise UnsupportedKind(f"stored.scale: expected a positive number; found {self.scale}")
+        if dtype.kind != "f" and not (np.iinfo(dtype).min <= self.fill <= np.iinfo(dtype).max):
+            raise UnsupportedKind(f"stored.fill: expected a number of {self.dtype}; found {self.fill}")
+
+    def encode(self, value: Array) -> Array:
+        """Natural values to stored ones; integers are rounded and clipped to their type's range, NaN becomes `fill`."""
+        dtype = np.dtype(self.dtype)
+        scaled = value if self.scale == 1.0 else value * np.float32(self.scale)
+        if dtype.kind == "f" or scaled.dtype == dtype:
+            return scaled.astype(dtype)
+        limits = np.iinfo(dtype)
+        known = np.where(np.isnan(scaled), self.fill, np.rint(scaled))
+        return np.clip(known, limits.min, limits.max).astype(dtype)
+
+    def decode(self, stored: Array) -> Array:
+        """Stored values to float32 natural ones."""
+        value: Array = stored.astype(np.float32) / np.float32(self.scale)
+        return value
+
+
+class Kind(Protocol):
+    """What the rest of the package may ask of a task's kind."""
+
+    @property
+    def name(self) -> str:
+        """Name of the kind in a bundle."""
+
+    @property
+    def channels(self) -> int:
+        """Channels that the head puts out."""
+
+    @property
+    def components(self) -> int:
+        """Values per pixel: 1 gives arrays [H, W], more [H, W, components]."""
+
+    @property
+    def activation(self) -> Activation:
+        """What turns the head's output into natural values."""
+
+    @property
+    def stored(self) -> Stored:
+        """Form on disk."""
+
+    @property
+    def resample(self) -> Resample:
+        """How values may be resized or moved."""
+
+    @property
+    def drift_unit(self) -> str:
+        """Unit of `drift`."""
+
+    def decode(self, stored: Array) -> Array:
+        """Stored form to natural values."""
+
+    def colour(self, value: Array) -> NDArray[np.uint8]:
+        """A picture of the values: RGB [H, W, 3]."""
+
+    def drift(self, value: Array, reference: Array) -> float:
+        """How far two predictions of one frame lie apart, in `drift_unit`; 0 when they agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """One of a list of labels per pixel; natural values are ids (uint8, or uint16 above 254 labels)."""
+
+    labels: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    stored: Stored = Stored("uint8", fill=255)
+    resample: Resample = "nearest"
+    name: str = field(default="classes", init=False)
+    activation: Activation = field(default="argmax", init=False)
+    drift_unit: str = field(default="share of pixels", init=False)
+    components: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        if self.palette and len(self.palette) != len(self.labels):
+            raise UnsupportedKind(f"colours: expected one per label, {len(self.labels)}; found {len(self.palette)}")
+
+    @property
+    def channels(self) -> int:
+        """One score per label."""
+        return len(self.labels)
+
+    def decode(self, stored: Array) -> Array:
+        """Ids are stored as they are."""
+        return stored
+
+    def colour(self, value: Array) -> NDArray[np.uint8]:
+        """Each id in its label's colour; ids outside the list black."""
+        table = np.array([*(self.palette or colours.distinct(self.channels)), (0, 0, 0)], np.uint8)
+        return table[np.where((value >= 0) & (value < self.channels), value, self.channels)]
+
+    def drift(self, value: Array, reference: Array) -> float:
+        """Share of pixels with another label."""
+        return float(np.mean(value != reference))
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One number per pixel.
+
+    Attributes:
+        unit: of the number, for people.
+        range: smallest and largest number expected; colours span it.
+        log: True when the head puts out the logarithm of a positive quantity.
+    """
+
+    unit: str = ""
+    range: tuple[float, float] = (0.0, 1.0)
+    log: bool = False
+    stored: Stored = Stored("float16", fill=float("nan"))
+    resample: Resample = "linear"
+    name: str = field(default="scalar", init=False)
+    channels: int = field(default=1, init=False)
+    components: int = field(default=1, init=False)
+    drift_unit: str = field(default="mean |difference| / |reference|", init=False)
+
+    def __post_init__(self) -> None:
+        low, high = self.range
+        if not low < high or (self.log and low <= 0):
+            raise UnsupportedKind(
+                f"range: expected low < high{', both positive' if self.log else ''}; found {self.range}"
+            )
+
+    @property
+    def activation(self) -> Activation:
+        """The exponential where the head puts out logarithms."""
+        return "exp" if self.log else "identity"
+
+    def decode(self, stored: Array) -> Array:
+        """float32 in `unit`."""
+        return self.stored.decode(stored)
+
+    def colour(self, value: Array) -> NDArray[np.uint8]:
+        """Near (low) warm, far (high) cold; logarithmic where the quantity is."""
+        low, high = self.range
+        if self.log:
+            value, low, high = np.log(np.maximum(value, 1e-6)), np.log(low), np.log(high)
+        return colours.ramp(1.0 - (value - low) / (high - low))
+
+    def drift(self, value: Array, reference: Array) -> float:
+        """Mean relative difference."""
+        return float(np.mean(np.abs(value - reference) / np.maximum(np.abs(reference), 1e-6)))
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A vector per pixel; unit vectors where `unit_length`."""
+
+    channels: int = 3
+    unit_length: bool = True
+    stored: Stored = Stored("int8", scale=127.0, fill=0)
+    resample: Resample = "linear"
+    name: str = field(default="vector", init=False)
+    drift_unit: str = field(default="degrees", init=False)
+
+    @property
+    def components(self) -> int:
+        """As many as channels."""
+        return self.channels
+
+    @property
+    def activation(self) -> Activation:
+        """Vectors of unit length are normalised."""
+        return "unit" if self.unit_length else "identity"
+
+    def decode(self, stored: Array) -> Array:
+        """float32 [..., channels], renormalised where of unit length; zero stays zero (invalid)."""
+        value = self.stored.decode(stored)
+        return unit_vectors(value) if self.unit_length else value
+
+    def colour(self, value: Array) -> NDArray[np.uint8]:
+        """Components mapped from [-1, 1] to the colour channels; camera normals with z turned to the viewer."""
+        shown = np.zeros((*value.shape[:-1], 3), np.float32)
+        shown[..., : min(3, self.channels)] = (
+            value[..., :3] * np.array([1, -1, -1], np.float32)[: min(3, self.channels)]
+        )
+        return np.rint(np.clip(shown * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
+
+    def drift(self, value: Array, reference: Array) -> float:
+        """Mean angle between the vectors."""
+        cosine = np.clip((unit_vectors(value) * unit_vectors(reference)).sum(-1), -1, 1)
+        return float(np.degrees(np.arccos(cosine)).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmaps:
+    """Probabilities per pixel, one map per name; a single map is [H, W]."""
+
+    names: tuple[str, ...] = ("probability",)
+    stored: Stored = Stored("float16", fill=float("nan"))
+    resample: Resample = "linear"
+    name: str = field(default="heatmaps", init=False)
+    activation: Activation = field(default="sigmoid", init=False)
+    drift_unit: str = field(default="mean |difference|", init=False)
+
+    @property
+    def channels(self) -> int:
+        """One per map."""
+        return len(self.names)
+
+    @property
+    def components(self) -> int:
+        """One per map."""
+        return len(self.names)
+
+    def decode(self, stored: Array) -> Array:
+        """float32 in [0, 1]."""
+        return self.stored.decode(stored)
+
+    def colour(self, value: Array) -> NDArray[np.uint8]:
+        """One map as grey; several as the largest of them, each in its own hue."""
+        shown = np.clip(np.nan_to_num(value), 0, 1)
+        if self.components == 1:
+            picture = np.repeat(255 * shown[..., None], 3, axis=-1)
+        else:
+            hues = np.asarray(colours.distinct(self.components), np.float32)
+            picture = shown.max(-1, keepdims=True) * hues[shown.argmax(-1)]
+        rounded: NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
+        return rounded
+
+    def drift(self, value: Array, reference: Array) -> float:
+        """Mean absolute difference."""
+        return float(np.mean(np.abs(value - reference)))
+
+
+KINDS: Mapping[str, Callable[..., Kind]] = {
+    "classes": Classes,
+    "scalar": Scalar,
+    "vector": Vector,
+    "heatmaps": Heatmaps,
+}
+
+
+def unit_vectors(value: Array) -> Array:
+    """Vectors [..., C] scaled to length 1; zero vectors stay zero."""
+    length = np.linalg.norm(value, axis=-1, keepdims=True)
+    return value / np.where(length > 0, length, 1)
+
+
+def stored_shape(kind: Kind, size: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of one frame's array: [H, W], or [H, W, components]."""
+    return size if kind.components == 1 else (*size, kind.components)
+
+
+def describe_kind(kind: Kind) -> dict[str, Any]:
+    """A kind as plain values, written beside its stored arrays so that they can be read without the bundle."""
+    own = {item.name for item in fields(kind) if item.init}  # type: ignore[arg-type]
+    data = {key: value for key, value in asdict(kind).items() if key in own}  # type: ignore[call-overload]
+    data["stored"] = {**data["stored"], "fill": str(data["stored"]["fill"])}  # NaN is no JSON number
+    return {"kind": kind.name, **data}
+
+
+def kind_from_description(data: Mapping[str, Any]) -> Kind:
+    """The kind that `describe_kind` described.
+
+    Raises:
+        UnsupportedKind: it describes none.
+    """
+    try:
+        values = {key: _tuples(value) for key, value in data.items() if key not in ("kind", "stored")}
+        stored = data["stored"]
+        return KINDS[data["kind"]](**values, stored=Stored(stored["dtype"], stored["scale"], float(stored["fill"])))
+    except (KeyError, TypeError, ValueError) as error:
+        known = ", ".join(KINDS)
+        raise UnsupportedKind(f"kind: expected one of {known} with its fields; found {dict(data)}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
