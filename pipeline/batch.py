@@ -1,38 +1,33 @@
 """The batch flow: every input, segment by segment, each sealed when it is whole; what is sealed is never done again."""
 
 import json
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
-from deltascene.cache.errors import BrokenSeal
-from deltascene.cache.keys import file_sha256, fingerprint, first_difference
-from deltascene.cache.seal import Seal, read_seal, write_seal, write_whole
+from deltascene.cache.keys import fingerprint
+from deltascene.cache.seal import Seal, write_seal
 from deltascene.pipeline import ledger
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine, FrameResult, Stream
+from deltascene.pipeline.engine import Engine, Stream
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.predictions import PredictionWriter, assemble, plan_layout
+from deltascene.pipeline.results import FrameResult
+from deltascene.pipeline.resume import read_done, sealed_prefix, write_done
 from deltascene.pipeline.run_folder import (
     RunFolder,
     RunVideo,
     VideoFolder,
     VideoRecord,
     keep_lock,
-    read_run_yaml,
-    write_run_yaml,
     write_videos,
 )
 from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, identity, probe, read_frames
-from deltascene.pipeline.versions import machine_record, versions_record
 from deltascene.stages.errors import StageError
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.resample import resize_map, to_frame_size
@@ -85,51 +80,6 @@ class BatchRun:
     draw: Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None = None
 
 
-def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
-    """Everything that decides results, input apart: result config, weights, numerics; flat and plain."""
-    files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
-    key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
-    key |= {f"weights.{path.name}": file_sha256(path) for path in files}
-    return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
-
-
-def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
-    """Writes `run.yaml`, or checks that the one there describes the same run.
-
-    Raises:
-        OutputError: the folder holds results of another config, model or machine.
-    """
-    if folder.run_yaml.is_file() and not force:
-        before = read_run_yaml(folder).get("key")
-        difference = first_difference(before if isinstance(before, dict) else {}, key)
-        if difference:
-            name, found, wanted = difference
-            raise OutputError(
-                f"{folder.root}: holds a run with {name} = {_short(found)}; this one has {_short(wanted)};"
-                " choose another -o, or --force to replace it"
-            )
-        return
-    if force:
-        shutil.rmtree(folder.root / "videos", ignore_errors=True)
-        folder.videos_parquet.unlink(missing_ok=True)
-    elif folder.root.is_dir() and any(path.name != folder.lock.name for path in folder.root.iterdir()):
-        raise OutputError(
-            f"{folder.root}: expected an empty folder or an earlier run's; found other files; choose another -o"
-        )
-    write_run_yaml(
-        folder,
-        {
-            "deltascene": 1,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "fingerprint": fingerprint(key),
-            "config": config.model_dump(mode="json"),
-            "versions": versions_record(),
-            "machine": machine_record(),
-            "key": dict(key),
-        },
-    )
-
-
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
     """Processes inputs one after another; one that fails doesn't stop the rest.
 
@@ -172,7 +122,7 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     """
     config, files = run.engine.config, run.folder.video(spec.id)
     identity_now = identity(spec, config.run.verify == "full")
-    if (done := _read_done(files, spec, identity_now)) is not None:
+    if (done := read_done(files, identity_now)) is not None:
         run.events.video_ended(done, reused=True)
         return done
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
@@ -191,26 +141,12 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     return record
 
 
-def sealed_prefix(files: VideoFolder, key: str) -> list[Seal]:
-    """Seals of the finished segments from the start on, up to the first gap; what lies after it is done again."""
-    seals: list[Seal] = []
-    while (path := files.seal(sum(seal.frames for seal in seals))).is_file():
-        try:
-            seal = read_seal(path, files.root)
-        except BrokenSeal:
-            break
-        if seal.fingerprint != key:
-            break
-        seals.append(seal)
-    return seals
-
-
 def open_reader(config: Config, spec: SourceSpec, info: SourceInfo, seals: Sequence[Seal]) -> Reader:
     """The frames that are still to be processed."""
     chosen = config.source
     return read_frames(
         spec,
-        start_s=None if seals else chosen.start_s,
+        start_s=chosen.start_s,
         start_frame=seals[-1].next_index if seals else None,
         end_s=chosen.end_s,
         stride=chosen.stride,
@@ -255,6 +191,7 @@ class _Segment:
         result = self._stream(frame)
         computed = time.perf_counter()
         values, ages = _stored_values(result, self._run.engine, self._stream)
+        _check_size(frame, ages, self._writer.layout.size)
         self._writer.add(values, ages)
         write_s = time.perf_counter() - computed
         self._rows += ledger_rows(result, self._run.engine.model, decode_s, write_s)
@@ -325,7 +262,6 @@ def _open_writer(run: BatchRun, info: SourceInfo, files: VideoFolder) -> Predict
     size = plan.frame_size if config.save.size == "frame" else plan.model_size
     kinds = {task: model.bundle.kinds[task] for task in model.tasks}
     attributes = {
-        "source": str(info.spec.path),
         "fps": float(info.fps) / config.source.stride,
         "frame_size": list(plan.frame_size),
         "model_size": list(plan.model_size),
@@ -345,6 +281,14 @@ def _stored_values(result: FrameResult, engine: Engine, stream: Stream) -> tuple
         {task: to_frame_size(value, kinds[task], plan) for task, value in values.items()},
         {task: resize_map(age, plan, "nearest") for task, age in ages.items()},
     )
+
+
+def _check_size(frame: Frame, ages: Mapping[str, Any], size: tuple[int, int]) -> None:
+    for age in ages.values():
+        if age.shape != size:
+            raise StageError(
+                f"frame {frame.index}: expected size {size}, as the first frame; found {age.shape}"
+            )
 
 
 def _assemble(
@@ -386,34 +330,7 @@ def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRe
     """Draws what is drawn from results, then marks the video as done."""
     if run.draw is not None and record.frames:
         run.draw(RunVideo(record, files), spec, lambda what, share: run.events.finishing(spec, what, share))
-    done = {
-        "format": 1,
-        "fingerprint": fingerprint(run.key),
-        **{name: getattr(record, name) for name in _RECORD_FIELDS},
-    }
-    write_whole(files.done, json.dumps(done, indent=1) + "\n")
-
-
-_RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
-
-
-def _read_done(files: VideoFolder, spec: SourceSpec, identity_now: str) -> VideoRecord | None:
-    """The finished video's record, or None.
-
-    Raises:
-        OutputError: it was made from other bytes.
-    """
-    try:
-        data = json.loads(files.done.read_text(encoding="utf-8"))
-        record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if record.identity != identity_now:
-        raise OutputError(
-            f"{files.root}: was made from another {Path(record.source).name} (input identity {record.identity[:12]}…);"
-            f" this one has {identity_now[:12]}…; choose another -o, or --force to replace it"
-        )
-    return record
+    write_done(files, record, fingerprint(run.key))
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:
@@ -427,8 +344,3 @@ def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecor
             + "\n"
         )
     return VideoRecord(spec.id, str(spec.path), "failed", text)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "…"

@@ -10,7 +10,6 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from deltascene.pipeline.bundle_entry import (
@@ -25,7 +24,7 @@ from deltascene.pipeline.bundle_entry import (
 )
 from deltascene.pipeline.bundle_fetch import fetch_bundle
 from deltascene.pipeline.errors import BundleError, nearest
-from deltascene.pipeline.plain_yaml import read_mapping
+from deltascene.pipeline.plain_yaml import read_mapping, render_yaml
 from deltascene.pipeline.problems import first_problem, one_line, shown
 from deltascene.stages.errors import StageError
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector
@@ -47,11 +46,11 @@ __all__ = [
     "import_head",
     "packaged_models",
     "read_bundle",
+    "read_folder",
     "write_bundle",
 ]
 
 FORMAT = 1
-_LONGEST_LINE = 116
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +116,20 @@ def find_bundle(model: str) -> Path:
 
 
 def read_bundle(model: str) -> Bundle:
-    """Reads and checks a bundle's description.
+    """Reads and checks the description of a packaged bundle, a folder, or an fsspec URL.
 
     Raises:
         BundleError: it doesn't exist, isn't of this format, or its parts don't fit together.
     """
-    folder = find_bundle(model)
+    return read_folder(find_bundle(model))
+
+
+def read_folder(folder: Path) -> Bundle:
+    """Reads and checks the description of the bundle in a folder.
+
+    Raises:
+        BundleError: it isn't of this format, or its parts don't fit together.
+    """
     path = folder / "bundle.yaml"
     try:
         data = read_mapping(path)
@@ -152,28 +159,11 @@ def write_bundle(folder: Path, entry: BundleEntry) -> Path:
     """
     path = folder / "bundle.yaml"
     try:
-        text = yaml.dump(
-            entry.model_dump(exclude_defaults=True), Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True
-        )
+        text = render_yaml(entry.model_dump(exclude_defaults=True))
         path.write_text(text, encoding="utf-8")
-    except (yaml.YAMLError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise BundleError(f"{path}: can't be written: {one_line(error)}") from error
     return path
-
-
-class _PlainDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        """Lists of plain values in flow style, where they fit on a line."""
-        values = list(sequence)
-        flat = not any(isinstance(value, dict | list | tuple | set) for value in values)
-        short = len(", ".join(map(str, values))) < _LONGEST_LINE - 20
-        return super().represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat and short)
-
-
-_PlainDumper.add_representer(tuple, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values))
 
 
 def build_kind(task: TaskEntry) -> Kind:

@@ -27,7 +27,8 @@ def fetch_bundle(url: str) -> Path:
         BundleError: the URL can't be read, or what lies there is no bundle.
     """
     with _fetching(url):
-        files, root = url_to_fs(url.rstrip("/"))
+        url = url.rstrip("/")
+        files, root = url_to_fs(url)
         if isinstance(files, LocalFileSystem):
             if not files.exists(f"{root}/bundle.yaml"):
                 raise FileNotFoundError(f"no bundle.yaml in {root}")
@@ -66,7 +67,7 @@ def _weight_names(url: str, path: Path) -> list[str]:
 
 def _cache_folder(url: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", url.rstrip("/").rsplit("/", 1)[-1].partition("?")[0]).lstrip(".")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", url.rsplit("/", 1)[-1].partition("?")[0]).lstrip(".")
     folder = cache / "deltascene" / "models" / sha256(url.encode()).hexdigest()[:16] / (name or "model")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -3,15 +3,18 @@
 Every key says whether it changes the results or only how a run goes; only result keys enter fingerprints.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deltascene.pipeline.errors import ConfigError, nearest
+from deltascene.pipeline.plain_yaml import parse_yaml, read_mapping, render_yaml
+from deltascene.pipeline.problems import first_problem, shown
+
+_LARGEST_SIDE = 16384
 
 
 def _result(**rules: Any) -> Any:
@@ -23,13 +26,21 @@ def _run_only(**rules: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class InputConfig(_Section):
     """Size of the model's input."""
 
     size: int | tuple[int, int] | None = _result()
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _in_pixels(cls, value: object) -> object:
+        sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+        if value is not None and not all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides):
+            raise ValueError(f"expected a short side or [height, width] in pixels, 1 to {_LARGEST_SIDE}")
+        return tuple(sides) if isinstance(value, list) else value
 
 
 class PolicyConfig(_Section):
@@ -49,9 +60,15 @@ class SourceConfig(_Section):
 
     start_s: float | None = _result(ge=0)
     end_s: float | None = _result(gt=0)
-    stride: int = _result(ge=1)
+    stride: int = _result(ge=1, le=1_000_000)
     fps: float | None = _result(gt=0)
     decoder: Literal["auto", "decord", "opencv"] = _result()
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if self.end_s is not None and self.end_s <= (self.start_s or 0):
+            raise ValueError(f"end_s: expected more than start_s, {self.start_s or 0:g}; found {self.end_s:g}")
+        return self
 
 
 class NumericsConfig(_Section):
@@ -80,7 +97,7 @@ class RunConfig(_Section):
 class Config(_Section):
     """Everything that a run depends on, beside its inputs."""
 
-    model: str = _result()
+    model: str = _result(min_length=1)
     tasks: tuple[str, ...] | None = _result()
     input: InputConfig
     policy: PolicyConfig
@@ -90,9 +107,15 @@ class Config(_Section):
     save: SaveConfig
     run: RunConfig
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
     def result_keys(self) -> dict[str, Any]:
         """The keys that change results, dotted, for fingerprints."""
-        return {key: value for key, value in flatten(self.model_dump(mode="json")).items() if _affects(key) == "result"}
+        effects = key_effects()
+        return {key: value for key, value in flatten(self.model_dump(mode="json")).items() if effects[key] == "result"}
 
 
 def presets() -> list[str]:
@@ -111,7 +134,7 @@ def load_config(
 
     Args:
         preset: name of a packaged preset.
-        file: a user's YAML on top of it; its own `extends` replaces the preset.
+        file: a user's YAML on top of it; its own `extends`, a preset's name, replaces the preset.
         overrides: `dotted.key=value`, the value in YAML.
         values: dotted keys from options of the command line; None values are left out.
 
@@ -123,11 +146,18 @@ def load_config(
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set: expected key=value; found {text!r}")
-        _assign(data, key.strip(), _parse(value, f"--set {key}"))
+        _assign(data, key.strip(), _parse(value, f"--set {key.strip()}"))
     for key, value in (values or {}).items():
         if value is not None:
             _assign(data, key, value)
     return _validate(data)
+
+
+def render_config(config: Config) -> str:
+    """A config as YAML that `--config` reads again; a comment at every key says what it affects."""
+    lines = list(_lines(config.model_dump(mode="json"), key_effects()))
+    width = max(len(text) for text, _ in lines) + 2
+    return "".join(f"{text:<{width}}# {effect}\n" if effect else f"{text}\n" for text, effect in lines)
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -143,54 +173,68 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Every dotted key that a config has."""
-    return list(flatten(_read_preset("defaults")))
+    return list(key_effects())
+
+
+def key_effects(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
+    """What every dotted key affects: the `result`, or only the `run`."""
+    effects: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            effects |= key_effects(inner, f"{prefix}{name}.")
+        else:
+            assert isinstance(field.json_schema_extra, dict), name
+            effects[f"{prefix}{name}"] = str(field.json_schema_extra["affects"])
+    return effects
 
 
 def _validate(data: dict[str, Any]) -> Config:
     known = known_keys()
-    for key in flatten(data):
+    for key, value in flatten(data).items():
         if key not in known:
-            raise ConfigError(f"config: unknown key {key!r}{nearest(key, known)}")
+            raise ConfigError(f"config: {_unknown(key, value, known)}")
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"config: {where}: {problem['msg']}; found {problem.get('input')!r}") from error
+        raise ConfigError(f"config: {first_problem(error, Config)}") from error
 
 
-def _read_preset(name: str) -> dict[str, Any]:
-    if name not in (known := [*presets(), "defaults"]):
-        raise ConfigError(f"preset: expected one of {', '.join(presets())}; found {name!r}{nearest(name, known)}")
-    text = (resources.files("deltascene.configs") / f"{name}.yaml").read_text(encoding="utf-8")
-    return _extended(_parse(text, f"{name}.yaml"), name)
+def _unknown(key: str, value: object, known: Iterable[str]) -> str:
+    inside = [each.removeprefix(f"{key}.") for each in known if each.startswith(f"{key}.")]
+    if inside:
+        return f"{key}: expected a mapping with {', '.join(inside)}; found {shown(value)}"
+    return f"unknown key {shown(key)}{nearest(key, known)}"
+
+
+def _read_preset(name: object) -> dict[str, Any]:
+    known = presets()
+    if not isinstance(name, str) or name not in (*known, "defaults"):
+        hint = nearest(name, known) if isinstance(name, str) else ""
+        raise ConfigError(f"preset: expected one of {', '.join(known)}; found {shown(name)}{hint}")
+    path = Path(str(resources.files("deltascene.configs"))) / f"{name}.yaml"
+    data = read_mapping(path)
+    return _merged(_read_preset(data.pop("extends")), data) if "extends" in data else data
 
 
 def _read_user_file(file: Path, preset: str) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {file}: can't be read: {error}") from error
-    data = _parse(text, str(file))
-    if not isinstance(data, dict):
-        raise ConfigError(f"config {file}: expected a mapping; found {type(data).__name__}")
-    return _extended({"extends": preset, **data}, str(file))
+        data = read_mapping(file)
+    except ValueError as error:
+        raise ConfigError(f"config {file}: {error}") from error
+    nested: dict[str, Any] = {}
+    for key, value in flatten(data).items():
+        _assign(nested, key, value)
+    return _merged(_read_preset(nested.pop("extends", preset)), nested)
 
 
-def _extended(data: dict[str, Any], where: str) -> dict[str, Any]:
-    data = dict(data)
-    parent = data.pop("extends", None)
-    if parent is None:
-        return data
-    if parent == where:
-        raise ConfigError(f"config {where}: extends itself")
-    return _merged(_read_preset(parent), data)
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(below)
     for key, value in above.items():
-        out[key] = _merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+        if not isinstance(out.get(key), dict):
+            out[key] = value
+        elif value is not None:  # a section whose keys are all commented out stays as it was
+            out[key] = _merged(out[key], value) if isinstance(value, dict) else value
     return out
 
 
@@ -199,23 +243,24 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         inner = data.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"config: unknown key {key!r}{nearest(key, known_keys())}")
+            raise ConfigError(f"config: unknown key {shown(key)}{nearest(key, known_keys())}")
         data = inner
     data[last] = value
 
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{where}: not readable as YAML: {' '.join(str(error).split())[:160]}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
-def _affects(key: str) -> str:
-    model: type[BaseModel] = Config
-    *path, last = key.split(".")
-    for part in path:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
-    extra = model.model_fields[last].json_schema_extra
-    assert isinstance(extra, dict), key
-    return str(extra["affects"])
+def _lines(data: Mapping[str, Any], effects: Mapping[str, str], path: str = "") -> Iterator[tuple[str, str]]:
+    indent = "  " * path.count(".")
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:", ""
+            yield from _lines(value, effects, f"{path}{key}.")
+        else:
+            text = render_yaml([value], inline=True).strip()[1:-1]
+            yield f"{indent}{key}: {text}", effects[f"{path}{key}"]

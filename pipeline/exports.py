@@ -1,6 +1,7 @@
 """Predictions as files for other programs: one PNG picture, or one NPZ of natural values, per frame."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -28,4 +29,5 @@ def write_npz(video: RunVideo, progress: Progress) -> None:
     for place in range(len(video)):
         progress(place / len(video))
         view = video.frame(place)
-        np.savez_compressed(folder / f"{view.index:06d}.npz", **{task: view[task] for task in view.tasks})
+        values: dict[str, Any] = {task: view[task] for task in view.tasks}
+        np.savez_compressed(folder / f"{view.index:06d}.npz", **values)

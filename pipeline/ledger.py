@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# Stages with a clock of their own. A frame's shared stages (decode, preprocess, embed, base blocks, write) are booked on
-# the base task's row, so that a column's sum over all rows is the time really spent.
+# Stages with a clock of their own. A frame's shared stages (all but the heads) are booked on the base task's row, so
+# that a column's sum over all rows is the time really spent.
 STAGES = ("decode", "preprocess", "embed", "blocks", "head", "write")
 
 SCHEMA = pa.schema(
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-# What a clock or a disk decides; every other column is the same in every run of the same config (CONTRACTS: byte-equal).
+# What a clock decides; every other column is the same in every run of the same config on the same numerics.
 CLOCK_COLUMNS = ("seconds", *[f"seconds_{stage}" for stage in STAGES])
 
 

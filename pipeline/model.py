@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from deltascene.stages.errors import StageError
 from deltascene.stages.heads import TokenHead, build_head
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_HEAD_NAMES = ("receptive_field", "cells", "side", "macs_per_token")  # what the engine asks of a head
 _HEAD = "head."  # a head's tensors start with it: its delta will lie in the same file
 
 
@@ -114,12 +116,8 @@ def build_task_head(bundle: Bundle, backbone: Backbone, task: str, *, allow_code
     if not allow_code:
         raise BundleError(f"tasks.{task}.head: {entry.head} is code of the bundle's author; --allow-code lets it run")
     with torch.device("cpu"):  # the author's code need not know of tensors without memory
-        head: TokenHead = import_head(entry.head)(backbone.width, len(entry.taps), kind.channels, **entry.head_args)
-    if head.receptive_field != 0:
-        raise BundleError(
-            f"tasks.{task}.head: expected a token-wise head, receptive_field 0; found {head.receptive_field}"
-        )
-    return head.eval()
+        head = import_head(entry.head)(backbone.width, len(entry.taps), kind.channels, **entry.head_args)
+    return _checked_head(f"tasks.{task}.head", head)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -164,8 +162,12 @@ def check_weights(module: nn.Module, path: Path, prefix: str = "") -> None:
     Raises:
         BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
     """
+    check_shapes(module, weight_shapes(path), path, prefix)
+
+
+def check_shapes(module: nn.Module, found: Mapping[str, tuple[int, ...]], path: Path, prefix: str = "") -> None:
+    """`check_weights` for shapes that were read already; `path` is only named."""
     wanted = {f"{prefix}{name}": tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = weight_shapes(path)
     for name, shape in wanted.items():
         if name not in found:
             raise BundleError(f"weights {path}: expected tensor {name}; found none")
@@ -200,6 +202,16 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise OutputError(f"{path}: can't be written: {one_line(error)}") from error
+
+
+def _checked_head(where: str, head: object) -> TokenHead:
+    lacking = [name for name in _HEAD_NAMES if not hasattr(head, name)]
+    if not isinstance(head, nn.Module) or lacking:
+        found = f"no {', '.join(lacking)}" if lacking else type(head).__name__
+        raise BundleError(f"{where}: expected a torch module with {', '.join(_HEAD_NAMES)}; found {found}")
+    if head.receptive_field != 0:
+        raise BundleError(f"{where}: expected a token-wise head, receptive_field 0; found {head.receptive_field}")
+    return cast(TokenHead, head.eval())
 
 
 def _load_exactly(module: nn.Module, path: Path, prefix: str = "") -> None:

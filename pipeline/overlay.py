@@ -19,7 +19,7 @@ from deltascene.pipeline.units import compact, milliseconds, share
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
-# The encoder costs 70 ns a pixel on one core (VP8; VP9 five times that), so a video's tiles are smaller than a picture's.
+# The encoder costs 70 ns a pixel on one core (VP8; VP9 five times that): a video's tiles are smaller than a picture's.
 VIDEO_TILE_HEIGHT = 152
 LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
 READ_FRAMES = 16  # frames of predictions read at once
@@ -83,9 +83,9 @@ def write_overlay(
     path: Path,
     video: OverlayVideo,
     frames: Iterator[Frame],
+    progress: Callable[[float], None] = lambda share: None,
     *,
     height: int = VIDEO_TILE_HEIGHT,
-    progress: Callable[[float], None] = lambda share: None,
 ) -> int:
     """Writes a video of all processed frames and their predictions, VP8 in WebM, whole or not at all.
 
@@ -93,8 +93,8 @@ def write_overlay(
         path: ends in `.webm`.
         video: a processed video of a run.
         frames: its processed frames in order; where they end early, predictions are shown without the frame.
-        height: of a tile in pixels.
         progress: is told the share of frames done, 0 to 1.
+        height: of a tile in pixels.
 
     Returns:
         Number of frames written: a source of variable rate is resampled to a constant one by its times.

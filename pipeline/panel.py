@@ -12,6 +12,7 @@ from deltascene.stages.kinds import Array, Classes, Kind, Scalar
 from deltascene.stages.types import Image
 
 TILE_HEIGHT = 224
+GAP = 2  # pixels between tiles
 
 _BACKGROUND, _INK, _FAINT = (18, 20, 24), (240, 241, 244), (150, 154, 162)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # OpenCV 5 draws it with a smooth font of its own
@@ -36,7 +37,11 @@ class Panel:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the whole picture, both even, as video encoders want them."""
-        return self.header + self.tile[0] * self.cells // self.columns, self.tile[1] * self.columns
+        rows = self.cells // self.columns
+        return (
+            self.header + rows * (self.tile[0] + GAP) - GAP,
+            self.columns * (self.tile[1] + GAP) - GAP,
+        )
 
     @property
     def scale(self) -> float:
@@ -46,8 +51,8 @@ class Panel:
     def place(self, number: int) -> tuple[slice, slice]:
         """Rows and columns of a tile by its number, left to right, top to bottom."""
         (height, width), (row, column) = self.tile, divmod(number, self.columns)
-        top = self.header + row * height
-        return slice(top, top + height), slice(column * width, (column + 1) * width)
+        top, left = self.header + row * (height + GAP), column * (width + GAP)
+        return slice(top, top + height), slice(left, left + width)
 
 
 def plan_panel(frame_size: tuple[int, int], tasks: int, height: int, header: bool = True) -> Panel:
@@ -100,6 +105,12 @@ def draw(
 def class_swatches(kind: Classes) -> NDArray[np.uint8]:
     """Colour of every label, RGB [labels, 3]."""
     return kind.colour(np.arange(len(kind.labels), dtype=kind.stored.dtype)[None])[0]
+
+
+def class_counts(kind: Classes, value: Array | None) -> NDArray[np.int64]:
+    """Pixels of every label [labels]; ids outside the list aren't counted."""
+    ids = np.empty(0, np.int64) if value is None else value[value < len(kind.labels)].astype(np.int64)
+    return np.bincount(ids, minlength=len(kind.labels))
 
 
 def _frame_tiles(panel: Panel, image: Image | None) -> tuple[Image, Image]:
@@ -164,13 +175,12 @@ def _noted(panel: Panel, grey: Image, note: str) -> Image:
 def _legend(tile: Image, kind: Classes, value: Array | None, scale: float) -> None:
     """Lists classes with their colours: all where they fit, else those that this frame shows most of."""
     height, width = tile.shape[:2]
-    line = max(11, round(26 * scale))
-    rows, columns = max(1, (height - 8) // line), max(1, width // round(220 * scale))
+    line = max(11, round(28 * scale))
+    rows, columns = max(1, (height - 8) // line), max(1, width // round(240 * scale))
     shown: Sequence[int] = range(len(kind.labels))
     if len(shown) > rows * columns:
-        ids = np.arange(0) if value is None else value.ravel()
-        counts = np.bincount(ids[ids < len(kind.labels)], minlength=len(kind.labels))
-        shown = sorted(np.argsort(-counts, kind="stable")[: rows * columns].tolist())
+        shown = sorted(np.argsort(-class_counts(kind, value), kind="stable")[: rows * columns].tolist())
+    rows = math.ceil(len(shown) / columns)
     swatches, canvas = class_swatches(kind), np.ascontiguousarray(tile)
     for number, label in enumerate(shown):
         left, top = 8 + number // rows * (width // columns), 6 + number % rows * line

@@ -1,4 +1,4 @@
-"""YAML from strangers as plain data: no aliases (a small file can't grow into a large object), no key twice, no tags."""
+"""YAML from strangers as plain data: no aliases (a small file can't grow into a large object), no key twice."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -9,6 +9,7 @@ import yaml
 from deltascene.pipeline.problems import one_line
 
 _LARGEST_BYTES = 1 << 20
+_LINE = 120
 
 # What PyYAML lets through from inside its constructors: `2024-99-99` (ValueError), `!!int ""` (IndexError), `!!bool x`
 # (KeyError), `!!timestamp x` (AttributeError), `{? {} : 1}` (TypeError), thousands of brackets (RecursionError).
@@ -29,6 +30,26 @@ class _PlainLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Text as PyYAML does, but escaped where it isn't printable: left plain, U+0085 would be read as a space."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """Lists of plain values in flow style, where they fit on a line."""
+        values = list(sequence)
+        flat = not any(isinstance(value, dict | list | tuple | set) for value in values)
+        short = len(", ".join(map(str, values))) < _LINE - 24
+        return super().represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat and short)
+
+
+_PlainDumper.add_representer(str, _PlainDumper.represent_str)
+_PlainDumper.add_representer(tuple, _PlainDumper.represent_list)
 
 
 def parse_yaml(text: str) -> Any:
@@ -65,3 +86,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if data is not None and not isinstance(data, dict):
         raise ValueError(f"expected a mapping; found {type(data).__name__}")
     return data or {}
+
+
+def render_yaml(data: Any, *, inline: bool = False) -> str:
+    """Plain values as people write YAML: mappings in blocks, short lists on one line.
+
+    Args:
+        data: plain values.
+        inline: everything on one line.
+
+    Raises:
+        ValueError: something in it isn't plain.
+    """
+    style, width = (True, 1 << 20) if inline else (None, _LINE)
+    try:
+        return yaml.dump(
+            data, Dumper=_PlainDumper, sort_keys=False, default_flow_style=style, width=width, allow_unicode=True
+        )
+    except yaml.YAMLError as error:
+        raise ValueError(f"not to be written as YAML: {one_line(error)}") from error

@@ -147,9 +147,7 @@ def assemble(path: Path, index: Sequence[int], pts_s: Sequence[float], valid: Ma
     small = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
     small |= {f"valid/{task}": np.asarray(flags, bool) for task, flags in valid.items()}
     for name, data in small.items():
-        group.create_array(name, shape=data.shape, chunks=(max(1, len(data)),), dtype=data.dtype, overwrite=True)[:] = (
-            data  # type: ignore[index]
-        )
+        group.create_array(name, data=data, chunks=(max(1, len(data)),), overwrite=True)
 
 
 class PredictionReader:
@@ -170,7 +168,7 @@ class PredictionReader:
             FileNotFoundError: there is none, or it wasn't assembled.
         """
         self._group = zarr.open_group(path, mode="r")
-        self.attributes = dict(self._group.attrs)
+        self.attributes: dict[str, Any] = dict(self._group.attrs)
         if "index" not in self._group:
             raise FileNotFoundError(f"{path}: not assembled yet")
         self.index: Array = self._read("index")

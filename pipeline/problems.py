@@ -1,5 +1,6 @@
 """What is wrong with data from outside, as one short line: where, what was expected, what was found."""
 
+import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin
@@ -8,6 +9,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from deltascene.pipeline.errors import nearest
+
+# pydantic's words, which speak of Python, and those of people who write YAML.
+_WORDS = (
+    (r"Input should be", "expected"),
+    (r"a valid tuple", "a list"),
+    (r"a valid dictionary( or instance of \w+)?", "a mapping"),
+    (r"^(Tuple|Dictionary) should have", "expected"),
+    (r"after validation, not \d+$", ""),
+    (r"^Field required$", "expected a value"),
+)
 
 
 def one_line(text: object, longest: int = 200) -> str:
@@ -41,7 +52,9 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 def _text(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return "expected a value; found none"
-    text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    text = problem["msg"].removeprefix("Value error, ")
+    for theirs, ours in _WORDS:
+        text = re.sub(theirs, ours, text)
     said = "; found " in text or isinstance(problem["input"], dict | BaseModel)
     return text if said else f"{text}; found {shown(problem['input'])}"
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from deltascene.pipeline.engine import FrameResult
+from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.run_folder import VideoRecord
 from deltascene.pipeline.sources import SourceSpec
 

@@ -11,12 +11,13 @@ from types import FrameType
 from rich.console import Console
 
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
-from deltascene.pipeline.batch import BatchRun, Events, Stop, claim_folder, result_key, run_batch
+from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, UsageError
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
+from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe, read_frames
 
@@ -117,7 +118,7 @@ def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, fl
                 decoder=chosen.decoder,
             )
             with frames:
-                write_overlay(video.files.overlay, video, frames, lambda share: progress("overlay", share))
+                write_overlay(video.files.overlay, video, frames, progress=lambda share: progress("overlay", share))
         if save.png:
             write_png(video, lambda share: progress("png", share))
         if save.npz:
@@ -194,7 +195,8 @@ def _bytes_per_pixel(engine: Engine) -> int:
 
 def _summary(options: RunOptions, records: Sequence[VideoRecord], stop: Stop, console: Console, inputs: int) -> int:
     failed = [record for record in records if record.status == "failed"]
-    code = STOPPED if stop.asked else 3 if failed else 0
+    unfinished = len(records) < inputs or any(record.status == "partial" for record in records)
+    code = STOPPED if stop.asked and unfinished else 3 if failed else 0
     if options.json:
         JsonEvents().say("run_ended", out=str(options.out), exit_code=code, failed=[record.id for record in failed])
         return code
@@ -204,7 +206,7 @@ def _summary(options: RunOptions, records: Sequence[VideoRecord], stop: Stop, co
     console.print(
         f"{done} of {inputs} inputs done, {sum(record.frames for record in records)} frames"
         + (f", {invalid} of them invalid" if invalid else "")
-        + ("; stopped: the same command goes on" if stop.asked else ""),
+        + ("; stopped: the same command goes on" if code == STOPPED else ""),
         highlight=False,
     )
     if failed:

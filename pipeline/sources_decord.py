@@ -1,31 +1,156 @@
-"""Pictures of a video file by decord: whole groups of pictures, then back to the start.
+"""A video file by decord: whole groups of pictures, then back to the start.
 
-decord decodes ahead of its reader without a bound (42 → 661 MB seen on a 2.4 MB clip). It stops when it is sent back to
-the start, so a group is fetched in one call and `seek(0)` follows at once.
+decord decodes ahead of a slow reader without a bound (42 → 661 MB seen on a 2.4 MB clip) until it is sent back to the
+start, so a group is fetched in one call and `seek(0)` follows at once. decord is imported here only.
 """
 
+import importlib.metadata
+import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from deltascene.pipeline.sources_table import FrameTable
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
+from deltascene.pipeline.sources_table import FrameTable, Picture
 from deltascene.stages.types import Image
 
+_BYTES_AT_ONCE = 48 << 20
 
-def decord_pictures(path: Path, table: FrameTable, wanted: range) -> Iterator[tuple[int, Image | None, str]]:
-    """Decode frames `wanted` of a file, one group of pictures at a time.
 
-    Yields:
-        Frame number, RGB picture [H, W, 3] or None, and the cause if it isn't a good one.
+def decord_name() -> str:
+    """Name and version of this decoder; empty where it isn't installed (no wheel but for x86-64 Linux and Windows)."""
+    if importlib.util.find_spec("decord") is None:
+        return ""
+    return f"decord {importlib.metadata.version('decord')}"
+
+
+def decord_sample(path: Path, table: FrameTable, indices: list[int]) -> list[Image] | str:
+    """Some frames of a file, if decord counts and times its frames as the table does.
+
+    Returns:
+        RGB pictures [H, W, 3], or the reason why decord doesn't fit the file.
     """
     import decord
 
-    reader = decord.VideoReader(str(path), num_threads=1)
+    try:
+        reader = _open(path)
+        if len(reader) != table.frames:
+            return f"it counts {len(reader)} frames, there are {table.frames}"
+        pts_s = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(np.float64)
+        if np.max(np.abs(pts_s - pts_s[0] - table.pts_s)) > 1e-3:
+            return "it times the frames otherwise"
+        pictures = []
+        for index in indices:
+            pictures.append(np.asarray(reader.get_batch([index]).asnumpy()[0], dtype=np.uint8))
+            reader.seek(0)
+    except (decord.DECORDError, RuntimeError, AssertionError) as error:
+        return f"it fails: {str(error).splitlines()[0]}"
+    return pictures
+
+
+def frames_at_once(image_bytes: int) -> int:
+    """Frames that may be fetched in one call."""
+    return max(_BYTES_AT_ONCE // image_bytes, 1)
+
+
+def decord_pictures(
+    path: Path, table: FrameTable, wanted: range, complaints: Complaints, at_once: int, recheck: bool = True
+) -> Iterator[Picture]:
+    """Decode frames `wanted` of a file, a group of pictures (or `at_once` frames of it) in one call.
+
+    decord neither says which frame of a group failed nor that it gave an earlier picture again. A group with an error,
+    a complaint or two equal pictures in a row is gone through once more with OpenCV, which can tell.
+
+    Args:
+        path: the file.
+        table: its frames; they have been compared with decord's.
+        wanted: numbers of the frames to give.
+        complaints: what FFmpeg said.
+        at_once: most frames in one call.
+        recheck: OpenCV can convert this file's pictures.
+    """
+    reader: Any = None
     index = wanted.start
     while index < wanted.stop:
-        start, stop = table.group_of(index)
-        pictures = reader.get_batch(range(start, stop)).asnumpy()
-        reader.seek(0)
-        for number in range(index, min(stop, wanted.stop)):
-            if number in wanted:
-                yield number, pictures[number - start].copy(), ""
+        start, end = table.group_of(index) if table.longest_group > 1 else (0, table.frames)
+        start += (index - start) // at_once * at_once
+        stop = min(start + at_once, end)
+        span = range(start, stop)
+        reader = reader or _open(path)
+        pictures = _fetch(reader, span)
+        if pictures is None:
+            reader = None
+        doubts = complaints.damage() or pictures is None
+        found = span_pictures(path, table, span, pictures, complaints, doubts, recheck)
+        yield from (each for each in found if each[0] in wanted)
         index = stop
+
+
+def span_pictures(
+    path: Path,
+    table: FrameTable,
+    span: range,
+    pictures: NDArray[np.uint8] | None,
+    complaints: Complaints,
+    doubts: bool,
+    recheck: bool,
+) -> Iterator[Picture]:
+    """Tell good frames of a fetched span from others.
+
+    Args:
+        path: the file.
+        table: its frames.
+        span: numbers of the frames fetched.
+        pictures: what decord gave for them [S, H, W, 3], or None.
+        complaints: what FFmpeg said.
+        doubts: something was wrong in the span.
+        recheck: OpenCV can convert this file's pictures.
+    """
+    again = repeats(pictures) if pictures is not None else []
+    if not doubts and not (again and recheck):
+        assert pictures is not None
+        yield from ((index, pictures[index - span.start], "") for index in span)
+        return
+    before: Image | None = None
+    left = list(span)
+    for index, own, cause in opencv_pictures(path, table, span, complaints, retrieve=recheck):
+        left.remove(index)
+        at = index - span.start
+        moved = own is not None and before is not None and not np.array_equal(own, before)
+        if not cause and at in again and moved:
+            cause = "repeated"
+        yield index, own if pictures is None else pictures[at], cause
+        before = own
+    yield from ((index, None, "corrupt") for index in left)
+
+
+def repeats(pictures: NDArray[np.uint8]) -> list[int]:
+    """Positions of pictures equal to the one before them.
+
+    Args:
+        pictures: [S, H, W, 3]; a sparse grid is compared first, as nearly all of them differ.
+    """
+    sparse = pictures[:, ::31, ::17]
+    alike = np.all(sparse[1:] == sparse[:-1], axis=(1, 2, 3))
+    return [int(at) + 1 for at in np.flatnonzero(alike) if np.array_equal(pictures[at], pictures[at + 1])]
+
+
+def _open(path: Path) -> Any:
+    import decord
+
+    return decord.VideoReader(os.fspath(path), num_threads=1)
+
+
+def _fetch(reader: Any, span: range) -> NDArray[np.uint8] | None:
+    import decord
+
+    try:
+        pictures = np.asarray(reader.get_batch(span).asnumpy(), dtype=np.uint8)
+        reader.seek(0)
+    except (decord.DECORDError, RuntimeError):
+        return None
+    return pictures

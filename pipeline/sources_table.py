@@ -1,85 +1,161 @@
-"""The frames of a video file by its packets alone: how many, when, and which are keyframes. Nothing is decoded."""
+"""The frames of a video file by its packets alone: how many, when, and where a decoder can start. Pure numpy."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources_errors import UnreadableSource
+from deltascene.stages.types import Image
+
+Picture = tuple[int, Image | None, str]
+"""Frame number, RGB [H, W, 3] or None, and why it isn't a good frame (empty if it is)."""
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What reading a file's packets gives, in the file's order.
+
+    Attributes:
+        times_ms: presentation times [P], float64.
+        keys: whether a decoder can start there [P], bool.
+        unread: packets between readable ones that couldn't be read.
+        claimed: frames that the header promises; by duration and rate where it doesn't say.
+        exact: the header itself counts frames (MP4, AVI).
+        numbered: times are made by counting packets (AVI), and wrong after one is lost.
+        ends_early: the file stops before its container does.
+    """
+
+    times_ms: NDArray[np.float64]
+    keys: NDArray[np.bool_]
+    unread: int
+    claimed: int
+    exact: bool
+    numbered: bool
+    ends_early: bool
 
 
 @dataclass(frozen=True)
 class FrameTable:
-    """What the container says about each frame, in presentation order.
+    """What the container says about each frame, in the order of presentation.
 
     Attributes:
-        pts: presentation times in ticks of the container [F], int64, ascending.
-        pts_s: the same in seconds from the first frame [F], float64.
-        keys: frame numbers of the keyframes [K], int64; a decoder can start at any of them.
-        closed: no frame before a keyframe needs anything after it.
+        times_ms: presentation times as OpenCV reports them [F], float64, ascending.
+        keys: frame numbers of the keyframes [K], int64, ascending.
+        lost: frames that left a gap: their packet is gone or can't be read [F], bool.
+        closed: no frame needs a keyframe that is shown after it.
+        delay: frames that a decoder holds back to put them in order.
+        timed: decoded frames carry these times, and seeking to one works; else they are counted from the start.
     """
 
-    pts: NDArray[np.int64]
-    pts_s: NDArray[np.float64]
+    times_ms: NDArray[np.float64]
     keys: NDArray[np.int64]
+    lost: NDArray[np.bool_]
     closed: bool
+    delay: int
+    timed: bool
 
     @property
     def frames(self) -> int:
-        """Number of frames that have a packet."""
-        return len(self.pts)
+        """Number of frames."""
+        return len(self.times_ms)
 
-    def group_of(self, index: int) -> tuple[int, int]:
-        """First frame of the group of pictures that holds a frame, and the first one after it."""
-        at = int(np.searchsorted(self.keys, index, side="right"))
-        start = int(self.keys[at - 1]) if at > 0 else 0
-        stop = int(self.keys[at]) if at < len(self.keys) else self.frames
-        return start, stop
+    @property
+    def pts_s(self) -> NDArray[np.float64]:
+        """Presentation times in seconds from the first frame [F]."""
+        return np.asarray((self.times_ms - self.times_ms[0]) / 1e3, dtype=np.float64)
 
     @property
     def longest_group(self) -> int:
         """Frames of the longest group of pictures."""
-        return int(np.diff([0, *self.keys.tolist(), self.frames]).max())
+        return int(np.diff([0, *self.keys[self.keys > 0].tolist(), self.frames]).max())
+
+    def group_of(self, index: int) -> tuple[int, int]:
+        """First frame of the group of pictures that a frame belongs to, and the first one after it."""
+        after = int(np.searchsorted(self.keys, index, side="right"))
+        start = int(self.keys[after - 1]) if after > 0 else 0
+        return start, int(self.keys[after]) if after < len(self.keys) else self.frames
+
+    def index_at(self, time_ms: float, least: int) -> int:
+        """Number of the frame shown at a time, not below `least`."""
+        after = int(np.searchsorted(self.times_ms, time_ms))
+        near = [each for each in (after - 1, after) if 0 <= each < self.frames]
+        nearest = min(near, key=lambda each: abs(float(self.times_ms[each]) - time_ms))
+        return min(max(nearest, least), self.frames - 1)
+
+    def damaged_until(self, index: int) -> int:
+        """First frame that is sound again after damage seen while waiting for frame `index`.
+
+        The decoder is ahead of what it shows by its delay, and one more for encoders that declare too little of it.
+        """
+        ahead = 0 if self.longest_group == 1 else self.delay + 1
+        return self.group_of(min(index + ahead, self.frames - 1))[1]
 
 
-def scan(path: Path) -> FrameTable:
-    """Read the packets of a file's first video stream.
+def build_table(packets: Packets, shown_ms: NDArray[np.float64], cut_ms: float = 0.0) -> FrameTable:
+    """Number the frames of a file.
 
-    Raises:
-        UnreadableSource: no container that FFmpeg knows, or no video in it.
+    Args:
+        packets: its packets in the file's order.
+        shown_ms: times of the first decoded frames [n]; they tell whether the container's times can be believed.
+        cut_ms: time at the start that an edit list cuts off; its frames are decoded and not shown.
+
+    Returns:
+        The table; frames that left a gap are in it, those cut off aren't.
     """
-    import cv2
-
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
-    if not capture.isOpened():
-        raise UnreadableSource(f"{path}: expected a video that FFmpeg can open, found {_found(path)}")
-    packets: list[tuple[float, float, bool]] = []
-    while capture.grab():
-        key = capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME) > 0
-        packets.append((capture.get(cv2.CAP_PROP_PTS), capture.get(cv2.CAP_PROP_POS_MSEC), key))
-    capture.release()
-    if not packets:
-        raise UnreadableSource(f"{path}: expected video frames, found a container without any; is the copy complete?")
-    return _table(packets)
-
-
-def _table(packets: list[tuple[float, float, bool]]) -> FrameTable:
-    decode_order = np.array([pts for pts, _, _ in packets]).astype(np.int64)
-    order = np.argsort(decode_order, kind="stable")
+    order = np.argsort(packets.times_ms, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    key = np.array([key for _, _, key in packets])
-    ms = np.array([ms for _, ms, _ in packets])[order]
-    before = np.maximum.accumulate(rank)
-    at = np.flatnonzero(key)
-    closed = bool(np.all(before[at[at > 0] - 1] < rank[at[at > 0]]))
-    # A leading frame comes after its keyframe in the file and before it on the screen.
-    after = np.minimum.accumulate(rank[::-1])[::-1]
-    closed = closed and bool(np.all(after[at] == rank[at]))
-    return FrameTable(decode_order[order], (ms - ms[0]) / 1e3, np.sort(rank[at]), closed)
+    times_ms = packets.times_ms[order] - cut_ms
+    at = np.flatnonzero(packets.keys)
+    hidden = int(np.count_nonzero(times_ms < -1e-3)) if cut_ms else 0
+    keys = np.sort(rank[at])
+    times_ms, keys = times_ms[hidden:], keys[keys >= hidden] - hidden
+    closed, delay = _order(rank, at)
+    unsure = packets.numbered and packets.claimed > len(packets.times_ms)
+    timed = len(times_ms) > 0 and not unsure and _believable(times_ms, keys, shown_ms)
+    times_ms, keys, lost = _fill_gaps(times_ms, keys, packets) if timed else (times_ms, keys, np.zeros_like(times_ms))
+    return FrameTable(times_ms, keys, lost.astype(np.bool_), closed and hidden == 0, delay, timed)
 
 
-def _found(path: Path) -> str:
-    size = path.stat().st_size
-    return "an empty file" if size == 0 else f"{size} bytes of something else"
+def _order(rank: NDArray[np.intp], at: NDArray[np.intp]) -> tuple[bool, int]:
+    """Whether every group stands alone, and by how many packets decoding runs ahead of showing."""
+    newest = np.maximum.accumulate(rank)
+    oldest = np.minimum.accumulate(rank[::-1])[::-1]
+    starts = at[at > 0]
+    closed = bool(np.all(newest[starts - 1] < rank[starts]) and np.all(oldest[at] == rank[at]))
+    position = np.empty_like(rank)
+    position[rank] = np.arange(len(rank))
+    delay = int(np.max(np.maximum.accumulate(position) - np.arange(len(rank)), initial=0))
+    return closed, delay
+
+
+def _believable(times_ms: NDArray[np.float64], keys: NDArray[np.int64], shown_ms: NDArray[np.float64]) -> bool:
+    """Whether decoded frames come at packets' times, the first keyframe's among them (not so in AVI with B-frames)."""
+    ascending = bool(np.all(np.diff(times_ms) > 0) and np.all(np.diff(shown_ms) > 0))
+    known = bool(np.all(np.isin(np.round(shown_ms, 3), np.round(times_ms, 3))))
+    from_key = len(keys) == 0 or len(shown_ms) == 0 or bool(shown_ms[0] <= times_ms[keys[0]] + 1e-3)
+    return ascending and known and from_key
+
+
+def _fill_gaps(
+    times_ms: NDArray[np.float64], keys: NDArray[np.int64], packets: Packets
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Give numbers to frames that must have been there: the rate is constant and the header or the reader misses some.
+
+    A file of variable rate has gaps of its own and is left alone.
+    """
+    missed = packets.unread if packets.exact else max(packets.unread, packets.claimed - len(times_ms))
+    steps_ms = np.diff(times_ms)
+    nothing = times_ms, keys, np.zeros(len(times_ms), dtype=np.bool_)
+    if missed <= 0 or len(steps_ms) == 0:
+        return nothing
+    step_ms = float(np.median(steps_ms))
+    absent = np.maximum(np.round(steps_ms / step_ms).astype(np.int64) - 1, 0)
+    regular = np.abs(steps_ms - step_ms) <= max(0.1 * step_ms, 1.01)
+    if float(np.mean(regular)) < 0.9 or not 0 < int(absent.sum()) <= missed + 1:
+        return nothing
+    where = np.concatenate([[0], np.cumsum(absent + 1)])
+    filled_ms = np.interp(np.arange(where[-1] + 1), where, times_ms)
+    lost = np.ones(len(filled_ms), dtype=np.bool_)
+    lost[where] = False
+    return filled_ms, where[keys], lost

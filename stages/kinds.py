@@ -116,6 +116,10 @@ class Classes:
     def __post_init__(self) -> None:
         if self.palette and len(self.palette) != len(self.labels):
             raise UnsupportedKind(f"colours: expected one per label, {len(self.labels)}; found {len(self.palette)}")
+        dtype = np.dtype(self.stored.dtype)
+        if dtype.kind != "u" or len(self.labels) >= np.iinfo(dtype).max:
+            expected = "uint8" if len(self.labels) <= 254 else "uint16"
+            raise UnsupportedKind(f"stored: expected {expected} for {len(self.labels)} labels; found {dtype}")
 
     @property
     def channels(self) -> int:
@@ -220,8 +224,7 @@ class Vector:
 
     def drift(self, value: Array, reference: Array) -> float:
         """Mean angle between the vectors."""
-        cosine = np.clip((unit_vectors(value) * unit_vectors(reference)).sum(-1), -1, 1)
-        return float(np.degrees(np.arccos(cosine)).mean())
+        return float(angles_deg(value, reference).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,17 @@ def unit_vectors(value: Array) -> Array:
     return value / np.where(length > 0, length, 1)
 
 
+def angles_deg(a: Array, b: Array) -> NDArray[np.float64]:
+    """Angles between vectors [..., C] in degrees [...]; 90 where just one of them is zero, 0 where both are.
+
+    Source: Kahan, "How Futile are Mindless Assessments of Roundoff", 2006: exact for small angles, unlike arccos.
+    """
+    unit_a, unit_b = unit_vectors(a.astype(np.float64)), unit_vectors(b.astype(np.float64))
+    apart, along = np.linalg.norm(unit_a - unit_b, axis=-1), np.linalg.norm(unit_a + unit_b, axis=-1)
+    angle: NDArray[np.float64] = np.degrees(2 * np.arctan2(apart, along))
+    return angle
+
+
 def stored_shape(kind: Kind, size: tuple[int, int]) -> tuple[int, ...]:
     """Shape of one frame's array: [H, W], or [H, W, components]."""
     return size if kind.components == 1 else (*size, kind.components)
@@ -288,7 +302,7 @@ def describe_kind(kind: Kind) -> dict[str, Any]:
     """A kind as plain values, written beside its stored arrays so that they can be read without the bundle."""
     own = {item.name for item in fields(kind) if item.init}  # type: ignore[arg-type]
     data = {key: value for key, value in asdict(kind).items() if key in own}  # type: ignore[call-overload]
-    data["stored"] = {**data["stored"], "fill": str(data["stored"]["fill"])}  # NaN is no JSON number
+    data["stored"] = {**data["stored"], "fill": str(float(data["stored"]["fill"]))}  # NaN is no JSON number
     return {"kind": kind.name, **data}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deltascene.stages.kinds import Array, unit_vectors
+from deltascene.stages.kinds import Array, angles_deg
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -231,22 +231,12 @@ METRICS: Mapping[str, type[Accumulator]] = {
 }
 
 
-def angles_deg(a: Array, b: Array) -> NDArray[np.float64]:
-    """Angles between vectors [..., C] in degrees [...], in float64.
-
-    Source: Kahan, "How Futile are Mindless Assessments of Roundoff", 2006: exact for small angles, unlike arccos.
-    """
-    unit_a, unit_b = unit_vectors(a.astype(np.float64)), unit_vectors(b.astype(np.float64))
-    apart, along = np.linalg.norm(unit_a - unit_b, axis=-1), np.linalg.norm(unit_a + unit_b, axis=-1)
-    angle: NDArray[np.float64] = np.degrees(2 * np.arctan2(apart, along))
-    return angle
-
-
-def thin_ridges(probability: Array, sigma_px: float = 1.0) -> NDArray[np.float32]:
+def thin_ridges(probability: Array, sigma_px: float = 0.7) -> NDArray[np.float32]:
     """An edge map with everything but its ridges set to 0.
 
     The map is smoothed by a Gaussian; a pixel stays, with its unsmoothed value, if the smoothed map is nowhere higher
-    one pixel to either side across the ridge. Parallel ridges closer than about 3 px melt into one.
+    one pixel to either side across the line. The direction across is where the map's gradients around the pixel point
+    (structure tensor).
 
     Args:
         probability: edge map [H, W].
@@ -254,11 +244,10 @@ def thin_ridges(probability: Array, sigma_px: float = 1.0) -> NDArray[np.float32
     """
     image = probability.astype(np.float64)
     smooth = ndimage.gaussian_filter(image, sigma_px, mode="nearest")
-    d_yy, d_xx, d_xy = (
-        ndimage.gaussian_filter(image, sigma_px, order, mode="nearest") for order in ((2, 0), (0, 2), (1, 1))
-    )
-    along = 0.5 * np.arctan2(2 * d_xy, d_xx - d_yy)  # the Hessian's direction of least descent
-    step_y, step_x = np.cos(along), -np.sin(along)
+    d_y, d_x = np.gradient(smooth)
+    yy, xx, xy = (ndimage.gaussian_filter(product, 1.0) for product in (d_y * d_y, d_x * d_x, d_x * d_y))
+    across = 0.5 * np.arctan2(2 * xy, xx - yy)
+    step_y, step_x = np.sin(across), np.cos(across)
     y, x = np.indices(image.shape)
     sides = (
         ndimage.map_coordinates(smooth, [y + sign * step_y, x + sign * step_x], order=1, mode="nearest")

@@ -6,9 +6,10 @@ scene cache is the temporal stage's part and isn't written yet.
 """
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor
 from torch.nn import functional
+
+from deltascene.stages.backbone import Block
 
 
 def run_block(block: Block, x_ND: Tensor) -> Tensor:

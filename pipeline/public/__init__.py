@@ -9,13 +9,14 @@ __version__ = "0.1.0"
 __all__ = ["Engine", "Frame", "FrameResult", "NotPredicted", "Stream", "open_run"]
 
 if TYPE_CHECKING:
-    from deltascene.pipeline.engine import Engine, FrameResult, Stream
+    from deltascene.pipeline.engine import Engine, Stream
+    from deltascene.pipeline.results import FrameResult
     from deltascene.pipeline.run_folder import NotPredicted, open_run
     from deltascene.stages.types import Frame
 
 _HOMES = {
     "Engine": "deltascene.pipeline.engine",
-    "FrameResult": "deltascene.pipeline.engine",
+    "FrameResult": "deltascene.pipeline.results",
     "Stream": "deltascene.pipeline.engine",
     "NotPredicted": "deltascene.pipeline.run_folder",
     "open_run": "deltascene.pipeline.run_folder",

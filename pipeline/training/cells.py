@@ -37,7 +37,7 @@ def mirrored(truth: Array, kind: Kind) -> Array:
     turned = truth[:, ::-1]
     if kind.name != "vector":
         return turned
-    return turned * np.array([-1] + [1] * (kind.components - 1), truth.dtype)
+    return np.asarray(turned * np.array([-1] + [1] * (kind.components - 1), truth.dtype))
 
 
 def _centres(truth: Array, patch: int, side: int) -> Array:

@@ -198,7 +198,7 @@ def test_numbers_are_read_from_the_model():
         ("swin_tiny_patch4_window7_224", {}, "found family swin_transformer"),
         ("resnet18", {}, "found family resnet"),
         ("vit_relpos_small_patch16_224", {}, "found family vision_transformer_relpos"),
-        ("deit_tiny_distilled_patch16_224", {}, "found VisionTransformerDistilled"),
+        ("deit_tiny_distilled_patch16_224", {"depth": 1}, "found VisionTransformerDistilled"),
         ("vit_small_patch16_18x2_224", {"depth": 1}, "blocks.0: expected Block.*found ParallelThingsBlock"),
         ("vit_base_patch16_xp_224", {"depth": 1}, "blocks.0: expected Block.*found ParallelScalingBlock"),
         ("vit_base_patch16_rpn_224", {"depth": 1}, "blocks.0: expected Block.*found ResPostBlock"),

@@ -3,9 +3,15 @@
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from deltascene.pipeline.training.rooms.catalogue import load_catalogue
+from deltascene.pipeline.training.rooms.clips import clip_of_kind
 from deltascene.pipeline.training.rooms.errors import RoomsError
+from deltascene.pipeline.training.rooms.meshes import MeshStore
+from deltascene.pipeline.training.rooms.scene import Furniture
+from deltascene.pipeline.training.rooms.video import write_clip
 from deltascene.pipeline.training.rooms.write import SetConfig, make_set
 
 
@@ -30,7 +36,16 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--views", type=int, default=6, help="views of each room")
     make.add_argument("--size", type=size_of, default="224x308", help="HEIGHTxWIDTH of picture and truth")
     make.add_argument("--workers", type=int, default=2, help="processes")
-    for command in (make,):
+    clip = commands.add_parser("clip", help="write a clip and its truth beside it")
+    clip.set_defaults(run=_clip)
+    clip.add_argument("--seed", type=int, required=True, help="room seed")
+    clip.add_argument("--kind", default="static", help="static, lively, busy, empty, pan, drift, flicker or cut")
+    clip.add_argument("--frames", type=int, default=150)
+    clip.add_argument("--fps", type=float, default=15.0)
+    clip.add_argument("--size", type=size_of, default="480x640", help="HEIGHTxWIDTH of the frames")
+    clip.add_argument("--noise", type=float, default=2.0, help="sensor noise in steps of 255")
+    clip.add_argument("--crf", type=int, default=23, help="H.264 rate factor")
+    for command in (make, clip):
         command.add_argument("--meshes", type=Path, required=True, help="folder with the .sh3f furniture libraries")
         command.add_argument("--cache", type=Path, help="folder for parsed meshes (default: beside the output)")
         command.add_argument("--out", type=Path, required=True, help="where to write")
@@ -41,7 +56,7 @@ def _make(options: argparse.Namespace) -> None:
     height, width = options.size
     config = SetConfig(
         meshes_dir=options.meshes,
-        cache_dir=options.cache or options.out.with_name(f"{options.out.name}-meshes"),
+        cache_dir=_cache_dir(options),
         out_dir=options.out,
         rooms=options.rooms,
         views=options.views,
@@ -49,6 +64,22 @@ def _make(options: argparse.Namespace) -> None:
         width=width,
     )
     make_set(config, options.workers)
+
+
+def _clip(options: argparse.Namespace) -> None:
+    height, width = options.size
+    base = clip_of_kind(options.kind, options.seed)
+    config = replace(
+        base, frames=options.frames, fps=options.fps, height=height, width=width, noise_sigma=options.noise
+    )
+    furniture = Furniture(load_catalogue(options.meshes), MeshStore(_cache_dir(options)))
+    moved = write_clip(options.out, config, furniture, options.crf)
+    logging.getLogger(__name__).info("%s: %.1f %% of pixels move", options.out, 100 * moved)
+
+
+def _cache_dir(options: argparse.Namespace) -> Path:
+    folder: Path = options.cache or options.out.with_name(f"{options.out.stem}-meshes")
+    return folder
 
 
 def rooms_of(text: str) -> dict[str, int]:

@@ -58,7 +58,7 @@ def load_catalogue(meshes_dir: Path) -> tuple[Model, ...]:
         meshes_dir: folder that holds the .sh3f libraries at any depth.
 
     Raises:
-        MeshesMissing: the folder holds none of the five libraries, or not all of them.
+        MeshesMissing: the folder lacks one of the five libraries, or one of them lacks labelled models.
     """
     libraries = {path.stem: path for path in sorted(meshes_dir.rglob("*.sh3f"))}
     labels = read_labels()
@@ -67,6 +67,12 @@ def load_catalogue(meshes_dir: Path) -> tuple[Model, ...]:
         names = ", ".join(f"{name}.sh3f" for name in missing)
         raise MeshesMissing(f"{names} not found under {meshes_dir.absolute()}; get them with: {HOW_TO_GET}")
     rows = {name: _read_properties(libraries[name]) for name in sorted({label.catalog for label in labels})}
+    absent = [lb for lb in labels if lb.model not in rows[lb.catalog]]
+    if absent:
+        library = libraries[absent[0].catalog]
+        raise MeshesMissing(
+            f"{library.absolute()} lacks {len(absent)} models, first {absent[0].model}; get 1.8 with: {HOW_TO_GET}"
+        )
     usable = [lb for lb in labels if lb.placement != "skip" and "heavy" not in lb.notes]
     return tuple(_model(lb, libraries[lb.catalog], rows[lb.catalog][lb.model]) for lb in usable)
 
@@ -84,10 +90,9 @@ def _read_properties(library: Path) -> dict[str, dict[str, str]]:
 def _model(label: Label, library: Path, entry: dict[str, str]) -> Model:
     width, height, depth = (float(entry[key]) / 100 for key in ("width", "height", "depth"))
     hang = re.search(r"hang at about ([\d.]+)", label.notes)
+    elevation = float(hang[1]) if hang else None
     if "elevation" in entry:
         elevation = float(entry["elevation"]) / 100
-    else:
-        elevation = float(hang[1]) if hang else None
     identity = "1 0 0 0 1 0 0 0 1"
     return Model(
         label=label,

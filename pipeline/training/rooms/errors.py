@@ -7,22 +7,24 @@ RoomsError
 └── RoomImpossible  no acceptable scene or view came out of a seed
 """
 
+from deltascene.pipeline.errors import DeltasceneError
 
-class RoomsError(Exception):
+
+class RoomsError(DeltasceneError):
     """Base of every error of the room generator."""
 
 
-class MeshesMissing(RoomsError):
+class MeshesMissing(RoomsError):  # noqa: N818 - reads as what happened
     """The folder holds no furniture libraries."""
 
 
-class MeshUnusable(RoomsError):
+class MeshUnusable(RoomsError):  # noqa: N818
     """An OBJ has no face that can be drawn."""
 
 
-class LabelsWrong(RoomsError):
+class LabelsWrong(RoomsError):  # noqa: N818
     """The label table and the class list disagree."""
 
 
-class RoomImpossible(RoomsError):
+class RoomImpossible(RoomsError):  # noqa: N818
     """No acceptable scene or view came out of a seed."""

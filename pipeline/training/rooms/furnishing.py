@@ -79,7 +79,9 @@ def _floor(placer: Placer, models: tuple[Model, ...], wish: Wish, outdoors: bool
         pool = [m for m in pool if m.size_m[1] < placer.space.height_m and m.label.placement == "floor"]
     else:
         pool = [m for m in pool if m.label.placement == "outdoor"] or pool
-    seats = [m for m in models if m.class_name == "chair" and m.label.placement == pool[0].label.placement] if pool else []
+    seats = (
+        [m for m in models if m.class_name == "chair" and m.label.placement == pool[0].label.placement] if pool else []
+    )
     seats = [m for m in seats if max(m.size_m[0], m.size_m[2]) < 0.75]
     for _ in range(int(placer.rng.integers(wish.least, wish.most + 1)) if pool else 0):
         thing = placer.on_floor(_choose(placer, pool), wish.where)
@@ -114,7 +116,9 @@ def _tops(placer: Placer, models: tuple[Model, ...], recipe: Recipe, habits: Hab
     small = [m for m in pool if m.class_name == "small_object" and m.category in recipe.tabletop]
     other: dict[str, list[Model]] = {}
     for model in pool:
-        if model.class_name != "small_object" and (model.class_name != "appliance" or model.category in recipe.tabletop):
+        if model.class_name != "small_object" and (
+            model.class_name != "appliance" or model.category in recipe.tabletop
+        ):
             other.setdefault(model.class_name, []).append(model)
     names = sorted(other)
     for support in list(placer.placed):

@@ -58,8 +58,7 @@ def read_labels() -> tuple[Label, ...]:
         LabelsWrong: a row names an unknown class.
     """
     table = resources.files("deltascene.pipeline.training.rooms").joinpath("furniture_labels.csv")
-    with table.open(encoding="utf-8", newline="") as file:
-        return tuple(_label(row) for row in csv.DictReader(file))
+    return tuple(_label(row) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
 
 
 def _label(row: dict[str, str]) -> Label:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.training.rooms.palette import GAMMA
-from deltascene.pipeline.training.rooms.surfels import Posed, Surfels, dot, shadowed
+from deltascene.pipeline.training.rooms.surfels import Posed, Surfels, dot, shadowed, take
 
 LIFT_M = 0.004
 
@@ -53,31 +53,39 @@ def visibility(mood: Mood, occluders: list[Posed], surfels: Surfels) -> NDArray[
     """Whether each light reaches each point [L, R]; always true for lights without shadow and for misses."""
     out_LR = np.ones((len(mood.lights), len(surfels.z_R)), dtype=bool)
     hit_K = np.flatnonzero(np.isfinite(surfels.z_R))
-    points_K3 = surfels.position_R3[hit_K] + surfels.normal_R3[hit_K] * np.float32(LIFT_M)
+    hits = take(surfels, hit_K)
     for row, light in enumerate(mood.lights):
-        if not light.shadow:
-            continue
-        to_light_K3 = np.float32(light.position_3) - points_K3
-        # Points that face away get no light anyway.
-        lit = np.flatnonzero(dot(to_light_K3, surfels.normal_R3[hit_K]) > 0)
-        dark_K = np.zeros(len(lit), dtype=bool)
-        for posed in occluders:
-            dark_K |= shadowed(posed, points_K3[lit], to_light_K3[lit])
-        out_LR[row, hit_K[lit]] = ~dark_K
+        if light.shadow:
+            out_LR[row, hit_K] = lit_by(light, occluders, hits)
     return out_LR
+
+
+def lit_by(light: Light, occluders: list[Posed], surfels: Surfels) -> NDArray[np.bool_]:
+    """Whether a light reaches each of R hit points past all occluders; true for points that face away from it."""
+    points_R3 = surfels.position_R3 + surfels.normal_R3 * np.float32(LIFT_M)
+    to_light_R3 = np.array(light.position_3, dtype=np.float32) - points_R3
+    # Points that face away get no light anyway.
+    facing = np.flatnonzero(dot(to_light_R3, surfels.normal_R3) > 0)
+    dark_K = np.zeros(len(facing), dtype=bool)
+    for posed in occluders:
+        dark_K |= shadowed(posed, points_R3[facing], to_light_R3[facing])
+    out_R = np.ones(len(points_R3), dtype=bool)
+    out_R[facing] = ~dark_K
+    return out_R
 
 
 def radiance(mood: Mood, surfels: Surfels, visible_LR: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Linear light that each point sends to the camera before exposure [R, 3]."""
     up_R1 = surfels.normal_R3[:, 1:2] * 0.5 + 0.5
-    light_R3 = np.float32(mood.ground_rgb) * (1 - up_R1) + np.float32(mood.sky_rgb) * up_R1
+    ground_3, sky_3 = np.array([mood.ground_rgb, mood.sky_rgb], dtype=np.float32)
+    light_R3 = ground_3 * (1 - up_R1) + sky_3 * up_R1
     for light, visible_R in zip(mood.lights, visible_LR, strict=True):
-        to_light_R3 = np.float32(light.position_3) - surfels.position_R3
+        to_light_R3 = np.array(light.position_3, dtype=np.float32) - surfels.position_R3
         distance2_R = np.maximum(dot(to_light_R3, to_light_R3), 1e-6)
         cosine_R = np.maximum(dot(to_light_R3, surfels.normal_R3), 0) / np.sqrt(distance2_R)
         strength_R = cosine_R * visible_R / (1 + distance2_R / np.float32(light.reach_m**2))
-        light_R3 += strength_R[:, None] * np.float32(light.rgb) * 2
-    out_R3 = surfels.albedo_R3 * (light_R3 + surfels.glow_R[:, None])
+        light_R3 += strength_R[:, None] * np.array(light.rgb, dtype=np.float32) * 2
+    out_R3 = np.asarray(surfels.albedo_R3 * (light_R3 + surfels.glow_R[:, None]), dtype=np.float32)
     missed = np.flatnonzero(np.isinf(surfels.z_R))
     if len(missed):
         out_R3[missed] = _sky(mood, surfels.position_R3[missed])
@@ -86,12 +94,13 @@ def radiance(mood: Mood, surfels: Surfels, visible_LR: NDArray[np.bool_]) -> NDA
 
 def _sky(mood: Mood, rays_R3: NDArray[np.float32]) -> NDArray[np.float32]:
     rise_R1 = np.clip(rays_R3[:, 1:2] / np.linalg.norm(rays_R3, axis=1, keepdims=True), 0, 1) ** np.float32(0.6)
-    return np.float32(mood.horizon_rgb) * (1 - rise_R1) + np.float32(mood.zenith_rgb) * rise_R1
+    horizon_3, zenith_3 = np.array([mood.horizon_rgb, mood.zenith_rgb], dtype=np.float32)
+    return np.asarray(horizon_3 * (1 - rise_R1) + zenith_3 * rise_R1, dtype=np.float32)
 
 
 def auto_gain(mood: Mood, radiance_R3: NDArray[np.float32]) -> float:
     """Factor that brings the typical radiance of a picture to the mood's exposure."""
-    luminance_R = radiance_R3 @ np.float32([0.2126, 0.7152, 0.0722])
+    luminance_R = radiance_R3 @ np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
     return float(mood.exposure / max(float(np.exp(np.log(luminance_R + 1e-4).mean())), 1e-4))
 
 

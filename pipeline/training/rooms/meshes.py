@@ -56,10 +56,11 @@ class MeshStore:
 
     Attributes:
         cache_dir: folder for parsed meshes; made when first written to.
+        loaded: meshes by the key of their model.
     """
 
     cache_dir: Path
-    _loaded: dict[str, Mesh] = field(default_factory=dict)
+    loaded: dict[str, Mesh] = field(default_factory=dict)
 
     def load(self, model: Model) -> Mesh:
         """The model's mesh.
@@ -67,13 +68,13 @@ class MeshStore:
         Raises:
             MeshUnusable: the OBJ has no drawable face.
         """
-        if model.key not in self._loaded:
+        if model.key not in self.loaded:
             path = self.cache_dir / f"{model.key}.npz"
             if not path.exists():
                 self.cache_dir.mkdir(parents=True, exist_ok=True)
                 _save(path, build_mesh(model))
-            self._loaded[model.key] = _read(path)
-        return self._loaded[model.key]
+            self.loaded[model.key] = _read(path)
+        return self.loaded[model.key]
 
 
 def build_mesh(model: Model) -> Mesh:
@@ -171,7 +172,9 @@ def _materials(
     entries = [table.get(name, MtlEntry()) for name in obj.names]
     images: list[NDArray[np.uint8] | None] = []
     for entry in entries:
-        found = members.get(posixpath.normpath(posixpath.join(folder, entry.texture)).lower()) if entry.texture else None
+        found = (
+            members.get(posixpath.normpath(posixpath.join(folder, entry.texture)).lower()) if entry.texture else None
+        )
         images.append(_read_texture(archive.read(found)) if found else None)
     return entries, images
 
@@ -194,7 +197,11 @@ def _tops(corners_F33: NDArray[np.float64]) -> NDArray[np.float32]:
     z_GG, x_GG = np.meshgrid(z_G, x_G, indexing="ij")
     above = high[1] + 1.0
     origins = np.stack([x_GG, np.full_like(x_GG, above), z_GG], axis=-1).reshape(-1, 3).astype(np.float32)
-    hits = cast(make_tracer(corners_F33.astype(np.float32)), origins, np.tile(np.float32([0, -1, 0]), (len(origins), 1)))
+    hits = cast(
+        make_tracer(corners_F33.astype(np.float32)),
+        origins,
+        np.tile(np.array([0, -1, 0], dtype=np.float32), (len(origins), 1)),
+    )
     height = np.where(hits.triangle_R >= 0, above - hits.distance_R, np.nan)
     return height.reshape(TOPS_CELLS, TOPS_CELLS).astype(np.float32)
 

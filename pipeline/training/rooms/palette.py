@@ -83,7 +83,7 @@ def texture_density(soup: Soup) -> NDArray[np.float32]:
     uv_area = np.abs(uv_a[:, 0] * uv_b[:, 1] - uv_a[:, 1] * uv_b[:, 0])
     across_F3 = spread(soup.corners_F33)
     area = np.sqrt(np.einsum("ij,ij->i", across_F3, across_F3))
-    return np.sqrt(uv_area / np.maximum(area, 1e-12)).astype(np.float32)
+    return np.asarray(np.sqrt(uv_area / np.maximum(area, 1e-12)), dtype=np.float32)
 
 
 def albedo(

@@ -72,7 +72,9 @@ class Placer:
         if where in ("wall", "corner") and self.walls:
             wall = self.walls[int(rng.integers(len(self.walls)))]
             reach = max((wall.length_m - size_3[0]) / 2, 0.0)
-            along = float(rng.choice([-1, 1])) * (reach - 0.02) if where == "corner" else float(rng.uniform(-reach, reach))
+            along = (
+                float(rng.choice([-1, 1])) * (reach - 0.02) if where == "corner" else float(rng.uniform(-reach, reach))
+            )
             return wall.yaw_rad, wall.point(along, size_3[2] / 2 + 0.01 + 0.05 * float(rng.random()), 0.0)
         spread = 0.25 if where == "centre" else 0.47
         x, z = rng.uniform(-spread, spread, 2) * [space.width_m, space.depth_m]

@@ -47,7 +47,9 @@ class Hits:
     bary_R2: NDArray[np.float32]
 
 
-def look_at(position_3: NDArray[np.float64], target_3: NDArray[np.float64], roll_rad: float = 0.0) -> NDArray[np.float64]:
+def look_at(
+    position_3: NDArray[np.float64], target_3: NDArray[np.float64], roll_rad: float = 0.0
+) -> NDArray[np.float64]:
     """Axes of a camera that looks from one point at another, world y upward [3, 3]."""
     z_3 = (target_3 - position_3) / np.linalg.norm(target_3 - position_3)
     x_3 = np.cross(z_3, [0.0, 1.0, 0.0])

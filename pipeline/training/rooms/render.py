@@ -58,10 +58,22 @@ def sample_angle(camera: Camera, height: int) -> float:
     return 2 * camera.tan_half_wh[1] / height
 
 
-def paint_view(world: World, camera: Camera, height: int, width: int) -> Picture:
+def highlight_cap(light_R3: NDArray[np.float32]) -> float:
+    """Light above which samples are cut before averaging, so that one glowing sample doesn't bleach an outline."""
+    return float(np.quantile(light_R3, 0.98))
+
+
+def paint_view(world: World, camera: Camera, height: int, width: int, cap: float | None = None) -> Picture:
     """Renders a view; pixels on outlines, creases, shadows and steps of tone are averaged over four samples.
 
     The rest keep their centre sample, whose texture is read at pixel size.
+
+    Args:
+        world: what there is.
+        camera: the camera.
+        height: rows.
+        width: columns.
+        cap: light at which samples are cut before averaging; None takes it from the view itself.
     """
     angle = sample_angle(camera, height)
     surfels = see(world, camera, camera.rays(height, width), angle)
@@ -70,9 +82,8 @@ def paint_view(world: World, camera: Camera, height: int, width: int) -> Picture
     fine_P4 = _fine_rows(rows, width)
     fine_rays = camera.rays(height * 2, width * 2)[fine_P4.ravel()]
     fine = shade(world, see(world, camera, fine_rays, angle / 2)).reshape(-1, 4, 3)
-    # Clipping before averaging keeps one glowing sample from bleaching an outline.
-    ceiling = np.float32(np.quantile(light_HW3, 0.98)) if light_HW3.size else np.float32(1)
-    light_HW3.reshape(-1, 3)[rows] = np.minimum(fine, ceiling).mean(axis=1)
+    cap = highlight_cap(light_HW3) if cap is None else cap
+    light_HW3.reshape(-1, 3)[rows] = np.minimum(fine, np.float32(cap)).mean(axis=1)
     return Picture(surfels, light_HW3)
 
 

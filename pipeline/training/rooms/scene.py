@@ -75,7 +75,7 @@ def build_scene(seed: int, config: SceneConfig, furniture: Furniture) -> Scene:
     recipe = _recipe(rng, config)
     width, depth = (float(side) for side in rng.uniform(*recipe.side_m, 2))
     space = Space(width, depth, 9.0 if recipe.outdoors else float(rng.uniform(2.4, 3.1)))
-    walls = four_walls(space)
+    walls: tuple[Wall, ...] = four_walls(space)
     if recipe.outdoors:
         first = int(rng.integers(4))
         walls = tuple(walls[(first + step) % 4] for step in range(int(rng.integers(1, 3))))

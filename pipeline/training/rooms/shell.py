@@ -33,7 +33,7 @@ def room_shell(rng: Generator, space: Space, walls: tuple[Wall, ...], outdoors: 
         image = accent if number == accent_wall else skin
         parts.append(_wall(wall, top, Material(WHITE, image), number + 1, wall_tile_m))
     if not outdoors:
-        over = corners[::-1] + [0.0, top, 0.0]
+        over = corners[::-1] + np.array([0.0, top, 0.0])
         parts.append(quad(over, Material(WHITE, textures.ceiling_paint(rng)), class_id("ceiling"), 5, 2.0))
         if rng.random() < 0.6:
             parts += [_skirting(rng, wall, number + 1) for number, wall in enumerate(walls)]

@@ -64,9 +64,7 @@ def yaw_matrix(yaw_rad: float) -> NDArray[np.float64]:
 def move(soup: Soup, rotation_33: NDArray[np.float64], shift_3: NDArray[np.float64]) -> Soup:
     """The same body turned about the origin, then shifted."""
     turn = rotation_33.T.astype(np.float32)
-    return replace(
-        soup, corners_F33=soup.corners_F33 @ turn + np.float32(shift_3), normals_F33=soup.normals_F33 @ turn
-    )
+    return replace(soup, corners_F33=soup.corners_F33 @ turn + np.float32(shift_3), normals_F33=soup.normals_F33 @ turn)
 
 
 def join(parts: list[Soup]) -> Soup:
@@ -83,7 +81,9 @@ def join(parts: list[Soup]) -> Soup:
     )
 
 
-def quad(corners_43: NDArray[np.float64], material: Material, class_id: int, instance: int, tile_m: float | None) -> Soup:
+def quad(
+    corners_43: NDArray[np.float64], material: Material, class_id: int, instance: int, tile_m: float | None
+) -> Soup:
     """A flat rectangle.
 
     Args:
@@ -120,7 +120,7 @@ def box(size_3: NDArray[np.float64], material: Material, class_id: int, instance
             right, up = np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3]
             out = np.eye(3)[axis] * sign
             signs = [(-1, 1), (1, 1), (1, -1), (-1, -1)]
-            corners = np.array([(out + right * a + up * b) * half for a, b in signs]) + [0.0, half[1], 0.0]
+            corners = np.array([(out + right * a + up * b) * half for a, b in signs]) + np.array([0.0, half[1], 0.0])
             faces.append(quad(corners, material, class_id, instance, tile_m=None))
     return replace(join(faces), material_F=np.zeros(12, dtype=np.int32), materials=(material,))
 
@@ -147,7 +147,7 @@ def from_mesh(mesh: Mesh, class_id: int, instance: int, tint_33: NDArray[np.floa
     if len(clear_F):
         width, height, _ = mesh.box_3
         uvs_F32 = uvs_F32.copy()
-        uvs_F32[clear_F] = mesh.corners_F33[clear_F, :, :2] / [width, -height] + [0.5, 1.0]
+        uvs_F32[clear_F] = mesh.corners_F33[clear_F, :, :2] / np.array([width, -height]) + np.array([0.5, 1.0])
     return Soup(
         corners_F33=mesh.corners_F33,
         normals_F33=mesh.normals_F33,
@@ -161,7 +161,7 @@ def from_mesh(mesh: Mesh, class_id: int, instance: int, tint_33: NDArray[np.floa
 
 def squash_depth(soup: Soup, factor: float) -> Soup:
     """The same body with its depth (z) scaled."""
-    scale = np.float32([1.0, 1.0, factor])
+    scale = np.array([1.0, 1.0, factor], dtype=np.float32)
     normals = soup.normals_F33 / scale
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     return replace(soup, corners_F33=soup.corners_F33 * scale, normals_F33=normals.astype(np.float32))

@@ -15,9 +15,7 @@ class Extent:
 
     def overlaps(self, other: "Extent") -> bool:
         """Whether two boxes share a volume."""
-        return all(
-            a < d and c < b for a, b, c, d in zip(self.low, self.high, other.low, other.high, strict=True)
-        )
+        return all(a < d and c < b for a, b, c, d in zip(self.low, self.high, other.low, other.high, strict=True))
 
     def grown(self, margin_m: float) -> "Extent":
         """The box with a margin on the four sides, not above or below."""

@@ -71,7 +71,7 @@ class Surfels:
 
 def dot(first_R3: NDArray[np.float32], second_R3: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scalar products row by row [R]."""
-    return np.einsum("ij,ij->i", first_R3, second_R3)
+    return np.asarray(np.einsum("ij,ij->i", first_R3, second_R3))
 
 
 def make_body(soup: Soup) -> Body:
@@ -180,9 +180,10 @@ def shadowed(posed: Posed, points_R3: NDArray[np.float32], to_light_R3: NDArray[
     if posed.body.radius_m > HUGE_M:
         return _traced(posed, points_R3, to_light_R3)
     centre_3 = posed.rotation_33 @ posed.body.centre_3 + posed.shift_3
-    to_centre_R3 = np.float32(centre_3) - points_R3
+    to_centre_R3 = np.array(centre_3, dtype=np.float32) - points_R3
     share_R = dot(to_centre_R3, to_light_R3) / np.maximum(dot(to_light_R3, to_light_R3), 1e-9)
-    miss_R3 = to_centre_R3 - to_light_R3 * np.clip(share_R, 0, 1)[:, None]
+    nearest_R1 = np.clip(share_R, 0, 1).astype(np.float32)[:, None]
+    miss_R3 = np.asarray(to_centre_R3 - to_light_R3 * nearest_R1, dtype=np.float32)
     rows = np.flatnonzero(dot(miss_R3, miss_R3) <= np.float32(posed.body.radius_m) ** 2)
     out_R = np.zeros(len(points_R3), dtype=bool)
     out_R[rows] = _traced(posed, points_R3[rows], to_light_R3[rows])
@@ -191,5 +192,5 @@ def shadowed(posed: Posed, points_R3: NDArray[np.float32], to_light_R3: NDArray[
 
 def _traced(posed: Posed, points_R3: NDArray[np.float32], to_light_R3: NDArray[np.float32]) -> NDArray[np.bool_]:
     turn_33 = posed.rotation_33.astype(np.float32)
-    own_R3 = (points_R3 - np.float32(posed.shift_3)) @ turn_33
+    own_R3 = (points_R3 - posed.shift_3.astype(np.float32)) @ turn_33
     return blocked(posed.body.tracer, own_R3, to_light_R3 @ turn_33)

@@ -18,7 +18,9 @@ Image = NDArray[np.uint8]
 Texture = Callable[[Generator], Image]
 
 
-def colour(rng: Generator, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]) -> NDArray[np.float64]:
+def colour(
+    rng: Generator, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]
+) -> NDArray[np.float64]:
     """A random sRGB colour 0..1 from ranges of hue, saturation and value [3]."""
     return np.array(colorsys.hsv_to_rgb(rng.uniform(*hue) % 1.0, rng.uniform(*saturation), rng.uniform(*value)))
 
@@ -149,7 +151,11 @@ def painting(rng: Generator) -> Image:
         index = np.zeros((SIDE_PX, SIDE_PX), dtype=int)
         for tone in range(1, 5):
             cx, cy, rx, ry = *rng.uniform(0.1, 0.9, 2), *rng.uniform(0.08, 0.35, 2)
-            inside = np.hypot((x - cx) / rx, (y - cy) / ry) < 1 if rng.random() < 0.5 else (abs(x - cx) < rx) & (abs(y - cy) < ry)
+            inside = (
+                np.hypot((x - cx) / rx, (y - cy) / ry) < 1
+                if rng.random() < 0.5
+                else (abs(x - cx) < rx) & (abs(y - cy) < ry)
+            )
             index[inside] = tone
     return to_image(tones[index] * (1 + 0.05 * noise(rng, 2, 2))[..., None])
 

@@ -1,8 +1,8 @@
 """Exact truth of a view in the conventions of every data set and bundle.
 
-seg: class ids. depth: metres along the optical axis, 0 is invalid. normals: int8 = round(127 n) in camera axes (x right,
-y down, z into the scene), turned toward the camera, 0 0 0 is invalid. edges: 255 on the nearer side of a depth step, of
-a class boundary or of a crease of smoothed normals over 30 degrees, else 0.
+seg: class ids. depth: metres along the optical axis, 0 is invalid. normals: int8 = round(127 n) in camera axes (x
+right, y down, z into the scene), turned toward the camera, 0 0 0 is invalid. edges: 255 on the nearer side of a depth
+step, of a class boundary or of a crease of smoothed normals over 30 degrees, else 0.
 """
 
 from dataclasses import dataclass
@@ -72,16 +72,16 @@ def edge_map(
 def depth_steps(inverse_HW: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Pairs of neighbours along x between which depth jumps [H, W-1].
 
-    Inverse depth of a plane is linear in the picture, so a jump is a difference that neither of the two adjacent
-    differences continues, by more than STEP_SHARE of the nearer pixel's inverse depth.
+    Inverse depth of a plane is linear in the picture, so a jump is a difference of more than STEP_SHARE of the nearer
+    pixel's inverse depth that differs by as much from both adjacent differences.
     """
     step = np.diff(inverse_HW, axis=1)
     padded = np.pad(step, ((0, 0), (1, 1)), mode="edge") if step.shape[1] > 1 else np.zeros((len(step), 3))
     before, after = np.abs(step - padded[:, :-2]), np.abs(step - padded[:, 2:])
     if step.shape[1] > 1:
         before[:, 0], after[:, -1] = after[:, 0], before[:, -1]
-    nearer = np.maximum(inverse_HW[:, 1:], inverse_HW[:, :-1])
-    return np.asarray(np.minimum(before, after) > STEP_SHARE * nearer)
+    least = STEP_SHARE * np.maximum(inverse_HW[:, 1:], inverse_HW[:, :-1])
+    return np.asarray((np.abs(step) > least) & (np.minimum(before, after) > least))
 
 
 def creases(normals_HW3: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ class ViewConfig:
         near_m: at most a twentieth of the view may be nearer than this.
         far_m: the median depth is at least this.
         most_of_one: at most so much of the view is one thing other than wall, floor, ceiling, door, window or sky.
+        most_wall: at most so much of the view is wall.
         least_things: at least so much of the view is furniture, people and other things.
         least_classes: at least so many classes cover half a percent of the view each.
         tries: views that are tried; half of the asked-for number must then be good.
@@ -39,6 +40,7 @@ class ViewConfig:
     near_m: float = 0.6
     far_m: float = 1.4
     most_of_one: float = 0.42
+    most_wall: float = 0.7
     least_things: float = 0.16
     least_classes: int = 5
     tries: int = 250
@@ -76,7 +78,7 @@ def _draw(rng: Generator, scene: Scene, config: ViewConfig) -> Camera | None:
     if level < 0.8:
         return None
     pitch = np.clip(np.arctan2(away[1], level), -0.45, 0.18) + rng.normal(0, 0.05)
-    target = eye + [away[0] / level, np.tan(pitch), away[2] / level]
+    target = eye + np.array([away[0] / level, np.tan(pitch), away[2] / level])
     half = np.tan(np.radians(rng.uniform(*config.field_deg)) / 2)
     return Camera(eye, look_at(eye, target, float(rng.normal(0, 0.015))), (float(half), float(half / config.aspect)))
 
@@ -95,24 +97,25 @@ def stands_in(extent: Extent, eye_3: NDArray[np.float64]) -> bool:
     """Whether a camera on a stand would run into a box: something from its own height or below, near it."""
     grown = extent.grown(CLEAR_M)
     beside = grown.low[0] < eye_3[0] < grown.high[0] and grown.low[2] < eye_3[2] < grown.high[2]
-    return beside and extent.low[1] < eye_3[1] + 0.2 and extent.high[1] > eye_3[1] - 0.5
+    return bool(beside and extent.low[1] < eye_3[1] + 0.2 and extent.high[1] > eye_3[1] - 0.5)
 
 
 def _is_good(camera: Camera, posed: Posed, config: ViewConfig) -> bool:
     rays_R3 = camera.rays(*PROBE_HW) @ camera.axes_33.astype(np.float32)
-    hits = cast(posed.body.tracer, np.broadcast_to(np.float32(camera.position_3), rays_R3.shape), rays_R3)
+    origins_R3 = np.broadcast_to(camera.position_3.astype(np.float32), rays_R3.shape)
+    hits = cast(posed.body.tracer, origins_R3, rays_R3)
+    depth_R = np.minimum(hits.distance_R, 1e3)
     soup, hit = posed.body.soup, hits.triangle_R >= 0
     classes = np.where(hit, soup.class_F[hits.triangle_R], class_id("sky"))
     things = np.where(hit, soup.instance_F[hits.triangle_R], -1)
     backdrop = np.isin(classes, [class_id(name) for name in ("wall", "floor", "ceiling", "sky", "door", "window")])
     share = np.bincount(classes, minlength=len(CLASSES)) / len(classes)
     biggest = np.bincount(things[~backdrop]).max() / len(things) if (~backdrop).any() else 0.0
-    wall = share[class_id("wall")]
     return bool(
-        np.quantile(hits.distance_R, 0.05) > config.near_m
-        and np.median(hits.distance_R) > config.far_m
-        and biggest < config.most_of_one
-        and 1 - backdrop.mean() > config.least_things
-        and wall < 0.7
-        and (share > 0.005).sum() >= config.least_classes
+        float(np.quantile(depth_R, 0.05)) > config.near_m
+        and float(np.median(depth_R)) > config.far_m
+        and float(biggest) < config.most_of_one
+        and 1 - float(backdrop.mean()) > config.least_things
+        and float(share[class_id("wall")]) < config.most_wall
+        and int((share > 0.005).sum()) >= config.least_classes
     )

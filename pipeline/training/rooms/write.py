@@ -17,6 +17,7 @@ from PIL import Image
 from deltascene.pipeline.training.rooms.catalogue import load_catalogue
 from deltascene.pipeline.training.rooms.errors import RoomImpossible
 from deltascene.pipeline.training.rooms.meshes import MeshStore
+from deltascene.pipeline.training.rooms.noise import add_noise
 from deltascene.pipeline.training.rooms.render import World, expose, paint_view, to_bytes, truth_of
 from deltascene.pipeline.training.rooms.scene import Furniture, SceneConfig, build_scene
 from deltascene.pipeline.training.rooms.splits import seeds_of, split_of
@@ -122,14 +123,6 @@ def room_frames(seed: int, config: SetConfig, furniture: Furniture) -> list[Fram
         noisy = add_noise(rng, image, float(rng.uniform(0, config.noise_sigma)))
         frames.append(Frame(noisy, truth_of(picture.surfels, camera, config.height, config.width)))
     return frames
-
-
-def add_noise(rng: np.random.Generator, image_HW3: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Gaussian sensor noise of `sigma` steps of 255."""
-    if sigma <= 0:
-        return image_HW3
-    noise = rng.standard_normal(image_HW3.shape, dtype=np.float32) * np.float32(sigma)
-    return np.round(np.clip(image_HW3 + noise, 0, 255)).astype(np.uint8)
 
 
 def write_frame(out_dir: Path, stem: str, frame: Frame) -> None:

@@ -1,0 +1,112 @@
+"""Checks of the machine: processor, cores, memory, disk."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from deltascene.pipeline.doctor_check import Check
+from deltascene.pipeline.units import compact
+from deltascene.pipeline.versions import cpu_name
+
+_CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+# As /proc/cpuinfo calls them: what torch's CPU kernels are written for.
+_INSTRUCTION_SETS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
+_LITTLE_MEMORY = 2 << 30
+_LITTLE_DISK, _NO_DISK = 5 << 30, 200 << 20
+
+
+def check_processor() -> list[Check]:
+    """Its name, and the system."""
+    return [Check("processor", "ok", f"{cpu_name()}, {platform.system()} {platform.release()} {platform.machine()}")]
+
+
+def check_cores() -> list[Check]:
+    """Cores that this process may use, of those there are."""
+    return [Check("cores", "ok", f"{usable_cores():g} usable of {os.cpu_count()}")]
+
+
+def check_instruction_sets() -> list[Check]:
+    """What the processor has of what torch's kernels use."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return [Check("instruction sets", "ok", f"{platform.machine()}: torch's own choice")]
+    flags = _cpu_flags()
+    if not flags:
+        return [Check("instruction sets", "ok", "not told by the system")]
+    found = ", ".join(f"{name} {'yes' if flag in flags else 'no'}" for flag, name in _INSTRUCTION_SETS.items())
+    if "avx2" not in flags:
+        return [Check("instruction sets", "warning", found, "torch is several times slower without AVX2")]
+    return [Check("instruction sets", "ok", found)]
+
+
+def check_memory() -> list[Check]:
+    """Memory that there is, a container's limit included, and what is free of it."""
+    total, free = _memory()
+    found = f"{compact(total, 'B')}, {compact(free, 'B')} free" if total else "not told by the system"
+    if total and free < _LITTLE_MEMORY:
+        return [Check("memory", "warning", found, f"a run wants {compact(_LITTLE_MEMORY, 'B')}: close other programs")]
+    return [Check("memory", "ok", found)]
+
+
+def check_threads() -> list[Check]:
+    """Threads of torch; more than there are cores slow each other down."""
+    import torch
+
+    threads, cores = torch.get_num_threads(), usable_cores()
+    if threads > cores + 0.5:
+        way_out = f"--set numerics.threads={max(1, int(cores))}"
+        return [Check("torch threads", "warning", f"{threads} on {cores:g} usable cores", way_out)]
+    return [Check("torch threads", "ok", f"{threads}; torch's CPU kernels: {torch.backends.cpu.get_cpu_capability()}")]
+
+
+def check_gpu() -> list[Check]:
+    """Whether there is one; this version has no use for it."""
+    import torch
+
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    name = name or ("Apple MPS" if torch.backends.mps.is_available() else "none seen")
+    return [Check("GPU", "ok", f"{name}; this version of deltascene runs on the CPU")]
+
+
+def check_disk() -> list[Check]:
+    """Room in the current folder, and whether it can be written."""
+    folder = Path.cwd()
+    free = shutil.disk_usage(folder).free
+    found = f"{compact(free, 'B')} free in {folder.name or folder}"
+    if not os.access(folder, os.W_OK):
+        return [Check("disk", "warning", f"{found}, which can't be written", "run with -o FOLDER elsewhere")]
+    if free < _LITTLE_DISK:
+        status, way_out = ("problem" if free < _NO_DISK else "warning"), "make room, or run with -o FOLDER elsewhere"
+        return [Check("disk", status, found, way_out)]  # type: ignore[arg-type]
+    return [Check("disk", "ok", found)]
+
+
+def usable_cores(cgroup: Path = _CGROUP) -> float:
+    """Cores that this process may use: by its affinity, and by the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read(cgroup / "cpu.max").partition(" ")
+    return min(allowed, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else float(allowed)
+
+
+def _cpu_flags() -> frozenset[str]:
+    line = next((line for line in _read(_CPUINFO).splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())
+
+
+def _memory(cgroup: Path = _CGROUP) -> tuple[int, int]:
+    """Bytes in all and free; 0 and 0 where the system doesn't tell."""
+    lines = (line.partition(":") for line in _read(_MEMINFO).splitlines())
+    known = {key: int(value.split()[0]) << 10 for key, _, value in lines}  # written in KiB
+    total, free = known.get("MemTotal", 0), known.get("MemAvailable", 0)
+    limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
+    if limit.isdigit() and used.isdigit() and int(limit) < total:
+        total, free = int(limit), min(free, int(limit) - int(used))
+    return total, free
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,89 @@
+"""Checks that really write and read a little video."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deltascene.pipeline.doctor_check import Check
+from deltascene.pipeline.doctor_packages import has_decord_wheel
+from deltascene.pipeline.errors import DeltasceneError
+from deltascene.pipeline.sources import Decoder, find_sources, read_frames
+from deltascene.stages.types import Image
+
+_FRAMES = 12
+_SIZE = (48, 64)
+_WORST_MEAN = 5.0  # of 255: what lossy compression may do to flat colours; exchanged channels are far beyond
+
+
+def check_decoders() -> list[Check]:
+    """A clip is written by OpenCV and read by each decoder: all frames, in order, in the right colours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        if not _write_clip(path):
+            found = "OpenCV can't write MPEG-4, so nothing was there to decode"
+            return [Check("decoding", "warning", found, "pip install --force-reinstall opencv-python")]
+        return [_check_decoder("decord", path), _check_decoder("opencv", path)]
+
+
+def check_webm() -> list[Check]:
+    """The overlay's writer is there, and what it writes can be read."""
+    from deltascene.pipeline.overlay import _webm
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "overlay.webm"
+        try:
+            with _webm(path, _SIZE, 10.0) as write:
+                for picture in _pictures():
+                    write(picture, 1)
+            _, difference = _read(path, "auto")
+        except DeltasceneError as error:
+            return [Check("overlay", "problem", str(error), "--set save.video=false runs without overlays")]
+    return [Check("overlay", "ok", f"WebM written and read, mean error {difference:.1f} of 255")]
+
+
+def _check_decoder(decoder: Decoder, path: Path) -> Check:
+    name = f"{decoder} decoding"
+    try:
+        by, difference = _read(path, decoder)
+    except DeltasceneError as error:
+        if decoder == "opencv":
+            return Check(name, "problem", str(error), "pip install --force-reinstall opencv-python")
+        if not has_decord_wheel():
+            return Check(name, "ok", "not there, as decord has no wheel for this machine; OpenCV reads every file")
+        return Check(name, "warning", str(error), "OpenCV reads every file meanwhile; pip install decord")
+    if difference > _WORST_MEAN:
+        return Check(name, "problem", f"{by}: wrong pictures, mean error {difference:.0f} of 255", "report this table")
+    return Check(name, "ok", f"{by}: {_FRAMES} frames of MPEG-4, mean error {difference:.1f} of 255")
+
+
+def _read(path: Path, decoder: Decoder) -> tuple[str, float]:
+    """Name of the decoder that read a clip, and the mean error of its pictures; a missing frame is all wrong."""
+    with read_frames(find_sources([str(path)])[0], decoder=decoder) as frames:
+        found = [frame.image for frame in frames]
+    if len(found) != _FRAMES:
+        return frames.info.decoder, 255.0
+    pairs = zip(found, _pictures(), strict=True)
+    errors = [255.0 if one is None else float(np.abs(one.astype(np.int16) - other).mean()) for one, other in pairs]
+    return frames.info.decoder, max(errors)
+
+
+def _write_clip(path: Path) -> bool:
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, _SIZE[::-1])
+    for picture in _pictures():
+        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    opened = bool(writer.isOpened())
+    writer.release()
+    return opened
+
+
+def _pictures() -> Iterator[Image]:
+    """Red left and blue right, a little brighter in every frame: a lost, doubled or miscoloured frame shows."""
+    for number in range(_FRAMES):
+        picture = np.zeros((*_SIZE, 3), np.uint8)
+        picture[:, : _SIZE[1] // 2] = (90 + 12 * number, 30, 20)
+        picture[:, _SIZE[1] // 2 :] = (20, 30, 90 + 12 * number)
+        yield picture

@@ -1,0 +1,76 @@
+"""Check that a model loads and predicts, and how its time compares with timm's own forward."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from deltascene.pipeline.bundle import packaged_models
+from deltascene.pipeline.doctor_check import Check
+from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.errors import DeltasceneError
+from deltascene.pipeline.units import duration, milliseconds
+from deltascene.stages.errors import StageError
+from deltascene.stages.preprocess import normalise, resize_frame
+
+_FRAME_SIZE = (480, 640)
+_REPEATS, _LONGEST_S = 5, 3.0
+_SLOW = 1.5
+
+
+def check_model_runs(model: str | None = None) -> list[Check]:
+    """Loads a model and runs one frame through it, timed against timm's forward of the same backbone.
+
+    Args:
+        model: packaged name, folder or URL; None is the first packaged one.
+    """
+    name = model or next(iter(packaged_models()), None)
+    if name is None:
+        return [Check("model", "problem", "no packaged model in this installation", "reinstall deltascene")]
+    begun = time.perf_counter()
+    try:
+        engine = Engine.load(name)
+    except (DeltasceneError, StageError) as error:
+        return [Check("model", "problem", str(error), "reinstall deltascene, or give the bundle what is missing")]
+    loaded = time.perf_counter() - begun
+    image = np.random.default_rng(0).integers(0, 256, (*_FRAME_SIZE, 3), np.uint8)
+    stream = engine.open_stream("doctor")
+    broken = [task for task, each in stream(image).predictions.items() if not np.isfinite(each.array).all()]
+    if broken:
+        return [Check("model", "problem", f"{name}: {', '.join(broken)} not finite", "report this table")]
+    return [_timed(name, engine, image, loaded)]
+
+
+def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check:
+    stream = engine.open_stream("doctor")
+    entry, plan = engine.model.bundle.entry, engine.plan(_FRAME_SIZE)
+    ready = normalise(resize_frame(image, plan), entry.input.mean, entry.input.std)[None]
+
+    def ours() -> None:
+        stream.reset()
+        stream(image)
+
+    def timms() -> None:
+        with torch.inference_mode():
+            engine.model.backbone.vit.forward_features(ready)
+
+    timm_s, our_s = _least(timms), _least(ours)
+    height, width = plan.model_size
+    found = (
+        f"{name}: loaded in {duration(loaded)}; a frame at {height}x{width} in {milliseconds(our_s)} with all heads, "
+        f"timm's forward alone {milliseconds(timm_s)}"
+    )
+    if our_s > _SLOW * timm_s + 0.05:
+        return Check("model", "warning", found, "a busy machine does this; run it again when nothing else runs")
+    return Check("model", "ok", found)
+
+
+def _least(work: Callable[[], None]) -> float:
+    """Least seconds of some times, so that what else runs on the machine counts little; fewer where each takes long."""
+    times: list[float] = []
+    while len(times) < _REPEATS and sum(times) < _LONGEST_S:
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return min(times)

@@ -1,0 +1,218 @@
+"""`deltascene models check`: is a timm backbone or a bundle supported, and what does a frame cost?
+
+No weights are loaded or downloaded: networks are built as shapes, and of weight files only the headers are read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.errors import BundleError, UsageError
+from deltascene.pipeline.model import SceneModel, check_head_weights, check_weights, sketch_model
+from deltascene.pipeline.units import compact, count, share
+from deltascene.stages.backbone import Backbone, create_backbone
+from deltascene.stages.cost import blocks_macs, embed_macs
+from deltascene.stages.errors import StageError
+from deltascene.stages.preprocess import plan_input
+from deltascene.stages.types import TokenGrid
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LARGEST_HEAD_SHARE = 0.03  # of the dense backbone's MACs: at few moved rows, a larger head would be most of the bill
+_WIDE_FRAME = (1080, 1920)  # stands for "a frame" where the input's size follows the frame's shape
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCheck:
+    """A task of a bundle, and its head's share.
+
+    Attributes:
+        kind: name of its kind, with the channels.
+        split: where it leaves the base's activations; None for the base.
+        taps: what its head reads.
+        head: name of its head.
+        head_macs: MACs of its head for one frame.
+        share: `head_macs` / MACs of the dense backbone.
+    """
+
+    kind: str
+    split: int | None
+    taps: tuple[int, ...]
+    head: str
+    head_macs: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """What a check found.
+
+    Attributes:
+        name: what was checked.
+        problems: what keeps it from running, one line each; none means supported.
+        warnings: what it can be run with.
+        facts: what it is, in words, by topic.
+        tasks: of a bundle, by name.
+    """
+
+    name: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    facts: Mapping[str, str]
+    tasks: Mapping[str, TaskCheck]
+
+    @property
+    def supported(self) -> bool:
+        """Whether nothing keeps it from running."""
+        return not self.problems
+
+
+def check_model(model: str, *, allow_code: bool = False) -> ModelCheck:
+    """Checks `timm:NAME`, a packaged name, a folder or an fsspec URL.
+
+    Args:
+        model: as above.
+        allow_code: whether a bundle's own head may be imported.
+
+    Raises:
+        BundleError: there is no such bundle, or its description can't be read.
+    """
+    name = timm_name(model)
+    return _check_backbone(model, name) if name is not None else _check_bundle(read_bundle(model), allow_code)
+
+
+def timm_name(model: str) -> str | None:
+    """NAME of `timm:NAME`; None for anything else."""
+    return model.removeprefix("timm:") if model.startswith("timm:") else None
+
+
+def sketch_backbone(name: str, args: Mapping[str, object] | None = None) -> Backbone:
+    """A timm backbone as shapes alone.
+
+    Raises:
+        StageError: timm doesn't know it, or it can't run by rows.
+    """
+    with torch.device("meta"):
+        return create_backbone(name, args)
+
+
+def trained_size(backbone: Backbone) -> tuple[int, int]:
+    """Height and width that the network's positions are made for, down to a multiple of the patch."""
+    height, width = backbone.vit.patch_embed.grid_size
+    return height * backbone.patch, width * backbone.patch
+
+
+def archive_points(depth: int) -> tuple[int, ...]:
+    """Where activations are worth keeping: after half, two thirds and three quarters of the blocks."""
+    return tuple(sorted({depth // 2, 2 * depth // 3, 3 * depth // 4}))
+
+
+def head_taps(depth: int) -> tuple[int, ...]:
+    """Where a head reads: after half, three quarters and all of the blocks."""
+    return tuple(sorted({depth // 2, 3 * depth // 4, depth}))
+
+
+def backbone_macs(backbone: Backbone, grid: TokenGrid) -> int:
+    """MACs of the dense backbone, all of its blocks, on one frame."""
+    blocks = blocks_macs(backbone.block_shapes(), grid.tokens, grid.tokens)
+    return embed_macs(grid.patches, backbone.patch_macs()) + blocks
+
+
+def print_check(console: "Console", check: ModelCheck) -> int:
+    """Prints a check.
+
+    Returns:
+        The command's exit code: 0 for supported, 2 otherwise.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(f"{check.name}: {'supported' if check.supported else 'not supported'}"))
+    for label, lines in (("problem", check.problems), ("warning", check.warnings)):
+        for line in lines:
+            console.print(Text(f"  {label}: {line}"), soft_wrap=True)
+    for topic, fact in check.facts.items():
+        console.print(Text(f"  {topic}: {fact}"), soft_wrap=True)
+    if check.tasks:
+        table = Table("  task", "kind", "split", "taps", "head", "head MACs", "of backbone", box=None, pad_edge=False)
+        for name, task in check.tasks.items():
+            split, taps = str(task.split or "base"), ", ".join(map(str, task.taps))
+            cells = (f"  {name}", task.kind, split, taps, task.head, compact(task.head_macs, "MAC"), share(task.share))
+            table.add_row(*map(Text, cells))
+        console.print(table)
+    return 0 if check.supported else UsageError.exit_code
+
+
+def _check_backbone(model: str, name: str) -> ModelCheck:
+    try:
+        backbone = sketch_backbone(name)
+        grid = backbone.grid(trained_size(backbone))
+    except StageError as error:
+        return ModelCheck(model, (str(error),), (), {}, {})
+    facts = _backbone_facts(backbone, grid) | {
+        "a new bundle's archive.blocks": ", ".join(map(str, archive_points(backbone.depth))),
+        "a new head's taps": ", ".join(map(str, head_taps(backbone.depth))),
+        "licence of timm's weights": str(backbone.vit.pretrained_cfg.get("license") or "not stated by timm"),
+    }
+    return ModelCheck(model, (), (), facts, {})
+
+
+def _check_bundle(bundle: Bundle, allow_code: bool) -> ModelCheck:
+    names = tuple(bundle.entry.tasks)
+    try:
+        model = sketch_model(bundle, names, allow_code=allow_code)
+        grid = model.backbone.grid(_input_size(bundle, model.backbone.patch))
+    except (BundleError, StageError) as error:
+        return ModelCheck(bundle.name, (str(error),), (), {}, {})
+    dense = backbone_macs(model.backbone, grid)
+    tasks = {name: _check_task(model, name, grid, dense) for name in names}
+    facts = _backbone_facts(model.backbone, grid) | {
+        "MACs of all heads": compact(sum(task.head_macs for task in tasks.values()), "MAC")
+    }
+    warnings = [
+        f"tasks.{name}.head: expected up to {LARGEST_HEAD_SHARE:.0%} of the backbone's MACs; found {share(task.share)}"
+        for name, task in tasks.items()
+        if task.share > LARGEST_HEAD_SHARE
+    ]
+    return ModelCheck(bundle.name, tuple(_weight_problems(model)), tuple(warnings), facts, tasks)
+
+
+def _check_task(model: SceneModel, name: str, grid: TokenGrid, dense: int) -> TaskCheck:
+    entry, kind = model.bundle.entry.tasks[name], model.bundle.kinds[name]
+    macs = model.heads[name].macs_per_token() * grid.patches
+    return TaskCheck(f"{kind.name} of {kind.channels}", entry.split, entry.taps, entry.head, macs, macs / dense)
+
+
+def _weight_problems(model: SceneModel) -> list[str]:
+    bundle = model.bundle
+    checks: list[Callable[[], None]] = [partial(check_weights, model.backbone.vit, bundle.backbone_file())]
+    checks += [partial(check_head_weights, head, bundle.head_file(task)) for task, head in model.heads.items()]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except BundleError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:
+    wanted = bundle.entry.input
+    plan = plan_input(_WIDE_FRAME, patch, size=wanted.size, short_side=wanted.short_side, resize=wanted.resize)
+    return plan.model_size
+
+
+def _backbone_facts(backbone: Backbone, grid: TokenGrid) -> dict[str, str]:
+    height, width = grid.image_size
+    parameters = sum(parameter.numel() for parameter in backbone.vit.parameters())
+    return {
+        "backbone": f"{backbone.depth} blocks of width {backbone.width}, patch {backbone.patch}, "
+        f"{count(backbone.prefix, 'prefix token')}, {compact(parameters, '')} parameters",
+        "input": f"{height}x{width} pixels, {grid.tokens} tokens",
+        "MACs of the dense backbone": f"{compact(backbone_macs(backbone, grid), 'MAC')} a frame",
+    }

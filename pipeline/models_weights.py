@@ -1,0 +1,108 @@
+"""Weights for a new bundle's backbone: somebody's own file, timm's download, or random ones."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.model import check_shapes, weight_shapes
+from deltascene.pipeline.models_check import sketch_backbone
+from deltascene.pipeline.problems import one_line
+from deltascene.stages.backbone import Backbone, create_backbone
+from deltascene.stages.errors import StageError
+
+_CLASSIFIER = ("head.", "head_dist.")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneWeights:
+    """Weights for a new bundle, and what is to be said about them.
+
+    Attributes:
+        tensors: by timm's names.
+        args: arguments of `timm.create_model` that they need.
+        evidence: where they come from.
+    """
+
+    tensors: Mapping[str, Tensor]
+    args: Mapping[str, Any]
+    evidence: Mapping[str, str]
+
+
+def find_weights(name: str, args: Mapping[str, Any], path: Path | None, *, random: bool) -> BackboneWeights:
+    """Weights of a backbone.
+
+    Args:
+        name: timm's.
+        args: arguments of `timm.create_model`.
+        path: the user's own safetensors in timm's naming, a classifier in it is left out; None for timm's own weights.
+        random: untrained ones, always the same.
+
+    Raises:
+        UsageError: they don't fit, or can't be had.
+        StageError: timm doesn't know the backbone, or it can't run by rows.
+    """
+    if path is not None:
+        return _own_weights(name, args, path)
+    if random:
+        with seeded():
+            tensors = create_backbone(name, args).vit.state_dict()
+        return BackboneWeights(tensors, args, {"summary": "untrained: backbone and heads are random"})
+    backbone = _download(name, args)
+    told = backbone.vit.pretrained_cfg
+    evidence = {"summary": f"heads are untrained; backbone weights are timm's {told.get('hf_hub_id') or name}"}
+    if told.get("license"):
+        evidence["licence"] = str(told["license"])
+    return BackboneWeights(backbone.vit.state_dict(), args, evidence)
+
+
+def _own_weights(name: str, args: Mapping[str, Any], path: Path) -> BackboneWeights:
+    shapes = {key: shape for key, shape in weight_shapes(path).items() if not key.startswith(_CLASSIFIER)}
+    backbone = sketch_backbone(name, args)
+    if "img_size" not in args:
+        args = {**args, **_image_size(backbone, shapes)}
+        backbone = sketch_backbone(name, args)
+    check_shapes(backbone.vit, shapes, path)
+    tensors = {key: tensor for key, tensor in load_file(path).items() if key in shapes}
+    return BackboneWeights(tensors, args, {"summary": f"heads are untrained; backbone weights from {path.name}"})
+
+
+def _image_size(backbone: Backbone, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The image size that weights were trained at, where their square grid of positions isn't the model's default."""
+    own, found = backbone.vit.pos_embed, shapes.get("pos_embed", ())
+    if own is None or len(found) != 3 or found[1] == own.shape[1]:
+        return {}
+    placed = 0 if backbone.vit.no_embed_class else backbone.prefix
+    side = round(max(0, found[1] - placed) ** 0.5)
+    return {"img_size": side * backbone.patch} if side and side * side + placed == found[1] else {}
+
+
+def _download(name: str, args: Mapping[str, Any]) -> Backbone:
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it tells of each of its retries
+    try:
+        return create_backbone(name, args, pretrained=True)
+    except StageError:
+        raise
+    except Exception as error:  # whatever timm's and the hub's network clients raise
+        raise UsageError(
+            f"{name}: timm's weights can't be had: {one_line(error)}; give --weights FILE.safetensors, or --random"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Random numbers that are the same every time, and leave the caller's alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield

@@ -1,0 +1,130 @@
+"""`report.html` from the values of `report.json`: one file, nothing loaded from anywhere.
+
+Every number on the page names where in the report it stands (`data-path`) and how it is written (`data-form`), so a test
+can hold each against `report.json`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from deltascene.pipeline import report_plots
+from deltascene.pipeline.ledger import STAGES
+from deltascene.pipeline.units import compact, count, duration, milliseconds, share
+
+FORMS: Mapping[str, Callable[[Any], str]] = {
+    "count": count,
+    "share": share,
+    "macs": lambda value: compact(value, "MAC"),
+    "ms": milliseconds,
+    "duration": duration,
+    "moment": lambda value: f"{value:.2f} s",
+    "rate": lambda value: f"{value:.3g}",
+    "factor": lambda value: f"{value:.2f} ×",
+    "metric": lambda value: f"{value:.4g}",
+    "plain": str,
+}
+
+# The per-frame table: the report's column, its head on the page, how a value is written.
+FRAME_TABLE: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "index": ("frame", str),
+    "pts_s": ("time, s", "{:.3f}".format),
+    "policy": ("policy", str),
+    "cause": ("cause", str),
+    "rows": ("rows", "{:d}".format),
+    "rows_computed": ("computed", "{:d}".format),
+    "macs_executed": ("GMAC", lambda macs: f"{macs / 1e9:.2f}"),
+    "macs_dense": ("of dense", lambda macs: f"{macs / 1e9:.2f}"),
+    "seconds": ("ms", lambda seconds: f"{1e3 * seconds:.1f}"),
+    **{f"seconds_{stage}": (stage, lambda seconds: f"{1e3 * seconds:.1f}") for stage in STAGES},
+}
+
+# What has a colour of its own in report.css.
+POLICIES = ("dense", "rows", "warped", "held", "skipped")
+STAGE_COLOURS = 10
+
+
+def render_page(report: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], overlays: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+        report: what `report.json` holds.
+        pictures: data URIs of every video's pictures, by video id.
+        overlays: relative link to every video's overlay, by video id, where there is one.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deltascene.pipeline", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "number": lambda path, form: number(report, path, form),
+        "policy_class": policy_class,
+        "stage_class": stage_class,
+        "plots": report_plots,
+        "dict_of": lambda names, values: dict(zip(names, values, strict=True)),
+        "frame_cells": frame_cells,
+        "frame_heads": [head for head, _ in FRAME_TABLE.values()],
+        "frame_marks": [
+            Markup(' class="left"') if write is str and name != "index" else ""
+            for name, (_, write) in FRAME_TABLE.items()
+        ],
+    }
+    environment.filters |= {**FORMS, "text": plain_text, "hover": hover_data}
+    return environment.get_template("report.html.j2").render(report=report, pictures=pictures, overlays=overlays)
+
+
+def number(report: Mapping[str, Any], path: str, form: str) -> Markup:
+    """A value of the report in its written form, marked with where it stands; a dash where it is null."""
+    value = look_up(report, path)
+    if value is None:
+        return Markup('<span class="none">–</span>')
+    return Markup('<span class="n" data-path="{}" data-form="{}">{}</span>').format(path, form, FORMS[form](value))
+
+
+def look_up(report: Any, path: str) -> Any:
+    """A value by its path: keys and places in lists, parted by `/`."""
+    for part in path.split("/"):
+        report = report[int(part)] if isinstance(report, Sequence) else report[part]
+    return report
+
+
+def policy_class(policy: str) -> str:
+    """CSS class of a policy's colour."""
+    return f"p-{policy}" if policy in POLICIES else "p-other"
+
+
+def stage_class(stage: str) -> str:
+    """CSS class of a stage's colour."""
+    return f"s{STAGES.index(stage) % STAGE_COLOURS}" if stage in STAGES else "s-other"
+
+
+def frame_cells(frame: Mapping[str, Any]) -> list[str]:
+    """Cells of one frame of the per-frame table."""
+    return ["" if frame[name] is None else write(frame[name]) for name, (_, write) in FRAME_TABLE.items()]
+
+
+def plain_text(value: Any) -> str:
+    """A value of a config as one reads it in YAML."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def hover_data(series: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a series that the page's script shows under the mouse."""
+    names = (
+        "frames_per_point",
+        "index",
+        "pts_s",
+        "seconds",
+        "seconds_by_stage",
+        "macs_executed",
+        "macs_dense",
+        "policy",
+        "invalid",
+    )
+    return {name: series[name] for name in names}

@@ -1,0 +1,130 @@
+"""What the engine says about a frame: predictions with their age, and what they cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.stages.cost import Macs
+from deltascene.stages.kinds import Kind
+from deltascene.stages.policy import Policy
+from deltascene.stages.types import Frame, Image
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One task's answer for one frame.
+
+    Attributes:
+        kind: of the task.
+        array: natural values, [H, W] or [H, W, components] at the model's input size.
+        age: frames since each pixel was computed [H, W]; 255 means that or more.
+    """
+
+    kind: Kind
+    array: NDArray[Any]
+    age: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCost:
+    """What one task cost on one frame.
+
+    Attributes:
+        rows: tokens of the frame.
+        rows_computed: tokens that went through the task's own blocks; 0 where it has none.
+        executed: MACs that ran.
+        dense: MACs of the same task with every row, every frame.
+        seconds: measured time by stage.
+    """
+
+    rows: int
+    rows_computed: int
+    executed: Macs
+    dense: Macs
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCost:
+    """What a frame cost, all tasks together."""
+
+    tasks: Mapping[str, TaskCost]
+
+    @property
+    def macs_executed(self) -> int:
+        """MACs that ran."""
+        return sum(cost.executed.total for cost in self.tasks.values())
+
+    @property
+    def macs_dense(self) -> int:
+        """MACs of the same bundle with every row of every frame."""
+        return sum(cost.dense.total for cost in self.tasks.values())
+
+    @property
+    def seconds(self) -> float:
+        """Measured time of all stages inside the engine."""
+        return sum(sum(cost.seconds.values()) for cost in self.tasks.values())
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """Everything about one frame: `result["depth"].array`, `result.cost`, `result.plot()`.
+
+    Attributes:
+        frame: the frame itself.
+        policy: what was decided for it.
+        predictions: by task; empty for an invalid frame.
+        cost: what ran and what it cost. The base's row is always there: its blocks serve every task.
+    """
+
+    frame: Frame
+    policy: Policy
+    predictions: Mapping[str, Prediction]
+    cost: FrameCost
+
+    @property
+    def index(self) -> int:
+        """Number of the frame in its source."""
+        return self.frame.index
+
+    @property
+    def pts_s(self) -> float:
+        """Presentation time in seconds."""
+        return self.frame.pts_s
+
+    @property
+    def valid(self) -> bool:
+        """Whether the frame is what the camera saw; an invalid one has no predictions."""
+        return self.frame.valid
+
+    @property
+    def cause(self) -> str:
+        """Why it isn't valid, or why the stream was reset."""
+        return self.frame.cause
+
+    def __getitem__(self, task: str) -> Prediction:
+        """One task's prediction.
+
+        Raises:
+            KeyError: it wasn't predicted; the text says why.
+        """
+        if task not in self.predictions:
+            why = (
+                f"frame {self.index} is invalid ({self.cause})"
+                if not self.valid
+                else "predicted: " + ", ".join(self.predictions)
+            )
+            raise KeyError(f"{task!r} was not predicted; {why}")
+        return self.predictions[task]
+
+    def plot(self) -> Image:
+        """A picture of the frame and its predictions, RGB [H, W, 3]."""
+        from deltascene.pipeline.overlay import compose
+
+        image = self.frame.image if self.frame.image is not None else np.zeros((240, 320, 3), np.uint8)
+        values = {name: prediction.array for name, prediction in self.predictions.items()}
+        kinds = {name: prediction.kind for name, prediction in self.predictions.items()}
+        return compose(image, values, kinds, caption=f"#{self.index}  {self.pts_s:.2f} s  {self.policy}")

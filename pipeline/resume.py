@@ -1,0 +1,113 @@
+"""What an earlier run left, and whether this one may go on with it.
+
+Results depend on a key: result config, weights, numerics, and per input its bytes and decoder. Where the key differs,
+nothing is mixed: the run is refused by the first thing that differs.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deltascene.cache.errors import BrokenSeal
+from deltascene.cache.keys import file_sha256, fingerprint, first_difference
+from deltascene.cache.seal import Seal, read_seal, write_whole
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.numerics import numerics_record
+from deltascene.pipeline.run_folder import RunFolder, VideoFolder, VideoRecord, read_run_yaml, write_run_yaml
+from deltascene.pipeline.versions import machine_record, versions_record
+
+_RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
+
+
+def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
+    """Everything that decides results, input apart: result config, weights, numerics; flat and plain."""
+    files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
+    key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
+    key |= {f"weights.{path.name}": file_sha256(path) for path in files}
+    return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
+
+
+def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
+    """Writes `run.yaml`, or checks that the one there describes the same run.
+
+    Raises:
+        OutputError: the folder holds results of another config, model or machine.
+    """
+    if folder.run_yaml.is_file() and not force:
+        before = read_run_yaml(folder).get("key")
+        difference = first_difference(before if isinstance(before, dict) else {}, key)
+        if difference:
+            name, found, wanted = difference
+            raise OutputError(
+                f"{folder.root}: holds a run with {name} = {_short(found)}; this one has {_short(wanted)};"
+                " choose another -o, or --force to replace it"
+            )
+        return
+    if force:
+        shutil.rmtree(folder.root / "videos", ignore_errors=True)
+        folder.videos_parquet.unlink(missing_ok=True)
+    elif folder.root.is_dir() and any(path.name != folder.lock.name for path in folder.root.iterdir()):
+        raise OutputError(
+            f"{folder.root}: expected an empty folder or an earlier run's; found other files; choose another -o"
+        )
+    write_run_yaml(
+        folder,
+        {
+            "deltascene": 1,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "fingerprint": fingerprint(key),
+            "config": config.model_dump(mode="json"),
+            "versions": versions_record(),
+            "machine": machine_record(),
+            "key": dict(key),
+        },
+    )
+
+
+def sealed_prefix(files: VideoFolder, key: str) -> list[Seal]:
+    """Seals of the finished segments from the start on, up to the first gap; what lies after it is done again."""
+    seals: list[Seal] = []
+    while (path := files.seal(sum(seal.frames for seal in seals))).is_file():
+        try:
+            seal = read_seal(path, files.root)
+        except BrokenSeal:
+            break
+        if seal.fingerprint != key:
+            break
+        seals.append(seal)
+    return seals
+
+
+def write_done(files: VideoFolder, record: VideoRecord, key: str) -> None:
+    """Marks a video as done; the last file that is written for it."""
+    done = {"format": 1, "fingerprint": key, **{name: getattr(record, name) for name in _RECORD_FIELDS}}
+    write_whole(files.done, json.dumps(done, indent=1) + "\n")
+
+
+def read_done(files: VideoFolder, identity_now: str) -> VideoRecord | None:
+    """The finished video's record, or None.
+
+    Raises:
+        OutputError: it was made from other bytes.
+    """
+    try:
+        data = json.loads(files.done.read_text(encoding="utf-8"))
+        record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if record.identity != identity_now:
+        raise OutputError(
+            f"{files.root}: was made from another {Path(record.source).name} (input identity {record.identity[:12]}…);"
+            f" this one has {identity_now[:12]}…; choose another -o, or --force to replace it"
+        )
+    return record
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "…"

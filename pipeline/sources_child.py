@@ -1,0 +1,102 @@
+"""The decoder process: `python -m deltascene.pipeline.sources_child`, one request on stdin, answers on stdout.
+
+Decoding happens apart from the pipeline because FFmpeg tells of damage only on stderr, and stderr is a whole process's;
+because a file that crashes or hangs a decoder must cost that file only; and because decoding then overlaps with work.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from deltascene.pipeline.sources_decord import decord_pictures, frames_at_once
+from deltascene.pipeline.sources_errors import SourceError
+from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
+from deltascene.pipeline.sources_probe import SourceInfo, examine
+from deltascene.pipeline.sources_sequence import examine_sequence, sequence_pictures
+from deltascene.pipeline.sources_table import Picture
+from deltascene.pipeline.sources_wire import Request, read_request, write_info, write_message
+
+_COMPLAINT = re.compile(rb"\[[\w,]+ @ 0x|Corrupt JPEG|Premature end|libpng (error|warning)")
+_EARLY_END = re.compile(rb"partial file|ended prematurely")
+_HARMLESS = re.compile(rb"partial file|ended prematurely|non-intra slice in an IDR")
+
+
+class StderrComplaints:
+    """What the libraries in this process wrote to stderr, caught in a file."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open for as long as the process lives
+        self._ended_early = False
+        os.dup2(self._file.fileno(), 2)
+
+    def damage(self) -> bool:
+        """Whether a decoder complained of damage since it was last asked."""
+        lines = self._new().splitlines()
+        return any(_COMPLAINT.match(line) and not _HARMLESS.search(line) for line in lines)
+
+    def early_end(self) -> bool:
+        """Whether a demuxer found the file cut off, since it was last asked."""
+        self._new()
+        said, self._ended_early = self._ended_early, False
+        return said
+
+    def _new(self) -> bytes:
+        if os.lseek(2, 0, os.SEEK_CUR) == 0:
+            return b""
+        os.lseek(2, 0, os.SEEK_SET)
+        text = self._file.read()
+        os.lseek(2, 0, os.SEEK_SET)
+        os.ftruncate(2, 0)
+        self._ended_early = self._ended_early or _EARLY_END.search(text) is not None
+        return text
+
+
+def main() -> int:
+    """Answer the request on stdin."""
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    complaints = StderrComplaints()
+    os.dup2(2, 1)
+    request = read_request(sys.stdin.buffer)
+    if request is None:
+        return 0
+    try:
+        _answer(request, out, complaints)
+    except SourceError as error:
+        write_message(out, {"error": str(error)})
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _answer(request: Request, out: BinaryIO, complaints: Complaints) -> None:
+    info = request.info or _examine(request, complaints)
+    if request.info is None:
+        write_info(out, info)
+    if request.selection is not None:
+        for index, image, cause in _pictures(request, info, request.selection.of(info.table.pts_s), complaints):
+            head = {"index": index, "cause": cause, "shape": None if image is None else image.shape}
+            write_message(out, head, *(() if image is None else (image,)))
+    write_message(out, {"end": True})
+
+
+def _examine(request: Request, complaints: Complaints) -> SourceInfo:
+    if request.kind == "sequence":
+        return examine_sequence(request.paths, request.fps, complaints)
+    return examine(request.paths[0], request.decoder, complaints)
+
+
+def _pictures(request: Request, info: SourceInfo, wanted: range, complaints: Complaints) -> Iterator[Picture]:
+    if request.kind == "sequence":
+        return sequence_pictures(request.paths, wanted, complaints)
+    path, table = request.paths[0], info.table
+    if info.decoder.startswith("decord"):
+        at_once = frames_at_once(3 * info.width * info.height)
+        return decord_pictures(path, table, wanted, complaints, at_once, info.converts)
+    return opencv_pictures(path, table, wanted, complaints)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

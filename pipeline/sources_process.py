@@ -1,0 +1,103 @@
+"""The pipeline's side of a decoder process: start it, hear its answers, end it."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.pipeline.sources_errors import UnreadableSource
+from deltascene.pipeline.sources_probe import SourceInfo
+from deltascene.pipeline.sources_table import Picture
+from deltascene.pipeline.sources_wire import Request, parse_info, read_message, write_request
+
+_PIPE_BYTES = 1 << 20
+
+
+class DecoderProcess:
+    """A process that answers one request about one source.
+
+    It decodes while the pipeline works on the frame before, and holds one frame (or one short group of pictures).
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._name = str(request.paths[0])
+        self._process = _start()
+        self._stop = weakref.finalize(self, _end, self._process)
+        self._last = -1
+        assert self._process.stdin is not None
+        try:
+            write_request(self._process.stdin, request)  # type: ignore[arg-type]
+        except BrokenPipeError:
+            return
+        self._process.stdin.close()
+
+    def info(self) -> SourceInfo:
+        """The first answer, where the request left it to the process to look at the source.
+
+        Raises:
+            UnreadableSource: no picture comes out of it.
+        """
+        head, block = self._answer()
+        return parse_info(head["info"], block)
+
+    def pictures(self) -> Generator[Picture, None, None]:
+        """Pictures of the frames asked for, in order.
+
+        Raises:
+            UnreadableSource: the decoder died of this file.
+        """
+        while True:
+            head, block = self._answer()
+            if "end" in head:
+                self.close()
+                return
+            self._last = head["index"]
+            image = None if head["shape"] is None else block.reshape(head["shape"])
+            yield head["index"], image, head["cause"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._stop()
+
+    def _answer(self) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        assert self._process.stdout is not None
+        message = read_message(self._process.stdout)  # type: ignore[arg-type]
+        if message is None:
+            code = self._process.wait()
+            self.close()
+            after = f"after frame {self._last}" if self._last >= 0 else "at once"
+            raise UnreadableSource(f"{self._name}: the decoder died {after} (exit {code}); leave it out or repair it")
+        if "error" in message[0]:
+            self.close()
+            raise UnreadableSource(message[0]["error"])
+        return message
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "deltascene.pipeline.sources_child"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        start_new_session=True,  # Ctrl-C is for the pipeline, which finishes the frame at hand.
+    )
+    if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    process.wait()

@@ -1,0 +1,50 @@
+"""A folder of images as a video: one picture a file, at a rate that the user gives."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from deltascene.pipeline.sources_errors import UnreadableSource
+from deltascene.pipeline.sources_opencv import Complaints, opencv_name
+from deltascene.pipeline.sources_probe import SourceInfo
+from deltascene.pipeline.sources_table import FrameTable, Picture
+from deltascene.stages.types import Image
+
+
+def examine_sequence(paths: Sequence[Path], fps: Fraction, complaints: Complaints) -> SourceInfo:
+    """Learn the size of a sequence from its first image that can be read.
+
+    Raises:
+        UnreadableSource: none can be.
+    """
+    first = next((each for each in (_read(path, complaints) for path in paths) if each[0] is not None), None)
+    if first is None or first[0] is None:
+        raise UnreadableSource(f"{paths[0]}: expected images that OpenCV can read, found none of {len(paths)}")
+    count = len(paths)
+    numbers = np.arange(count, dtype=np.int64)
+    times_ms = np.asarray(numbers * float(1000 / fps), dtype=np.float64)
+    table = FrameTable(times_ms, numbers, np.zeros(count, dtype=np.bool_), closed=True, delay=0, timed=True)
+    height, width = first[0].shape[:2]
+    return SourceInfo(width, height, fps, count, count, float(count / fps), opencv_name(), 0, True, table)
+
+
+def sequence_pictures(paths: Sequence[Path], wanted: range, complaints: Complaints) -> Iterator[Picture]:
+    """Read images `wanted`, upright; a damaged one is `corrupt`, one that is gone is `missing`."""
+    for index in wanted:
+        image, cause = _read(paths[index], complaints)
+        yield index, image, cause
+
+
+def _read(path: Path, complaints: Complaints) -> tuple[Image | None, str]:
+    import cv2
+
+    try:
+        encoded = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except FileNotFoundError:
+        return None, "missing"
+    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
+    if complaints.damage() or picture is None:
+        return None, "corrupt"
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8), ""

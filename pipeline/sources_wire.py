@@ -1,0 +1,165 @@
+"""What the pipeline and its decoder processes say to each other: JSON with one block of bytes, lengths in front.
+
+Answers come from a process that has read an untrusted file, so nothing in them is ever executed (no pickle).
+"""
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.pipeline.sources_probe import Decoder, SourceInfo
+from deltascene.pipeline.sources_table import FrameTable
+
+_LENGTHS = struct.Struct("<IQ")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a source are wanted.
+
+    Attributes:
+        start_s: frames from this time on, in seconds from the first frame.
+        end_s: frames before this time.
+        stride: every so-manieth of them, counted from the first.
+        start_frame: of these, the ones from this frame number on.
+        end_frame: of these, the ones before this frame number.
+    """
+
+    start_s: float | None = None
+    end_s: float | None = None
+    stride: int = 1
+    start_frame: int | None = None
+    end_frame: int | None = None
+
+    def of(self, pts_s: NDArray[np.float64]) -> range:
+        """Frame numbers wanted of a source with these times [F].
+
+        Segments given by frame numbers join up to what one reading gives, as they don't shift the stride.
+        """
+        first = 0 if self.start_s is None else int(np.searchsorted(pts_s, self.start_s))
+        last = len(pts_s) if self.end_s is None else int(np.searchsorted(pts_s, self.end_s))
+        start = max(self.start_frame or 0, first)
+        stop = last if self.end_frame is None else min(self.end_frame, last)
+        return range(start + (first - start) % self.stride, max(start, stop), self.stride)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a decoder process is to do.
+
+    Attributes:
+        kind: `video` or `sequence`.
+        paths: the file, or the images in order.
+        decoder: which decoder, if it matters.
+        fps: rate of a sequence.
+        selection: frames wanted; None to look at the source only.
+        info: what is known of the source; None if the process has to look first.
+    """
+
+    kind: Literal["video", "sequence"]
+    paths: tuple[Path, ...]
+    decoder: Decoder
+    fps: Fraction
+    selection: Selection | None
+    info: SourceInfo | None
+
+
+def write_message(file: BinaryIO, head: dict[str, Any], *blocks: NDArray[Any]) -> None:
+    """Write one message: a JSON object and the bytes of some arrays."""
+    text = json.dumps(head).encode()
+    file.write(_LENGTHS.pack(len(text), sum(block.nbytes for block in blocks)) + text)
+    for block in blocks:
+        rest = np.ascontiguousarray(block).data.cast("B")
+        while rest:
+            rest = rest[file.write(rest) :]
+    file.flush()
+
+
+def read_message(file: BinaryIO) -> tuple[dict[str, Any], NDArray[np.uint8]] | None:
+    """Read one message; None where there is no more."""
+    lengths = _read(file, _LENGTHS.size)
+    if lengths is None:
+        return None
+    head_bytes, block_bytes = _LENGTHS.unpack(lengths.tobytes())
+    head, block = _read(file, head_bytes), _read(file, block_bytes)
+    if head is None or block is None:
+        return None
+    return json.loads(head.tobytes()), block
+
+
+def write_request(file: BinaryIO, request: Request) -> None:
+    """Send a request to a decoder process."""
+    head: dict[str, Any] = {
+        "kind": request.kind,
+        "paths": [str(path) for path in request.paths],
+        "decoder": request.decoder,
+        "fps": str(request.fps),
+        "selection": asdict(request.selection) if request.selection else None,
+    }
+    if request.info is not None:
+        head["info"], blocks = _info_head(request.info), _table_blocks(request.info.table)
+        write_message(file, head, *blocks)
+    else:
+        write_message(file, head)
+
+
+def read_request(file: BinaryIO) -> Request | None:
+    """Receive a request; None if there is none."""
+    message = read_message(file)
+    if message is None:
+        return None
+    head, block = message
+    return Request(
+        kind=head["kind"],
+        paths=tuple(map(Path, head["paths"])),
+        decoder=head["decoder"],
+        fps=Fraction(head["fps"]),
+        selection=Selection(**head["selection"]) if head["selection"] else None,
+        info=parse_info(head["info"], block) if "info" in head else None,
+    )
+
+
+def write_info(file: BinaryIO, info: SourceInfo) -> None:
+    """Send what was found out about a source."""
+    write_message(file, {"info": _info_head(info)}, *_table_blocks(info.table))
+
+
+def parse_info(head: dict[str, Any], block: NDArray[np.uint8]) -> SourceInfo:
+    """What was found out about a source, from a message."""
+    fields = dict(head)
+    table = fields.pop("table")
+    frames, keys = table.pop("frames"), table.pop("keys")
+    times, numbers, lost = np.split(block, [8 * frames, 8 * (frames + keys)])
+    fields["fps"] = Fraction(fields["fps"])
+    arrays = times.view(np.float64), numbers.view(np.int64), lost.view(np.bool_)
+    return SourceInfo(table=FrameTable(*arrays, **table), **fields)
+
+
+def _info_head(info: SourceInfo) -> dict[str, Any]:
+    table = info.table
+    head = {name: getattr(info, name) for name in info.__dataclass_fields__ if name not in ("table", "fps")}
+    shape = {"frames": table.frames, "keys": len(table.keys)}
+    rest = {"closed": table.closed, "delay": table.delay, "timed": table.timed}
+    return head | {"fps": str(info.fps), "table": shape | rest}
+
+
+def _table_blocks(table: FrameTable) -> Iterable[NDArray[Any]]:
+    return table.times_ms.astype(np.float64), table.keys.astype(np.int64), table.lost.astype(np.bool_)
+
+
+def _read(file: BinaryIO, count: int) -> NDArray[np.uint8] | None:
+    block = np.empty(count, dtype=np.uint8)
+    rest = block.data
+    while rest:
+        got = file.readinto(rest)  # type: ignore[attr-defined]
+        if not got:
+            return None
+        rest = rest[got:]
+    return block

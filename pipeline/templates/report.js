@@ -1,0 +1,44 @@
+"use strict";
+// A picture grows when it is clicked; the plots say what lies under the mouse.
+for (const picture of document.querySelectorAll("figure img")) {
+  picture.addEventListener("click", () => picture.parentElement.classList.toggle("wide"));
+}
+
+for (const plots of document.querySelectorAll(".plots")) {
+  const series = JSON.parse(plots.querySelector("script").textContent);
+  const readout = plots.querySelector(".readout");
+  const resting = readout.textContent;
+  const cursors = plots.querySelectorAll(".cursor");
+  const ms = (seconds) => `${(1e3 * seconds).toFixed(1)} ms`;
+  const gmac = (macs) => (macs / 1e9).toFixed(2);
+
+  const describe = (point) => {
+    const first = series.index[point];
+    const frames = series.frames_per_point > 1 ? `from frame ${first}` : `frame ${first}`;
+    const stages = Object.entries(series.seconds_by_stage).map(([stage, seconds]) => `${stage} ${(1e3 * seconds[point]).toFixed(1)}`);
+    const invalid = series.invalid[point] ? ` · ${series.invalid[point]} invalid` : "";
+    return `${frames} · ${series.pts_s[point].toFixed(2)} s · ${series.policy[point]}${invalid} · ${ms(series.seconds[point])} (${stages.join(", ")})`
+      + ` · ${gmac(series.macs_executed[point])} of ${gmac(series.macs_dense[point])} GMAC`;
+  };
+  for (const svg of plots.querySelectorAll("svg")) {
+    svg.addEventListener("pointermove", (event) => {
+      const box = svg.getBoundingClientRect();
+      const share = (event.clientX - box.left) / box.width;
+      const point = Math.min(series.index.length - 1, Math.max(0, Math.floor(share * series.index.length)));
+      readout.textContent = describe(point);
+      for (const cursor of cursors) {
+        cursor.style.visibility = "visible";
+        cursor.setAttribute("x1", point + 0.5);
+        cursor.setAttribute("x2", point + 0.5);
+      }
+    });
+    svg.addEventListener("pointerleave", () => {
+      readout.textContent = resting;
+      for (const cursor of cursors) cursor.style.visibility = "hidden";
+    });
+  }
+}
+
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details:not(.frames)")) part.open = true;
+});

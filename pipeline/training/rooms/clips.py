@@ -1,0 +1,287 @@
+"""Short clips of a room with exact truth: people and things that move, a camera that may, sensor noise, a cut."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from deltascene.pipeline.training.rooms.backdrop import Backdrop, light_backdrop, light_over, make_backdrop, overlay
+from deltascene.pipeline.training.rooms.catalogue import Model
+from deltascene.pipeline.training.rooms.furnishing import Habits
+from deltascene.pipeline.training.rooms.lighting import auto_gain
+from deltascene.pipeline.training.rooms.motion import Track, carried, closest_m, free_floor, swing_camera, walk
+from deltascene.pipeline.training.rooms.noise import add_noise
+from deltascene.pipeline.training.rooms.rays import Camera
+from deltascene.pipeline.training.rooms.render import World, highlight_cap, paint_view, see, shade, to_bytes, truth_of
+from deltascene.pipeline.training.rooms.scene import Furniture, Scene, SceneConfig, build_scene, dress
+from deltascene.pipeline.training.rooms.soup import yaw_matrix
+from deltascene.pipeline.training.rooms.surfels import Body, Posed, at_rest, make_body
+from deltascene.pipeline.training.rooms.truth import Truth
+from deltascene.pipeline.training.rooms.views import ViewConfig, choose_views
+
+INDOORS = ("living", "bedroom", "kitchen", "office", "dining")
+NEXT_ROOM = 50_000
+FIRST_MOVER = 1000
+VIEWS_TO_CHOOSE_FROM = 10
+WALKS_TO_CHOOSE_FROM = 8
+WALKER_M = 0.25
+HAND_3 = (-0.2, 1.05, 0.28)
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """A clip.
+
+    Attributes:
+        seed: room seed; the split `clip` has seeds for it.
+        frames: number of frames.
+        fps: frames per second.
+        height: rows of a frame.
+        width: columns of a frame.
+        truth_height: rows of the truth, over the same field of view.
+        truth_width: columns of the truth.
+        noise_sigma: sensor noise in steps of 255.
+        people: people that walk about.
+        objects: things that roll, run or are carried.
+        speed_m_s: walking speed.
+        exposure_swing: share by which the exposure swings up and down, 0 for none.
+        swing_s: seconds of a swing of exposure or camera.
+        pan_deg: greatest turn of the camera to each side.
+        drift_m: greatest shift of the camera to each side.
+        cut_frame: first frame of the next room, None for no cut.
+        scene: what rooms may be like.
+    """
+
+    seed: int
+    frames: int = 150
+    fps: float = 15.0
+    height: int = 480
+    width: int = 640
+    truth_height: int = 224
+    truth_width: int = 308
+    noise_sigma: float = 2.0
+    people: int = 1
+    objects: int = 1
+    speed_m_s: float = 0.8
+    exposure_swing: float = 0.0
+    swing_s: float = 8.0
+    pan_deg: float = 0.0
+    drift_m: float = 0.0
+    cut_frame: int | None = None
+    scene: SceneConfig = field(default_factory=lambda: SceneConfig(INDOORS, Habits(people_chance=0.0)))
+
+    @property
+    def still(self) -> bool:
+        """Whether the camera stands still."""
+        return self.pan_deg == 0 and self.drift_m == 0
+
+
+def clip_of_kind(kind: str, seed: int) -> ClipConfig:
+    """The config of a named kind of clip.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    base = ClipConfig(seed)
+    kinds = {
+        "empty": replace(base, people=0, objects=0),
+        "static": base,
+        "lively": replace(base, people=3, objects=2),
+        "busy": replace(base, people=4, objects=4, speed_m_s=1.3),
+        "pan": replace(base, pan_deg=18.0, drift_m=0.15),
+        "drift": replace(base, drift_m=0.25),
+        "flicker": replace(base, exposure_swing=0.2, swing_s=3.0),
+        "cut": replace(base, cut_frame=base.frames // 2),
+    }
+    if kind not in kinds:
+        raise ValueError(f"clip kind {kind!r} is none of {', '.join(kinds)}")
+    return kinds[kind]
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A body with its track."""
+
+    body: Body
+    track: Track
+
+    def at(self, frame: int) -> Posed:
+        """The body where it is in a frame."""
+        return Posed(self.body, yaw_matrix(float(self.track.yaw_T[frame])), self.track.shift_T3[frame])
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A stretch of frames in one room.
+
+    Attributes:
+        scene: the room.
+        room: it as a posed body.
+        camera: the camera in its middle position.
+        movers: everything that moves.
+        models: models of the room and of what moves.
+    """
+
+    scene: Scene
+    room: Posed
+    camera: Camera
+    movers: tuple[Mover, ...]
+    models: tuple[Model, ...]
+
+    def world(self, frame: int) -> World:
+        """Everything where it is in a frame."""
+        return World((self.room, *(mover.at(frame) for mover in self.movers)), self.scene.mood)
+
+
+def make_shots(config: ClipConfig, furniture: Furniture) -> list[tuple[int, int, Shot]]:
+    """First frame, end and content of each shot of a clip.
+
+    Raises:
+        RoomImpossible: a room has no good view.
+    """
+    cut = config.cut_frame
+    if cut is None or not 0 < cut < config.frames:
+        return [(0, config.frames, _shot(config, config.seed, furniture))]
+    following = _shot(config, config.seed + NEXT_ROOM, furniture)
+    return [(0, cut, _shot(config, config.seed, furniture)), (cut, config.frames, following)]
+
+
+def _shot(config: ClipConfig, seed: int, furniture: Furniture) -> Shot:
+    rng = np.random.default_rng([seed, 3])
+    scene = build_scene(seed, config.scene, furniture)
+    room = at_rest(scene.static)
+    view = ViewConfig(aspect=config.width / config.height, field_deg=(64.0, 80.0), eye_m=(1.3, 1.8), far_m=2.0)
+    cameras = choose_views(rng, scene, room, VIEWS_TO_CHOOSE_FROM, view)
+    camera = max(cameras, key=lambda candidate: free_floor(scene.space, candidate, WALKER_M))
+    movers, models = _movers(rng, scene, camera, config, furniture)
+    return Shot(scene, room, camera, tuple(movers), scene.models + tuple(models))
+
+
+def _movers(
+    rng: Generator, scene: Scene, camera: Camera, config: ClipConfig, furniture: Furniture
+) -> tuple[list[Mover], list[Model]]:
+    """People first; then things, in turn on the floor and in somebody's hand."""
+    step_m = config.speed_m_s / config.fps
+    movers: list[Mover] = []
+    models: list[Model] = []
+
+    def add(pool: list[Model], track: Track) -> None:
+        model = pool[int(rng.integers(len(pool)))]
+        mesh = furniture.store.load(model)
+        soup = dress(rng, model, mesh, FIRST_MOVER + len(movers), config.scene, night=False)
+        movers.append(Mover(make_body(soup), track))
+        models.append(model)
+
+    def free_walk(pace: float, bob_m: float) -> Track:
+        tries = [
+            walk(rng, scene.space, camera, config.frames, pace, WALKER_M, bob_m) for _ in range(WALKS_TO_CHOOSE_FROM)
+        ]
+        return max(tries, key=lambda track: closest_m(track, [mover.track for mover in movers]))
+
+    for _ in range(config.people):
+        add(_people(furniture.models), free_walk(step_m * float(rng.uniform(0.7, 1.3)), 0.03))
+    for number in range(config.objects):
+        if number % 2 == 1 and config.people:
+            holder = movers[number // 2 % config.people]
+            add(_carried(furniture.models), carried(holder.track, np.array(HAND_3)))
+        else:
+            add(_runners(furniture.models), free_walk(step_m * 1.3, 0.0))
+    return movers, models
+
+
+def _people(models: tuple[Model, ...]) -> list[Model]:
+    return [m for m in models if m.class_name == "person" and m.label.notes.startswith("standing")]
+
+
+def _carried(models: tuple[Model, ...]) -> list[Model]:
+    pool = [m for m in models if m.class_name == "small_object" and m.label.moving and m.label.placement == "tabletop"]
+    return [m for m in pool if 0.1 < max(m.size_m) < 0.4]
+
+
+def _runners(models: tuple[Model, ...]) -> list[Model]:
+    """Animals, balls and low things on the floor."""
+    pool = [m for m in models if m.label.moving and m.label.placement == "floor" and max(m.size_m) < 0.9]
+    return [m for m in pool if m.class_name in ("animal", "small_object") and m.size_m[1] < 0.8]
+
+
+@dataclass(frozen=True)
+class ClipFrame:
+    """A frame; the picture is None where only truth was asked for."""
+
+    image_HW3: NDArray[np.uint8] | None
+    truth: Truth
+
+
+def clip_frames(config: ClipConfig, shots: list[tuple[int, int, Shot]], images: bool) -> Iterator[ClipFrame]:
+    """Renders a clip frame by frame; a pure function of its config.
+
+    Args:
+        config: the clip.
+        shots: its shots, from `make_shots`.
+        images: whether pictures are rendered besides the truth.
+    """
+    for start, end, shot in shots:
+        truth_at, light_at = _still_shot(config, shot, images) if config.still else _moving_shot(config, shot)
+        gain: float | None = None
+        for frame in range(start, end):
+            truth = truth_at(frame)
+            if not images:
+                yield ClipFrame(None, truth)
+                continue
+            light_HW3 = light_at(frame)
+            gain = gain if gain is not None else auto_gain(shot.scene.mood, light_HW3.reshape(-1, 3))
+            turn = 2 * np.pi * frame / (config.swing_s * config.fps)
+            picture = to_bytes(light_HW3, gain * (1 + config.exposure_swing * float(np.sin(turn))))
+            noisy = add_noise(np.random.default_rng([config.seed, 4, frame]), picture, config.noise_sigma)
+            yield ClipFrame(noisy, truth)
+
+
+_TruthAt = Callable[[int], Truth]
+_LightAt = Callable[[int], NDArray[np.float32]]
+
+
+def _still_shot(config: ClipConfig, shot: Shot, images: bool) -> tuple[_TruthAt, _LightAt]:
+    """Frames of a still camera over backdrops of the room at rest; pictures at double size, then averaged."""
+    rest = World((shot.room,), shot.scene.mood)
+    truth_size = (config.truth_height, config.truth_width)
+    back: Backdrop = make_backdrop(shot.room, shot.camera, *truth_size)
+    fine_size = (2 * config.height, 2 * config.width) if images else (2, 2)
+    lit = light_backdrop(make_backdrop(shot.room, shot.camera, *fine_size), rest)
+
+    cap = highlight_cap(lit.radiance_R3)
+
+    def truth_at(frame: int) -> Truth:
+        return truth_of(overlay(back, shot.world(frame).bodies[1:])[0], shot.camera, *truth_size)
+
+    def light_at(frame: int) -> NDArray[np.float32]:
+        capped = np.minimum(light_over(lit, shot.world(frame)), np.float32(cap))
+        return average_blocks(capped, config.height, config.width)
+
+    return truth_at, light_at
+
+
+def average_blocks(fine_R3: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Box average of samples at double size [4*H*W, 3] to [H, W, 3]."""
+    return np.asarray(fine_R3.reshape(height, 2, width, 2, 3).mean(axis=(1, 3)), dtype=np.float32)
+
+
+def _moving_shot(config: ClipConfig, shot: Shot) -> tuple[_TruthAt, _LightAt]:
+    """Frames of a camera that swings; each is traced anew."""
+
+    def camera_at(frame: int) -> Camera:
+        phase = frame / (config.swing_s * config.fps)
+        return swing_camera(shot.camera, phase, float(np.radians(config.pan_deg)), config.drift_m)
+
+    def truth_at(frame: int) -> Truth:
+        world, camera = shot.world(frame), camera_at(frame)
+        back = make_backdrop(shot.room, camera, config.truth_height, config.truth_width)
+        return truth_of(overlay(back, world.bodies[1:])[0], camera, config.truth_height, config.truth_width)
+
+    cap = highlight_cap(shade(shot.world(0), see(shot.world(0), shot.camera, shot.camera.rays(60, 80), 0.01)))
+
+    def light_at(frame: int) -> NDArray[np.float32]:
+        return paint_view(shot.world(frame), camera_at(frame), config.height, config.width, cap).radiance_HW3
+
+    return truth_at, light_at

@@ -1,0 +1,128 @@
+"""How people and things move through a room, and how a camera does: tracks of poses, one per frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from deltascene.pipeline.training.rooms.rays import Camera
+from deltascene.pipeline.training.rooms.soup import yaw_matrix
+from deltascene.pipeline.training.rooms.space import Extent, Space
+
+STEP_M = 0.1
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where a body is in each of T frames.
+
+    Attributes:
+        shift_T3: world point under the middle of its base.
+        yaw_T: its turn in radians.
+    """
+
+    shift_T3: NDArray[np.float64]
+    yaw_T: NDArray[np.float64]
+
+
+def walk(
+    rng: Generator, space: Space, camera: Camera, frames: int, step_m: float, radius_m: float, bob_m: float
+) -> Track:
+    """A walk to and fro over free floor that a camera sees, facing ahead.
+
+    Args:
+        rng: source of every choice.
+        space: the room.
+        camera: the camera whose view is walked through.
+        frames: length of the track.
+        step_m: way per frame.
+        radius_m: free floor that it needs on each side.
+        bob_m: how far it rises and falls with each step.
+    """
+    points_K3 = _waypoints(rng, space, camera, radius_m)
+    lengths_K = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_K3, axis=0), axis=1))])
+    way_T = float(rng.uniform(0, 2 * lengths_K[-1])) + np.arange(frames) * step_m
+    # There and back again along the same line.
+    way_T = lengths_K[-1] - np.abs(way_T % max(2 * lengths_K[-1], 1e-6) - lengths_K[-1])
+    shift_T3 = np.stack([np.interp(way_T, lengths_K, points_K3[:, axis]) for axis in range(3)], axis=1)
+    ahead_T3 = np.gradient(shift_T3, axis=0) if frames > 1 else np.ones((1, 3))
+    ahead_T3 = ndimage.gaussian_filter1d(ahead_T3, 2.5, axis=0, mode="nearest")
+    shift_T3 = ndimage.gaussian_filter1d(shift_T3, 1.5, axis=0, mode="nearest")
+    shift_T3[:, 1] += bob_m * np.abs(np.sin(np.arange(frames) * step_m / 0.7 * np.pi))
+    return Track(shift_T3, np.arctan2(ahead_T3[:, 0], ahead_T3[:, 2]))
+
+
+def carried(track: Track, offset_3: NDArray[np.float64]) -> Track:
+    """Something held by a walker at a place in the walker's own frame."""
+    shift_T3 = np.stack([yaw_matrix(float(yaw)) @ offset_3 for yaw in track.yaw_T]) + track.shift_T3
+    return Track(shift_T3, track.yaw_T)
+
+
+def free_floor(space: Space, camera: Camera, radius_m: float) -> float:
+    """Share of a grid of floor points within 1.5 to 4.5 m before a camera on which a walker may stand."""
+    depths, asides = np.linspace(1.5, 4.5, 9), np.linspace(-0.9, 0.9, 9)
+    points = [_floor_point(camera, float(d), float(a * d)) for d in depths for a in asides]
+    return float(np.mean([is_free(space, point, radius_m) for point in points]))
+
+
+def closest_m(track: Track, others: list[Track]) -> float:
+    """Least distance on the floor between a track and others over all frames; infinite where there are none."""
+    gaps = [np.hypot(*(track.shift_T3 - other.shift_T3)[:, [0, 2]].T).min() for other in others]
+    return float(min(gaps, default=np.inf))
+
+
+def _floor_point(camera: Camera, ahead_m: float, aside: float) -> NDArray[np.float64]:
+    """Floor point so far ahead of a camera; `aside` is in halves of the view's width at 1 m."""
+    ahead = camera.axes_33[2] * [1, 0, 1] / np.linalg.norm(camera.axes_33[2] * [1, 0, 1])
+    right = camera.axes_33[0] * [1, 0, 1] / np.linalg.norm(camera.axes_33[0] * [1, 0, 1])
+    return np.asarray(camera.position_3 * [1, 0, 1] + ahead * ahead_m + right * aside * camera.tan_half_wh[0])
+
+
+def _waypoints(rng: Generator, space: Space, camera: Camera, radius_m: float) -> NDArray[np.float64]:
+    """Two to five floor points in view with free straight ways between them [K, 3]."""
+    points: list[NDArray[np.float64]] = []
+    spare = _floor_point(camera, 2.0, 0.0)
+    for _ in range(400):
+        depth = float(rng.uniform(1.5, 4.5))
+        point = _floor_point(camera, depth, float(rng.uniform(-0.9, 0.9)) * depth)
+        if not is_free(space, point, radius_m):
+            continue
+        spare = point
+        far_enough = not points or np.linalg.norm(point - points[-1]) > 1.0
+        if far_enough and (not points or _way_is_free(space, points[-1], point, radius_m)):
+            points.append(point)
+        if len(points) == 5:
+            break
+    if len(points) < 2:
+        aside = camera.axes_33[0] * [0.3, 0, 0.3]
+        points = [spare - aside, spare + aside]
+    return np.stack(points)
+
+
+def is_free(space: Space, point_3: NDArray[np.float64], radius_m: float) -> bool:
+    """Whether a walker may stand at a floor point."""
+    x, z = float(point_3[0]), float(point_3[2])
+    person = Extent((x - radius_m, 0.06, z - radius_m), (x + radius_m, 1.7, z + radius_m))
+    inside = abs(x) + radius_m < space.width_m / 2 and abs(z) + radius_m < space.depth_m / 2
+    return inside and not any(person.overlaps(other) for other in space.taken)
+
+
+def _way_is_free(space: Space, start_3: NDArray[np.float64], end_3: NDArray[np.float64], radius_m: float) -> bool:
+    steps = int(np.ceil(np.linalg.norm(end_3 - start_3) / STEP_M)) + 1
+    return all(is_free(space, start_3 + (end_3 - start_3) * share, radius_m) for share in np.linspace(0, 1, steps))
+
+
+def swing_camera(camera: Camera, phase: float, pan_rad: float, drift_m: float) -> Camera:
+    """A camera that swings to and fro: `pan_rad` to each side and `drift_m` along its x axis, both at once.
+
+    Args:
+        camera: the camera in the middle of its swing.
+        phase: how many whole swings have passed.
+        pan_rad: greatest turn about the world's y axis.
+        drift_m: greatest shift.
+    """
+    share = 1 - 4 * abs((phase + 0.25) % 1.0 - 0.5)
+    turned = camera.axes_33 @ yaw_matrix(pan_rad * share)
+    return Camera(camera.position_3 + camera.axes_33[0] * drift_m * share, turned, camera.tan_half_wh)

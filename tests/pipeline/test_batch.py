@@ -1,0 +1,337 @@
+"""The batch flow on real files: outputs, resume, refusals, kills, a full disk, bad inputs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deltascene import NotPredicted, open_run
+from deltascene.pipeline import cli, ledger
+
+QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1"]
+
+
+@pytest.fixture
+def deltascene(monkeypatch, capsys):
+    """Runs the command in this process; returns exit code, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        printed = capsys.readouterr()
+        code = exit_.value.code
+        return (0 if code is None else code), printed.out, printed.err
+
+    return call
+
+
+def without_clock(table: pa.Table) -> pa.Table:
+    return table.drop_columns([*ledger.CLOCK_COLUMNS])
+
+
+def arrays_of(out, video):
+    reader = open_run(out)[video].arrays
+    names = [name for task in reader.valid for name in (task, f"age/{task}")]
+    return {name: reader._read(name) for name in [*names, "index", "pts_s"]}
+
+
+def assert_equal_runs(one, other, video):
+    assert without_clock(open_run(one)[video].ledger()).equals(without_clock(open_run(other)[video].ledger()))
+    ours, theirs = arrays_of(one, video), arrays_of(other, video)
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_a_run_leaves_everything_and_open_run_reads_it(deltascene, tiny, make_clip, tmp_path):
+    code, text, _ = deltascene(
+        "run", make_clip(20), "-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8"
+    )
+    assert code == 0, text
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files >= {"run.yaml", "videos.parquet", "report.html", "report.json"}
+    assert "lock.json" not in files
+    video = open_run(tmp_path / "out")["clip"]
+    assert (video.status, len(video), video.fps, video.size) == ("done", 20, pytest.approx(10), (48, 64))
+    assert sorted(path.name for path in video.folder.iterdir()) == [
+        "done.json", "frames.parquet", "overlay.webm", "predictions.zarr", "segments",
+    ]  # fmt: skip
+    view = video.frame(9)
+    assert (view.index, view.pts_s) == (9, pytest.approx(0.9))
+    assert view["height"].dtype == np.float32
+    assert view["parts"].shape == (48, 64)
+    table = video.ledger()
+    assert table.num_rows == 20 * 4
+    assert table["macs_executed"].to_pylist() == table["macs_dense"].to_pylist()
+    assert set(table["policy"].to_pylist()) == {"dense"}
+    assert min(table["seconds"].to_pylist()) > 0
+
+
+def test_predictions_are_those_of_the_engine(deltascene, tiny, make_clip, tmp_path):
+    from deltascene import Engine
+
+    clip = make_clip(6)
+    deltascene("run", clip, "-o", tmp_path / "out", "--model", tiny, *QUIET)
+    video = open_run(tmp_path / "out")["clip"]
+    for place, result in enumerate(Engine.load(tiny).run(clip)):
+        for task, prediction in result.predictions.items():
+            kept = prediction.kind.decode(prediction.kind.stored.encode(prediction.array))
+            np.testing.assert_array_equal(video.frame(place)[task], kept)
+
+
+def test_a_task_that_was_not_asked_for_is_absent(deltascene, tiny, make_clip, tmp_path):
+    deltascene("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--tasks", "height", *QUIET)
+    view = open_run(tmp_path / "out")["clip"].frame(0)
+    assert view.tasks == ("height",)
+    with pytest.raises(NotPredicted, match="the run predicted height"):
+        view["parts"]
+
+
+def test_running_again_redoes_nothing_and_run_only_keys_may_change(deltascene, tiny, make_clip, tmp_path):
+    clip, out = make_clip(10), tmp_path / "out"
+    deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)
+    before = (out / "videos/clip/done.json").stat().st_mtime_ns
+    code, text, _ = deltascene("run", clip, "-o", out, "--model", tiny, "--verify", "quick", "--json", *QUIET)
+    events = [json.loads(line) for line in text.splitlines()]
+    assert code == 0
+    assert [event["event"] for event in events] == ["video_ended", "run_ended"]
+    assert events[0]["reused"]
+    assert (out / "videos/clip/done.json").stat().st_mtime_ns == before
+
+
+def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differing_key(
+    deltascene, tiny, make_clip, tmp_path
+):
+    clip, out = make_clip(4), tmp_path / "out"
+    assert deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)[0] == 0
+    code, _, error = deltascene("run", clip, "-o", out, "--model", tiny, "--stride", 2, *QUIET)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "config.source.stride = 1; this one has 2" in error
+    shutil.copy(make_clip(5), clip)
+    code, _, error = deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "was made from another clip.avi" in error
+    assert deltascene("run", clip, "-o", out, "--model", tiny, "--force", *QUIET)[0] == 0
+    assert len(open_run(out)["clip"]) == 5
+
+
+def test_resume_after_a_lost_segment_equals_the_undisturbed_run(deltascene, tiny, make_clip, tmp_path):
+    clip, options = make_clip(21), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
+    deltascene("run", clip, "-o", tmp_path / "whole", *options)
+    deltascene("run", clip, "-o", tmp_path / "torn", *options)
+    folder = tmp_path / "torn/videos/clip"
+    (folder / "done.json").unlink()
+    (folder / "segments/00000012.json").unlink()
+    shard = next((folder / "predictions.zarr/height/c/4").rglob("0"))
+    (shard if shard.is_file() else next(p for p in shard.rglob("*") if p.is_file())).write_bytes(b"torn")
+    _, text, _ = deltascene("run", clip, "-o", tmp_path / "torn", "--json", *options)
+    events = [json.loads(line) for line in text.splitlines()]
+    assert events[0] == {**events[0], "event": "video_started", "frames": 21, "sealed": 12}
+    assert sum(event["event"] == "frame" for event in events) == 9
+    assert_equal_runs(tmp_path / "whole", tmp_path / "torn", "clip")
+
+
+def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(deltascene, tiny, make_clip, tmp_path):
+    clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
+    deltascene("run", clip, "-o", tmp_path / "out", *options)
+    folder = tmp_path / "out/videos/clip"
+    (folder / "done.json").unlink()
+    shard = next(path for path in (folder / "predictions.zarr/parts/c/0").rglob("*") if path.is_file())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x00")
+    _, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
+    assert json.loads(text.splitlines()[0])["sealed"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(deltascene, tiny, make_clip, tmp_path, number):
+    clip, out = make_clip(400), tmp_path / "out"
+    options = ["--model", tiny, "--set", "segment.frames=16", *QUIET]
+    command = [sys.executable, "-m", "deltascene", "run", str(clip), "-o", str(out), "--json", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "frame" and (out / "videos/clip/segments/00000000.json").exists():
+            process.send_signal(number)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        partial = open_run(out)["clip"]
+        assert partial.status == "partial"
+        assert 0 < len(partial) < 400
+        assert len(partial) % 16 == 0
+        assert partial.frame(len(partial) - 1)["parts"].shape == (48, 64)
+    assert deltascene("run", clip, "-o", out, *options)[0] == 0
+    deltascene("run", clip, "-o", tmp_path / "whole", *options)
+    assert_equal_runs(tmp_path / "whole", out, "clip")
+
+
+def test_stride_and_times_choose_the_source_frames(deltascene, tiny, make_clip, tmp_path):
+    deltascene("run", make_clip(30), "-o", tmp_path / "out", "--model", tiny, "--start", "0.5", "--end", "2", "--stride", 4,
+               "--set", "segment.frames=2", *QUIET)  # fmt: skip
+    video = open_run(tmp_path / "out")["clip"]
+    assert [video.frame(place).index for place in range(len(video))] == [5, 9, 13, 17]
+    assert video.fps == pytest.approx(2.5)
+
+
+def test_predictions_at_the_frames_own_size(deltascene, tiny, make_clip, tmp_path):
+    deltascene("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--save-size", "frame", *QUIET)
+    video = open_run(tmp_path / "out")["clip"]
+    assert video.size == (72, 96)
+    view = video.frame(1)
+    assert view["flow"].shape == (72, 96, 3)
+    np.testing.assert_allclose(np.linalg.norm(view["flow"], axis=-1), 1, atol=0.01)
+    assert set(np.unique(view["parts"])) <= {0, 1, 2}
+
+
+def test_pictures_and_npz(deltascene, tiny, make_clip, tmp_path):
+    deltascene("run", make_clip(2), "-o", tmp_path / "out", "--model", tiny, "--save", "png,npz")
+    folder = tmp_path / "out/videos/clip"
+    assert not (folder / "overlay.webm").exists()
+    assert len(list(folder.glob("png/height/*.png"))) == 2
+    with np.load(folder / "npz/000001.npz") as data:
+        np.testing.assert_array_equal(data["height"], open_run(tmp_path / "out")["clip"].frame(1)["height"])
+
+
+def test_one_bad_file_does_not_stop_the_rest(deltascene, tiny, make_clip, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(make_clip(3), folder / "good.avi")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video\n" * 99)
+    shutil.copy(make_clip(3, size=(14, 14), name="small"), folder / "small.avi")
+    code, text, error = deltascene("run", folder, "-o", tmp_path / "out", "--model", tiny, *QUIET)
+    assert code == 3
+    assert "Traceback" not in text + error
+    statuses = {video.id: video.status for video in open_run(tmp_path / "out").videos}
+    assert statuses == {"good": "done", "empty": "failed", "text": "failed", "small": "failed"}
+    lines = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines} == {"empty", "text", "small"}
+    assert all("\n" not in line["error"] for line in lines)
+    assert "at least one patch, 16x16 pixels; found 14x14" in text
+    with pytest.raises(NotPredicted, match="its status is failed"):
+        open_run(tmp_path / "out")["text"].frame(0) if len(open_run(tmp_path / "out")["text"]) else open_run(
+            tmp_path / "out"
+        )["text"].arrays
+
+
+def test_one_failed_input_alone_is_exit_3(deltascene, tiny, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    assert deltascene("run", tmp_path / "empty.mp4", "-o", tmp_path / "out", "--model", tiny)[0] == 3
+
+
+def test_a_single_frame_is_fine(deltascene, tiny, make_clip, tmp_path):
+    assert deltascene("run", make_clip(1), "-o", tmp_path / "out", "--model", tiny)[0] == 0
+    assert len(open_run(tmp_path / "out")["clip"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.mp4"], "nowhere.mp4"),
+        (["CLIP", "--tasks", "parts,heigth"], "did you mean 'height'"),
+        (["CLIP", "--preset", "exat"], "did you mean 'exact'"),
+        (["CLIP", "--set", "segment.frmes=3"], "did you mean 'segment.frames'"),
+        (["CLIP", "--set", "segment.frames=0"], "segment.frames"),
+        (["CLIP", "--set", "segment.frames"], "expected key=value"),
+        (["CLIP", "--model", "romms"], "did you mean 'rooms'"),
+        (["CLIP", "--size", "big"], "short side in pixels or H,W"),
+        (["CLIP", "--start", "1:2:3:4"], "MM:SS"),
+        (["CLIP", "--save", "gif"], "expected some of"),
+        (["CLIP", "-o", "/proc/nowhere"], "can't be written"),
+        (["CLIP", "-o", "CLIP"], "can't be written"),
+        (["CLIP", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["CLIP", "--truth", "nowhere.npz"], "nowhere.npz"),
+    ],
+)
+def test_wrong_use_is_one_clear_line_and_exit_2(deltascene, tiny, make_clip, tmp_path, arguments, says):
+    clip = str(make_clip(2))
+    call = ["run", *(clip if argument == "CLIP" else argument for argument in arguments)]
+    defaults = (["--model", tiny] if "--model" not in call else []) + (
+        ["-o", tmp_path / "out"] if "-o" not in call else []
+    )
+    code, _, error = deltascene(*call, *defaults, *QUIET)
+    assert code == 2, error
+    assert error.count("\n") == 1
+    assert says in error
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").glob("videos/*"))
+
+
+def test_a_folder_of_other_files_is_not_written_into(deltascene, tiny, make_clip, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/holiday.txt").touch()
+    code, _, error = deltascene("run", make_clip(2), "-o", tmp_path / "photos", "--model", tiny)
+    assert code == 2
+    assert "found other files" in error
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.txt"]
+
+
+def test_two_runs_do_not_write_into_one_folder(deltascene, tiny, make_clip, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    lock = {"token": "x", "pid": os.getppid(), "host": os.uname().nodename}
+    (out / "lock.json").write_text(json.dumps(lock))
+    code, _, error = deltascene("run", make_clip(2), "-o", out, "--model", tiny)
+    assert code == 2
+    assert "is writing there" in error
+    (out / "lock.json").write_text(json.dumps({**lock, "pid": 2**22 + 1}))  # no such process: a run that was killed
+    assert deltascene("run", make_clip(2), "-o", out, "--model", tiny, *QUIET)[0] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="a small disk needs mount rights")
+def test_a_full_disk_is_exit_4_and_loses_no_sealed_segment(deltascene, tiny, make_clip, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("mount isn't allowed here")
+    try:
+        clip, options = make_clip(160), ["--model", tiny, "--set", "segment.frames=16", *QUIET]
+        code, text, error = deltascene("run", clip, "-o", small / "out", *options)
+        assert code == 4, text + error
+        assert error.count("\n") == 1
+        assert "no room left" in error
+        seals = list((small / "out/videos/clip/segments").glob("*.json"))
+        assert 1 <= len(seals) < 10
+        shutil.copytree(small / "out", tmp_path / "roomy")
+        _, text, _ = deltascene("run", clip, "-o", tmp_path / "roomy", "--json", *options)
+        assert json.loads(text.splitlines()[0])["sealed"] >= 16 * (len(seals) - 1)
+        assert len(open_run(tmp_path / "roomy")["clip"]) == 160
+    finally:
+        deadline = time.monotonic() + 20
+        while subprocess.run(["umount", small], capture_output=True).returncode and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+
+def test_dry_run_writes_nothing(deltascene, tiny, make_clip, tmp_path):
+    code, text, _ = deltascene(
+        "run", make_clip(12), "-o", tmp_path / "out", "--model", tiny, "--dry-run", "--stride", 3
+    )
+    assert code == 0
+    assert "4 frames" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_accuracy_against_truth_is_printed_and_kept(deltascene, tiny, make_clip, tmp_path):
+    clip = make_clip(3)
+    deltascene("run", clip, "-o", tmp_path / "a", "--model", tiny, *QUIET)
+    video = open_run(tmp_path / "a")["clip"]
+    truth = {
+        task: np.stack([video.arrays.stored(task, place) for place in range(3)], axis=-1)
+        for task in ("parts", "height")
+    }
+    np.savez_compressed(tmp_path / "truth.npz", **truth)
+    code, text, _ = deltascene(
+        "run", clip, "-o", tmp_path / "b", "--model", tiny, "--truth", tmp_path / "truth.npz", *QUIET
+    )
+    assert code == 0
+    assert "miou 1.000" in text
+    accuracy = open_run(tmp_path / "b")["clip"].accuracy
+    assert accuracy is not None
+    assert accuracy["height"]["abs_rel"] == 0

@@ -1,0 +1,191 @@
+"""The config: every key is declared, presets differ as stated, errors name the key and the nearest known one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from deltascene import configs
+from deltascene.pipeline.config import (
+    flatten,
+    key_effects,
+    known_keys,
+    load_config,
+    presets,
+    render_config,
+)
+from deltascene.pipeline.errors import ConfigError
+
+CONFIGS = Path(configs.__file__).parent
+DEFAULTS = flatten(yaml.safe_load((CONFIGS / "defaults.yaml").read_text()))
+# Another valid value of every key; a new key needs one here.
+OTHER = {
+    "model": "other",
+    "tasks": ["seg"],
+    "input.size": [224, 308],
+    "policy.hold_identical": False,
+    "segment.frames": 64,
+    "source.start_s": 1.5,
+    "source.end_s": 9.0,
+    "source.stride": 2,
+    "source.fps": 12.5,
+    "source.decoder": "opencv",
+    "numerics.dtype": None,
+    "numerics.threads": 1,
+    "save.video": False,
+    "save.png": True,
+    "save.npz": True,
+    "save.size": "frame",
+    "run.device": "cpu",
+    "run.verify": "full",
+}
+
+
+def settings_of(config) -> dict:
+    return flatten(config.model_dump(mode="json"))
+
+
+def problem(*overrides: str, **options: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=overrides, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_and_config_have_the_same_keys_and_each_says_what_it_affects():
+    assert list(DEFAULTS) == known_keys()
+    assert set(key_effects().values()) == {"result", "run"}
+    assert set(OTHER) == set(DEFAULTS)
+
+
+def test_presets_state_only_what_differs():
+    assert "exact" in presets()
+    for name in presets():
+        stated = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        assert stated.pop("extends") in (*presets(), "defaults")
+        config = settings_of(load_config(name))
+        assert {key: config[key] for key in config if config[key] != DEFAULTS[key]} == flatten(stated)
+
+
+def test_exact_is_the_defaults_and_holds_only_what_is_byte_identical():
+    assert settings_of(load_config("exact")) == DEFAULTS
+
+
+@pytest.mark.parametrize("key", sorted(OTHER))
+def test_result_keys_change_exactly_with_result_keys(key):
+    if OTHER[key] is None:
+        return  # has one value only, in this version
+    before, after = load_config(), load_config(values={key: OTHER[key]})
+    assert settings_of(after)[key] == OTHER[key] != settings_of(before)[key]
+    expected = {key: OTHER[key]} if key_effects()[key] == "result" else {}
+    found = after.result_keys()
+    assert {each: found[each] for each in found if found[each] != before.result_keys()[each]} == expected
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config().model = "other"
+
+
+def test_overrides_win_over_options_over_file_over_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("segment:\n  frames: 8\nsource:\n  stride: 3\nmodel: mine\nsave:\n")
+    config = load_config(file=file, overrides=["source.stride=4"], values={"model": "cli", "tasks": None})
+    assert (config.segment.frames, config.source.stride, config.model) == (8, 4, "cli")
+    assert config.tasks is None
+    assert config.save == load_config().save
+
+
+def test_a_file_may_use_dotted_keys_and_name_its_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: exact\nsource.stride: 2\nsource: {start_s: 1}\n")
+    config = load_config("no such preset is looked for", file)
+    assert (config.source.stride, config.source.start_s) == (2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("sorce.stride=2", "config: unknown key 'sorce.stride'; did you mean 'source.stride'?"),
+        ("modle=x", "config: unknown key 'modle'; did you mean 'model'?"),
+        ("model.name=x", "config: unknown key 'model.name'"),
+        ("source.stride=0", "config: source.stride: expected greater than or equal to 1; found 0"),
+        ("source.stride=two", "config: source.stride: expected a valid integer; found 'two'"),
+        ("source.stride=true", "config: source.stride: expected a valid integer; found True"),
+        ("source.stride=[", "--set source.stride: not readable as YAML: line 1, column 2: expected the node content"),
+        ("source.fps=.inf", "config: source.fps: expected a finite number; found inf"),
+        ("source.end_s=0", "config: source.end_s: expected greater than 0; found 0"),
+        ("source=7", "config: source: expected a mapping with start_s, end_s, stride, fps, decoder; found 7"),
+        ("tasks=seg", "config: tasks: expected a list; found 'seg'"),
+        ("input.size=0", "config: input.size: expected a short side or [height, width] in pixels, 1 to 16384; found 0"),
+        ("input.size=[1]", "config: input.size: expected a short side or [height, width] in pixels, 1 to 16384; found"),
+        ("run.device=cuda", "config: run.device: expected 'auto' or 'cpu'; found 'cuda'"),
+        ("source.stride", "--set: expected key=value; found 'source.stride'"),
+    ],
+)
+def test_wrong_overrides_are_told_in_one_line(override, line):
+    assert problem(override).startswith(line)
+
+
+def test_times_run_forward():
+    line = "config: source: end_s: expected more than start_s, 5; found 4"
+    assert problem("source.start_s=5", "source.end_s=4") == line
+
+
+def test_unknown_presets_are_named_with_the_nearest():
+    names = ", ".join(presets())
+    assert problem(preset="exat") == f"preset: expected one of {names}; found 'exat'; did you mean 'exact'?"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"- 1", "expected a mapping; found list"),
+        (b"a: [", "not readable as YAML: line 1, column 5: "),
+        (b"\xff", "not readable as YAML: not UTF-8 text"),
+    ],
+)
+def test_files_that_arent_configs_are_told_in_one_line(tmp_path, content, line):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    assert problem(file=file).startswith(f"config {file}: {line}")
+
+
+@pytest.mark.parametrize("extends", ["nothing", "[1]", "../exact", "null", "7"])
+def test_extends_names_a_preset(tmp_path, extends):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: {extends}")
+    assert problem(file=file).startswith("preset: expected one of ")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert (
+        problem(file=tmp_path / "no.yaml") == f"config {tmp_path / 'no.yaml'}: can't be read: No such file or directory"
+    )
+
+
+def test_what_is_shown_says_what_each_key_affects():
+    lines = render_config(load_config(overrides=["input.size=[224, 308]"])).splitlines()
+    assert lines[0].split("#")[0].strip() == "model: rooms"
+    assert [line.split() for line in lines if "size" in line] == [
+        ["size:", "[224,", "308]", "#", "result"],
+        ["size:", "model", "#", "result"],
+    ]
+    assert len({line.index("#") for line in lines if "#" in line}) == 1
+    assert sum("#" in line for line in lines) == len(DEFAULTS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.text(st.characters(max_codepoint=0x24F), min_size=1, max_size=30),
+    st.none() | st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3),
+    st.floats(0, 1e9) | st.none(),
+)
+def test_what_is_shown_is_read_back(tmp_path_factory, model, tasks, start_s):
+    config = load_config(values={"model": model, "tasks": tasks, "source.start_s": start_s})
+    file = tmp_path_factory.mktemp("shown") / "config.yaml"
+    file.write_text(render_config(config), encoding="utf-8", newline="")
+    assert load_config(file=file) == config

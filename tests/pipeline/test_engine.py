@@ -1,0 +1,147 @@
+"""The Python face: one frame, many frames, several streams."""
+
+import numpy as np
+import pytest
+import torch
+
+from deltascene import Engine, Frame
+from deltascene.pipeline.errors import UsageError
+from deltascene.stages.cost import blocks_macs
+from deltascene.stages.preprocess import normalise, resize_frame
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return Engine.load(tiny)
+
+
+@pytest.fixture
+def images(rng=None):
+    return list(np.random.default_rng(3).integers(0, 255, (3, 72, 96, 3), np.uint8))
+
+
+def test_every_kind_gives_natural_values_at_the_models_size(engine, images):
+    result = engine.open_stream("s")(images[0])
+    assert result.policy == "dense"
+    assert result["parts"].array.shape == (48, 64)
+    assert result["parts"].array.dtype == np.uint8
+    assert result["parts"].array.max() <= 2
+    assert (result["height"].array > 0).all()
+    assert result["flow"].array.shape == (48, 64, 3)
+    np.testing.assert_allclose(np.linalg.norm(result["flow"].array, axis=-1), 1, atol=1e-5)
+    assert result["hands"].array.shape == (48, 64, 2)
+    assert 0 <= result["hands"].array.min() <= result["hands"].array.max() <= 1
+    assert all((result[task].age == 0).all() for task in engine.model.tasks)
+
+
+def test_predictions_come_from_timms_own_tokens(engine, images):
+    """The engine's walk, done again with timm's forward and nothing of ours between the frame and the head."""
+    model = engine.model
+    entry = model.bundle.entry
+    pixels = normalise(resize_frame(images[0], engine.plan((72, 96))), entry.input.mean, entry.input.std)
+    with torch.inference_mode():
+        taps = model.backbone.vit.forward_intermediates(
+            pixels[None], indices=[5], return_prefix_tokens=True, intermediates_only=True, output_fmt="NLC"
+        )
+        tokens = taps[0][0][0]
+        raw = model.heads["flow"].cells(tokens[:, None])
+    cells = raw.reshape(3, 4, 3, 2, 2)  # grid 3x4, channel, 2x2 cells
+    first = torch.nn.functional.normalize(cells[0, 0, :, 0, 0], dim=0).numpy()
+    got = engine.open_stream("s")(images[0])["flow"].array[0, 0]
+    np.testing.assert_allclose(got, first, atol=1e-4)  # the corner pixel is the corner cell: bilinear clamps there
+
+
+def test_held_only_when_byte_identical_and_ages_grow(engine, images):
+    stream = engine.open_stream("s")
+    almost = images[0].copy()
+    almost[0:12, 0:12] ^= 16
+    policies = [stream(image) for image in (images[0], images[0], images[0], almost, almost)]
+    assert [result.policy for result in policies] == ["dense", "held", "held", "dense", "held"]
+    assert [int(result["parts"].age.max()) for result in policies] == [0, 1, 2, 0, 1]
+    assert policies[2].cost.macs_executed == 0
+    assert policies[2].cost.macs_dense == policies[0].cost.macs_dense > 0
+    np.testing.assert_array_equal(policies[2]["height"].array, policies[0]["height"].array)
+
+
+def test_holding_can_be_switched_off(tiny, images):
+    stream = Engine.load(tiny, overrides=["policy.hold_identical=false"]).open_stream("s")
+    assert [stream(images[0]).policy for _ in range(2)] == ["dense", "dense"]
+
+
+def test_an_invalid_frame_is_not_predicted_books_nothing_and_leaves_the_state(engine, images):
+    stream = engine.open_stream("s")
+    stream(Frame("s", 0, 0.0, images[0]))
+    bad = stream(Frame("s", 1, 0.1, images[1], valid=False, cause="corrupt"))
+    after = stream(Frame("s", 2, 0.2, images[0]))
+    assert (bad.policy, bad.valid, bad.cause) == ("skipped", False, "corrupt")
+    assert bad.cost.macs_executed == bad.cost.macs_dense == 0
+    with pytest.raises(KeyError, match="frame 1 is invalid \\(corrupt\\)"):
+        bad["parts"]
+    assert after.policy == "held"
+
+
+def test_a_size_change_resets_the_stream(engine, images):
+    stream = engine.open_stream("s")
+    stream(images[0])
+    result = stream(np.zeros((60, 80, 3), np.uint8))
+    assert (result.policy, result.cause, result.valid) == ("dense", "resized", True)
+
+
+def test_streams_do_not_touch_each_other(engine, images):
+    alone = [engine.open_stream("a")(images[0]), engine.open_stream("b")(images[1])]
+    together = engine.step({"x": images[0], "y": images[1]})
+    for one, both in zip(alone, together.values(), strict=True):
+        for task in engine.model.tasks:
+            np.testing.assert_array_equal(one[task].array, both[task].array)
+
+
+def test_macs_by_hand(engine, images):
+    """12 patches + 1 class token of width 64 (test_vit: 6 blocks, MLP ratio 3, 2 heads of 32), 16x16 patches."""
+    costs = engine.open_stream("s")(images[0]).cost.tasks
+    tokens, width = 13, 64
+    block = tokens * (3 * width * width + width * width + 2 * 3 * width * width) + 2 * tokens * tokens * width
+    assert costs["parts"].executed.embed == 12 * 3 * 16 * 16 * width
+    assert costs["parts"].executed.blocks == 6 * block
+    assert costs["parts"].executed.blocks == blocks_macs(engine.model.backbone.block_shapes(), tokens, tokens)
+    assert costs["parts"].executed.head == 12 * (2 * width * 16 + 16 * 3 * 16)
+    assert costs["height"].executed.head == 12 * (2 * width * 16)
+    assert costs["flow"].executed.head == 12 * (width * 3 * 4)
+    assert costs["height"].executed.blocks == 0
+
+
+def test_only_the_tasks_asked_for_run_and_the_base_still_carries_the_blocks(tiny, images):
+    engine = Engine.load(tiny, tasks=["flow"])
+    result = engine.open_stream("s")(images[0])
+    assert list(result.predictions) == ["flow"]
+    assert set(engine.model.heads) == {"flow"}
+    assert result.cost.tasks["parts"].executed.head == 0
+    assert result.cost.tasks["parts"].executed.blocks > 0
+
+
+def test_run_takes_paths_lists_and_iterables(engine, make_clip, images):
+    clip = make_clip(5)
+    results = list(engine.run(str(clip), tasks=["parts"]))
+    assert [result.index for result in results] == [0, 1, 2, 3, 4]
+    assert [round(result.pts_s, 3) for result in results] == [0, 0.1, 0.2, 0.3, 0.4]
+    assert len(list(engine.run([clip, clip]))) == 10
+    assert [result.index for result in engine.run(iter(images))] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bad", [np.zeros((72, 96), np.uint8), np.zeros((72, 96, 3), np.float32), "x", None])
+def test_an_image_of_the_wrong_form_is_refused_by_name(engine, bad):
+    with pytest.raises(UsageError, match="expected an RGB uint8 array"):
+        engine.open_stream("s")(bad)
+
+
+def test_unknown_tasks_are_named_with_the_nearest(tiny, engine):
+    with pytest.raises(UsageError, match="did you mean 'height'"):
+        Engine.load(tiny, tasks=["heigth"])
+    with pytest.raises(UsageError, match="did you mean 'hands'"):
+        engine.open_stream("s", ["hand"])
+
+
+def test_plot_is_a_picture(engine, images):
+    picture = engine.open_stream("s")(images[0]).plot()
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert picture.shape[2] == 3

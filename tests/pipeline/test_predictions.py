@@ -1,0 +1,101 @@
+"""predictions.zarr: what is written is read back, segment by segment, in a store that plain zarr reads too."""
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltascene.pipeline.predictions import SHARD_BYTES, PredictionReader, PredictionWriter, assemble, plan_layout
+from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
+
+KINDS = {"parts": Classes(("a", "b")), "height": Scalar("m"), "flow": Vector(), "hands": Heatmaps(("l", "r"))}
+SIZE = (4, 6)
+
+
+def frame(number):
+    rng = np.random.default_rng(number)
+    flow = rng.normal(size=(*SIZE, 3)).astype(np.float32)
+    return {
+        "parts": rng.integers(0, 2, SIZE).astype(np.uint8),
+        "height": rng.random(SIZE, np.float32),
+        "flow": flow / np.linalg.norm(flow, axis=-1, keepdims=True),
+        "hands": rng.random((*SIZE, 2), np.float32),
+    }
+
+
+def ages(number):
+    return {task: np.full(SIZE, number % 3, np.uint8) for task in KINDS}
+
+
+def write(path, numbers, segment=8, start=0):
+    writer = PredictionWriter(path, plan_layout(KINDS, SIZE, segment), {"fps": 10.0, "frame_size": [8, 12]})
+    files = []
+    for first in range(0, len(numbers), segment):
+        writer.begin_segment(start + first)
+        for number in numbers[first : first + segment]:
+            writer.add({} if number is None else frame(number), {} if number is None else ages(number))
+        files.append(writer.finish_segment())
+    return files
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.none() | st.integers(0, 99), min_size=1, max_size=21), st.sampled_from([1, 4, 8]))
+def test_round_trip_with_gaps(tmp_path_factory, numbers, segment):
+    path = tmp_path_factory.mktemp("p") / "predictions.zarr"
+    write(path, numbers, segment)
+    flags = [number is not None for number in numbers]
+    assemble(path, range(len(numbers)), np.arange(len(numbers)) / 10, {task: flags for task in KINDS})
+    reader = PredictionReader(path)
+    for place, number in enumerate(numbers):
+        for task, kind in KINDS.items():
+            stored = reader.stored(task, place)
+            if number is None:
+                np.testing.assert_array_equal(stored, np.full_like(stored, kind.stored.fill))
+            else:
+                np.testing.assert_array_equal(stored, kind.stored.encode(frame(number)[task]))
+                np.testing.assert_array_equal(reader.age(task, place), ages(number)[task])
+    assert reader.valid["parts"].tolist() == flags
+
+
+def test_a_segments_files_never_change_when_later_ones_are_written(tmp_path):
+    path = tmp_path / "predictions.zarr"
+    first = write(path, list(range(8)))[0]
+    before = {file: file.read_bytes() for file in first}
+    assert {file.parts[-5] if file.parts[-4] == "c" else file.parts[-6] for file in first} >= {"height", "flow"}
+    write(path, list(range(8, 13)), start=8)
+    assert {file: file.read_bytes() for file in first} == before
+
+
+def test_a_torn_shard_of_an_unsealed_try_is_replaced(tmp_path):
+    path = tmp_path / "predictions.zarr"
+    for file in write(path, list(range(5)))[0]:
+        file.write_bytes(file.read_bytes()[:7])
+    write(path, list(range(5)))
+    assemble(path, range(5), [0.0] * 5, {task: [True] * 5 for task in KINDS})
+    np.testing.assert_array_equal(PredictionReader(path).stored("parts", 3), frame(3)["parts"])
+
+
+def test_plain_zarr_reads_it_with_fills_and_descriptions(tmp_path):
+    path = tmp_path / "predictions.zarr"
+    write(path, [1, None])
+    assemble(path, [0, 1], [0.0, 0.1], {task: [True, False] for task in KINDS})
+    group = zarr.open_group(path, mode="r")
+    assert group["height"].dtype == np.float16
+    assert np.isnan(group["height"][1]).all()
+    assert (group["parts"][1] == 255).all()
+    assert group["parts"].attrs["labels"] == ["a", "b"]
+    assert group.attrs["fps"] == 10.0
+
+
+def test_shards_divide_the_segment_and_stay_small():
+    layout = plan_layout({"flow": Vector()}, (2160, 3840), 256)
+    assert 256 % layout.shard_frames == 0
+    assert layout.shard_frames * 2160 * 3840 * 3 <= SHARD_BYTES
+    assert plan_layout(KINDS, SIZE, 256).shard_frames == 256
+
+
+def test_a_group_that_was_not_assembled_is_no_result(tmp_path):
+    write(tmp_path / "predictions.zarr", [1])
+    with pytest.raises(FileNotFoundError, match="not assembled"):
+        PredictionReader(tmp_path / "predictions.zarr")
