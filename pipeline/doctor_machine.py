@@ -40,9 +40,9 @@ def check_instruction_sets() -> list[Check]:
     return [Check("instruction sets", "ok", found)]
 
 
-def check_memory() -> list[Check]:
+def check_memory(cgroup: Path = _CGROUP) -> list[Check]:
     """Memory that there is, a container's limit included, and what is free of it."""
-    total, free = _memory()
+    total, free = _memory(cgroup)
     found = f"{compact(total, 'B')}, {compact(free, 'B')} free" if total else "not told by the system"
     if total and free < _LITTLE_MEMORY:
         return [Check("memory", "warning", found, f"a run wants {compact(_LITTLE_MEMORY, 'B')}: close other programs")]
@@ -94,7 +94,7 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def _memory(cgroup: Path = _CGROUP) -> tuple[int, int]:
+def _memory(cgroup: Path) -> tuple[int, int]:
     """Bytes in all and free; 0 and 0 where the system doesn't tell."""
     lines = (line.partition(":") for line in _read(_MEMINFO).splitlines())
     known = {key: int(value.split()[0]) << 10 for key, _, value in lines}  # written in KiB

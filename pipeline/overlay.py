@@ -201,7 +201,7 @@ def _open_writer(path: Path, size: tuple[int, int], fps: float) -> cv2.VideoWrit
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: expected a folder for the overlay; found none")
     with _hushed():
-        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"VP80"), fps, size[::-1])
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), fps, size[::-1])
     if not writer.isOpened():
         raise OutputError(
             f"{path.parent}: OpenCV {cv2.__version__} can't write a VP8 video there; --set save.video=false"

@@ -93,9 +93,9 @@ def draw(
         tile = _task_tile(panel, values[task], kind, grey) if known else _noted(panel, grey, cause or "not predicted")
         picture[panel.place(number)] = tile
         _label(picture[panel.place(number)], _title(task, kind), panel.scale)
-    classes = next(((kinds[task], values.get(task)) for task in kinds if isinstance(kinds[task], Classes)), None)
-    if classes and panel.cells > len(kinds) + 1:
-        _legend(picture[panel.place(len(kinds) + 1)], *classes, panel.scale)
+    classes = [(task, kind) for task, kind in kinds.items() if isinstance(kind, Classes)]
+    for (task, kind), spare in zip(classes, range(len(kinds) + 1, panel.cells), strict=False):
+        _legend(picture[panel.place(spare)], kind, values.get(task), panel.scale)
     if panel.header:
         room, text_y = panel.size[1] - 16, panel.header - round(7 * panel.scale / 0.45)
         cv2.putText(picture, _fitted(caption, room, panel.scale), (8, text_y), _FONT, panel.scale, _INK, 1, cv2.LINE_AA)
@@ -104,7 +104,8 @@ def draw(
 
 def class_swatches(kind: Classes) -> NDArray[np.uint8]:
     """Colour of every label, RGB [labels, 3]."""
-    return kind.colour(np.arange(len(kind.labels), dtype=kind.stored.dtype)[None])[0]
+    colours: NDArray[np.uint8] = kind.colour(np.arange(len(kind.labels), dtype=kind.stored.dtype)[None])[0]
+    return colours
 
 
 def class_counts(kind: Classes, value: Array | None) -> NDArray[np.int64]:
@@ -119,7 +120,8 @@ def _frame_tiles(panel: Panel, image: Image | None) -> tuple[Image, Image]:
     if image is None:
         blank: Image = np.full((height, width, 3), (38, 41, 48), np.uint8)
         return _noted(panel, blank, "no picture"), blank
-    frame = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    step = max(1, image.shape[0] // (2 * height))  # a large frame is thinned to about twice the tile, then averaged
+    frame = cv2.resize(image[::step, ::step], (width, height), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(frame, np.uint8), np.asarray(grey, np.uint8)
 
@@ -193,6 +195,6 @@ def _legend(tile: Image, kind: Classes, value: Array | None, scale: float) -> No
 
 def _fitted(text: str, width: int, scale: float) -> str:
     """A text cut to a width in pixels."""
-    while len(text) > 1 and cv2.getTextSize(text, _FONT, scale, 1)[0][0] > width:
-        text = text[:-1]
+    while len(text) > 1 and (needed := cv2.getTextSize(text, _FONT, scale, 1)[0][0]) > width:
+        text = text[: max(1, min(len(text) - 1, len(text) * width // needed))]
     return text

@@ -45,7 +45,9 @@ class _PlainDumper(yaml.SafeDumper):
         values = list(sequence)
         flat = not any(isinstance(value, dict | list | tuple | set) for value in values)
         short = len(", ".join(map(str, values))) < _LINE - 24
-        return super().represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat and short)
+        return super().represent_sequence(
+            "tag:yaml.org,2002:seq", values, flow_style=self.default_flow_style or (flat and short)
+        )
 
 
 _PlainDumper.add_representer(str, _PlainDumper.represent_str)
@@ -98,7 +100,7 @@ def render_yaml(data: Any, *, inline: bool = False) -> str:
     Raises:
         ValueError: something in it isn't plain.
     """
-    style, width = (True, 1 << 20) if inline else (None, _LINE)
+    style, width = (True, 1 << 20) if inline else (False, _LINE)
     try:
         return yaml.dump(
             data, Dumper=_PlainDumper, sort_keys=False, default_flow_style=style, width=width, allow_unicode=True

@@ -6,12 +6,13 @@
     headline     what: what was run; saved: what was saved and what the clock says
     totals       of all videos: see `report_numbers.totals`; media_seconds: length of what was processed
     tasks        by task: `totals` of its rows, and stage_seconds (median, p95, mean by stage)
-    videos       list: id, source, status, cause, fps, size, frame_size, totals, tasks, accuracy,
-                 series (means over time, for plots), frames (rows of every frame, or of `frames_cap` evenly sampled ones),
-                 pictures (the frames shown), classes and scales (what the colours mean)
+    videos       list: id, source, status, cause, fps, size, frame_size, kinds, totals, tasks, accuracy;
+                 series: means over time, for plots; frames: every frame, or `frames_cap` evenly sampled ones;
+                 pictures: the frames shown; classes and scales: what the colours mean
     config, versions, machine, numerics, weights      flat mappings
 
-Times are in seconds, sizes in pixels (height, width), shares from 0 to 1. All frames and tasks: videos/<id>/frames.parquet.
+Times are in seconds, sizes in pixels (height, width), shares from 0 to 1. Every frame and task is in
+videos/<id>/frames.parquet.
 """
 
 import json
@@ -84,7 +85,7 @@ def build_report(run: Run) -> dict[str, Any]:
     reports = [video_report(video, ledgers[video.id], limits) for video in videos]
     whole = totals(ledger) | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
     key = _grouped(run.config.get("key") or {})
-    return _plain(
+    report: dict[str, Any] = _plain(
         {
             "format": FORMAT,
             "name": run.folder.resolve().name,
@@ -103,6 +104,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "weights": key.get("weights", {}),
         }
     )
+    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,8 @@ def _clock_line(whole: Mapping[str, Any]) -> str:
     dense, all_frames = whole["by_policy"].get("dense"), whole["frame_seconds"]
     if whole["seconds_saved"] is None or dense is None:
         return f"On the clock: {milliseconds(all_frames['mean'])} a frame; this run has no dense frame to compare with."
-    versus = f"{milliseconds(all_frames['mean'])} a frame against {milliseconds(dense['frame_seconds']['mean'])} for a dense one"
+    mean, dense_mean = milliseconds(all_frames["mean"]), milliseconds(dense["frame_seconds"]["mean"])
+    versus = f"{mean} a frame against {dense_mean} for a dense one"
     if whole["seconds_saved"] <= 0:
         return f"It does not show on the clock: {versus}."
     return f"On the clock that is {share(whole['seconds_saved'])} less time: {versus}, on average."

@@ -42,10 +42,11 @@ def totals(ledger: pa.Table) -> dict[str, Any]:
     """What some rows of a ledger add up to.
 
     Returns:
-        frames, invalid, invalid_by_cause; policies (frames by policy), rows and rows_computed of the frames' first task;
-        macs_executed, macs_dense, saved (1 - executed / dense; null without a valid frame); macs_single_task and sharing
-        (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps; by_policy;
-        seconds_saved, the share of time against this run's own dense frames; drift, of audited frames.
+        frames, invalid, invalid_by_cause; predicted (rows that have a prediction); policies (frames by policy);
+        rows, rows_computed (of the frames' first task); macs_executed, macs_dense; saved (1 - executed / dense, null
+        without a valid frame); macs_single_task, sharing (null unless known for every row); seconds,
+        seconds_by_stage, frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time against this
+        run's own dense frames); drift (of audited frames).
     """
     frames = frame_table(ledger)
     valid = _column(frames, "valid").astype(bool)

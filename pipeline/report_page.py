@@ -1,7 +1,7 @@
 """`report.html` from the values of `report.json`: one file, nothing loaded from anywhere.
 
-Every number on the page names where in the report it stands (`data-path`) and how it is written (`data-form`), so a test
-can hold each against `report.json`.
+Every number on the page names where in the report it stands (`data-path`) and how it is written (`data-form`), so that
+a test can hold each against `report.json`.
 """
 
 import json

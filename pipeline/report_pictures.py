@@ -49,15 +49,16 @@ def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
 
 def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
     """One pass where the frames lie close together and at equal steps; one seek each elsewhere."""
-    info, step = probe(spec), min(np.diff(indices), default=1)
-    if step > FARTHEST_STEP or max(np.diff(indices), default=1) != step:
-        passes = [{"start_frame": index, "end_frame": index + 1} for index in indices]
+    info, steps = probe(spec), set(np.diff(indices).tolist()) or {1}
+    if len(steps) > 1 or max(steps) > FARTHEST_STEP:
+        readers = (read_frames(spec, start_frame=index, end_frame=index + 1, info=info) for index in indices)
     else:
         start_s = float(info.table.pts_s[indices[0]])
-        passes = [{"start_s": start_s, "stride": int(step), "end_frame": indices[-1] + 1}]
-    for selection in passes:
-        with read_frames(spec, info=info, **selection) as frames:
-            yield from frames
+        one_pass = read_frames(spec, start_s=start_s, stride=steps.pop(), end_frame=indices[-1] + 1, info=info)
+        readers = (reader for reader in [one_pass])
+    for reader in readers:
+        with reader:
+            yield from reader
 
 
 def class_legends(video: RunVideo, places: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -75,34 +76,31 @@ def class_legends(video: RunVideo, places: Sequence[int]) -> dict[str, dict[str,
 
 
 def scale_legends(kinds: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
-    """Colours of every task that isn't one of classes: ends of the ramp with their unit, or one colour per name."""
+    """Colours of tasks of numbers: a `ramp` from `low` to `high` with `unit` and `log`, or one for each of `names`."""
     return {task: legend for task, kind in kinds.items() if (legend := _scale_legend(kind)) is not None}
 
 
 def _class_legend(kind: Classes, values: Sequence[Any]) -> dict[str, Any]:
-    counts = sum((class_counts(kind, value) for value in values), class_counts(kind, None))
-    total = int(counts.sum())
-    entries = [
-        {"label": label, "colour": _hex(colour), "share": int(count) / total if total else 0.0}
-        for label, colour, count in zip(kind.labels, class_swatches(kind), counts, strict=True)
+    counts = np.sum([class_counts(kind, None), *(class_counts(kind, value) for value in values)], axis=0)
+    shares, colours = counts / max(1, counts.sum()), _hexes(class_swatches(kind))
+    labels = [
+        {"label": kind.labels[place], "colour": colours[place], "share": float(shares[place])}
+        for place in np.argsort(-counts, kind="stable").tolist()
     ]
-    return {"frames": len(values), "labels": sorted(entries, key=lambda entry: -float(entry["share"]))}
+    return {"frames": len(values), "labels": labels}
 
 
 def _scale_legend(kind: Kind) -> dict[str, Any] | None:
     if isinstance(kind, Scalar):
-        low, high = kind.range
-        spaced = np.geomspace if kind.log else np.linspace
-        ramp = kind.colour(spaced(low, high, RAMP_COLOURS, dtype=np.float32)[None])[0]
-        return {
-            "low": low,
-            "high": high,
-            "unit": kind.unit,
-            "log": kind.log,
-            "colours": [_hex(colour) for colour in ramp],
-        }
+        (low, high), spaced = kind.range, np.geomspace if kind.log else np.linspace
+        ramp = _hexes(kind.colour(spaced(low, high, RAMP_COLOURS, dtype=np.float32)[None])[0])
+        return {"low": low, "high": high, "unit": kind.unit, "log": kind.log, "ramp": ramp}
     if isinstance(kind, Heatmaps) and kind.components == 1:
-        return {"low": 0.0, "high": 1.0, "unit": "", "log": False, "colours": ["#000000", "#ffffff"]}
+        ramp = _hexes(kind.colour(np.linspace(0, 1, RAMP_COLOURS, dtype=np.float32)[None])[0])
+        return {"low": 0.0, "high": 1.0, "unit": "", "log": False, "ramp": ramp}
+    if isinstance(kind, Heatmaps):
+        colours = _hexes(kind.colour(np.eye(kind.components, dtype=np.float32)[None])[0])
+        return {"names": dict(zip(kind.names, colours, strict=True))}
     return None
 
 
@@ -112,6 +110,6 @@ def _data_uri(picture: Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
 
 
-def _hex(colour: Any) -> str:
-    red, green, blue = (int(part) for part in colour)
-    return f"#{red:02x}{green:02x}{blue:02x}"
+def _hexes(colours: Any) -> list[str]:
+    """RGB colours [colours, 3] as `#rrggbb`."""
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in np.asarray(colours).tolist()]

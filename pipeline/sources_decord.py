@@ -18,7 +18,7 @@ from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
 from deltascene.pipeline.sources_table import FrameTable, Picture
 from deltascene.stages.types import Image
 
-_BYTES_AT_ONCE = 48 << 20
+_BYTES_AT_ONCE = 24 << 20
 
 
 def decord_name() -> str:

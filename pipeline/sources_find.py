@@ -162,7 +162,7 @@ def _from_numbers(pattern: Path, argument: str) -> list[_Found]:
                 numbered.append((int(match[1]), file))
     if not numbered:
         raise SourceNotFound(f"{argument}: expected files numbered like that, found none in {pattern.parent}")
-    stem = (before + Path(after).stem).strip("_-. ") or pattern.parent.name
+    stem = "".join(_NUMBER_PATTERN.split(pattern.stem, maxsplit=1)).strip("_-. ") or pattern.parent.name
     return [_Found(stem, "sequence", tuple(file for _, file in sorted(numbered)))]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deltascene.pipeline.sources_container import container_of, is_whole_mp4
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_table import FrameTable, Packets, Picture
 from deltascene.stages.types import Image
@@ -78,19 +79,15 @@ def scan_packets(path: Path, complaints: Complaints) -> Packets:
     if not times_ms:
         raise UnreadableSource(f"{path}: expected video frames, found a container without any; is the copy complete?")
     container = container_of(path)
-    exact, numbered = container in ("mp4", "avi"), container == "avi"
-    return Packets(np.array(times_ms), np.array(keys), unread, claimed, exact, numbered, complaints.early_end())
-
-
-def container_of(path: Path) -> str:
-    """`mp4`, `matroska`, `avi` or nothing, by the first bytes of a file."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return "mp4"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else ""
+    return Packets(
+        np.array(times_ms),
+        np.array(keys),
+        unread,
+        claimed,
+        exact=container in ("mp4", "avi"),
+        numbered=container == "avi",
+        ends_early=not is_whole_mp4(path) if container == "mp4" else container == "avi" or complaints.early_end(),
+    )
 
 
 def opencv_pictures(

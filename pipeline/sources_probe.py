@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.pipeline.sources_container import container_of
 from deltascene.pipeline.sources_decord import decord_name, decord_sample, frames_at_once
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_opencv import (
     Complaints,
-    container_of,
     is_plain,
     open_capture,
     opencv_name,
@@ -102,7 +102,7 @@ def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
         capture.release()
     table = build_table(packets, trial.shown_ms, trial.cut_ms)
     hidden = len(packets.times_ms) + int(table.lost.sum()) - table.frames
-    promised = packets.claimed - hidden if packets.exact or packets.ends_early else table.frames
+    promised = packets.claimed - hidden if packets.ends_early else table.frames
     height, width = trial.size
     name = _choose(path, table, trial, second, decoder, promised > table.frames)
     duration_s = float(table.pts_s[-1]) + float(1 / rate)

@@ -1,6 +1,5 @@
 """The pipeline's side of a decoder process: start it, hear its answers, end it."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -90,7 +89,10 @@ def _start() -> subprocess.Popen[bytes]:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         start_new_session=True,  # Ctrl-C is for the pipeline, which finishes the frame at hand.
     )
-    if hasattr(fcntl, "F_SETPIPE_SZ") and process.stdout is not None:
+    if sys.platform == "linux":
+        import fcntl
+
+        assert process.stdout is not None
         fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return process
 

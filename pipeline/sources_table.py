@@ -22,7 +22,8 @@ class Packets:
         claimed: frames that the header promises; by duration and rate where it doesn't say.
         exact: the header itself counts frames (MP4, AVI).
         numbered: times are made by counting packets (AVI), and wrong after one is lost.
-        ends_early: the file stops before its container does.
+        ends_early: the file stops before its container does, so that missing its promise means something. AVI can't
+            tell and is taken at its word; in MP4 an edit list may cut frames off, and elsewhere the promise is a guess.
     """
 
     times_ms: NDArray[np.float64]

@@ -32,7 +32,12 @@ def resize_map(value: NDArray[Any], plan: InputPlan, resample: Resample) -> NDAr
     cut = value[top : top + height, left : left + width]
     if plan.frame_size == (height, width):
         return cut
-    planes = torch.from_numpy(np.ascontiguousarray(cut)).float().reshape(height, width, -1).permute(2, 0, 1)[None]
+    planes = (
+        torch.from_numpy(np.require(cut, requirements=["C", "W"]))
+        .float()
+        .reshape(height, width, -1)
+        .permute(2, 0, 1)[None]
+    )
     mode = "nearest-exact" if resample == "nearest" else "bilinear"
     resized = functional.interpolate(planes, size=plan.frame_size, mode=mode)[0].permute(1, 2, 0)
     return resized.reshape(*plan.frame_size, *value.shape[2:]).numpy().astype(value.dtype)

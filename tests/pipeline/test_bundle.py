@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+import re
 import shutil
 import tempfile
+import textwrap
 from pathlib import Path
 
 import fsspec
@@ -15,14 +17,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from deltascene.pipeline.bundle import (
+    BackboneEntry,
     Bundle,
     BundleEntry,
+    InputEntry,
+    StoredEntry,
+    TaskEntry,
     choose_tasks,
     packaged_models,
     read_bundle,
     read_folder,
     write_bundle,
 )
+from deltascene.pipeline.bundle_entry import BackboneArgs
 from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.model import load_model, read_weights, sketch_model
 from deltascene.stages.errors import StageError
@@ -457,6 +464,22 @@ def test_a_bundle_is_written_as_people_write_it(tmp_path):
     assert read_folder(tmp_path).entry == entry
 
 
+DOCS = (Path(__file__).parents[2] / "docs" / "bundles.md").read_text(encoding="utf-8")
+
+
+def test_the_documented_example_is_a_bundle(tmp_path):
+    block = DOCS.split("    format: 1\n")[1].split("\n\n")[0]
+    (tmp_path / "bundle.yaml").write_text(textwrap.dedent("    format: 1\n" + block))
+    bundle = read_folder(tmp_path)
+    assert {name: kind.channels for name, kind in bundle.kinds.items()} == {"anomaly": 1, "hands": 21}
+
+
+@pytest.mark.parametrize("model", [BundleEntry, BackboneEntry, BackboneArgs, InputEntry, TaskEntry, StoredEntry])
+def test_every_key_is_documented(model):
+    words = set(re.findall(r"\w+", DOCS))
+    assert set(model.model_fields) <= words
+
+
 EVIDENCE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -538,7 +561,7 @@ def read_or_refuse(content: bytes) -> Bundle | None:
     return None
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mutated_documents())
 def test_fuzz_of_documents_ends_in_a_bundle_or_one_line(document):
     read_or_refuse(dumped(document).encode())

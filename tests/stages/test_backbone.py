@@ -63,6 +63,21 @@ def test_dense_forward_is_timms_own(name, args, size, randomise, our_features):
         assert relative_error(our_features(backbone, image_CHW), expected_ND) <= TOLERANCE
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("vit_small_patch14_dinov2", (224, 308)),
+        ("vit_small_patch14_reg4_dinov2", (518, 518)),
+        ("vit_base_patch16_clip_quickgelu_224", (224, 320)),
+        ("deit3_base_patch16_224", (384, 256)),
+        ("aimv2_large_patch14_224", (224, 224)),
+    ],
+)
+def test_whole_networks_are_timms_own(name, size, randomise, our_features):
+    test_dense_forward_is_timms_own(name, {"depth": 24 if "large" in name else 12}, size, randomise, our_features)
+
+
 def test_gated_attention_is_timms_own(randomise, our_features):
     vit = VisionTransformer(img_size=32, patch_size=8, depth=2, embed_dim=24, num_heads=2, dynamic_img_size=True)
     for block in vit.blocks:

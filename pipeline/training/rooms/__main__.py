@@ -1,4 +1,4 @@
-"""Command line: `python -m deltascene.pipeline.training.rooms make|clip ...`."""
+"""Command line: `python -m deltascene.pipeline.training.rooms make|clip|sheet ...`."""
 
 import argparse
 import logging
@@ -11,6 +11,7 @@ from deltascene.pipeline.training.rooms.clips import clip_of_kind
 from deltascene.pipeline.training.rooms.errors import RoomsError
 from deltascene.pipeline.training.rooms.meshes import MeshStore
 from deltascene.pipeline.training.rooms.scene import Furniture
+from deltascene.pipeline.training.rooms.sheet import write_sheet
 from deltascene.pipeline.training.rooms.video import write_clip
 from deltascene.pipeline.training.rooms.write import SetConfig, make_set
 
@@ -45,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     clip.add_argument("--size", type=size_of, default="480x640", help="HEIGHTxWIDTH of the frames")
     clip.add_argument("--noise", type=float, default=2.0, help="sensor noise in steps of 255")
     clip.add_argument("--crf", type=int, default=23, help="H.264 rate factor")
+    sheet = commands.add_parser("sheet", help="write a contact sheet of a data set")
+    sheet.set_defaults(run=_sheet)
+    sheet.add_argument("--set", type=Path, required=True, help="folder that `make` wrote")
+    sheet.add_argument("--split", default="test")
+    sheet.add_argument("--columns", type=int, default=6)
+    sheet.add_argument("--out", type=Path, required=True, help="where to write")
     for command in (make, clip):
         command.add_argument("--meshes", type=Path, required=True, help="folder with the .sh3f furniture libraries")
         command.add_argument("--cache", type=Path, help="folder for parsed meshes (default: beside the output)")
@@ -75,6 +82,10 @@ def _clip(options: argparse.Namespace) -> None:
     furniture = Furniture(load_catalogue(options.meshes), MeshStore(_cache_dir(options)))
     moved = write_clip(options.out, config, furniture, options.crf)
     logging.getLogger(__name__).info("%s: %.1f %% of pixels move", options.out, 100 * moved)
+
+
+def _sheet(options: argparse.Namespace) -> None:
+    write_sheet(options.set, options.out, options.split, options.columns)
 
 
 def _cache_dir(options: argparse.Namespace) -> Path:

@@ -1,0 +1,233 @@
+"""Pictures of frames with their predictions, and the video of them: drawn, encoded and decoded again."""
+
+from itertools import repeat
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltascene.pipeline import ledger
+from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.ledger import SCHEMA
+from deltascene.pipeline.overlay import compose, frame_notes, shown_times, write_overlay
+from deltascene.pipeline.panel import GAP, class_counts, class_swatches, plan_panel
+from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
+from deltascene.stages.types import Frame
+
+NTSC = 30000 / 1001
+KINDS = {
+    "parts": Classes(("sky", "road", "car"), ((250, 20, 20), (20, 250, 20), (20, 20, 250))),
+    "height": Scalar("m", (0.5, 8.0), log=True),
+    "flow": Vector(3),
+    "one": Heatmaps(("edge",)),
+    "many": Heatmaps(tuple("abcdefg")),
+}
+IMAGE = np.full((48, 64, 3), (200, 120, 40), np.uint8)
+VALUES = {
+    "parts": np.full((12, 16), 2, np.uint8),
+    "height": np.full((12, 16), np.nan, np.float32),
+    "flow": np.full((12, 16, 3), (0, 0, -1), np.float32),
+    "one": np.ones((12, 16), np.float32),
+    "many": np.tile(np.eye(7, dtype=np.float32)[4], (12, 16, 1)),
+}
+
+
+def tile_of(picture, number, kinds=KINDS, frame_size=(48, 64), height=120, header=False):
+    return picture[plan_panel(frame_size, len(kinds), height, header).place(number)]
+
+
+def middle(tile):
+    """Mean colour of what no caption covers."""
+    return tile[tile.shape[0] // 2 :].reshape(-1, 3).mean(0)
+
+
+@pytest.mark.parametrize("tasks", range(1, 7))
+@pytest.mark.parametrize("frame_size", [(48, 64), (64, 48), (37, 61)])
+def test_a_panel_holds_every_tile_once_and_is_even(tasks, frame_size):
+    panel = plan_panel(frame_size, tasks, 75)
+    covered = np.zeros(panel.size, int)
+    for number in range(panel.cells):
+        covered[panel.place(number)] += 1
+    assert panel.cells > tasks
+    assert covered.max() == 1
+    assert covered[panel.header :].sum() == panel.cells * panel.tile[0] * panel.tile[1]
+    assert not panel.size[0] % 2
+    assert not panel.size[1] % 2
+    assert panel.tile[1] / panel.tile[0] == pytest.approx(frame_size[1] / frame_size[0], rel=0.05)
+
+
+def test_tiles_show_the_frame_and_every_kind_in_its_colours():
+    picture = compose(IMAGE, VALUES, KINDS, height=120)
+    np.testing.assert_allclose(middle(tile_of(picture, 0)), (200, 120, 40), atol=2)
+    grey = cv2.cvtColor(IMAGE[:1, :1], cv2.COLOR_RGB2GRAY)[0, 0]
+    np.testing.assert_allclose(middle(tile_of(picture, 1)), 0.4 * grey + 0.6 * np.array((20, 20, 250)), atol=2)
+    np.testing.assert_allclose(middle(tile_of(picture, 2)), (0, 0, 0), atol=2)  # not a number
+    np.testing.assert_allclose(middle(tile_of(picture, 3)), (128, 128, 255), atol=2)
+    np.testing.assert_allclose(middle(tile_of(picture, 4)), (255, 255, 255), atol=2)
+    np.testing.assert_allclose(middle(tile_of(picture, 5)), KINDS["many"].colour(VALUES["many"])[0, 0], atol=2)
+
+
+def test_an_invalid_frame_is_grey_everywhere_and_says_why():
+    picture = compose(IMAGE, VALUES, KINDS, cause="corrupt", height=120)
+    tiles = [tile_of(picture, number).astype(int) for number in range(len(KINDS) + 1)]
+    assert all(np.ptp(tile, axis=2).max() < 8 for tile in tiles)
+    assert any((tile > 200).any() for tile in tiles)  # the word
+
+
+def test_what_was_not_predicted_is_told_from_what_was():
+    picture = compose(IMAGE, {"flow": VALUES["flow"]}, KINDS, height=120)
+    assert np.ptp(tile_of(picture, 1).astype(int), axis=2).max() < 8
+    np.testing.assert_allclose(middle(tile_of(picture, 3)), (128, 128, 255), atol=2)
+
+
+def test_predictions_are_shown_without_a_frame():
+    picture = compose(None, {"one": VALUES["one"]}, {"one": KINDS["one"]}, height=120)
+    np.testing.assert_allclose(middle(tile_of(picture, 1, {"one": 0}, (12, 16))), (255, 255, 255), atol=2)
+
+
+def test_a_caption_adds_a_line_and_never_runs_out_of_it():
+    plain, captioned = (compose(IMAGE, VALUES, KINDS, caption=text, height=120) for text in ("", "#12 " * 400))
+    assert captioned.shape[0] > plain.shape[0]
+    assert captioned.shape[1] == plain.shape[1]
+    assert (captioned[:, -GAP - 4 :][: captioned.shape[0] - plain.shape[0]] < 60).all()
+
+
+def test_a_spare_tile_lists_the_classes():
+    kinds = {name: KINDS[name] for name in ("parts", "height", "flow", "one")}
+    spare = tile_of(compose(IMAGE, VALUES, kinds, height=120), 5, kinds)
+    for colour in class_swatches(kinds["parts"]):
+        assert (np.abs(spare.astype(int) - colour) < 3).all(-1).sum() >= 9
+
+
+def test_more_classes_than_fit_are_those_that_the_frame_shows():
+    kind = Classes(tuple(f"class {number}" for number in range(250)))
+    value = np.full((12, 16), 240, np.uint8)
+    assert class_counts(kind, value)[240] == value.size
+    kinds = {"many": kind, **{name: KINDS[name] for name in ("height", "flow", "one")}}
+    spare = tile_of(compose(IMAGE, {"many": value}, kinds, height=120), 5, kinds)
+    assert (np.abs(spare.astype(int) - class_swatches(kind)[240]) < 3).all(-1).any()
+
+
+def test_ids_outside_the_labels_are_not_counted():
+    counts = class_counts(KINDS["parts"], np.array([[0, 1, 1], [2, 255, 7]], np.uint8))
+    assert counts.tolist() == [1, 2, 1]
+
+
+@given(
+    st.lists(st.floats(0, 0.5, allow_subnormal=False), min_size=1, max_size=40), st.sampled_from([NTSC, 25, 10, 0.5])
+)
+def test_any_rate_becomes_a_constant_one_without_drift(steps, fps):
+    pts_s = np.cumsum(steps)
+    counts = shown_times(pts_s, fps)
+    assert min(counts) >= 0
+    shown = np.repeat(np.arange(len(counts)), counts)
+    assert shown[-1] == len(pts_s) - 1
+    # Every frame that is shown starts within half a tick of its own time.
+    starts = {place: int(np.argmax(shown == place)) for place in set(shown.tolist())}
+    for place, tick in starts.items():
+        assert abs(tick / fps - (pts_s[place] - pts_s[0])) <= 0.5 / fps + 1e-9
+
+
+@pytest.mark.parametrize("fps", [NTSC, 24000 / 1001, 25, 0.2])
+def test_a_constant_rate_shows_every_frame_once(fps):
+    assert shown_times(np.round(np.arange(5000) / fps, 3), fps) == [1] * 5000
+
+
+def test_a_hole_in_the_clock_is_shown_for_a_minute_at_most():
+    assert shown_times([0.0, 0.1, 86400.0], 10.0) == [1, 600, 1]
+
+
+def stand_in(pts_s, fps, invalid=()):
+    """A processed video whose class moves from 0 to 2, as `write_overlay` sees it."""
+    frames = len(pts_s)
+    stored = {"parts": np.stack([np.full((12, 16), place * 3 // frames, np.uint8) for place in range(frames)])}
+    valid = np.array([place not in invalid for place in range(frames)])
+    rows = [
+        {
+            "source": "clip", "index": place, "pts_s": pts_s[place], "task": "parts", "predicted": bool(valid[place]),
+            "valid": bool(valid[place]), "cause": "" if valid[place] else "corrupt", "policy": "dense",
+            "macs_executed": 5_000_000, "macs_dense": 10_000_000, "seconds": 0.25,
+        }
+        for place in range(frames)
+    ]  # fmt: skip
+    arrays = SimpleNamespace(
+        index=np.arange(frames),
+        pts_s=np.asarray(pts_s),
+        valid={"parts": valid},
+        stored=lambda task, at: stored[task][at],
+    )
+    table = ledger.pa.Table.from_pylist(rows, schema=SCHEMA)
+    kinds = {"parts": KINDS["parts"]}
+    return SimpleNamespace(id="clip", fps=fps, frame_size=(48, 64), kinds=kinds, arrays=arrays, ledger=lambda: table)
+
+
+def source_frames(pts_s):
+    return (Frame("clip", place, time_s, IMAGE) for place, time_s in enumerate(pts_s))
+
+
+def decoded(path):
+    capture = cv2.VideoCapture(str(path))
+    fps, frames = capture.get(cv2.CAP_PROP_FPS), []
+    while (read := capture.read())[0]:
+        frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
+    return fps, frames
+
+
+def test_the_video_decodes_to_its_frames_rate_size_and_colours(tmp_path, capfd):
+    pts_s = (np.arange(45) / NTSC).tolist()
+    shares = []
+    written = write_overlay(
+        tmp_path / "overlay.webm", stand_in(pts_s, NTSC, invalid=(20,)), source_frames(pts_s), shares.append, height=120
+    )
+    fps, frames = decoded(tmp_path / "overlay.webm")
+    assert written == len(frames) == 45
+    assert fps == pytest.approx(NTSC, rel=1e-3)
+    panel = plan_panel((48, 64), 1, 120)
+    assert {frame.shape for frame in frames} == {(*panel.size, 3)}
+    for place in (2, 17, 43):
+        np.testing.assert_allclose(middle(frames[place][panel.place(0)]), (200, 120, 40), atol=12)
+        assert middle(frames[place][panel.place(1)]).argmax() == place * 3 // 45
+    assert np.ptp(middle(frames[20][panel.place(1)])) < 12  # invalid: grey
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["overlay.webm"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_variable_rate_is_resampled_by_its_times(tmp_path):
+    pts_s = [0.0, 0.1, 0.2, 0.6, 0.61, 0.7]
+    assert write_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), source_frames(pts_s), height=60) == 8
+    _, frames = decoded(tmp_path / "o.webm")
+    panel = plan_panel((48, 64), 1, 60)
+    assert [int(middle(frame[panel.place(1)]).argmax()) for frame in frames] == [0, 0, 1, 1, 1, 1, 2, 2]
+
+
+def test_a_source_that_ended_early_leaves_the_predictions(tmp_path):
+    pts_s = (np.arange(12) / 10).tolist()
+    assert write_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), iter(()), height=60) == 12
+    _, frames = decoded(tmp_path / "o.webm")
+    assert middle(frames[-1][plan_panel((48, 64), 1, 60).place(1)]).argmax() == 2
+
+
+def test_frames_of_another_source_are_refused_and_nothing_is_left(tmp_path):
+    pts_s = (np.arange(12) / 10).tolist()
+    others = (Frame("clip", index, 0.0, IMAGE) for index in repeat(7))
+    with pytest.raises(ValueError, match="clip: expected frame 0 of the source; found frame 7"):
+        write_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), others, height=60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(OutputError, match="gone: expected a folder for the overlay"):
+        write_overlay(tmp_path / "gone" / "o.webm", stand_in([0.0], 10.0), iter(()), height=60)
+
+
+def test_the_header_says_policy_compute_time_and_cause():
+    notes = frame_notes(stand_in([0.0, 0.1], 10.0, invalid=(1,)).ledger())
+    assert notes == {
+        0: ("dense   5.00 MMAC (50.0 % of dense)   250 ms", ""),
+        1: ("dense   5.00 MMAC (50.0 % of dense)   250 ms", "corrupt"),
+    }

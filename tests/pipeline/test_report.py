@@ -1,0 +1,359 @@
+"""The report: its numbers are the ledger's, its page says the same as its JSON, and the page stands alone."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltascene import open_run
+from deltascene.pipeline import cli, ledger
+from deltascene.pipeline.report import build_report, saved_line, write_report
+from deltascene.pipeline.report_numbers import ceiling, evenly, frame_table, in_steps, listed_frames, series, totals
+from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up
+from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
+
+HOSTILE = "a<img src=x onerror=alert(1)>&\"'{{7*7}}"
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+def table(*rows):
+    """A ledger: every row a frame of one task, overridden where it differs from a dense one."""
+    dense = {
+        "source": "clip", "pts_s": 0.0, "valid": True, "cause": "", "task": "base", "predicted": True,
+        "policy": "dense", "rows": 10, "rows_computed": 10, "macs_executed": 100, "macs_dense": 100,
+        "seconds": 1.0, "seconds_blocks": 0.75, "seconds_decode": 0.25,
+    }  # fmt: skip
+    return pa.Table.from_pylist(
+        [dense | {"index": place} | row for place, row in enumerate(rows)], schema=ledger.SCHEMA
+    )
+
+
+HELD = {"policy": "held", "rows_computed": 0, "macs_executed": 0, "seconds": 0.1}
+SKIPPED = {"policy": "skipped", "valid": False, "cause": "corrupt", "predicted": False, "macs_executed": 0}
+
+
+def test_dense_frames_save_nothing():
+    whole = totals(table({}, {}))
+    assert (whole["saved"], whole["seconds_saved"], whole["fps"]) == (0, 0, 1)
+    assert saved_line(whole) == "Every token of every frame was computed: this is the yardstick; nothing is saved."
+
+
+def test_held_frames_are_saved_with_the_clock_beside_them():
+    whole = totals(table({}, HELD, HELD, {}))
+    assert whole["saved"] == 1 - 200 / 400
+    assert whole["seconds_saved"] == pytest.approx(0.45)
+    assert whole["by_policy"]["held"] == {
+        "frames": 2, "macs_executed": 0, "macs_dense": 200, "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
+    }  # fmt: skip
+    line = saved_line(whole)
+    assert line.startswith("50.0 % of the dense compute was saved: 2 of 4 valid frames had not changed")
+    assert line.endswith(
+        "On the clock that is 45.0 % less time: 550 ms a frame against 1000 ms for a dense one, on average."
+    )
+
+
+@pytest.mark.parametrize("claimed", [0, 100])
+def test_invalid_frames_book_no_saving_whatever_their_row_claims(claimed):
+    whole = totals(table({}, SKIPPED | {"macs_dense": claimed}, SKIPPED | {"macs_dense": claimed, "cause": "repeated"}))
+    assert (whole["saved"], whole["macs_dense"], whole["frames"], whole["invalid"]) == (0, 100, 3, 2)
+    assert whole["invalid_by_cause"] == {"corrupt": 1, "repeated": 1}
+    assert whole["frame_seconds"]["mean"] == 1
+    assert whole["fps"] == pytest.approx(1 / 3)  # their time is spent all the same
+    assert saved_line(whole).startswith("Every token of every valid frame was computed")
+
+
+def test_a_run_without_a_valid_frame_has_no_saving():
+    whole = totals(table(SKIPPED))
+    assert whole["saved"] is None
+    assert saved_line(whole) == "No frame could be predicted."
+    assert totals(table())["frames"] == 0
+
+
+def test_a_saving_that_does_not_show_on_the_clock_is_called_that():
+    whole = totals(table({}, {"policy": "rows", "macs_executed": 20, "seconds": 1.5}))
+    assert whole["saved"] == pytest.approx(0.4)
+    assert "It does not show on the clock: 1250 ms a frame against 1000 ms for a dense one." in saved_line(whole)
+
+
+def test_sharing_is_a_factor_of_its_own_and_only_where_it_is_known():
+    known, unknown = {"macs_single_task": 250}, {"macs_single_task": None}
+    assert totals(table(known, known))["sharing"] == 2.5
+    assert totals(table(known, known))["saved"] == 0
+    assert totals(table(known, SKIPPED))["sharing"] == 2.5
+    assert totals(table(known, unknown))["sharing"] is None
+    assert totals(table(known, unknown))["macs_single_task"] is None
+
+
+def test_a_frame_is_the_sum_of_its_tasks_and_its_first_row_speaks_for_it():
+    rows = [{"index": 4, "task": "base"}, {"index": 4, "task": "other", "rows_computed": 0, "seconds_head": 0.5}]
+    frame = frame_table(table(*rows)).to_pylist()[0]
+    assert (frame["macs_executed"], frame["seconds"], frame["rows_computed"]) == (200, 2.0, 10)
+    assert frame["seconds_head"] == 0.5
+
+
+def test_time_outside_the_stages_is_shown_as_other():
+    assert totals(table({"seconds": 1.5}))["seconds_by_stage"]["other"] == 0.5
+    assert totals(table({}))["seconds_by_stage"]["other"] == 0
+
+
+def test_drift_of_audits():
+    whole = totals(table({"drift": 0.1}, {"drift": 0.3}, {}))
+    assert whole["drift"] == {"base": {"audits": 2, "mean": pytest.approx(0.2), "max": 0.3}}
+
+
+counts = st.integers(0, 10**15)
+ledger_rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "macs_executed": counts,
+            "macs_dense": counts,
+            "seconds": st.integers(0, 10**6).map(lambda micros: micros / 1e4),
+            "valid": st.booleans(),
+        }
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=40)
+@given(ledger_rows)
+def test_totals_are_sums_over_the_ledger(rows):
+    whole = totals(table(*rows))
+    dense = sum(row["macs_dense"] for row in rows if row["valid"])
+    assert whole["macs_executed"] == sum(row["macs_executed"] for row in rows)
+    assert whole["macs_dense"] == dense
+    assert whole["seconds"] == pytest.approx(sum(row["seconds"] for row in rows))
+    assert whole["saved"] == (1 - whole["macs_executed"] / dense if dense else None)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 300), st.integers(1, 50))
+def test_a_series_has_every_frame_once(frames, points):
+    rows = frame_table(table(*({"seconds": place % 7 / 8} for place in range(frames))))
+    plotted = series(rows, points)
+    size = plotted["frames_per_point"]
+    sizes = [min(size, frames - start) for start in range(0, frames, size)]
+    assert len(plotted["index"]) == len(sizes) <= points
+    assert plotted["index"] == list(range(0, frames, size))
+    total = sum(mean * count for mean, count in zip(plotted["seconds"], sizes, strict=True))
+    assert total == pytest.approx(sum(rows["seconds"].to_pylist()), abs=1e-3)
+
+
+def test_long_videos_list_evenly_sampled_frames_and_say_how_many_there_are():
+    listed = listed_frames(frame_table(table(*({} for _ in range(101)))), 11)
+    assert listed["total"] == 101
+    assert [row[0] for row in listed["rows"]] == list(range(0, 101, 10))
+
+
+def test_places():
+    assert evenly(3, 10) == [0, 1, 2]
+    assert evenly(100, 3) == [0, 50, 99]
+    assert evenly(0, 5) == evenly(5, 0) == []
+    assert in_steps(150, 6) == [0, 29, 58, 87, 116, 145]
+    assert in_steps(4, 6) == [0, 1, 2, 3]
+    assert in_steps(1, 6) == [0]
+    assert in_steps(9, 0) == []
+
+
+def test_tops_of_axes_are_round_and_hold_everything():
+    tops = [ceiling([value]) for value in (0, 0.9, 1, 124e-3, 9.2e9, 7e3)]
+    assert tops == pytest.approx([1, 1, 1, 0.15, 1e10, 8e3])
+
+
+def test_plots_stack_to_their_sum():
+    lower, upper = stacked_paths([[1, 1], [1, 3]], 4)
+    assert lower == "M0 75V75H2V100H1V100H0Z"
+    assert upper == "M0 50V50H1V0H2V75H1V75H0Z"
+    assert stacked_paths([[0, 0]], 4) == [""]
+    assert step_line([4, 4, 0], 4) == "M0 0V0H2V100H3"
+    assert runs("aab") == [(0, 2, "a"), (2, 1, "b")]
+
+
+def run_command(out, model, *sources):
+    """`deltascene run` in this process; returns the run."""
+    arguments = [
+        "run",
+        *sources,
+        "-o",
+        out,
+        "--model",
+        model,
+        "--set",
+        "numerics.threads=1",
+        "--set",
+        "save.video=false",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
+        with pytest.raises(SystemExit):
+            cli.main()
+    return open_run(out)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, make_clip, tmp_path_factory):
+    """A run of the tiny model: a clip with a hostile name, one under another, and an input that isn't a video."""
+    root = tmp_path_factory.mktemp("report")
+    clip = root / f"{HOSTILE}.avi"
+    clip.write_bytes(make_clip(30).read_bytes())
+    (root / "text.mp4").write_text("no video")
+    run = run_command(root / "out", tiny, clip, make_clip(7, name="second"), root / "text.mp4")
+    (run.videos[0].folder / "overlay.webm").write_bytes(b"")
+    (run.videos[0].folder / "accuracy.json").write_text(json.dumps({"parts": {"mIoU": 0.5, "empty": float("nan")}}))
+    json_path, html_path = write_report(run)
+    return run, json.loads(json_path.read_text(encoding="utf-8")), html_path.read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Every element with its attributes and text; complains where tags don't match."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.found, self.links = [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in {"src", "href", "action", "poster", "srcset", "data"}]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        entry = [tag, dict(attrs), ""]
+        self.found.append(entry)
+        if tag not in VOID:
+            self.open.append(entry)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, text):
+        for entry in self.open:
+            entry[2] += text
+
+    def all(self, **wanted):
+        return [each for each in self.found if all(each[1].get(name) == value for name, value in wanted.items())]
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return Page(re.sub(r"<!doctype html>", "", finished[2]))
+
+
+def test_report_numbers_are_sums_over_the_ledger(finished):
+    run, report, _ = finished
+    rows = run.ledger().to_pylist()
+    whole = report["totals"]
+    assert report["format"] == 1
+    assert whole["frames"] == 37
+    assert whole["macs_executed"] == whole["macs_dense"] == sum(row["macs_executed"] for row in rows)
+    assert whole["seconds"] == pytest.approx(sum(row["seconds"] for row in rows))
+    for stage in ledger.STAGES:
+        spent = sum(row[f"seconds_{stage}"] for row in rows)
+        assert whole["seconds_by_stage"][stage] == pytest.approx(spent)
+        assert sum(task["seconds_by_stage"][stage] for task in report["tasks"].values()) == pytest.approx(spent)
+    for video in report["videos"][:2]:
+        own = [row for row in rows if row["source"] == video["id"]]
+        assert video["totals"]["macs_executed"] == sum(row["macs_executed"] for row in own)
+        listed = video["frames"]
+        at = listed["columns"].index("seconds")
+        assert sum(row[at] for row in listed["rows"]) == pytest.approx(video["totals"]["seconds"])
+        assert len(listed["rows"]) == listed["total"] == video["totals"]["frames"]
+    assert report["headline"]["saved"].endswith("this is the yardstick; nothing is saved.")
+
+
+def test_class_shares_are_those_of_the_arrays(finished):
+    run, report, _ = finished
+    legend = report["videos"][1]["classes"]["parts"]
+    values = np.stack([run.videos[1].frame(place)["parts"] for place in range(7)])
+    assert legend["frames"] == 7
+    for entry in legend["labels"]:
+        label = run.videos[1].kinds["parts"].labels.index(entry["label"])
+        assert entry["share"] == pytest.approx((values == label).mean())
+
+
+def test_every_number_on_the_page_is_the_report_s(finished, page):
+    _, report, _ = finished
+    numbers = [each for each in page.found if "data-path" in each[1]]
+    assert len(numbers) > 150
+    for _, attributes, text in numbers:
+        value = look_up(report, attributes["data-path"])
+        assert text == FORMS[attributes["data-form"]](value)
+    rows = [each for each in page.found if "data-row" in each[1]]
+    assert len(rows) == 37
+    for _, attributes, text in rows:
+        columns = look_up(report, attributes["data-row"].rpartition("/rows/")[0])["columns"]
+        frame = dict(zip(columns, look_up(report, attributes["data-row"]), strict=True))
+        assert text == "".join(frame_cells(frame))
+        assert set(FRAME_TABLE) <= set(frame)
+
+
+def test_headline_numbers_stand_on_the_page_as_written(finished, page):
+    _, report, html = finished
+    executed, saved = report["totals"]["macs_executed"], report["totals"]["saved"]
+    (big,) = [each for each in page.all(**{"data-path": "totals/macs_executed"}) if each[1]["data-form"] == "macs"][:1]
+    number, unit = big[2].split()
+    assert float(number) * {"MMAC": 1e6, "GMAC": 1e9}[unit] == pytest.approx(executed, rel=5e-3)
+    assert saved == 0
+    assert page.all(**{"data-path": "totals/saved"})[0][2] == "0 %"
+    assert "AMD" in html or report["machine"]["cpu"].split()[0] in html
+
+
+def test_the_page_stands_alone(finished, page):
+    _, _, html = finished
+    assert not re.search(r"(src|href|url\(|@import)\s*=?\s*[\"'(]?\s*(https?:)?//", html, re.IGNORECASE)
+    outside = [link for link in page.links if not link.startswith(("data:", "#"))]
+    assert outside == [f"videos/{finished[0].videos[0].id}/overlay.webm"]
+    assert sum(link.startswith("data:image/jpeg;base64,") for link in page.links) == 12
+    assert len(html) < 2_000_000
+
+
+def test_a_hostile_file_name_is_only_text(finished, page):
+    _, report, html = finished
+    assert HOSTILE in report["videos"][0]["source"]
+    assert any(HOSTILE in text for tag, _, text in page.found if tag == "span")
+    assert "<img src=x" not in html
+    assert "49" not in Path(report["videos"][0]["source"]).name
+
+
+def test_a_failed_input_is_told_with_its_reason(finished, page):
+    _, report, _ = finished
+    failed = report["videos"][2]
+    assert (failed["status"], failed["totals"]["frames"], failed["pictures"]) == ("failed", 0, [])
+    assert any(failed["cause"] in text for tag, _, text in page.found if tag == "p")
+    assert report["headline"]["what"].startswith("37 frames of 3 videos, 4 tasks, in ")
+    assert report["headline"]["what"].endswith("1 input failed.")
+
+
+def test_what_is_not_finite_is_null_and_shown_as_a_dash(finished):
+    _, report, _ = finished
+    assert report["videos"][0]["accuracy"] == [
+        {"task": "parts", "metric": "mIoU", "value": 0.5},
+        {"task": "parts", "metric": "empty", "value": None},
+    ]
+
+
+def test_a_source_that_is_gone_leaves_pictures_of_the_predictions(finished, tmp_path):
+    run, _, _ = finished
+    source = Path(run.videos[0].source)
+    aside = source.rename(tmp_path / "aside.avi")
+    try:
+        _, html = write_report(run, tmp_path / "else where.html")
+    finally:
+        aside.rename(source)
+    page = html.read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 12
+    assert "../" in next(link for link in Page(page.replace("<!doctype html>", "")).links if "overlay" in link)
+
+
+def test_a_run_of_one_frame_and_a_run_of_none(tiny, make_clip, tmp_path):
+    (tmp_path / "no.mp4").write_text("no video")
+    for name, source in (("one", make_clip(1, name="one")), ("none", tmp_path / "no.mp4")):
+        report = build_report(run_command(tmp_path / name, tiny, source))
+        assert report["totals"]["frames"] == (name == "one")
+        Page((tmp_path / name / "report.html").read_text(encoding="utf-8").replace("<!doctype html>", ""))

@@ -1,0 +1,270 @@
+"""Bad files: frames that are corrupt, repeated or missing are never given as good ones, and nothing hangs or lingers."""
+
+import gc
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from deltascene.pipeline.sources import Decoder, SourceSpec, UnreadableSource, find_sources, probe, read_frames
+from deltascene.pipeline.sources_decord import decord_name, span_pictures
+from deltascene.pipeline.sources_table import FrameTable
+from deltascene.stages.types import Frame, Image
+
+DECODERS: list[Decoder] = ["decord", "opencv"] if decord_name() else ["opencv"]
+FRAMES = 40
+SIZE = (96, 128)
+
+
+class Silence:
+    """FFmpeg says nothing."""
+
+    def damage(self) -> bool:
+        return False
+
+    def early_end(self) -> bool:
+        return False
+
+
+def pictures(count: int = FRAMES, still: bool = False) -> Iterator[Image]:
+    noise = np.random.default_rng(5).integers(0, 256, (SIZE[0] // 4, SIZE[1] // 4 + FRAMES, 3), dtype=np.uint8)
+    for number in range(count):
+        left = 0 if still else number
+        yield cv2.resize(noise[:, left : left + SIZE[1] // 4], SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def write(path: Path, code: str, still: bool = False) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 25.0, SIZE[::-1])
+    for image in pictures(still=still):
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def source(path: Path) -> SourceSpec:
+    (spec,) = find_sources([str(path)])
+    return spec
+
+
+def boxes(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Outermost boxes of an MP4 file: name → start, end."""
+    found, at = {}, 0
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        found[name] = (at, at + size)
+        at += size
+    return found
+
+
+def moov_first(data: bytes) -> bytes:
+    """An MP4 file with its index in front, as a file for streaming has it."""
+    start, end = boxes(data)[b"moov"]
+    moov = bytearray(data[start:end])
+    at = moov.find(b"stco") + 8
+    (count,) = struct.unpack(">I", moov[at : at + 4])
+    offsets = struct.unpack(f">{count}I", moov[at + 4 : at + 4 + 4 * count])
+    moov[at + 4 : at + 4 + 4 * count] = struct.pack(f">{count}I", *(offset + len(moov) for offset in offsets))
+    first = boxes(data)[b"ftyp"][1]
+    return data[:first] + bytes(moov) + data[first:start] + data[end:]
+
+
+@pytest.fixture(scope="session")
+def mpeg4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 frames, a keyframe every 12, index in front."""
+    path = write(tmp_path_factory.mktemp("damage") / "mpeg4.mp4", "mp4v")
+    path.write_bytes(moov_first(path.read_bytes()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def good(mpeg4: Path) -> list[Frame]:
+    frames = list(read_frames(source(mpeg4)))
+    assert len(frames) == FRAMES
+    return frames
+
+
+def differs(frame: Frame, other: Frame) -> bool:
+    return frame.image is None or other.image is None or not np.array_equal(frame.image, other.image)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_corrupt_bytes_in_the_middle(tmp_path: Path, mpeg4: Path, good: list[Frame], decoder: Decoder) -> None:
+    data = bytearray(mpeg4.read_bytes())
+    start, end = boxes(bytes(data))[b"mdat"]
+    middle = (start + end) // 2
+    data[middle : middle + 3000] = np.random.default_rng(2).integers(0, 256, 3000, dtype=np.uint8).tobytes()
+    path = tmp_path / "corrupt.mp4"
+    path.write_bytes(data)
+    reader = read_frames(source(path), decoder=decoder)
+    frames = list(reader)
+    assert [frame.index for frame in frames] == list(range(FRAMES))
+    assert [frame.pts_s for frame in frames] == [frame.pts_s for frame in good]
+    wrong = {frame.index for frame in frames if differs(frame, good[frame.index])}
+    marked = {frame.index for frame in frames if not frame.valid}
+    assert wrong
+    assert wrong <= marked
+    assert len(marked) <= 24  # two groups at most, and the rest is good
+    assert {frame.cause for frame in frames if not frame.valid} <= {"corrupt", "missing"}
+    assert reader.cause == ""
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_one_destroyed_picture_costs_itself(tmp_path: Path, decoder: Decoder) -> None:
+    path = write(tmp_path / "a.avi", "MJPG")
+    data = bytearray(path.read_bytes())
+    at = -1
+    for _ in range(18):
+        at = data.find(b"\xff\xd8\xff", at + 1)
+    data[at : at + 400] = bytes(400)
+    path.write_bytes(data)
+    frames = list(read_frames(source(path), decoder=decoder))
+    assert [(frame.index, frame.cause) for frame in frames if not frame.valid] == [(17, "corrupt")]
+    assert len(frames) == FRAMES
+
+
+def test_truncated_file_gives_the_frames_there_are(tmp_path: Path, mpeg4: Path, good: list[Frame]) -> None:
+    data = mpeg4.read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(data[: len(data) // 2])
+    reader = read_frames(source(path))
+    frames = list(reader)
+    assert reader.cause == "truncated"
+    assert reader.info.truncated
+    assert reader.info.frames_claimed == FRAMES
+    assert 10 < len(frames) < 30
+    assert not any(frame.valid and differs(frame, good[frame.index]) for frame in frames)
+    part = read_frames(source(path), end_frame=5)
+    assert [frame.index for frame in part] == list(range(5))
+    assert part.cause == ""
+
+
+def test_lost_index_at_the_end_is_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", "mp4v")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableSource, match=r"a\.mp4: expected"):
+        probe(source(path))
+
+
+def plain_table(frames: int) -> FrameTable:
+    numbers = np.arange(frames, dtype=np.int64)
+    return FrameTable(numbers * 40.0, numbers[:1], np.zeros(frames, dtype=np.bool_), True, 0, True)
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_repeat_is_told_from_a_still_scene(tmp_path: Path, still: bool) -> None:
+    path = write(tmp_path / "a.avi", "MJPG", still)
+    given = np.stack([frame.image for frame in read_frames(source(path)) if frame.image is not None])
+    if not still:
+        given[7] = given[6]  # what decord 0.6.0 is known to do
+    span, table = range(FRAMES), plain_table(FRAMES)
+    told = list(span_pictures(path, table, span, given, Silence(), doubts=False, recheck=True))
+    assert [index for index, _, _ in told] == list(span)
+    assert [(index, cause) for index, _, cause in told if cause] == ([] if still else [(7, "repeated")])
+
+
+def test_a_fetch_that_failed_is_gone_through_frame_by_frame(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.avi", "MJPG")
+    told = list(span_pictures(path, plain_table(FRAMES), range(3, 9), None, Silence(), doubts=True, recheck=True))
+    assert [(index, cause) for index, image, cause in told if image is not None] == [(n, "") for n in range(3, 9)]
+
+
+def test_sequence(tmp_path: Path) -> None:
+    for number, image in enumerate(pictures(12), start=1):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), image)
+    third, fifth = tmp_path / "3.jpg", tmp_path / "5.jpg"
+    third.write_bytes(third.read_bytes()[:700])
+    fifth.write_bytes(b"no image")
+    spec = source(tmp_path)
+    (tmp_path / "7.jpg").unlink()
+    reader = read_frames(spec, fps=8)
+    frames = list(reader)
+    causes = {frame.index: frame.cause for frame in frames if not frame.valid}
+    assert causes == {2: "corrupt", 4: "corrupt", 6: "missing"}
+    assert [frame.pts_s for frame in frames] == [number / 8 for number in range(12)]
+    assert all((frame.image is None) == (not frame.valid) for frame in frames)
+    whole = [frame for frame in frames if frame.image is not None]
+    close = [np.abs(frame.image[..., ::-1].astype(int) - truth).mean() < 9 for frame, truth in zip_valid(whole)]
+    assert all(close)
+    assert (reader.info.width, reader.info.height, reader.info.duration_s, reader.cause) == (128, 96, 1.5, "")
+
+
+def zip_valid(frames: list[Frame]) -> Iterator[tuple[Frame, Image]]:
+    truth = list(pictures(12))
+    return ((frame, truth[frame.index]) for frame in frames)
+
+
+def test_images_that_none_can_read(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no image")
+    with pytest.raises(UnreadableSource, match=r"1\.jpg: expected images that OpenCV can read"):
+        probe(source(tmp_path))
+
+
+def decoders_alive() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_reader_that_is_dropped_or_closed_leaves_no_process(mpeg4: Path) -> None:
+    before = len(decoders_alive())
+    with read_frames(source(mpeg4)) as reader:
+        next(reader)
+        assert len(decoders_alive()) == before + 1
+    assert len(decoders_alive()) == before
+    assert list(reader) == []
+    dropped = read_frames(source(mpeg4))
+    next(dropped)
+    del dropped
+    gc.collect()
+    assert len(decoders_alive()) == before
+
+
+def test_decoder_that_dies_costs_its_file_only(mpeg4: Path) -> None:
+    reader = read_frames(source(mpeg4))
+    next(reader)
+    (child,) = psutil.Process().children()
+    child.kill()
+    with pytest.raises(UnreadableSource, match=r"the decoder died after frame \d+ \(exit -9\)"):
+        list(reader)
+
+
+def test_decoder_ends_with_its_pipeline(mpeg4: Path) -> None:
+    program = (
+        "import sys; from deltascene.pipeline.sources import *; import psutil, os;"
+        "reader = read_frames(find_sources(sys.argv[1:])[0]); next(reader);"
+        "print(psutil.Process().children()[0].pid, flush=True); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(mpeg4)], capture_output=True, check=False)
+    pid, deadline = int(done.stdout), time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_memory_does_not_grow_with_the_clip(tmp_path: Path, decoder: Decoder) -> None:
+    size, count = (360, 640), 500
+    path = tmp_path / "long.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, size[::-1])
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    for number in range(count):
+        image[:, number : number + 40] = number % 256
+        writer.write(image)
+    writer.release()
+    own = psutil.Process()
+    start, tops = own.memory_info().rss, []
+    with read_frames(source(path), decoder=decoder) as reader:
+        for frame in reader:
+            if frame.index % 25 == 20:
+                time.sleep(0.02)  # slow enough for a decoder to run ahead
+                tops.append(own.memory_info().rss - start + sum(each.memory_info().rss for each in own.children()))
+    assert len(tops) == count // 25
+    decoded = count * image.nbytes
+    assert max(tops) < 260e6 < decoded
+    assert max(tops[10:]) < max(tops[:10]) + 40e6
