@@ -7,6 +7,7 @@ predictions; T counts the source's frames.
 import json
 import zipfile
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,10 @@ def score(video: RunVideo, truth: Truth) -> dict[str, dict[str, float]]:
 
 
 def write_accuracy(video: RunVideo, truth: Truth) -> dict[str, dict[str, float]]:
-    """Scores a video and keeps the numbers in `accuracy.json`."""
-    numbers = score(video, truth)
+    """Scores a video and keeps the numbers in `accuracy.json`; measures without any truth (NaN) are left out."""
+    scored = score(video, truth)
+    numbers = {
+        task: {name: value for name, value in metrics.items() if isfinite(value)} for task, metrics in scored.items()
+    }
     write_whole(video.files.accuracy, json.dumps(numbers, indent=1) + "\n")
     return numbers

@@ -148,7 +148,7 @@ def models_check(model: Annotated[str, typer.Argument(help="timm:NAME, a package
     """Say whether a backbone or bundle is supported, or why not."""
     from deltascene.pipeline.models import check_model, print_check
 
-    print_check(_console(), check_model(model))
+    raise typer.Exit(print_check(_console(), check_model(model)))
 
 
 @models_app.command("new")

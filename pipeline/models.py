@@ -59,7 +59,10 @@ def print_models(console: "Console", rows: Sequence[ModelRow]) -> None:
     if not rows:
         console.print("no packaged models in this installation")
         return
-    table = Table("model", "backbone", "tasks", "MB", "evidence", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for header in ("model", "backbone", "tasks", "MB"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("evidence")
     for row in rows:
         tasks = "\n".join(f"{name} ({kind})" for name, kind in row.tasks.items())
         cells = (row.name, row.backbone, tasks, f"{row.size_bytes / 1e6:.1f}", row.about)

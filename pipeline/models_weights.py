@@ -94,7 +94,7 @@ def _download(name: str, args: Mapping[str, Any]) -> Backbone:
         raise
     except Exception as error:  # whatever timm's and the hub's network clients raise
         raise UsageError(
-            f"{name}: timm's weights can't be had: {one_line(error)}; give --weights FILE.safetensors, or --random"
+            f"{name}: timm's weights can't be had: {one_line(error, 120)}; give --weights FILE.safetensors, or --random"
         ) from error
     finally:
         logger.setLevel(level)

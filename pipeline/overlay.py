@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.panel import TILE_HEIGHT, draw, plan_panel
+from deltascene.pipeline.panel import TILE_HEIGHT, draw, draw_ground, plan_panel
 from deltascene.pipeline.units import compact, milliseconds, share
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
 # The encoder costs 70 ns a pixel on one core (VP8; VP9 five times that): a video's tiles are smaller than a picture's.
-VIDEO_TILE_HEIGHT = 152
+VIDEO_TILE_HEIGHT = 144
 LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
 READ_FRAMES = 16  # frames of predictions read at once
 
@@ -76,7 +76,7 @@ def compose(
     """
     shapes = [array.shape[:2] for array in (image, *values.values()) if array is not None]
     panel = plan_panel(shapes[0] if shapes else (3, 4), len(kinds), height, header=bool(caption))
-    return draw(panel, image, values, kinds, caption=caption, cause=cause)
+    return draw(panel, draw_ground(panel, kinds), image, values, kinds, caption=caption, cause=cause)
 
 
 def write_overlay(
@@ -104,6 +104,7 @@ def write_overlay(
         ValueError: `frames` aren't those of the run.
     """
     panel = plan_panel(video.frame_size, len(video.kinds), height)
+    ground = draw_ground(panel, video.kinds)
     notes = frame_notes(video.ledger())
     counts = shown_times(video.arrays.pts_s, video.fps)
     images = chain(frames, repeat(None))
@@ -116,7 +117,7 @@ def write_overlay(
                 caption, cause = notes.get(index, ("", ""))
                 image = None if frame is None else frame.image
                 header = f"{video.id}   #{index}   {video.arrays.pts_s[place]:.2f} s   {caption}"
-                write(draw(panel, image, values, video.kinds, caption=header, cause=cause), count)
+                write(draw(panel, ground, image, values, video.kinds, caption=header, cause=cause), count)
             progress((place + 1) / len(counts))
     return sum(counts)
 

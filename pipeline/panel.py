@@ -1,7 +1,7 @@
 """A frame and its predictions drawn as the tiles of one picture."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ from deltascene.stages.types import Image
 TILE_HEIGHT = 224
 GAP = 2  # pixels between tiles
 
-_BACKGROUND, _INK, _FAINT = (18, 20, 24), (240, 241, 244), (150, 154, 162)
+_GROUND, _INK, _FAINT = 20, (240, 241, 244), (150, 154, 162)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # OpenCV 5 draws it with a smooth font of its own
 
 
@@ -74,8 +74,18 @@ def plan_panel(frame_size: tuple[int, int], tasks: int, height: int, header: boo
     return Panel(tile, columns, math.ceil(tiles / columns) * columns, 2 * round(height / 20) if header else 0)
 
 
+def draw_ground(panel: Panel, kinds: Mapping[str, Kind]) -> Image:
+    """What is the same in every picture of a panel: its ground, and legends of classes where tiles are left over."""
+    ground: Image = np.full((*panel.size, 3), _GROUND, np.uint8)
+    classes = [kind for kind in kinds.values() if isinstance(kind, Classes)]
+    for kind, spare in zip(classes, range(len(kinds) + 1, panel.cells), strict=False):
+        _legend(ground[panel.place(spare)], kind, panel.scale)
+    return ground
+
+
 def draw(
     panel: Panel,
+    ground: Image,
     image: Image | None,
     values: Mapping[str, Array],
     kinds: Mapping[str, Kind],
@@ -83,8 +93,8 @@ def draw(
     caption: str = "",
     cause: str = "",
 ) -> Image:
-    """`compose` on a panel that was planned before: all frames of a video share one."""
-    picture = np.full((*panel.size, 3), _BACKGROUND, np.uint8)
+    """A frame and its predictions on a ground that was drawn before; arguments and result are `compose`'s."""
+    picture = ground.copy()
     frame, grey = _frame_tiles(panel, image)
     picture[panel.place(0)] = _noted(panel, grey, cause) if cause else frame
     _label(picture[panel.place(0)], "frame", panel.scale)
@@ -93,12 +103,9 @@ def draw(
         tile = _task_tile(panel, values[task], kind, grey) if known else _noted(panel, grey, cause or "not predicted")
         picture[panel.place(number)] = tile
         _label(picture[panel.place(number)], _title(task, kind), panel.scale)
-    classes = [(task, kind) for task, kind in kinds.items() if isinstance(kind, Classes)]
-    for (task, kind), spare in zip(classes, range(len(kinds) + 1, panel.cells), strict=False):
-        _legend(picture[panel.place(spare)], kind, values.get(task), panel.scale)
     if panel.header:
         room, text_y = panel.size[1] - 16, panel.header - round(7 * panel.scale / 0.45)
-        cv2.putText(picture, _fitted(caption, room, panel.scale), (8, text_y), _FONT, panel.scale, _INK, 1, cv2.LINE_AA)
+        _write(picture, _fitted(caption, room, panel.scale), (8, text_y), panel.scale)
     return picture
 
 
@@ -108,10 +115,9 @@ def class_swatches(kind: Classes) -> NDArray[np.uint8]:
     return colours
 
 
-def class_counts(kind: Classes, value: Array | None) -> NDArray[np.int64]:
+def class_counts(kind: Classes, value: Array) -> NDArray[np.int64]:
     """Pixels of every label [labels]; ids outside the list aren't counted."""
-    ids = np.empty(0, np.int64) if value is None else value[value < len(kind.labels)].astype(np.int64)
-    return np.bincount(ids, minlength=len(kind.labels))
+    return np.bincount(value[value < len(kind.labels)], minlength=len(kind.labels))
 
 
 def _frame_tiles(panel: Panel, image: Image | None) -> tuple[Image, Image]:
@@ -159,9 +165,9 @@ def _label(tile: Image, text: str, scale: float) -> None:
     """Writes a caption onto a tile's upper left corner, on a darkened ground."""
     text = _fitted(text, tile.shape[1] - 12, scale)
     (width, height), below = cv2.getTextSize(text, _FONT, scale, 1)
-    ground = tile[: height + below + 5, : width + 12]
-    ground[:] = ground // 4
-    tile[:] = cv2.putText(np.ascontiguousarray(tile), text, (6, height + 4), _FONT, scale, _INK, 1, cv2.LINE_AA)
+    box = tile[: height + below + 5, : width + 12] // 4
+    _write(box, text, (6, height + 4), scale)
+    tile[: box.shape[0], : box.shape[1]] = box
 
 
 def _noted(panel: Panel, grey: Image, note: str) -> Image:
@@ -170,27 +176,31 @@ def _noted(panel: Panel, grey: Image, note: str) -> Image:
     tile: Image = (grey // 3 + 12).astype(np.uint8)
     note = _fitted(note, width - 8, panel.scale)
     (text_width, _), _ = cv2.getTextSize(note, _FONT, panel.scale, 1)
-    at = ((width - text_width) // 2, height // 2 + 4)
-    return np.asarray(cv2.putText(tile, note, at, _FONT, panel.scale, _INK, 1, cv2.LINE_AA), np.uint8)
+    _write(tile, note, ((width - text_width) // 2, height // 2 + 4), panel.scale)
+    return tile
 
 
-def _legend(tile: Image, kind: Classes, value: Array | None, scale: float) -> None:
-    """Lists classes with their colours: all where they fit, else those that this frame shows most of."""
+def _legend(tile: Image, kind: Classes, scale: float) -> None:
+    """Lists classes with their colours, in the order of their ids; how many more there are where not all fit."""
     height, width = tile.shape[:2]
     line = max(11, round(28 * scale))
     rows, columns = max(1, (height - 8) // line), max(1, width // round(240 * scale))
-    shown: Sequence[int] = range(len(kind.labels))
-    if len(shown) > rows * columns:
-        shown = sorted(np.argsort(-class_counts(kind, value), kind="stable")[: rows * columns].tolist())
-    rows = math.ceil(len(shown) / columns)
-    swatches, canvas = class_swatches(kind), np.ascontiguousarray(tile)
-    for number, label in enumerate(shown):
+    left_out = max(0, len(kind.labels) - rows * columns + 1) if len(kind.labels) > rows * columns else 0
+    texts = [*kind.labels[: len(kind.labels) - left_out], *([f"and {left_out} more"] if left_out else [])]
+    rows, canvas, small = math.ceil(len(texts) / columns), np.ascontiguousarray(tile), scale * 0.85
+    swatches = class_swatches(kind)[: len(kind.labels) - left_out].tolist()
+    for number, text in enumerate(texts):
         left, top = 8 + number // rows * (width // columns), 6 + number % rows * line
-        colour = tuple(map(int, swatches[label]))
-        cv2.rectangle(canvas, (left, top + 1), (left + line - 6, top + line - 4), colour, cv2.FILLED)
-        text = _fitted(kind.labels[label], width // columns - line - 8, scale * 0.85)
-        cv2.putText(canvas, text, (left + line, top + line - 4), _FONT, scale * 0.85, _FAINT, 1, cv2.LINE_AA)
+        if number < len(swatches):
+            cv2.rectangle(canvas, (left, top + 1), (left + line - 6, top + line - 4), swatches[number], cv2.FILLED)
+        text = _fitted(text, width // columns - line - 8, small)
+        _write(canvas, text, (left + line, top + line - 4), small, _FAINT)
     tile[:] = canvas
+
+
+def _write(picture: Image, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int] = _INK) -> None:
+    """Writes into a contiguous picture; `at` is the left end of the line on which the letters stand."""
+    cv2.putText(picture, text, at, _FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 def _fitted(text: str, width: int, scale: float) -> str:

@@ -81,7 +81,7 @@ def scale_legends(kinds: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
 
 
 def _class_legend(kind: Classes, values: Sequence[Any]) -> dict[str, Any]:
-    counts = np.sum([class_counts(kind, None), *(class_counts(kind, value) for value in values)], axis=0)
+    counts = sum((class_counts(kind, value) for value in values), np.zeros(len(kind.labels), np.int64))
     shares, colours = counts / max(1, counts.sum()), _hexes(class_swatches(kind))
     labels = [
         {"label": kind.labels[place], "colour": colours[place], "share": float(shares[place])}

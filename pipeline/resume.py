@@ -14,6 +14,7 @@ from typing import Any
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.keys import file_sha256, fingerprint, first_difference
 from deltascene.cache.seal import Seal, read_seal, write_whole
+from deltascene.pipeline.bundle_fetch import public_url
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.model import SceneModel
@@ -28,6 +29,7 @@ def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
     """Everything that decides results, input apart: result config, weights, numerics; flat and plain."""
     files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
     key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
+    key["config.model"] = public_url(config.model)
     key |= {f"weights.{path.name}": file_sha256(path) for path in files}
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
 
@@ -61,7 +63,7 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
             "deltascene": 1,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "fingerprint": fingerprint(key),
-            "config": config.model_dump(mode="json"),
+            "config": {**config.model_dump(mode="json"), "model": public_url(config.model)},
             "versions": versions_record(),
             "machine": machine_record(),
             "key": dict(key),

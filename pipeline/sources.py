@@ -38,12 +38,15 @@ _MIB = 1 << 20
 
 
 class Reader(Iterator[Frame]):
-    """The frames of one selection of one source, in order; an iterator and a context manager.
+    """The frames of one selection of one source; an iterator and a context manager.
+
+    Every frame selected comes exactly once and in order, be it as an invalid one.
 
     Attributes:
         info: what is known of the source.
         wanted: numbers of the frames selected (read by the batch flow: totals and progress).
-        cause: after the last frame: `truncated` if the source ended before its header said it would, else empty.
+        cause: after the last frame: `truncated` if the selection reaches to the end of a source that ends before its
+            header says it does; else empty.
     """
 
     def __init__(self, spec: SourceSpec, info: SourceInfo, wanted: range, process: DecoderProcess) -> None:
@@ -51,8 +54,7 @@ class Reader(Iterator[Frame]):
         self.cause = ""
         self._id = spec.id
         self.wanted = wanted
-        self._left = len(wanted)
-        self._at_end = wanted.stop >= info.frames
+        self._to_the_end = wanted.stop >= info.frames
         self._process = process
         self._pictures = process.pictures()
 
@@ -60,10 +62,9 @@ class Reader(Iterator[Frame]):
         try:
             index, image, cause = next(self._pictures)
         except StopIteration:
-            if self._left > 0 or (self._at_end and self.info.truncated):
+            if self._to_the_end and self.info.truncated:
                 self.cause = "truncated"
             raise
-        self._left -= 1
         return Frame(self._id, index, float(self.info.table.pts_s[index]), image, not cause, cause)
 
     def close(self) -> None:

@@ -32,23 +32,26 @@ def decord_sample(path: Path, table: FrameTable, indices: list[int]) -> list[Ima
     """Some frames of a file, if decord counts and times its frames as the table does.
 
     Returns:
-        RGB pictures [H, W, 3], or the reason why decord doesn't fit the file.
+        RGB pictures [H, W, 3], or the reason why decord doesn't fit the file. No pictures, if decord ran ahead into
+        damage: that depends on its threads, and the choice of a decoder mustn't.
     """
     import decord
 
     try:
         reader = _open(path)
-        if len(reader) != table.frames:
-            return f"it counts {len(reader)} frames, there are {table.frames}"
-        pts_s = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(np.float64)
-        if np.max(np.abs(pts_s - pts_s[0] - table.pts_s)) > 1e-3:
-            return "it times the frames otherwise"
-        pictures = []
-        for index in indices:
-            pictures.append(np.asarray(reader.get_batch([index]).asnumpy()[0], dtype=np.uint8))
-            reader.seek(0)
     except (decord.DECORDError, RuntimeError, AssertionError) as error:
-        return f"it fails: {str(error).splitlines()[0]}"
+        return f"it can't open it: {str(error).splitlines()[0]}"
+    if len(reader) != table.frames:
+        return f"it counts {len(reader)} frames, there are {table.frames}"
+    pts_s = np.asarray(reader.get_frame_timestamp(range(len(reader))))[:, 0].astype(np.float64)
+    if np.max(np.abs(pts_s - pts_s[0] - table.pts_s)) > 1e-3:
+        return "it times the frames otherwise"
+    pictures: list[Image] = []
+    for index in indices:
+        fetched = _fetch(reader, range(index, index + 1))
+        if fetched is None:
+            return pictures
+        pictures.append(fetched[0].copy())
     return pictures
 
 
@@ -116,16 +119,13 @@ def span_pictures(
         yield from ((index, pictures[index - span.start], "") for index in span)
         return
     before: Image | None = None
-    left = list(span)
     for index, own, cause in opencv_pictures(path, table, span, complaints, retrieve=recheck):
-        left.remove(index)
         at = index - span.start
         moved = own is not None and before is not None and not np.array_equal(own, before)
         if not cause and at in again and moved:
             cause = "repeated"
         yield index, own if pictures is None else pictures[at], cause
         before = own
-    yield from ((index, None, "corrupt") for index in left)
 
 
 def repeats(pictures: NDArray[np.uint8]) -> list[int]:

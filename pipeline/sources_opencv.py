@@ -51,7 +51,7 @@ def open_capture(path: Path, raw: bool = False) -> Any:
     mode = [cv2.CAP_PROP_FORMAT, -1] if raw else [cv2.CAP_PROP_N_THREADS, 1]
     capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG, mode)
     if not capture.isOpened():
-        raise UnreadableSource(f"{path}: expected a video that FFmpeg can open, found {_size(path)} of something else")
+        raise UnreadableSource(f"{path}: expected a video that FFmpeg can open, found {_looks_like(path)}")
     return capture
 
 
@@ -93,10 +93,10 @@ def scan_packets(path: Path, complaints: Complaints) -> Packets:
 def opencv_pictures(
     path: Path, table: FrameTable, wanted: range, complaints: Complaints, retrieve: bool = True
 ) -> Iterator[Picture]:
-    """Decode frames `wanted` of a file in order.
+    """Decode frames `wanted` of a file in order, each exactly once.
 
-    Frames from a complaint on are `corrupt` up to the next keyframe, as they build on each other. Those that never
-    come are `missing` where the packet is gone, and end the sequence where nothing follows.
+    Frames from a complaint on are `corrupt` up to the next keyframe, as they build on each other. One that never comes
+    is `missing` where its packet is gone or was never meant to be shown, and `corrupt` where decoding failed.
 
     Args:
         path: the file.
@@ -115,14 +115,16 @@ def opencv_pictures(
         while expected <= wanted[-1]:
             grabbed = grabbed or capture.grab()
             if complaints.damage() or not grabbed:
-                damaged_until = max(damaged_until, table.damaged_until(expected))
+                damaged_until = max(damaged_until, table.damaged_until(expected + failed))
             if not grabbed:
                 failed += 1
-                if failed > table.frames - expected + _PATIENCE:
-                    return
-                continue
-            counted = min(expected + failed, table.frames - 1)
-            index = table.index_at(capture.get(cv2.CAP_PROP_POS_MSEC), expected) if table.timed else counted
+                if failed <= table.frames - expected + _PATIENCE:
+                    continue
+                index = table.frames
+            elif table.timed:
+                index = table.index_at(capture.get(cv2.CAP_PROP_POS_MSEC), expected)
+            else:
+                index = min(expected + failed, table.frames - 1)
             for absent in range(expected, min(index, wanted.stop)):
                 if absent in wanted:
                     gone = table.lost[absent] or absent >= damaged_until
@@ -215,6 +217,7 @@ def is_plain(capture: Any) -> bool:
     return chr(int(capture.get(cv2.CAP_PROP_FRAME_TYPE))) in "I?"
 
 
-def _size(path: Path) -> str:
-    size = path.stat().st_size
-    return f"{size} bytes" if size else "0 bytes"
+def _looks_like(path: Path) -> str:
+    if container_of(path) == "mp4" and not is_whole_mp4(path):
+        return "an MP4 file that is cut off before its index; copy it again"
+    return f"{path.stat().st_size} bytes of something else"

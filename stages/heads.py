@@ -18,13 +18,15 @@ from deltascene.stages.types import TokenGrid
 
 
 class Head(Protocol):
-    """What every head offers; a user's own head is a torch module with the same two names.
+    """What every head offers; a user's own head is a torch module with the same names.
 
     Attributes:
         receptive_field: tokens on each side that a token's cells depend on; 0 for a token-wise head.
+        side: cells along a patch's side, K.
     """
 
     receptive_field: int
+    side: int
 
     def cells(self, taps_RTD: Tensor) -> Tensor:
         """Output cells of some patch tokens: [R, taps, D] to [R, C*K*K]."""

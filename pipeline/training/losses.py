@@ -38,8 +38,10 @@ def _scalar(raw_RCQ: Tensor, truth_RQ: Tensor, kind: Kind) -> Tensor:
     known = torch.isfinite(value) & (
         value > 0 if kind.activation == "exp" else torch.ones_like(value, dtype=torch.bool)
     )
-    wanted = value.clamp_min(1e-3).log() if kind.activation == "exp" else value
-    return _mean((raw_RCQ[:, 0] - wanted).abs(), known)
+    if kind.activation != "exp":
+        return _mean((raw_RCQ[:, 0] - value).abs(), known)
+    off = raw_RCQ[:, 0] - value.clamp_min(1e-3).log()
+    return _mean(off.abs() + 0.5 * (off.clamp_max(2).exp() - 1).abs(), known)  # the second is the relative error
 
 
 def _vector(raw_RCQ: Tensor, truth_RQC: Tensor, kind: Kind) -> Tensor:

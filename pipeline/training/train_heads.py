@@ -8,7 +8,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundle import Bundle, choose_tasks, read_bundle
 from deltascene.pipeline.model import build_task_head, load_model, write_head
 from deltascene.pipeline.training.cells import mirrored, truth_cells
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
@@ -65,8 +65,8 @@ class Samples:
     cells: Mapping[str, Array]
 
 
-def load_samples(bundle: Bundle, data: LabelledFolder, work: Path) -> list[Samples]:
-    """Both variants of the training images."""
+def load_samples(bundle: Bundle, tasks: Sequence[str], data: LabelledFolder, work: Path) -> list[Samples]:
+    """Both variants of the training images, with the truth of some tasks."""
     backbone = load_model(bundle, ()).backbone
     stems = data.stems("train")
     samples = []
@@ -76,8 +76,8 @@ def load_samples(bundle: Bundle, data: LabelledFolder, work: Path) -> list[Sampl
             bundle, backbone, data, stems, path, mirrored=flip, progress=lambda done, of: _say(f"features {done}/{of}")
         )
         cells = {}
-        for task, entry in bundle.entry.tasks.items():
-            kind, side = bundle.kinds[task], int(entry.head_args.get("side", 4))
+        for task in tasks:
+            kind, side = bundle.kinds[task], int(bundle.entry.tasks[task].head_args.get("side", 4))
             truths = (data.truth(task, stem) for stem in stems)
             cells[task] = np.stack(
                 [truth_cells(mirrored(truth, kind) if flip else truth, kind, backbone.patch, side) for truth in truths]
@@ -177,15 +177,22 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with images/, one folder per task, split.csv")
     parser.add_argument("bundle", help="packaged name or folder; its head files are replaced")
     parser.add_argument("--work", type=Path, required=True, help="folder for features, checkpoints and the log")
+    parser.add_argument("--tasks", nargs="+", help="train these heads only")
+    parser.add_argument("--go-on", action="store_true", help="start from the bundle's heads instead of anew")
     parser.add_argument("--epochs", type=int, default=Recipe().epochs)
+    parser.add_argument("--learning-rate", type=float, default=Recipe().learning_rate)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    bundle, recipe = read_bundle(options.bundle), Recipe(epochs=options.epochs, seed=options.seed)
+    bundle = read_bundle(options.bundle)
+    recipe = Recipe(epochs=options.epochs, learning_rate=options.learning_rate, seed=options.seed)
     torch.manual_seed(recipe.seed)
-    backbone = load_model(bundle, ()).backbone
-    heads = {task: build_task_head(bundle, backbone, task).train() for task in bundle.entry.tasks}
-    train(bundle, heads, load_samples(bundle, open_labelled(options.data), options.work), options.work, recipe)
+    tasks = choose_tasks(bundle, options.tasks)
+    model = load_model(bundle, tasks if options.go_on else ())
+    heads = model.heads or {task: build_task_head(bundle, model.backbone, task) for task in tasks}
+    for head in heads.values():
+        head.train().requires_grad_(True)
+    train(bundle, heads, load_samples(bundle, tasks, open_labelled(options.data), options.work), options.work, recipe)
     for task, head in heads.items():
         write_head(bundle.head_file(task), head)
         _say(f"wrote {bundle.head_file(task)}")

@@ -45,7 +45,7 @@ def test_round_trip_with_gaps(tmp_path_factory, numbers, segment):
     path = tmp_path_factory.mktemp("p") / "predictions.zarr"
     write(path, numbers, segment)
     flags = [number is not None for number in numbers]
-    assemble(path, range(len(numbers)), np.arange(len(numbers)) / 10, {task: flags for task in KINDS})
+    assemble(path, range(len(numbers)), np.arange(len(numbers)) / 10, dict.fromkeys(KINDS, flags))
     reader = PredictionReader(path)
     for place, number in enumerate(numbers):
         for task, kind in KINDS.items():

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     clip.add_argument("--fps", type=float, default=15.0)
     clip.add_argument("--size", type=size_of, default="480x640", help="HEIGHTxWIDTH of the frames")
     clip.add_argument("--noise", type=float, default=2.0, help="sensor noise in steps of 255")
-    clip.add_argument("--crf", type=int, default=23, help="H.264 rate factor")
+    clip.add_argument("--crf", type=int, default=16, help="H.264 rate factor")
     sheet = commands.add_parser("sheet", help="write a contact sheet of a data set")
     sheet.set_defaults(run=_sheet)
     sheet.add_argument("--set", type=Path, required=True, help="folder that `make` wrote")

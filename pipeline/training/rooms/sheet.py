@@ -15,7 +15,9 @@ FAR_M = 6.0
 
 def class_colours() -> NDArray[np.uint8]:
     """A colour for each class [24, 3], hues a golden section apart."""
-    turns = [(index * 0.618 % 1.0, 0.45 + 0.2 * (index % 3), 0.95 - 0.15 * (index % 4)) for index in range(len(CLASSES))]
+    turns = [
+        (index * 0.618 % 1.0, 0.45 + 0.2 * (index % 3), 0.95 - 0.15 * (index % 4)) for index in range(len(CLASSES))
+    ]
     return np.array([[round(255 * part) for part in colorsys.hsv_to_rgb(*turn)] for turn in turns], dtype=np.uint8)
 
 

@@ -34,7 +34,7 @@ class Mp4Config:
     fps: float
     height: int
     width: int
-    crf: int = 23
+    crf: int = 16
 
 
 def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], config: Mp4Config) -> None:
