@@ -36,8 +36,8 @@ FRAME_TABLE: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "cause": ("cause", str),
     "rows": ("rows", "{:d}".format),
     "rows_computed": ("computed", "{:d}".format),
-    "macs_executed": ("GMAC", lambda macs: f"{macs / 1e9:.2f}"),
-    "macs_dense": ("of dense", lambda macs: f"{macs / 1e9:.2f}"),
+    "macs_executed": ("MACs", lambda macs: compact(macs, "")),
+    "macs_dense": ("of dense", lambda macs: compact(macs, "")),
     "seconds": ("ms", lambda seconds: f"{1e3 * seconds:.1f}"),
     **{f"seconds_{stage}": (stage, lambda seconds: f"{1e3 * seconds:.1f}") for stage in STAGES},
 }
@@ -62,6 +62,7 @@ def render_page(report: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages stay in their order
     environment.globals |= {
         "number": lambda path, form: number(report, path, form),
         "policy_class": policy_class,

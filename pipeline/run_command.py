@@ -232,4 +232,5 @@ def _print_accuracy(out: Path, records: Sequence[VideoRecord], console: Console)
                 f"  {task}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()),
                 markup=False,
                 highlight=False,
+                soft_wrap=True,
             )

@@ -147,6 +147,7 @@ def identity(spec: SourceSpec, full: bool = False) -> str:
 
     Raises:
         SourceNotFound: a file is gone.
+        UnreadableSource: a file can't be opened.
     """
     try:
         if spec.kind == "video":
@@ -155,8 +156,8 @@ def identity(spec: SourceSpec, full: bool = False) -> str:
         for path in sorted(spec.paths, key=lambda each: each.name):
             total.update(f"{path.name}\0{path.stat().st_size}\0{_file_identity(path, full)}\n".encode())
         return total.hexdigest()
-    except FileNotFoundError as error:
-        raise SourceNotFound(f"{error.filename}: expected a file of source {spec.id}, found nothing there") from error
+    except OSError as error:
+        raise _no_file(spec, error) from error
 
 
 def _request(
@@ -166,12 +167,22 @@ def _request(
     selection: Selection | None,
     info: SourceInfo | None,
 ) -> Request:
-    if spec.kind == "video" and spec.path.stat().st_size == 0:
+    try:
+        empty = spec.kind == "video" and spec.path.stat().st_size == 0
+    except OSError as error:
+        raise _no_file(spec, error) from error
+    if empty:
         raise UnreadableSource(f"{spec.path}: expected a video, found an empty file")
     rate = _SEQUENCE_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     if rate <= 0:
         raise ValueError(f"fps: expected a rate above 0, found {fps}")
     return Request(spec.kind, spec.paths, decoder, rate, selection, info)
+
+
+def _no_file(spec: SourceSpec, error: OSError) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceNotFound(f"{error.filename}: expected a file of source {spec.id}, found nothing there any more")
+    return UnreadableSource(f"{error.filename}: expected a file that can be read, found: {error.strerror}")
 
 
 def _file_identity(path: Path, full: bool) -> str:

@@ -64,10 +64,12 @@ def main() -> int:
         return 0
     try:
         _answer(request, out, complaints)
-    except SourceError as error:
-        write_message(out, {"error": str(error)})
     except BrokenPipeError:
         return 0
+    except SourceError as error:
+        write_message(out, {"error": str(error)})
+    except Exception as error:  # a traceback written here would be seen by nobody
+        write_message(out, {"error": f"{request.paths[0]}: the decoder failed: {type(error).__name__}: {error}"})
     return 0
 
 

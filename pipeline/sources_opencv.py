@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deltascene.pipeline.sources_container import container_of, is_whole_mp4
+from deltascene.pipeline.sources_container import container_of, is_cut_off
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_table import FrameTable, Packets, Picture
 from deltascene.stages.types import Image
@@ -78,7 +78,7 @@ def scan_packets(path: Path, complaints: Complaints) -> Packets:
     capture.release()
     if not times_ms:
         raise UnreadableSource(f"{path}: expected video frames, found a container without any; is the copy complete?")
-    container = container_of(path)
+    container, cut_off = container_of(path), is_cut_off(path) or complaints.early_end()
     return Packets(
         np.array(times_ms),
         np.array(keys),
@@ -86,7 +86,7 @@ def scan_packets(path: Path, complaints: Complaints) -> Packets:
         claimed,
         exact=container in ("mp4", "avi"),
         numbered=container == "avi",
-        ends_early=not is_whole_mp4(path) if container == "mp4" else container == "avi" or complaints.early_end(),
+        cut_off=cut_off,
     )
 
 
@@ -130,16 +130,16 @@ def opencv_pictures(
                     gone = table.lost[absent] or absent >= damaged_until
                     yield absent, None, "missing" if gone else "corrupt"
             if index in wanted:
-                yield _judged(capture, index, damaged_until, complaints, retrieve)
+                yield _judged(capture, index, index < damaged_until or index == table.torn, complaints, retrieve)
             expected, failed, grabbed = index + 1, 0, False
     finally:
         capture.release()
 
 
-def _judged(capture: Any, index: int, damaged_until: int, complaints: Complaints, retrieve: bool) -> Picture:
+def _judged(capture: Any, index: int, damaged: bool, complaints: Complaints, retrieve: bool) -> Picture:
     image = retrieve_rgb(capture, complaints) if retrieve else None
-    sound = index >= damaged_until and (image is not None or not retrieve)
-    return index, image, "" if sound else "corrupt"
+    unsound = damaged or (image is None and retrieve)
+    return index, image, "corrupt" if unsound else ""
 
 
 def retrieve_rgb(capture: Any, complaints: Complaints) -> Image | None:
@@ -218,6 +218,6 @@ def is_plain(capture: Any) -> bool:
 
 
 def _looks_like(path: Path) -> str:
-    if container_of(path) == "mp4" and not is_whole_mp4(path):
+    if container_of(path) == "mp4" and is_cut_off(path):
         return "an MP4 file that is cut off before its index; copy it again"
     return f"{path.stat().st_size} bytes of something else"

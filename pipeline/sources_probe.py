@@ -1,6 +1,6 @@
 """Look at a file: its frames, size and rate, and which decoder reads it rightly. Runs in the decoder process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -101,8 +101,10 @@ def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
     finally:
         capture.release()
     table = build_table(packets, trial.shown_ms, trial.cut_ms)
+    if np.any(np.diff(table.times_ms) <= 0):
+        table = replace(table, times_ms=np.arange(table.frames, dtype=np.float64) * float(1000 / rate))
     hidden = len(packets.times_ms) + int(table.lost.sum()) - table.frames
-    promised = packets.claimed - hidden if packets.ends_early else table.frames
+    promised = packets.claimed - hidden if packets.truncated else table.frames
     height, width = trial.size
     name = _choose(path, table, trial, second, decoder, promised > table.frames)
     duration_s = float(table.pts_s[-1]) + float(1 / rate)

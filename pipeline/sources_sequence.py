@@ -25,7 +25,7 @@ def examine_sequence(paths: Sequence[Path], fps: Fraction, complaints: Complaint
     count = len(paths)
     numbers = np.arange(count, dtype=np.int64)
     times_ms = np.asarray(numbers * float(1000 / fps), dtype=np.float64)
-    table = FrameTable(times_ms, numbers, np.zeros(count, dtype=np.bool_), closed=True, delay=0, timed=True)
+    table = FrameTable(times_ms, numbers, np.zeros(count, dtype=np.bool_), closed=True, delay=0, torn=-1, timed=True)
     height, width = first[0].shape[:2]
     return SourceInfo(width, height, fps, count, count, float(count / fps), opencv_name(), 0, True, table)
 
@@ -45,6 +45,16 @@ def _read(path: Path, complaints: Complaints) -> tuple[Image | None, str]:
     except FileNotFoundError:
         return None, "missing"
     picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
-    if complaints.damage() or picture is None:
+    if complaints.damage() or picture is None or _is_cut_off(encoded.tobytes()):
         return None, "corrupt"
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8), ""
+
+
+def _is_cut_off(encoded: bytes) -> bool:
+    """Whether a JPEG or PNG stops before its end; some versions of OpenCV fill the rest with grey and say nothing.
+
+    Source: ITU-T T.81, B.1.1.3 (a start of scan, FFDA, is followed by an end of image, FFD9); PNG, 11.2.5 (IEND).
+    """
+    if encoded.startswith(b"\xff\xd8"):
+        return encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")
+    return encoded.startswith(b"\x89PNG") and b"IEND" not in encoded[-64:]

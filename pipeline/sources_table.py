@@ -11,7 +11,7 @@ Picture = tuple[int, Image | None, str]
 """Frame number, RGB [H, W, 3] or None, and why it isn't a good frame (empty if it is)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packets:
     """What reading a file's packets gives, in the file's order.
 
@@ -22,8 +22,7 @@ class Packets:
         claimed: frames that the header promises; by duration and rate where it doesn't say.
         exact: the header itself counts frames (MP4, AVI).
         numbered: times are made by counting packets (AVI), and wrong after one is lost.
-        ends_early: the file stops before its container does, so that missing its promise means something. AVI can't
-            tell and is taken at its word; in MP4 an edit list may cut frames off, and elsewhere the promise is a guess.
+        cut_off: the file stops before its container does.
     """
 
     times_ms: NDArray[np.float64]
@@ -32,10 +31,15 @@ class Packets:
     claimed: int
     exact: bool
     numbered: bool
-    ends_early: bool
+    cut_off: bool
+
+    @property
+    def truncated(self) -> bool:
+        """Frames promised and absent are gone; else an edit list hides them (MP4), or the promise is a guess."""
+        return self.cut_off or self.numbered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameTable:
     """What the container says about each frame, in the order of presentation.
 
@@ -45,6 +49,7 @@ class FrameTable:
         lost: frames that left a gap: their packet is gone or can't be read [F], bool.
         closed: no frame needs a keyframe that is shown after it.
         delay: frames that a decoder holds back to put them in order.
+        torn: the frame whose packet the file may end in, -1 if there is none.
         timed: decoded frames carry these times, and seeking to one works; else they are counted from the start.
     """
 
@@ -53,6 +58,7 @@ class FrameTable:
     lost: NDArray[np.bool_]
     closed: bool
     delay: int
+    torn: int
     timed: bool
 
     @property
@@ -115,7 +121,8 @@ def build_table(packets: Packets, shown_ms: NDArray[np.float64], cut_ms: float =
     unsure = packets.numbered and packets.claimed > len(packets.times_ms)
     timed = len(times_ms) > 0 and not unsure and _believable(times_ms, keys, shown_ms)
     times_ms, keys, lost = _fill_gaps(times_ms, keys, packets) if timed else (times_ms, keys, np.zeros_like(times_ms))
-    return FrameTable(times_ms, keys, lost.astype(np.bool_), closed and hidden == 0, delay, timed)
+    torn = len(times_ms) - 1 - (len(order) - 1 - int(rank[-1])) if packets.cut_off else -1
+    return FrameTable(times_ms, keys, lost.astype(np.bool_), closed and hidden == 0, delay, torn, timed)
 
 
 def _order(rank: NDArray[np.intp], at: NDArray[np.intp]) -> tuple[bool, int]:

@@ -146,7 +146,7 @@ def _info_head(info: SourceInfo) -> dict[str, Any]:
     table = info.table
     head = {name: getattr(info, name) for name in info.__dataclass_fields__ if name not in ("table", "fps")}
     shape = {"frames": table.frames, "keys": len(table.keys)}
-    rest = {"closed": table.closed, "delay": table.delay, "timed": table.timed}
+    rest = {"closed": table.closed, "delay": table.delay, "torn": table.torn, "timed": table.timed}
     return head | {"fps": str(info.fps), "table": shape | rest}
 
 

@@ -21,8 +21,8 @@ def share(part: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds with about three digits: `0.42 ms`, `83.1 ms`, `412 ms`."""
-    return f"{_digits(1e3 * seconds)} ms"
+    """A frame's or stage's time in milliseconds: `0.42 ms`, `83.1 ms`, `412 ms`; from ten seconds on as `duration`."""
+    return f"{_digits(1e3 * seconds)} ms" if seconds < 10 else duration(seconds)
 
 
 def duration(seconds: float) -> str:

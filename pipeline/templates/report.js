@@ -10,7 +10,10 @@ for (const plots of document.querySelectorAll(".plots")) {
   const resting = readout.textContent;
   const cursors = plots.querySelectorAll(".cursor");
   const ms = (seconds) => `${(1e3 * seconds).toFixed(1)} ms`;
-  const gmac = (macs) => (macs / 1e9).toFixed(2);
+  const compact = (value) => {
+    const step = value < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(value) / 3));
+    return `${(value / 1000 ** step).toPrecision(3)} ${["", "k", "M", "G", "T"][step]}MAC`;
+  };
 
   const describe = (point) => {
     const first = series.index[point];
@@ -18,7 +21,7 @@ for (const plots of document.querySelectorAll(".plots")) {
     const stages = Object.entries(series.seconds_by_stage).map(([stage, seconds]) => `${stage} ${(1e3 * seconds[point]).toFixed(1)}`);
     const invalid = series.invalid[point] ? ` · ${series.invalid[point]} invalid` : "";
     return `${frames} · ${series.pts_s[point].toFixed(2)} s · ${series.policy[point]}${invalid} · ${ms(series.seconds[point])} (${stages.join(", ")})`
-      + ` · ${gmac(series.macs_executed[point])} of ${gmac(series.macs_dense[point])} GMAC`;
+      + ` · ${compact(series.macs_executed[point])} of ${compact(series.macs_dense[point])}`;
   };
   for (const svg of plots.querySelectorAll("svg")) {
     svg.addEventListener("pointermove", (event) => {

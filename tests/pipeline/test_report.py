@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -319,6 +321,24 @@ def test_a_hostile_file_name_is_only_text(finished, page):
     assert any(HOSTILE in text for tag, _, text in page.found if tag == "span")
     assert "<img src=x" not in html
     assert "49" not in Path(report["videos"][0]["source"]).name
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_the_page_s_script_runs_in_a_browser(finished, tmp_path):
+    """A pointer over a plot reads that frame's numbers; nothing breaks the page's own content policy."""
+    _, report, html = finished
+    probe = """<script>const svg = document.querySelectorAll(".plots svg")[1], box = svg.getBoundingClientRect();
+    svg.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width * 12.5 / 30}));</script>"""
+    (tmp_path / "page.html").write_text(html.replace("</body>", f"{probe}</body>"), encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    done = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    told = re.search(r'<p class="readout">(.*?)</p>', done.stdout, re.DOTALL)[1]
+    milliseconds = 1e3 * report["videos"][0]["series"]["seconds"][12]
+    assert told.startswith(f"frame 12 · 1.20 s · dense · {milliseconds:.1f} ms (decode ")
+    assert "CONSOLE" not in done.stderr
 
 
 def test_a_failed_input_is_told_with_its_reason(finished, page):

@@ -155,7 +155,7 @@ def test_lost_index_at_the_end_is_unreadable(tmp_path: Path) -> None:
 
 def plain_table(frames: int) -> FrameTable:
     numbers = np.arange(frames, dtype=np.int64)
-    return FrameTable(numbers * 40.0, numbers[:1], np.zeros(frames, dtype=np.bool_), True, 0, True)
+    return FrameTable(numbers * 40.0, numbers[:1], np.zeros(frames, dtype=np.bool_), True, 0, -1, True)
 
 
 @pytest.mark.parametrize("still", [False, True])

@@ -48,4 +48,5 @@ def test_duration(value, text):
 
 def test_milliseconds_and_counts():
     assert (milliseconds(0.000424), milliseconds(0.0831), milliseconds(0.4121)) == ("0.42 ms", "83.1 ms", "412 ms")
+    assert (milliseconds(9.4), milliseconds(20.238)) == ("9400 ms", "20.2 s")
     assert (count(1, "frame"), count(12_500, "frame"), count(7)) == ("1 frame", "12\u202f500 frames", "7")
