@@ -19,7 +19,8 @@ from deltascene.pipeline.units import compact, milliseconds, share
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
-# The encoder costs 70 ns a pixel on one core (VP8; VP9 five times that): a video's tiles are smaller than a picture's.
+# VP8 costs 70-110 ns a pixel on one core (VP9 five times that), two thirds of an overlay's time, and OpenCV passes no
+# speed option on: a video's tiles are smaller than a picture's.
 VIDEO_TILE_HEIGHT = 144
 LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
 READ_FRAMES = 16  # frames of predictions read at once

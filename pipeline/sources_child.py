@@ -21,7 +21,7 @@ from deltascene.pipeline.sources_wire import Request, read_request, write_info, 
 
 _COMPLAINT = re.compile(rb"\[[\w,]+ @ 0x|Corrupt JPEG|Premature end|libpng (error|warning)")
 _EARLY_END = re.compile(rb"partial file|ended prematurely")
-_HARMLESS = re.compile(rb"partial file|ended prematurely|non-intra slice in an IDR")
+_HARMLESS = re.compile(rb"partial file|ended prematurely|non-intra slice in an IDR|overread")
 
 
 class StderrComplaints:

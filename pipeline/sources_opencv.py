@@ -145,7 +145,7 @@ def _judged(capture: Any, index: int, damaged: bool, complaints: Complaints, ret
 def retrieve_rgb(capture: Any, complaints: Complaints) -> Image | None:
     """The grabbed picture as RGB [H, W, 3]; None if FFmpeg couldn't convert it.
 
-    OpenCV says yes and hands out whatever its buffer held when swscale refuses (interlaced frames, FFmpeg 7 and on).
+    OpenCV says yes and hands out whatever its buffer held when swscale refuses (interlaced frames; seen in OpenCV 5.0).
     """
     import cv2
 
@@ -214,7 +214,7 @@ def is_plain(capture: Any) -> bool:
     """Whether the grabbed frame needs no other, as far as the decoder says."""
     import cv2
 
-    return chr(int(capture.get(cv2.CAP_PROP_FRAME_TYPE))) in "I?"
+    return chr(int(capture.get(cv2.CAP_PROP_FRAME_TYPE))) not in "PBSpb"
 
 
 def _looks_like(path: Path) -> str:

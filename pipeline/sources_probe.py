@@ -70,7 +70,7 @@ class _Trial:
 
     Attributes:
         shown_ms: their times [n].
-        first: the first picture, or None if OpenCV couldn't convert it.
+        first: the first picture, or None if OpenCV couldn't convert one of them.
         size: height and width of an upright picture.
         later: the picture at a later keyframe, if asked for and reached.
         plain_key: that keyframe is whole in itself.
@@ -93,10 +93,11 @@ def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
     """
     packets = scan_packets(path, complaints)
     rough = build_table(packets, np.zeros(0))
-    second = int(rough.keys[1]) if len(rough.keys) > 1 and rough.longest_group <= _LONGEST_GROUP else None
     capture = open_capture(path)
     try:
-        trial = _try(capture, path, rough, second, complaints)
+        short = len(rough.keys) > 1 and not _too_long(rough, _size(capture))
+        second = int(rough.keys[1]) if short else None
+        trial = _decode_some(capture, path, rough, second, complaints)
         rate, rotation = _rate(capture, rough), _rotation(capture)
     finally:
         capture.release()
@@ -113,12 +114,13 @@ def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
     return SourceInfo(width, height, rate, frames, claimed, duration_s, name, rotation, converts, table)
 
 
-def _try(capture: Any, path: Path, table: FrameTable, second: int | None, complaints: Complaints) -> _Trial:
+def _decode_some(capture: Any, path: Path, table: FrameTable, second: int | None, complaints: Complaints) -> _Trial:
     import cv2
 
     shown_ms: list[float] = []
-    first = later = None
-    size, plain_start, plain_key, failed = (0, 0), True, True, 0
+    first: Image | None = None
+    later: Image | None = None
+    plain_start, plain_key, converts, failed = True, True, True, 0
     enough = min(table.frames, _FEW_FRAMES if second is None else second + 1)
     while len(shown_ms) < enough and failed <= table.frames:
         if not capture.grab():
@@ -126,20 +128,26 @@ def _try(capture: Any, path: Path, table: FrameTable, second: int | None, compla
             continue
         shown_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
         complaints.damage()
+        image = retrieve_rgb(capture, complaints)
+        converts = converts and image is not None
         if len(shown_ms) == 1:
-            first = retrieve_rgb(capture, complaints)
-            size = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-            plain_start = is_plain(capture)
+            first, plain_start = image, is_plain(capture)
         elif len(shown_ms) - 1 == second:
-            later = retrieve_rgb(capture, complaints)
-            plain_key = is_plain(capture)
+            later, plain_key = image, is_plain(capture)
     if not shown_ms:
         code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
         raise UnreadableSource(
             f"{path}: expected a video that can be decoded, found {table.frames} packets ({code}) and no picture"
         )
     cut_ms = 0.0 if plain_start or table.keys[:1] != [0] else _cut_off(capture, table)
-    return _Trial(np.array(shown_ms), first, size if first is None else first.shape[:2], later, plain_key, cut_ms)
+    size = _size(capture) if first is None else first.shape[:2]
+    return _Trial(np.array(shown_ms), first if converts else None, size, later, plain_key, cut_ms)
+
+
+def _size(capture: Any) -> tuple[int, int]:
+    import cv2
+
+    return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
 
 
 def _cut_off(capture: Any, table: FrameTable) -> float:
