@@ -286,9 +286,7 @@ def _stored_values(result: FrameResult, engine: Engine, stream: Stream) -> tuple
 def _check_size(frame: Frame, ages: Mapping[str, Any], size: tuple[int, int]) -> None:
     for age in ages.values():
         if age.shape != size:
-            raise StageError(
-                f"frame {frame.index}: expected size {size}, as the first frame; found {age.shape}"
-            )
+            raise StageError(f"frame {frame.index}: expected size {size}, as the first frame; found {age.shape}")
 
 
 def _assemble(

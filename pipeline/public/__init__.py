@@ -1,6 +1,6 @@
 """deltascene: dense video understanding that computes what changed, once, for every task.
 
-    from deltascene import Engine, open_run
+from deltascene import Engine, open_run
 """
 
 from typing import TYPE_CHECKING, Any
