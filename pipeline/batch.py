@@ -9,6 +9,9 @@ from errno import EDQUOT, ENOSPC
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import Seal, write_seal
 from deltascene.pipeline import ledger
@@ -303,25 +306,19 @@ def _assemble(
     if not seals:
         return record
     ledger.join_parts([files.part(seal.start) for seal in seals], files.frames_parquet)
-    rows = ledger.read_rows(files.frames_parquet).select(["index", "pts_s", "valid", "task", "predicted"]).to_pylist()
-    frames = list({row["index"]: row for row in rows}.values())
-    tasks = {row["task"] for row in rows}
-    predicted = {task: [row["predicted"] for row in rows if row["task"] == task] for task in tasks}
-    assemble(
-        files.predictions,
-        [row["index"] for row in frames],
-        [row["pts_s"] for row in frames],
-        {task: flags for task, flags in predicted.items() if (files.predictions / task).is_dir()},
-    )
-    invalid = sum(not row["valid"] for row in frames)
-    return replace(record, frames=len(frames), invalid=invalid, fps=_rate(frames, info))
+    by_task = ledger.split_tasks(ledger.read_rows(files.frames_parquet))
+    frames = next(iter(by_task.values()))
+    index, pts_s = frames["index"].to_numpy(), frames["pts_s"].to_numpy()
+    kept = {task: rows["predicted"].to_numpy() for task, rows in by_task.items() if (files.predictions / task).is_dir()}
+    assemble(files.predictions, index, pts_s, kept)
+    invalid = len(index) - int(frames["valid"].to_numpy().sum())
+    return replace(record, frames=len(index), invalid=invalid, fps=_rate(pts_s, info))
 
 
-def _rate(frames: Sequence[Mapping[str, Any]], info: SourceInfo) -> float:
+def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
     """Processed frames per second of the source."""
-    steps = len(frames) - 1
-    spread = frames[-1]["pts_s"] - frames[0]["pts_s"] if steps else 0.0
-    return steps / spread if spread > 0 else float(info.fps)
+    spread = float(pts_s[-1] - pts_s[0])
+    return (len(pts_s) - 1) / spread if spread > 0 else float(info.fps)
 
 
 def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRecord) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 # Stages with a clock of their own. A frame's shared stages (all but the heads) are booked on the base task's row, so
@@ -61,3 +62,9 @@ def join_parts(parts: Iterable[Path], path: Path) -> int:
             writer.write_table(table)
             rows += table.num_rows
     return rows
+
+
+def split_tasks(table: pa.Table) -> dict[str, pa.Table]:
+    """A ledger's rows by task, in the order of the tasks' first rows; every task has one row per frame."""
+    tasks = table["task"].unique().to_pylist()
+    return {task: table.filter(pc.equal(table["task"], task)) for task in tasks}

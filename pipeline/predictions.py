@@ -5,14 +5,14 @@ change. `index`, `pts_s` and `valid/<task>` are small and written when the video
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
@@ -129,7 +129,7 @@ class PredictionWriter:
         )
 
 
-def assemble(path: Path, index: Sequence[int], pts_s: Sequence[float], valid: Mapping[str, Sequence[bool]]) -> None:
+def assemble(path: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str, ArrayLike]) -> None:
     """Cuts the arrays to the frames there are and writes the small ones.
 
     Args:
@@ -139,12 +139,12 @@ def assemble(path: Path, index: Sequence[int], pts_s: Sequence[float], valid: Ma
         valid: per task, whether a frame was predicted.
     """
     group = zarr.open_group(path, mode="a")
+    small: dict[str, Array] = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
     for task in valid:
         for name in (task, f"age/{task}"):
             array = group[name]
             assert isinstance(array, zarr.Array)
-            array.resize((len(index), *array.shape[1:]))
-    small = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
+            array.resize((len(small["index"]), *array.shape[1:]))
     small |= {f"valid/{task}": np.asarray(flags, bool) for task, flags in valid.items()}
     for name, data in small.items():
         group.create_array(name, data=data, chunks=(max(1, len(data)),), overwrite=True)
