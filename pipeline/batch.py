@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import Seal, write_seal
 from deltascene.pipeline import ledger
-from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine, Stream
+from deltascene.pipeline.engine import Engine, Stream, open_source
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.predictions import PredictionWriter, assemble, plan_layout
@@ -30,7 +29,7 @@ from deltascene.pipeline.run_folder import (
     keep_lock,
     write_videos,
 )
-from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, identity, probe, read_frames
+from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, identity, probe
 from deltascene.stages.errors import StageError
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.resample import resize_map, to_frame_size
@@ -131,7 +130,8 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
     key = fingerprint({**run.key, "input": identity_now, "decoder": info.decoder})
     seals = sealed_prefix(files, key)
-    reader = open_reader(config, spec, info, seals)
+    next_index = seals[-1].next_index if seals else None
+    reader = open_source(config.source, spec, start_frame=next_index, info=info)
     sealed = sum(seal.frames for seal in seals)
     run.events.video_started(spec, sealed + len(reader.wanted), sealed)
     with reader:
@@ -142,19 +142,6 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
         _finish(run, spec, files, record)
     run.events.video_ended(record, reused=False)
     return record
-
-
-def open_reader(config: Config, spec: SourceSpec, info: SourceInfo, seals: Sequence[Seal]) -> Reader:
-    """The frames that are still to be processed."""
-    chosen = config.source
-    return read_frames(
-        spec,
-        start_s=chosen.start_s,
-        start_frame=seals[-1].next_index if seals else None,
-        end_s=chosen.end_s,
-        stride=chosen.stride,
-        info=info,
-    )
 
 
 def _process_segments(

@@ -13,13 +13,14 @@ from rich.console import Console
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine import Engine, open_source
 from deltascene.pipeline.errors import DeltasceneError, UsageError
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
-from deltascene.pipeline.sources import SourceSpec, find_sources, probe, read_frames
+from deltascene.pipeline.sources import SourceSpec, find_sources, probe
+from deltascene.stages.errors import StageError
 
 STOPPED = 130
 
@@ -108,16 +109,7 @@ def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, fl
         from deltascene.pipeline.overlay import write_overlay
 
         if save.video:
-            chosen = config.source
-            frames = read_frames(
-                spec,
-                start_s=chosen.start_s,
-                end_s=chosen.end_s,
-                stride=chosen.stride,
-                fps=chosen.fps,
-                decoder=chosen.decoder,
-            )
-            with frames:
+            with open_source(config.source, spec) as frames:
                 write_overlay(video.files.overlay, video, frames, progress=lambda share: progress("overlay", share))
         if save.png:
             write_png(video, lambda share: progress("png", share))
@@ -150,17 +142,10 @@ def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> i
     for spec in specs:
         try:
             info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
-            selected = len(
-                read_frames(
-                    spec,
-                    start_s=config.source.start_s,
-                    end_s=config.source.end_s,
-                    stride=config.source.stride,
-                    info=info,
-                ).wanted
-            )
+            with open_source(config.source, spec, info=info) as reader:
+                selected = len(reader.wanted)
             plan = engine.plan((info.height, info.width))
-        except DeltasceneError as error:
+        except (DeltasceneError, StageError) as error:
             console.print(f"{spec.id}: {error}", markup=False, highlight=False)
             continue
         size = plan.frame_size if config.save.size == "frame" else plan.model_size
