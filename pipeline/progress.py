@@ -83,11 +83,11 @@ class LineEvents:
 
     def __init__(self, out: TextIO) -> None:
         self._out, self._tally, self._last = out, Tally(), 0.0
-        self._frames, self._done = 0, 0
+        self._frames, self._done, self._what = 0, 0, ""
 
     def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
         """Says which input starts."""
-        self._frames, self._done = frames, sealed
+        self._frames, self._done, self._what = frames, sealed, ""
         kept = f", {sealed} of them finished before" if sealed else ""
         self._say(f"{spec.id}: {frames} frames{kept}")
 
@@ -105,9 +105,11 @@ class LineEvents:
         )
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
-        """Says when it begins."""
-        if share == 0:
-            self._say(f"{spec.id}: writing {what}")
+        """Says what is being written, and how far it is now and then."""
+        if what == self._what and time.perf_counter() - self._last < self.every_s:
+            return
+        self._what, self._last = what, time.perf_counter()
+        self._say(f"{spec.id}: writing {what}, {share:.0%}")
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
         """Says how it ended."""
@@ -123,7 +125,7 @@ class JsonEvents:
     """One JSON object a line on standard output."""
 
     def __init__(self, out: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
+        self._out, self._what = out or sys.stdout, ("", "")
 
     def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
         """`{"event": "video_started", …}`."""
@@ -147,7 +149,8 @@ class JsonEvents:
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """`{"event": "finishing", …}`, once per thing."""
-        if share == 0:
+        if self._what != (spec.id, what):
+            self._what = (spec.id, what)
             self.say("finishing", id=spec.id, what=what)
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:

@@ -55,6 +55,7 @@ def test_a_run_leaves_everything_and_open_run_reads_it(deltascene, tiny, make_cl
         "run", make_clip(20), "-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8"
     )
     assert code == 0, text
+    assert "clip: writing overlay" in text
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files >= {"run.yaml", "videos.parquet", "report.html", "report.json"}
     assert "lock.json" not in files
