@@ -1,8 +1,9 @@
 """Memory of reading a long video with a slow consumer: `python benchmarks/source_memory.py --minutes 10`.
 
 Makes a 1280×720 clip (MPEG-4, a keyframe every 12 frames), reads it with each decoder and prints how far the resident
-memory of this process and of its decoder process rose above the start. Expected: at most 300 MB together, and the same
-for any length.
+memory of this process and of its decoder process rose above the start. Expected with the decoder that the package
+chooses: at most 300 MB together, and the same for any length. decord is there for comparison: it isn't chosen for
+pictures of this size.
 """
 
 import argparse
@@ -94,17 +95,18 @@ def main() -> None:
         print(f"{width}×{height}, {options.minutes:g} min, {path.stat().st_size / MIB:.0f} MiB; MiB above the start")
         print("| decoder | frames | seconds | this process | decoder process | together, first half | together |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
-        for decoder in ("decord", "opencv"):
+        decoders: tuple[Decoder, ...] = ("auto", "decord")
+        for decoder in decoders:
             try:
                 seen = measure(path, decoder, options.slow_ms / 1e3)
             except SourceError as error:
                 print(f"| {decoder} | {error} |")
                 continue
             together = seen.own_mib + seen.child_mib
-            verdict = "" if together <= LIMIT_MIB else f" over {LIMIT_MIB}"
+            verdict = "" if together <= LIMIT_MIB or decoder != "auto" else f" over {LIMIT_MIB}"
             print(
-                f"| {seen.decoder} | {seen.frames} | {seen.seconds:.1f} | {seen.own_mib:.0f} | {seen.child_mib:.0f} "
-                f"| {seen.half_mib:.0f} | {together:.0f}{verdict} |"
+                f"| {decoder}: {seen.decoder} | {seen.frames} | {seen.seconds:.1f} | {seen.own_mib:.0f} "
+                f"| {seen.child_mib:.0f} | {seen.half_mib:.0f} | {together:.0f}{verdict} |"
             )
 
 

@@ -311,7 +311,12 @@ def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
 def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRecord) -> None:
     """Draws what is drawn from results, then marks the video as done."""
     if run.draw is not None and record.frames:
-        run.draw(RunVideo(record, files), spec, lambda what, share: run.events.finishing(spec, what, share))
+
+        def drawn(what: str, share: float) -> None:
+            keep_lock(run.folder)
+            run.events.finishing(spec, what, share)
+
+        run.draw(RunVideo(record, files), spec, drawn)
     write_done(files, record, fingerprint(run.key))
 
 

@@ -118,7 +118,7 @@ def locked(folder: RunFolder) -> Iterator[str]:
 
 
 def keep_lock(folder: RunFolder) -> None:
-    """Shows that the run still lives; called at every segment."""
+    """Shows that the run still lives; called at every segment, and while pictures are drawn."""
     if folder.lock.exists():
         os.utime(folder.lock)
 

@@ -1,8 +1,8 @@
 """Files on disk → `Frame`s with true numbers, times and validity.
 
-decord decodes files with short groups of pictures, OpenCV the rest and everything where decord has no wheel. The choice
-is a function of the file. Decoding runs in a process of its own (sources_child.py says why); errors are in
-sources_errors.py: `SourceError` > `SourceNotFound`, `UnreadableSource`.
+decord decodes files with small pictures and short groups of them, OpenCV the rest and everything where decord has no
+wheel or would err. The choice is a function of the file. Decoding runs in a process of its own (sources_child.py says
+why); errors are in sources_errors.py: `SourceError` > `SourceNotFound`, `UnreadableSource`.
 """
 
 import hashlib

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.sources_container import container_of
-from deltascene.pipeline.sources_decord import decord_name, decord_sample, frames_at_once
+from deltascene.pipeline.sources_decord import decord_name, decord_sample, fits_in_memory
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_opencv import (
     Complaints,
@@ -95,7 +95,8 @@ def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
     rough = build_table(packets, np.zeros(0))
     capture = open_capture(path)
     try:
-        short = len(rough.keys) > 1 and not _too_long(rough, _size(capture))
+        asked = decoder == "decord" and rough.longest_group <= _LONGEST_GROUP
+        short = len(rough.keys) > 1 and (asked or _fits(rough, _size(capture)))
         second = int(rough.keys[1]) if short else None
         trial = _decode_some(capture, path, rough, second, complaints)
         rate, rotation = _rate(capture, rough), _rotation(capture)
@@ -190,8 +191,8 @@ def _choose(path: Path, table: FrameTable, trial: _Trial, second: int | None, de
         return opencv_name()
     reason = "" if decoder != "opencv" else "OpenCV was asked for"
     reason = reason or _why_not_decord(path, table, trial, second, truncated)
-    if not reason and decoder == "auto" and readable and _too_long(table, trial.size):
-        reason = "its groups of pictures are long"
+    if not reason and decoder == "auto" and readable and not _fits(table, trial.size):
+        reason = "its pictures are large or its groups long"
     if not reason:
         return decord_name()
     if not readable:
@@ -204,8 +205,8 @@ def _choose(path: Path, table: FrameTable, trial: _Trial, second: int | None, de
     return opencv_name()
 
 
-def _too_long(table: FrameTable, size: tuple[int, int]) -> bool:
-    return table.longest_group > min(_LONGEST_GROUP, frames_at_once(3 * size[0] * size[1]))
+def _fits(table: FrameTable, size: tuple[int, int]) -> bool:
+    return table.longest_group <= _LONGEST_GROUP and fits_in_memory(table, 3 * size[0] * size[1])
 
 
 def _why_not_decord(path: Path, table: FrameTable, trial: _Trial, second: int | None, truncated: bool) -> str:
