@@ -139,7 +139,7 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     complete = not run.stop.asked or len(reader.wanted) == 0 or seals[-1].next_index > reader.wanted[-1]
     record = _assemble(spec, info, files, seals, "done" if complete else "partial", reader.cause, identity_now)
     if complete:
-        _finish(run, spec, files, record)
+        record = _finish(run, spec, files, record)
     run.events.video_ended(record, reused=False)
     return record
 
@@ -308,16 +308,26 @@ def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
     return (len(pts_s) - 1) / spread if spread > 0 else float(info.fps)
 
 
-def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRecord) -> None:
-    """Draws what is drawn from results, then marks the video as done."""
+class _DrawingStopped(Exception):  # noqa: N818
+    """An end was asked for while pictures were drawn; the next run draws them."""
+
+
+def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRecord) -> VideoRecord:
+    """Draws what is drawn from results, then marks the video as done; stopped in between, it is partial."""
+
+    def drawn(what: str, share: float) -> None:
+        keep_lock(run.folder)
+        run.events.finishing(spec, what, share)
+        if run.stop.asked:
+            raise _DrawingStopped
+
     if run.draw is not None and record.frames:
-
-        def drawn(what: str, share: float) -> None:
-            keep_lock(run.folder)
-            run.events.finishing(spec, what, share)
-
-        run.draw(RunVideo(record, files), spec, drawn)
+        try:
+            run.draw(RunVideo(record, files), spec, drawn)
+        except _DrawingStopped:
+            return replace(record, status="partial", cause="pictures not drawn yet")
     write_done(files, record, fingerprint(run.key))
+    return record
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:

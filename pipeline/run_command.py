@@ -81,9 +81,7 @@ def stoppable() -> Iterator[Stop]:
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
-        print(
-            "\nstopping after the segment that is being computed; once more stops at once", file=sys.stderr, flush=True
-        )
+        print("\nstopping after the open segment; once more stops at once", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -174,6 +174,27 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(deltascene,
     assert_equal_runs(tmp_path / "whole", out, "clip")
 
 
+def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch):
+    from deltascene.pipeline import overlay
+
+    def stopped(path, video, frames, *, progress):
+        progress(0.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        progress(0.5)
+        raise AssertionError("drawing went on")
+
+    options = [make_clip(6), "-o", tmp_path / "out", "--model", tiny]
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay, "write_overlay", stopped)
+        assert deltascene("run", *options)[0] == 130
+    video = open_run(tmp_path / "out")["clip"]
+    assert (video.status, len(video)) == ("partial", 6)
+    code, text, _ = deltascene("run", *options, "--json")
+    assert code == 0
+    assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
+    assert (video.folder / "overlay.webm").is_file()
+
+
 def test_stride_and_times_choose_the_source_frames(deltascene, tiny, make_clip, tmp_path):
     options = ["--start", "0.5", "--end", "2", "--stride", 4, "--set", "segment.frames=2"]
     deltascene("run", make_clip(30), "-o", tmp_path / "out", "--model", tiny, *options, *QUIET)
