@@ -29,6 +29,8 @@ def read_truth(path: Path) -> Truth:
         UsageError: it can't be read.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            raise UsageError(f"truth {path}: expected an npz file, one array per task; found something else")
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
@@ -51,7 +53,10 @@ def score(video: RunVideo, truth: Truth) -> dict[str, dict[str, float]]:
     counters = {task: METRICS[video.kinds[task].name]() for task in scored}
     for task in scored:
         if truth[task].shape[:2] != video.size:
-            raise UsageError(f"truth: {task}: expected size {video.size}, as predicted; found {truth[task].shape[:2]}")
+            raise UsageError(
+                f"truth: {task}: expected [H, W, T] or [H, W, C, T] with H, W = {list(video.size)}, as predicted;"
+                f" found {list(truth[task].shape)}"
+            )
     for place in range(len(video)):
         view = video.frame(place)
         for task in (task for task in view.tasks if task in counters):

@@ -20,7 +20,7 @@ from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.predictions import PredictionWriter, assemble, plan_layout
 from deltascene.pipeline.results import FrameResult
-from deltascene.pipeline.resume import read_done, sealed_prefix, write_done
+from deltascene.pipeline.resume import read_done, sealed_prefix, seals_intact, write_done
 from deltascene.pipeline.run_folder import (
     RunFolder,
     RunVideo,
@@ -29,7 +29,7 @@ from deltascene.pipeline.run_folder import (
     keep_lock,
     write_videos,
 )
-from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, identity, probe
+from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.stages.errors import StageError
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.resample import resize_map, to_frame_size
@@ -107,6 +107,8 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
                     f"{folder.root}: no room left on the disk; finished segments are kept, the same command goes on"
                 ) from error
             record = _failed(folder, spec, error)
+        if record.status == "failed":
+            run.events.video_ended(record, reused=False)
         records.append(record)
         write_videos(folder, records)
         if run.stop.asked:
@@ -124,7 +126,7 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     """
     config, files = run.engine.config, run.folder.video(spec.id)
     identity_now = identity(spec, config.run.verify == "full")
-    if (done := read_done(files, identity_now)) is not None:
+    if (done := read_done(files, identity_now)) is not None and seals_intact(files, done.frames):
         run.events.video_ended(done, reused=True)
         return done
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
@@ -133,6 +135,11 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     next_index = seals[-1].next_index if seals else None
     reader = open_source(config.source, spec, start_frame=next_index, info=info)
     sealed = sum(seal.frames for seal in seals)
+    if not sealed and not reader.wanted:
+        reader.close()
+        raise UnreadableSource(
+            f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
+        )
     run.events.video_started(spec, sealed + len(reader.wanted), sealed)
     with reader:
         _process_segments(run, spec, reader, files, seals, key)

@@ -75,7 +75,7 @@ class NumericsConfig(_Section):
     """Arithmetic."""
 
     dtype: Literal["float32"] = _result()
-    threads: int | None = _result(ge=1)
+    threads: int | None = _result(ge=1, le=1024)
 
 
 class SaveConfig(_Section):

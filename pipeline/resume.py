@@ -113,3 +113,14 @@ def read_done(files: VideoFolder, identity_now: str) -> VideoRecord | None:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "…"
+
+
+def seals_intact(files: VideoFolder, frames: int) -> bool:
+    """Whether every sealed file of a finished video still holds the bytes that were sealed."""
+    checked = 0
+    try:
+        while checked < frames:
+            checked += read_seal(files.seal(checked), files.root).frames
+    except BrokenSeal:
+        return False
+    return True

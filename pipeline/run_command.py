@@ -120,7 +120,9 @@ def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, fl
 def _truth_of(spec: SourceSpec, truth: Path, inputs: int) -> Truth | None:
     if truth.is_dir():
         path = truth / f"{spec.id}.truth.npz"
-        return read_truth(path) if path.is_file() else None
+        if not path.is_file():
+            raise UsageError(f"--truth: expected {path}; found no such file")
+        return read_truth(path)
     if inputs > 1:
         raise UsageError(f"--truth: expected a folder with <id>.truth.npz for {inputs} inputs; found {truth}")
     if not truth.is_file():

@@ -395,3 +395,30 @@ def test_a_bundle_of_ones_own_runs_end_to_end_without_code(deltascene, make_clip
     assert view["anomaly"].shape == (48, 64)
     assert view["hands"].shape == (48, 64, 3)
     assert (tmp_path / "out/videos/clip/overlay.webm").stat().st_size > 0
+
+
+def test_a_harmed_finished_store_is_noticed_and_healed(deltascene, tiny, make_clip, tmp_path):
+    clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
+    deltascene("run", clip, "-o", tmp_path / "whole", *options)
+    deltascene("run", clip, "-o", tmp_path / "out", *options)
+    shutil.rmtree(tmp_path / "out/videos/clip/predictions.zarr/height/c/1")
+    _, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
+    assert json.loads(text.splitlines()[0])["sealed"] == 4
+    assert_equal_runs(tmp_path / "whole", tmp_path / "out", "clip")
+
+
+def test_nothing_between_start_and_end_is_a_failed_input_and_json_says_why(deltascene, tiny, make_clip, tmp_path):
+    code, text, _ = deltascene("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--start", "99", "--json")
+    events = [json.loads(line) for line in text.splitlines()]
+    assert code == 3
+    assert events[0]["status"] == "failed"
+    assert "0.3 s long" in events[0]["cause"]
+
+
+@pytest.mark.parametrize("truth", ["array.npy", "folder"])
+def test_truth_that_is_none_is_refused_before_the_run(deltascene, tiny, make_clip, tmp_path, truth):
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    code, _, error = deltascene("run", make_clip(2), "-o", tmp_path / "o", "--model", tiny, "--truth", tmp_path / truth)
+    assert (code, error.count("\n")) == (2, 1)
+    assert not (tmp_path / "o").exists()
