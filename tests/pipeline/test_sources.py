@@ -25,7 +25,7 @@ from deltascene.pipeline.sources import (
 from deltascene.pipeline.sources_decord import decord_name
 from deltascene.stages.types import Frame, Image
 
-OPENCV_DOC = Path("/work/build/apt/usr/share/doc/opencv-doc/examples/data")
+OPENCV_DOC = Path("/usr/share/doc/opencv-doc/examples/data")
 DECODERS: list[Decoder] = ["decord", "opencv"] if decord_name() else ["opencv"]
 BITS = 6  # a frame's number is drawn into it as black and white stripes
 
