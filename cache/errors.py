@@ -1,7 +1,13 @@
 """Errors of the store.
 
 CacheError
-└── BrokenSeal   a sealed part is missing, of another size, or its bytes changed
+├── BrokenSeal         a sealed part is missing, of another size, or its bytes changed
+├── NotArchived        no such segment, archive point or frame was sealed
+├── WrongFingerprint   it was made from something else: the text names the first thing that differs
+├── AlreadySealed      a sealed segment is never written again, unless that is asked for
+├── LostWriter         another writer began the same segment meanwhile
+├── WrongRecord        a frame doesn't fit the segment that it is added to
+└── NothingDense       changed rows without a dense frame before them
 """
 
 
@@ -11,3 +17,27 @@ class CacheError(Exception):
 
 class BrokenSeal(CacheError):  # noqa: N818 - reads as what happened
     """What lies on disk isn't what was sealed."""
+
+
+class NotArchived(CacheError):  # noqa: N818
+    """What was asked for was never sealed."""
+
+
+class WrongFingerprint(CacheError):  # noqa: N818
+    """What is stored was made from another input, config, model or machine."""
+
+
+class AlreadySealed(CacheError):  # noqa: N818
+    """A sealed segment doesn't change."""
+
+
+class LostWriter(CacheError):  # noqa: N818
+    """The unfinished segment isn't this writer's any more."""
+
+
+class WrongRecord(CacheError):  # noqa: N818
+    """A frame's record doesn't have the form that its segment promises."""
+
+
+class NothingDense(CacheError):  # noqa: N818
+    """Changed rows can't be laid over a frame that was never computed."""
