@@ -2,6 +2,7 @@
 
 StageError
 ├── UnsupportedBackbone   the network can't be run by rows
+├── UnfitDelta            delta weights don't fit the backbone's blocks
 ├── UnsupportedHead       a head's name or shape doesn't fit its taps
 └── UnsupportedKind       a task's kind or stored form makes no sense
 """
@@ -13,6 +14,10 @@ class StageError(ValueError):
 
 class UnsupportedBackbone(StageError):  # noqa: N818 - reads as what happened
     """A network that isn't a plain vision transformer of timm."""
+
+
+class UnfitDelta(StageError):  # noqa: N818
+    """Delta weights whose names, shapes or blocks aren't those of the backbone."""
 
 
 class UnsupportedHead(StageError):  # noqa: N818
