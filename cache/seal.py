@@ -47,6 +47,42 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def file_sums(root: Path, files: Iterable[Path]) -> dict[str, tuple[int, str]]:
+    """Size in bytes and SHA-256 of files, by path below a folder, in the order of their names."""
+    return {file.relative_to(root).as_posix(): (file.stat().st_size, file_sha256(file)) for file in sorted(files)}
+
+
+def check_files(root: Path, sums: Mapping[str, tuple[int, str]]) -> None:
+    """Compares files with their sums.
+
+    Raises:
+        BrokenSeal: one is missing, of another size, has other bytes, or lies outside the folder.
+    """
+    for name, (size, sum_) in sums.items():
+        _check(root, name, size, sum_)
+
+
+def write_seal_file(path: Path, fields: Mapping[str, Any], format_: int = FORMAT) -> None:
+    """Writes a seal: the last file of what it seals."""
+    write_whole(path, json.dumps({"format": format_, **fields}, indent=1) + "\n")
+
+
+def read_seal_file(path: Path, format_: int = FORMAT) -> dict[str, Any]:
+    """The fields of a seal, its files as size and sum; what they hold isn't checked here.
+
+    Raises:
+        BrokenSeal: it can't be read.
+    """
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("format") != format_:
+            raise BrokenSeal(f"{path}: expected format {format_}")
+        files = {str(name): (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BrokenSeal(f"{path}: not a seal: {error}") from error
+    return {**data, "files": files}
+
+
 def write_seal(path: Path, root: Path, seal_of: Mapping[str, Any], files: Iterable[Path]) -> Seal:
     """Seals a segment whose files are all written.
 
@@ -56,9 +92,8 @@ def write_seal(path: Path, root: Path, seal_of: Mapping[str, Any], files: Iterab
         seal_of: the other fields of `Seal`.
         files: what belongs to the segment.
     """
-    sums = {str(file.relative_to(root)): (file.stat().st_size, file_sha256(file)) for file in sorted(files)}
-    seal = Seal(files=sums, **seal_of)
-    write_whole(path, json.dumps({"format": FORMAT, **asdict(seal)}, indent=1) + "\n")
+    seal = Seal(files=file_sums(root, files), **seal_of)
+    write_seal_file(path, asdict(seal))
     return seal
 
 
@@ -68,15 +103,12 @@ def read_seal(path: Path, root: Path) -> Seal:
     Raises:
         BrokenSeal: the seal can't be read, or a file isn't what was sealed.
     """
+    fields = read_seal_file(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != FORMAT:
-            raise BrokenSeal(f"{path}: expected format {FORMAT}")
-        seal = Seal(**{**data, "files": {name: (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        seal = Seal(**fields)
+    except TypeError as error:
         raise BrokenSeal(f"{path}: not a seal: {error}") from error
-    for name, (size, sum_) in seal.files.items():
-        _check(root, name, size, sum_)
+    check_files(root, seal.files)
     return seal
 
 
@@ -86,5 +118,7 @@ def _check(root: Path, name: str, size: int, sum_: str) -> None:
         raise BrokenSeal(f"{name}: lies outside {root}")
     if not file.is_file():
         raise BrokenSeal(f"{file}: sealed, but missing")
-    if file.stat().st_size != size or file_sha256(file) != sum_:
+    if file.stat().st_size != size:
+        raise BrokenSeal(f"{file}: expected {size} bytes, as sealed; found {file.stat().st_size}")
+    if file_sha256(file) != sum_:
         raise BrokenSeal(f"{file}: its bytes aren't those that were sealed")

@@ -1,0 +1,169 @@
+"""How the records of a segment lie in a few flat arrays, and back: what every store writes, whatever it writes to.
+
+Per frame, one entry: `frames` [T, columns] int64, `pts_s` [T] float64, `change` [T, h*w] uint8, and one more than
+frames in `offsets` [T+1] int64, which tell where each frame's rows lie in `index` [ΣR] int32 and `rows_<block>`
+[ΣR, D]. Per warped frame: `flow` [F, 2, ceil(H/4), ceil(W/4)] int16, at the place that `frames` names.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.cache.errors import NotArchived
+from deltascene.cache.segment import Array, FrameRecord, SegmentInfo, check_record
+
+TABLE = ("index", "policy", "reason", "cause", "valid", "flow")  # columns of `frames`
+BOOKS = ("policy", "reason", "cause")  # those that hold codes, read with the book of the same name
+
+# What a reader holds at once: this many frames' rows, and never more frames than the second number.
+GROUP_DENSE, GROUP_FRAMES = 16, 64
+
+Books = Mapping[str, Sequence[str]]
+ReadSlice = Callable[[str, int, int], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One array of a segment.
+
+    Attributes:
+        dtype: of its values.
+        shape: of one entry.
+        chunk: entries that are worth reading together.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunk: int
+
+
+def columns_of(info: SegmentInfo) -> dict[str, Column]:
+    """The arrays of a segment by name; those of the archive points come first."""
+    rows = {row_name(block): Column(info.stored, (info.width,), info.tokens) for block in info.blocks}
+    return rows | {
+        "index": Column(np.dtype(np.int32), (), 64 * info.tokens),
+        "offsets": Column(np.dtype(np.int64), (), 4096),
+        "frames": Column(np.dtype(np.int64), (len(TABLE),), 4096),
+        "pts_s": Column(np.dtype(np.float64), (), 4096),
+        "change": Column(np.dtype(np.uint8), (info.patches,), 64),
+        "flow": Column(np.dtype(np.int16), info.flow_shape, 8),
+    }
+
+
+def row_name(block: int) -> str:
+    """Name of the array that holds an archive point."""
+    return f"rows_{block}"
+
+
+class Packer:
+    """Turns records into entries of the arrays, in order.
+
+    Attributes:
+        info: what the frames share.
+        frames: packed so far.
+        next_index: number in the source after the last packed frame.
+    """
+
+    def __init__(self, info: SegmentInfo) -> None:
+        self.info, self.frames, self.next_index = info, 0, 0
+        self._rows = self._flows = 0
+        self._books: dict[str, dict[str, int]] = {name: {} for name in BOOKS}
+
+    def pack(self, record: FrameRecord) -> dict[str, Array]:
+        """A frame's entries by array name, to be appended; they share memory with the record.
+
+        Raises:
+            WrongRecord: it isn't of the segment's form.
+        """
+        check_record(record, self.info)
+        codes = [self._books[name].setdefault(getattr(record, name), len(self._books[name])) for name in BOOKS]
+        place = -1 if record.flow is None else self._flows
+        self._rows += len(record.rows)
+        self._flows += record.flow is not None
+        self.frames, self.next_index = self.frames + 1, record.index + 1
+        entries: dict[str, Array] = {row_name(block): record.activations[block] for block in self.info.blocks}
+        entries |= {
+            "index": record.rows,
+            "offsets": np.array([0, self._rows][self.frames > 1 :], np.int64),
+            "frames": np.array([[record.index, *codes, record.valid, place]], np.int64),
+            "pts_s": np.array([record.pts_s], np.float64),
+            "change": record.change[None],
+        }
+        return entries if record.flow is None else entries | {"flow": record.flow[None]}
+
+    def books(self) -> dict[str, list[str]]:
+        """What the codes in `frames` mean: the n-th word of a book is code n."""
+        return {name: list(book) for name, book in self._books.items()}
+
+
+def unpack(
+    info: SegmentInfo, books: Books, frames: int, blocks: Sequence[int], read: ReadSlice
+) -> Iterator[FrameRecord]:
+    """The records of a segment again; memory stays bounded.
+
+    Args:
+        info: what they share.
+        books: what the codes mean.
+        frames: how many there are.
+        blocks: the archive points wanted.
+        read: gives the entries of an array from one place up to another.
+    """
+    offsets, table, pts_s = read("offsets", 0, frames + 1), read("frames", 0, frames), read("pts_s", 0, frames)
+    for first, end in _groups(offsets, GROUP_DENSE * info.tokens):
+        low = int(offsets[first])
+        rows = {block: read(row_name(block), low, int(offsets[end])) for block in blocks}
+        index, change = read("index", low, int(offsets[end])), read("change", first, end)
+        places = table[first:end, TABLE.index("flow")]
+        flows = read("flow", int(places[places >= 0].min()), int(places.max()) + 1) if places.max() >= 0 else None
+        for place in range(first, end):
+            entry = dict(zip(TABLE, table[place].tolist(), strict=True))
+            span = slice(int(offsets[place]) - low, int(offsets[place + 1]) - low)
+            yield FrameRecord(
+                index=entry["index"],
+                pts_s=float(pts_s[place]),
+                valid=bool(entry["valid"]),
+                rows=index[span],
+                activations={block: values[span] for block, values in rows.items()},
+                change=change[place - first],
+                flow=None if flows is None or entry["flow"] < 0 else flows[entry["flow"] - places[places >= 0].min()],
+                **{name: books[name][entry[name]] for name in BOOKS},
+            )
+
+
+def chosen_blocks(info: SegmentInfo, blocks: Sequence[int] | None) -> tuple[int, ...]:
+    """The archive points wanted, or all of them.
+
+    Raises:
+        NotArchived: one isn't among those archived.
+    """
+    wanted = info.blocks if blocks is None else tuple(blocks)
+    for block in wanted:
+        if block not in info.blocks:
+            raise NotArchived(
+                f"archive point {block}: expected one of {', '.join(map(str, info.blocks))};"
+                " archive it with the run, or start from one of these"
+            )
+    return wanted
+
+
+def info_record(info: SegmentInfo) -> dict[str, Any]:
+    """What the frames share, as plain values."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(info).items()}
+
+
+def read_info(record: Mapping[str, Any]) -> SegmentInfo:
+    """The inverse of `info_record`."""
+    return SegmentInfo(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+
+
+def _groups(offsets: NDArray[np.int64], most_rows: int) -> Iterator[tuple[int, int]]:
+    """Frames to read at once, from first up to end: as many as stay below the limits, at least one."""
+    first, frames = 0, len(offsets) - 1
+    while first < frames:
+        fitting = int(np.searchsorted(offsets, offsets[first] + most_rows, side="right")) - 1
+        end = min(max(fitting, first + 1), first + GROUP_FRAMES, frames)
+        yield first, end
+        first = end
