@@ -81,12 +81,18 @@ class Bundle:
         return self.folder / self.entry.backbone.weights
 
     def head_file(self, task: str) -> Path:
-        """Where a task's head (and later its delta) lies."""
+        """Where a task's head lies."""
         return self.folder / self.entry.head_weights(task)
+
+    def delta_file(self, task: str) -> Path:
+        """Where the delta weights of a task that has some lie; often its head's file."""
+        delta = self.entry.tasks[task].delta
+        assert delta is not None, task
+        return self.folder / delta
 
     def weight_files(self, tasks: Sequence[str]) -> list[Path]:
         """The weight files that these tasks need, the backbone's first."""
-        return list(dict.fromkeys([self.backbone_file(), *map(self.head_file, tasks)]))
+        return [self.folder / name for name in self.entry.weight_names(tasks)]
 
 
 def packaged_models() -> dict[str, Path]:

@@ -248,9 +248,12 @@ class BundleEntry(_Strict):
         """Name of the file with a task's head."""
         return self.tasks[task].weights or f"{task}.safetensors"
 
-    def weight_names(self) -> list[str]:
-        """Names of all weight files, the backbone's first."""
-        return list(dict.fromkeys([self.backbone.weights, *map(self.head_weights, self.tasks)]))
+    def weight_names(self, tasks: Sequence[str] | None = None) -> list[str]:
+        """Names of the weight files that some tasks need, the backbone's first; None is all of them."""
+        names = [self.backbone.weights]
+        for task in self.tasks if tasks is None else tasks:
+            names += [self.head_weights(task), self.tasks[task].delta or self.head_weights(task)]
+        return list(dict.fromkeys(names))
 
     def _check_place(self, name: str, task: TaskEntry) -> None:
         if name == self.base:
@@ -265,5 +268,3 @@ class BundleEntry(_Strict):
             raise ValueError(
                 f"tasks.{name}.taps: a head reads only at or after its split, {task.split}; found {list(task.taps)}"
             )
-        if task.delta is not None:
-            raise ValueError(f"tasks.{name}.delta: delta weights aren't supported yet; found {task.delta}")

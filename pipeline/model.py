@@ -1,79 +1,140 @@
-"""A bundle's networks: the backbone and the heads of some tasks, as shapes alone or with their weights."""
+"""A bundle's networks: backbone, delta weights and heads of some tasks, as shapes alone or with their weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from deltascene.pipeline.bundle import Bundle, import_head
-from deltascene.pipeline.errors import BundleError, OutputError
+from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.weight_files import (
+    DELTA,
+    HEAD,
+    check_part,
+    check_shapes,
+    delta_names,
+    load_exactly,
+    load_part,
+    read_weights,
+    weight_shapes,
+)
 from deltascene.stages.backbone import Backbone, create_backbone
-from deltascene.stages.errors import StageError
+from deltascene.stages.delta import DeltaWeights
+from deltascene.stages.errors import StageError, UnfitDelta
 from deltascene.stages.heads import TokenHead, build_head
+from deltascene.stages.sub_task import SubTask, build_sub_task
 
-_FLOATS = ("F16", "BF16", "F32", "F64")
 _HEAD_NAMES = ("receptive_field", "cells", "side", "macs_per_token")  # what the engine asks of a head
-_HEAD = "head."  # a head's tensors start with it: its delta will lie in the same file
 
 
 @dataclass(frozen=True, slots=True)
 class SceneModel:
-    """What computes: one backbone and the heads of some tasks.
+    """What computes: one backbone, and the delta weights and heads of some tasks.
 
     Attributes:
         bundle: the description it was built from.
         tasks: names of the tasks it predicts, in the bundle's order.
         backbone: the base's network with its weights.
         heads: head of every task.
+        sub_tasks: blocks of every task that has delta weights; the others read the base's activations.
     """
 
     bundle: Bundle
     tasks: tuple[str, ...]
     backbone: Backbone
     heads: Mapping[str, TokenHead]
+    sub_tasks: Mapping[str, SubTask]
 
 
-def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False) -> SceneModel:
+def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:
     """Loads a bundle's weights for some of its tasks.
 
     Args:
         bundle: a checked description.
-        tasks: which tasks' heads to load; others stay on disk.
+        tasks: which tasks' heads and deltas to load; others stay on disk.
         allow_code: whether a head may be imported from the user's own package.
+        merged: whether deltas are added into dense weights, or stay low-rank beside the base's.
 
     Raises:
         BundleError: weights are missing or don't fit the description.
         StageError: the backbone or a head can't be built.
     """
-    model = sketch_model(bundle, tasks, allow_code=allow_code)
-    _load_exactly(model.backbone.vit, bundle.backbone_file())
-    for task, head in model.heads.items():
-        _load_exactly(head, bundle.head_file(task), _HEAD)
-    return model
+    backbone, heads = _sketch_parts(bundle, tasks, allow_code)
+    load_exactly(backbone.vit, bundle.backbone_file())
+    for task, head in heads.items():
+        load_exactly(head, bundle.head_file(task), HEAD, _beside_head(bundle, task))
+    sub_tasks = {task: load_sub_task(bundle, backbone, task, merged) for task in _with_delta(bundle, tasks)}
+    return SceneModel(bundle, tuple(tasks), backbone, heads, sub_tasks)
 
 
-def sketch_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False) -> SceneModel:
-    """The same model without weights: its tensors have shapes and no memory, so that any size is there at once.
+def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, merged: bool = True) -> SceneModel:
+    """Loads what a sub-task needs to start from kept activations at its split, and nothing else.
 
     Args:
         bundle: a checked description.
-        tasks: which tasks' heads to build.
+        task: a sub-task.
         allow_code: whether a head may be imported from the user's own package.
+        merged: as of `load_model`.
+
+    Returns:
+        A model of this task alone. The embedding, the blocks below the split and the final norm aren't read, and have
+        no memory.
 
     Raises:
-        BundleError: a tap or archive point lies past the last block, or a head isn't allowed.
+        BundleError: the task is the base, or weights are missing or don't fit the description.
         StageError: the backbone or a head can't be built.
     """
+    split = bundle.entry.tasks[task].split
+    if split is None:
+        raise BundleError(f"tasks.{task}: expected a sub-task, which has a split; found the base")
+    backbone, heads = _sketch_parts(bundle, [task], allow_code)
+    found = weight_shapes(bundle.backbone_file())
+    for number, block in enumerate(backbone.blocks[split:], start=split):
+        check_part(block, found, bundle.backbone_file(), f"blocks.{number}.")
+        load_part(block, bundle.backbone_file(), f"blocks.{number}.")
+    load_exactly(heads[task], bundle.head_file(task), HEAD, _beside_head(bundle, task))
+    sub_tasks = {name: load_sub_task(bundle, backbone, name, merged) for name in _with_delta(bundle, [task])}
+    return SceneModel(bundle, (task,), backbone, heads, sub_tasks)
+
+
+def sketch_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:
+    """The same model without weights: its tensors have shapes and no memory, so that any size is there at once.
+
+    Args:
+        bundle: a checked description; of its deltas, the files' headers are read, as only they know the ranks.
+        tasks: which tasks' heads and deltas to build.
+        allow_code: whether a head may be imported from the user's own package.
+        merged: as of `load_model`.
+
+    Raises:
+        BundleError: a tap or archive point lies past the last block, a delta doesn't fit, or a head isn't allowed.
+        StageError: the backbone or a head can't be built.
+    """
+    backbone, heads = _sketch_parts(bundle, tasks, allow_code)
     with torch.device("meta"):
-        backbone = build_backbone(bundle)
-        heads = {task: build_task_head(bundle, backbone, task, allow_code=allow_code) for task in tasks}
-    return SceneModel(bundle, tuple(tasks), backbone, heads)
+        sub_tasks = {task: sketch_sub_task(bundle, backbone, task, merged) for task in _with_delta(bundle, tasks)}
+    return SceneModel(bundle, tuple(tasks), backbone, heads, sub_tasks)
+
+
+def load_sub_task(bundle: Bundle, backbone: Backbone, task: str, merged: bool) -> SubTask:
+    """A task's blocks, of the base's weights and its delta.
+
+    Raises:
+        BundleError: the delta is missing or doesn't fit.
+    """
+    path = bundle.delta_file(task)
+    weights = read_weights(path, delta_names(path, _beside_delta(bundle, task)))
+    return _sub_task(bundle, backbone, task, {name.removeprefix(DELTA): weights[name] for name in weights}, merged)
+
+
+def sketch_sub_task(bundle: Bundle, backbone: Backbone, task: str, merged: bool) -> SubTask:
+    """`load_sub_task` of shapes alone."""
+    shapes = delta_names(bundle.delta_file(task), _beside_delta(bundle, task))
+    flat = {name.removeprefix(DELTA): torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return _sub_task(bundle, backbone, task, flat, merged)
 
 
 def build_backbone(bundle: Bundle) -> Backbone:
@@ -120,88 +181,46 @@ def build_task_head(bundle: Bundle, backbone: Backbone, task: str, *, allow_code
     return _checked_head(f"tasks.{task}.head", head)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file as float32, in memory of their own.
-
-    Raises:
-        BundleError: the file is missing or isn't safetensors.
-    """
-    weight_shapes(path)
-    return {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(path).items()}
-
-
-def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of a safetensors file's tensors by name; only its header is read.
-
-    Raises:
-        BundleError: the file is missing, isn't safetensors, or holds something else than floats.
-    """
-    if not path.is_file():
-        raise BundleError(f"weights: expected {path}; found no such file")
-    shapes = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                tensor = file.get_slice(name)
-                shapes[name] = tuple(tensor.get_shape())
-                if tensor.get_dtype() not in _FLOATS:
-                    raise BundleError(f"weights {path}: {name}: expected floats; found {tensor.get_dtype()}")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(f"weights {path}: not readable as safetensors: {one_line(error)}") from error
-    return shapes
-
-
-def check_weights(module: nn.Module, path: Path, prefix: str = "") -> None:
-    """Compares a file's header with what a module needs.
-
-    Args:
-        module: a network or head; its tensors may be without memory.
-        path: safetensors file.
-        prefix: what the names in the file start with.
+def check_task_weights(bundle: Bundle, task: str, head: nn.Module) -> None:
+    """Compares the header of a task's head file with its head; a delta is checked where it is sketched.
 
     Raises:
         BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
     """
-    check_shapes(module, weight_shapes(path), path, prefix)
+    path = bundle.head_file(task)
+    check_shapes(head, weight_shapes(path), path, HEAD, _beside_head(bundle, task))
 
 
-def check_shapes(module: nn.Module, found: Mapping[str, tuple[int, ...]], path: Path, prefix: str = "") -> None:
-    """`check_weights` for shapes that were read already; `path` is only named."""
-    wanted = {f"{prefix}{name}": tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    for name, shape in wanted.items():
-        if name not in found:
-            raise BundleError(f"weights {path}: expected tensor {name}; found none")
-        if found[name] != shape:
-            raise BundleError(f"weights {path}: {name}: expected shape {shape}; found {found[name]}")
-    extra = sorted(set(found) - set(wanted))
-    if extra:
-        raise BundleError(f"weights {path}: expected {len(wanted)} tensors; found {len(extra)} more, first {extra[0]}")
+def _sketch_parts(bundle: Bundle, tasks: Sequence[str], allow_code: bool) -> tuple[Backbone, dict[str, TokenHead]]:
+    with torch.device("meta"):
+        backbone = build_backbone(bundle)
+        return backbone, {task: build_task_head(bundle, backbone, task, allow_code=allow_code) for task in tasks}
 
 
-def check_head_weights(head: nn.Module, path: Path) -> None:
-    """`check_weights` of a head's file.
-
-    Raises:
-        BundleError: it doesn't fit the head.
-    """
-    check_weights(head, path, _HEAD)
+def _with_delta(bundle: Bundle, tasks: Sequence[str]) -> list[str]:
+    return [task for task in tasks if bundle.entry.tasks[task].delta is not None]
 
 
-def write_head(path: Path, head: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """A head's weights as safetensors, by the names that `load_model` reads."""
-    write_weights(path, {f"{_HEAD}{name}": tensor.to(dtype) for name, tensor in head.state_dict().items()})
+def _beside_head(bundle: Bundle, task: str) -> tuple[str, ...]:
+    """What else a head's file may hold: its task's delta, but only where the description says so."""
+    return (DELTA,) if _one_file(bundle, task) else ()
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Tensors as a safetensors file.
+def _beside_delta(bundle: Bundle, task: str) -> tuple[str, ...]:
+    return (HEAD,) if _one_file(bundle, task) else ()
 
-    Raises:
-        OutputError: it can't be written.
-    """
+
+def _one_file(bundle: Bundle, task: str) -> bool:
+    return bundle.entry.tasks[task].delta == bundle.entry.head_weights(task)
+
+
+def _sub_task(bundle: Bundle, backbone: Backbone, task: str, flat: Mapping[str, Tensor], merged: bool) -> SubTask:
+    split = bundle.entry.tasks[task].split
+    assert split is not None, task  # BundleEntry refuses a delta of the base
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OutputError(f"{path}: can't be written: {one_line(error)}") from error
+        return build_sub_task(backbone, split, DeltaWeights.from_tensors(flat), merged)
+    except UnfitDelta as error:
+        raise BundleError(f"weights {bundle.delta_file(task)}: {error}") from error
 
 
 def _checked_head(where: str, head: object) -> TokenHead:
@@ -212,11 +231,3 @@ def _checked_head(where: str, head: object) -> TokenHead:
     if head.receptive_field != 0:
         raise BundleError(f"{where}: expected a token-wise head, receptive_field 0; found {head.receptive_field}")
     return cast(TokenHead, head.eval())
-
-
-def _load_exactly(module: nn.Module, path: Path, prefix: str = "") -> None:
-    check_weights(module, path, prefix)
-    module.load_state_dict(
-        {name.removeprefix(prefix): tensor for name, tensor in read_weights(path).items()}, assign=True
-    )
-    assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), path

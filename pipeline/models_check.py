@@ -12,8 +12,9 @@ import torch
 
 from deltascene.pipeline.bundle import Bundle, read_bundle
 from deltascene.pipeline.errors import BundleError, UsageError
-from deltascene.pipeline.model import SceneModel, check_head_weights, check_weights, sketch_model
+from deltascene.pipeline.model import SceneModel, check_task_weights, sketch_model
 from deltascene.pipeline.units import compact, count, share
+from deltascene.pipeline.weight_files import check_shapes, weight_shapes
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.cost import blocks_macs, embed_macs
 from deltascene.stages.errors import StageError
@@ -190,8 +191,8 @@ def _check_task(model: SceneModel, name: str, grid: TokenGrid, dense: int) -> Ta
 
 def _weight_problems(model: SceneModel) -> list[str]:
     bundle = model.bundle
-    checks: list[Callable[[], None]] = [partial(check_weights, model.backbone.vit, bundle.backbone_file())]
-    checks += [partial(check_head_weights, head, bundle.head_file(task)) for task, head in model.heads.items()]
+    checks: list[Callable[[], None]] = [partial(_check_backbone_weights, model)]
+    checks += [partial(check_task_weights, bundle, task, head) for task, head in model.heads.items()]
     problems = []
     for check in checks:
         try:
@@ -199,6 +200,11 @@ def _weight_problems(model: SceneModel) -> list[str]:
         except BundleError as error:
             problems.append(str(error))
     return problems
+
+
+def _check_backbone_weights(model: SceneModel) -> None:
+    path = model.bundle.backbone_file()
+    check_shapes(model.backbone.vit, weight_shapes(path), path)
 
 
 def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from deltascene.pipeline.bundle import Bundle, build_kind, read_folder, write_bundle
 from deltascene.pipeline.bundle_entry import BackboneArgs, BundleEntry
 from deltascene.pipeline.errors import BundleError, UsageError
-from deltascene.pipeline.model import write_head, write_weights
 from deltascene.pipeline.models_check import (
     LARGEST_HEAD_SHARE,
     archive_points,
@@ -23,6 +22,7 @@ from deltascene.pipeline.models_check import (
 from deltascene.pipeline.models_tasks import TaskSpec, parse_tasks
 from deltascene.pipeline.models_weights import BackboneWeights, find_weights, seeded
 from deltascene.pipeline.problems import first_problem
+from deltascene.pipeline.weight_files import write_head, write_weights
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.errors import StageError
 from deltascene.stages.heads import build_head

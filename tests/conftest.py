@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from deltascene.pipeline.bundle import read_bundle
-from deltascene.pipeline.model import build_backbone, build_task_head, write_head
+from deltascene.pipeline.model import build_backbone, build_task_head
+from deltascene.pipeline.weight_files import write_delta, write_head, write_task
+from deltascene.stages.backbone import Backbone
+from deltascene.stages.delta import DeltaWeights, start_delta
 
 TINY = """\
 format: 1
@@ -26,6 +29,12 @@ tasks:
   hands: {kind: heatmaps, names: [left, right], split: 3, taps: [3, 6], head: token_mlp, head_args: {hidden: 8}}
 """
 
+# The same base and heads; height keeps its delta beside its head, flow in a file of its own, hands has none.
+TINY_DELTA = TINY.replace("name: tiny", "name: tiny_delta").replace(
+    "log: true, split: 3,", "log: true, split: 3, delta: height.safetensors,"
+)
+TINY_DELTA = TINY_DELTA.replace("split: 4,", "split: 4, delta: flow_delta.safetensors,")
+
 
 def write_tiny_bundle(folder: Path, text: str = TINY) -> Path:
     """A bundle with seeded random weights."""
@@ -37,15 +46,37 @@ def write_tiny_bundle(folder: Path, text: str = TINY) -> Path:
     for parameter in backbone.vit.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if parameter.dim() < 2 else 0.08)
     save_file(backbone.vit.state_dict(), folder / "base.safetensors")
-    for task in bundle.entry.tasks:
-        write_head(folder / f"{task}.safetensors", build_task_head(bundle, backbone, task))
+    heads = {task: build_task_head(bundle, backbone, task) for task in bundle.entry.tasks}
+    for task, head in heads.items():
+        entry = bundle.entry.tasks[task]
+        delta = random_delta(backbone, entry.split or 0, rank=2) if entry.delta else None
+        if delta is not None and bundle.delta_file(task) == bundle.head_file(task):
+            write_task(bundle.head_file(task), head, delta)
+            continue
+        write_head(bundle.head_file(task), head)
+        if delta is not None:
+            write_delta(bundle.delta_file(task), delta)
     return folder
+
+
+def random_delta(backbone: Backbone, split: int, rank: int, seed: int = 11) -> DeltaWeights:
+    """A delta of every tensor from the split on, large enough to change every answer."""
+    generator = torch.Generator().manual_seed(seed)
+    start = start_delta(backbone.blocks, split, rank, generator)
+    flat = start.to_tensors().items()
+    return DeltaWeights.from_tensors({name: 0.2 * torch.randn(x.shape, generator=generator) for name, x in flat})
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the tiny bundle: four tasks of four kinds, 12 tokens a frame."""
     return str(write_tiny_bundle(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_delta(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of the tiny bundle with delta weights of two tasks: height from block 3 on, flow from block 4 on."""
+    return str(write_tiny_bundle(tmp_path_factory.mktemp("models") / "tiny_delta", TINY_DELTA))
 
 
 def moving_square(count: int, size: tuple[int, int] = (72, 96)) -> Iterator[np.ndarray]:

@@ -21,11 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deltascene.pipeline.bundle import Bundle, choose_tasks, read_bundle
-from deltascene.pipeline.model import build_task_head, load_model, write_head
+from deltascene.pipeline.model import build_task_head, load_model
 from deltascene.pipeline.training.cells import mirrored, truth_cells
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 from deltascene.pipeline.training.features import extract
 from deltascene.pipeline.training.losses import cell_loss
+from deltascene.pipeline.weight_files import write_head
 from deltascene.stages.heads import TokenHead
 
 Array = NDArray[Any]

@@ -31,7 +31,8 @@ from deltascene.pipeline.bundle import (
 )
 from deltascene.pipeline.bundle_entry import BackboneArgs
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.model import load_model, read_weights, sketch_model
+from deltascene.pipeline.model import load_model, sketch_model
+from deltascene.pipeline.weight_files import read_weights
 from deltascene.stages.errors import StageError
 
 DOCUMENT = {
@@ -96,7 +97,7 @@ RULES = [
     ("tasks.flow.split", DROP, "tasks.flow.split: expected one of archive.blocks [3, 4]; found None"),
     ("tasks.flow.taps", [3, 6], "tasks.flow.taps: a head reads only at or after its split, 4; found [3, 6]"),
     ("tasks.parts.split", 3, "tasks.parts: the base has no split and no delta"),
-    ("tasks.flow.delta", "d.safetensors", "tasks.flow.delta: delta weights aren't supported yet; found d.safetensors"),
+    ("tasks.parts.delta", "d.safetensors", "tasks.parts: the base has no split and no delta"),
     ("base", "part", "base: expected one of the tasks, parts, height, flow, hands; found 'part'"),
     ("tasks", {}, "tasks: expected at least 1 item"),
     (

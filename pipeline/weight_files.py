@@ -1,0 +1,176 @@
+"""Weights on disk: safetensors files, whose headers are checked before a tensor is read.
+
+A task's file may hold two parts: its head, `head.NAME`, and its delta, `delta.NAME`.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deltascene.pipeline.errors import BundleError, OutputError
+from deltascene.pipeline.problems import one_line
+from deltascene.stages.delta import DeltaWeights
+
+HEAD = "head."
+DELTA = "delta."
+_FLOATS = ("F16", "BF16", "F32", "F64")
+
+
+def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a safetensors file's tensors by name; only its header is read.
+
+    Raises:
+        BundleError: the file is missing, isn't safetensors, or holds something else than floats.
+    """
+    if not path.is_file():
+        raise BundleError(f"weights: expected {path}; found no such file")
+    shapes = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                tensor = file.get_slice(name)
+                shapes[name] = tuple(tensor.get_shape())
+                if tensor.get_dtype() not in _FLOATS:
+                    raise BundleError(f"weights {path}: {name}: expected floats; found {tensor.get_dtype()}")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"weights {path}: not readable as safetensors: {one_line(error)}") from error
+    return shapes
+
+
+def read_weights(path: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Tensors of a safetensors file as float32, in memory of their own.
+
+    Args:
+        path: the file.
+        names: which to read; None is all.
+
+    Raises:
+        BundleError: the file is missing or isn't safetensors.
+    """
+    wanted = weight_shapes(path) if names is None else names
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name).to(torch.float32, copy=True) for name in wanted}
+
+
+def load_exactly(module: nn.Module, path: Path, prefix: str = "", others: tuple[str, ...] = ()) -> None:
+    """Gives a module the weights of a file.
+
+    Args:
+        module: a network or head; its tensors may be without memory.
+        path: safetensors file.
+        prefix: what the module's names in the file start with.
+        others: what the names of somebody else's tensors in the file start with.
+
+    Raises:
+        BundleError: as of `check_shapes`.
+    """
+    check_shapes(module, weight_shapes(path), path, prefix, others)
+    load_part(module, path, prefix)
+
+
+def load_part(module: nn.Module, path: Path, prefix: str) -> None:
+    """Gives a module its own weights of a file that was checked; nothing else in the file is read."""
+    weights = read_weights(path, [f"{prefix}{name}" for name in module.state_dict()])
+    module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in weights.items()}, assign=True)
+    assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), path
+
+
+def check_shapes(
+    module: nn.Module,
+    found: Mapping[str, tuple[int, ...]],
+    path: Path,
+    prefix: str = "",
+    others: tuple[str, ...] = (),
+) -> None:
+    """Compares a file's header with what a module needs.
+
+    Args:
+        module: a network or head; its tensors may be without memory.
+        found: shapes in the file.
+        path: the file, to name it.
+        prefix: what the module's names in the file start with.
+        others: what the names of somebody else's tensors in the file start with.
+
+    Raises:
+        BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
+    """
+    check_part(module, found, path, prefix)
+    wanted = {f"{prefix}{name}" for name in module.state_dict()}
+    extra = sorted(name for name in set(found) - wanted if not name.startswith(others))
+    if extra:
+        expected = len(found) - len(extra)
+        raise BundleError(f"weights {path}: expected {expected} tensors; found {len(extra)} more, first {extra[0]}")
+
+
+def check_part(module: nn.Module, found: Mapping[str, tuple[int, ...]], path: Path, prefix: str) -> None:
+    """`check_shapes` for a file that may hold anything else besides.
+
+    Raises:
+        BundleError: a tensor is missing or has another shape.
+    """
+    for name, tensor in module.state_dict().items():
+        wanted = f"{prefix}{name}"
+        if wanted not in found:
+            raise BundleError(f"weights {path}: expected tensor {wanted}; found none")
+        if found[wanted] != tuple(tensor.shape):
+            raise BundleError(f"weights {path}: {wanted}: expected shape {tuple(tensor.shape)}; found {found[wanted]}")
+
+
+def delta_names(path: Path, others: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a file's delta tensors, by their names in the file.
+
+    Args:
+        path: safetensors file.
+        others: what the names of somebody else's tensors in the file start with.
+
+    Raises:
+        BundleError: there are none, or a tensor is neither a delta's nor somebody else's.
+    """
+    shapes = weight_shapes(path)
+    for name in sorted(shapes):
+        if not name.startswith((DELTA, *others)):
+            expected = " or ".join(f"{prefix}NAME" for prefix in (DELTA, *others))
+            raise BundleError(f"weights {path}: expected tensors {expected}; found {name}")
+    found = {name: shape for name, shape in shapes.items() if name.startswith(DELTA)}
+    if not found:
+        raise BundleError(f"weights {path}: expected tensors {DELTA}NAME; found none")
+    return found
+
+
+def write_head(path: Path, head: nn.Module, dtype: torch.dtype = torch.float16) -> None:
+    """A head's weights as safetensors, by the names that `load_model` reads."""
+    write_weights(path, _head_tensors(head, dtype))
+
+
+def write_delta(path: Path, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
+    """A delta as safetensors, in a file of its own."""
+    write_weights(path, _delta_tensors(delta, dtype))
+
+
+def write_task(path: Path, head: nn.Module, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
+    """A task's head and delta in one file."""
+    write_weights(path, _head_tensors(head, dtype) | _delta_tensors(delta, dtype))
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors as a safetensors file.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OutputError(f"{path}: can't be written: {one_line(error)}") from error
+
+
+def _head_tensors(head: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {f"{HEAD}{name}": tensor.to(dtype) for name, tensor in head.state_dict().items()}
+
+
+def _delta_tensors(delta: DeltaWeights, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {f"{DELTA}{name}": tensor.to(dtype) for name, tensor in delta.to_tensors().items()}
