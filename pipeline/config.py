@@ -44,9 +44,26 @@ class InputConfig(_Section):
 
 
 class PolicyConfig(_Section):
-    """What may be reused."""
+    """What may be reused, and how often all is computed; `stages.policy.Rules` says what each number means."""
 
+    reuse: bool = _result()
     hold_identical: bool = _result()
+    every: int = _result(ge=1, le=1000)
+    max_age_s: float = _result(gt=0)
+    refresh: int = _result(ge=1, le=100_000)
+    refresh_s: float = _result(gt=0)
+    camera_share: float = _result(ge=0, le=1)
+    camera_every: int = _result(ge=1, le=1000)
+    cut_share: float = _result(ge=0, le=1)
+    light_step: float = _result(gt=1)
+
+
+class ChangeConfig(_Section):
+    """Which patches count as moved."""
+
+    threshold: float = _result(ge=0, le=255)
+    cell_px: int = _result(ge=1, le=256)
+    cut_threshold: float = _result(ge=0, le=255)
 
 
 class SegmentConfig(_Section):
@@ -76,6 +93,8 @@ class NumericsConfig(_Section):
 
     dtype: Literal["float32"] = _result()
     threads: int | None = _result(ge=1, le=1024)
+    split_dtype: Literal["native", "float32", "bfloat16"] = _result()
+    delta: Literal["merged", "lowrank"] = _result()
 
 
 class SaveConfig(_Section):
@@ -87,9 +106,18 @@ class SaveConfig(_Section):
     size: Literal["model", "frame"] = _result()
 
 
+class ArchiveConfig(_Section):
+    """The archive of the base's activations."""
+
+    enabled: bool = _run_only()
+    budget_gb: float | None = _run_only(ge=0)
+
+
 class RunConfig(_Section):
     """How a run goes."""
 
+    executor: Literal["local", "ray"] = _run_only()
+    placement: Literal["fused", "split"] = _run_only()
     device: Literal["auto", "cpu"] = _run_only()
     verify: Literal["quick", "full"] = _run_only()
 
@@ -101,10 +129,12 @@ class Config(_Section):
     tasks: tuple[str, ...] | None = _result()
     input: InputConfig
     policy: PolicyConfig
+    change: ChangeConfig
     segment: SegmentConfig
     source: SourceConfig
     numerics: NumericsConfig
     save: SaveConfig
+    archive: ArchiveConfig
     run: RunConfig
 
     @field_validator("tasks", mode="before")

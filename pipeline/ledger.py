@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# Stages with a clock of their own. A frame's shared stages (all but the heads) are booked on the base task's row, so
-# that a column's sum over all rows is the time really spent.
-STAGES = ("decode", "preprocess", "embed", "blocks", "head", "write")
+# Stages with a clock of their own. What all tasks share (decoding, the mask, the base's blocks …) is booked on the base
+# task's row, so that a column's sum over all rows is the time really spent.
+STAGES = ("decode", "preprocess", "mask", "flow", "embed", "blocks", "head", "warp", "write", "archive")
 
 SCHEMA = pa.schema(
     [
@@ -24,16 +24,18 @@ SCHEMA = pa.schema(
         ("cause", pa.string()),
         ("task", pa.string()),
         ("predicted", pa.bool_()),  # False for the base when only its activations were asked for, and on invalid frames
-        ("policy", pa.string()),
+        ("policy", pa.string()),  # dense, rows, warped, held or skipped
+        ("reason", pa.string()),  # why
         ("rows", pa.int32()),  # tokens of the frame
-        ("rows_computed", pa.int32()),
+        ("rows_computed", pa.int32()),  # of them, through the task's own blocks; 0 where it reads the base's
+        ("oldest_s", pa.float64()),  # seconds since the patch that waited longest was computed; null on invalid frames
         ("macs_executed", pa.int64()),
         ("macs_dense", pa.int64()),
         ("macs_single_task", pa.int64()),  # null where the bundle's evidence lists no single-task networks
         ("seconds", pa.float64()),
         *[(f"seconds_{stage}", pa.float64()) for stage in STAGES],
-        ("bytes_read", pa.int64()),
-        ("bytes_written", pa.int64()),
+        ("bytes_read", pa.int64()),  # of activations, from the archive
+        ("bytes_written", pa.int64()),  # of activations, into the archive; before compression
         ("drift", pa.float64()),  # null unless audited
     ]
 )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.cache.segment import FrameRecord
 from deltascene.stages.cost import Macs
 from deltascene.stages.kinds import Kind
-from deltascene.stages.policy import Policy
 from deltascene.stages.types import Frame, Image
 
 
@@ -49,9 +49,15 @@ class TaskCost:
 
 @dataclass(frozen=True, slots=True)
 class FrameCost:
-    """What a frame cost, all tasks together."""
+    """What a frame cost, all tasks together.
+
+    Attributes:
+        tasks: cost of every task; the base's row carries what all share.
+        oldest_s: seconds since the patch that waited longest was computed; None for an invalid frame.
+    """
 
     tasks: Mapping[str, TaskCost]
+    oldest_s: float | None = None
 
     @property
     def macs_executed(self) -> int:
@@ -75,15 +81,25 @@ class FrameResult:
 
     Attributes:
         frame: the frame itself.
-        policy: what was decided for it.
+        record: what was decided, which rows were computed, and what the base hands on.
         predictions: by task; empty for an invalid frame.
         cost: what ran and what it cost. The base's row is always there: its blocks serve every task.
     """
 
     frame: Frame
-    policy: Policy
+    record: FrameRecord
     predictions: Mapping[str, Prediction]
     cost: FrameCost
+
+    @property
+    def policy(self) -> str:
+        """How its outputs came about: dense, rows, warped, held or skipped."""
+        return self.record.policy
+
+    @property
+    def reason(self) -> str:
+        """Why that was decided."""
+        return self.record.reason
 
     @property
     def index(self) -> int:

@@ -1,6 +1,9 @@
-"""The walk of one frame through the stages, on one screen: `step(model, config, state, frame)`."""
+"""The walk of one frame through the stages, on one screen: `step(model, config, state, frame)`.
 
-import time
+Pixels decide what is computed (temporal.py). The base runs those rows and hands a record on; every task makes its
+outputs of that record (task_step.py), here or wherever else it arrives.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,18 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.convert import encode_rows, split_dtype
 from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.results import FrameCost, FrameResult, Prediction, TaskCost
-from deltascene.stages.backbone import Positions
+from deltascene.pipeline.results import FrameCost, FrameResult, TaskCost
+from deltascene.pipeline.stopwatch import Stopwatch
+from deltascene.pipeline.task_step import COMPUTED, Moment, TaskState, receive, step_task, task_cost
+from deltascene.pipeline.temporal import Decision, TemporalState, decide
+from deltascene.stages.age import PatchAges
+from deltascene.stages.backbone import Positions, cut_patches
 from deltascene.stages.base_task import run_base
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
-from deltascene.stages.heads import activate, assemble, stack_taps
-from deltascene.stages.policy import Policy, choose_policy
-from deltascene.stages.preprocess import InputPlan, normalise, plan_input, resize_frame
+from deltascene.stages.motion import estimate_flow, to_grey
+from deltascene.stages.preprocess import InputPlan, normalise_patches, plan_input, resize_frame
+from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import Frame, TokenGrid
-
-MAX_AGE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +45,60 @@ class StreamState:
 
     Attributes:
         geometry: of its frame size.
-        pixels: last computed input, uint8 [3, H, W].
-        predictions: last outputs.
+        temporal: of its pixels.
+        cache: the base's keys and values; overwritten in place.
+        ages: of the patches.
+        tasks: what each task carries.
     """
 
     geometry: InputGeometry | None = None
-    pixels: Tensor | None = None
-    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    temporal: TemporalState = field(default_factory=TemporalState)
+    cache: SceneCache | None = None
+    ages: PatchAges | None = None
+    tasks: Mapping[str, TaskState] = field(default_factory=dict)
 
 
 @torch.inference_mode()
-def step(model: SceneModel, config: Config, state: StreamState, frame: Frame) -> tuple[StreamState, FrameResult]:
+def step(
+    model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...] = ()
+) -> tuple[StreamState, FrameResult]:
     """One frame of one stream: preprocess, decide, run what is needed.
 
     Args:
-        model: backbone and heads.
+        model: backbone, heads, and blocks of tasks with a delta.
         config: resolved config.
         state: what the stream carries; an empty one starts a segment with a dense frame.
         frame: the frame; an invalid one is passed through without a prediction.
+        points: where the base's tokens are handed on besides the splits of the model's own tasks.
 
     Returns:
-        The stream's next state, and the frame's result.
+        The stream's next state, and the frame's result with the base's record.
     """
     clock, image = Stopwatch(), frame.image
     if not frame.valid or image is None:
-        return state, _result(model, state, replace(frame, valid=False), "skipped", {}, clock)
-    geometry = state.geometry
-    if geometry is None or geometry.plan.frame_size != image.shape[:2]:
-        frame = frame if geometry is None else replace(frame, cause=frame.cause or "resized")
-        geometry = plan_geometry(model, config, image.shape[:2])
-        state = StreamState(geometry)
-    pixels = resize_frame(image, geometry.plan)
+        return state, _skipped(model, state, replace(frame, valid=False), clock)
+    if state.geometry is None or state.geometry.plan.frame_size != image.shape[:2]:
+        frame = frame if state.geometry is None else replace(frame, cause=frame.cause or "resized")
+        state = StreamState(plan_geometry(model, config, image.shape[:2]))
+    assert state.geometry is not None
+    grid = state.geometry.grid
+    pixels = resize_frame(image, state.geometry.plan)
     clock.lap("preprocess")
-    policy = choose_policy(
-        valid=True,
-        first=state.pixels is None,
-        identical=state.pixels is not None and torch.equal(pixels, state.pixels),
-        hold_identical=config.policy.hold_identical,
-    )
-    clock.lap("preprocess")
-    if policy == "held":
-        predictions = {name: replace(last, age=_older(last.age)) for name, last in state.predictions.items()}
-    else:
-        predictions = _predict_dense(model, geometry, pixels, clock)
-        state = StreamState(geometry, pixels, predictions)
-    return replace(state, predictions=predictions), _result(model, state, frame, policy, predictions, clock)
+    temporal, decision = decide(config, grid, state.temporal, frame, pixels)
+    clock.lap("mask")
+    if config.policy.reuse and state.cache is None:
+        blocks = model.backbone.blocks[: base_depth(model, points)]
+        state = replace(state, cache=allocate_cache(blocks, grid.tokens, model.backbone.width, ()))
+    tapped = _run_rows(model, state, decision, pixels, points, clock)
+    record = _record(model, config, frame, decision, tapped, pixels, grid, points, clock)
+    moment = receive(record, grid, state.ages)
+    tasks, predictions = dict(state.tasks), {}
+    for task in model.tasks:
+        before = tasks.get(task, TaskState())
+        tasks[task], predictions[task] = step_task(model, task, before, moment, tapped, clock, keep=config.policy.reuse)
+    cost = FrameCost(_costs(model, moment, points, clock), moment.ages.oldest_s(frame.pts_s))
+    state = replace(state, temporal=temporal, ages=moment.ages, tasks=tasks)
+    return state, FrameResult(frame, record, predictions, cost)
 
 
 def plan_geometry(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> InputGeometry:
@@ -100,82 +116,111 @@ def plan_geometry(model: SceneModel, config: Config, frame_size: tuple[int, int]
     return InputGeometry(plan, grid, model.backbone.positions(grid))
 
 
-class Stopwatch:
-    """Seconds by (task, stage): `lap` books the time since the last lap."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[tuple[str, str], float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str, task: str = "") -> None:
-        """Books the time since the last lap; no task means shared by all, booked on the base."""
-        now = time.perf_counter()
-        self.seconds[task, stage] = self.seconds.get((task, stage), 0.0) + now - self._last
-        self._last = now
+def base_depth(model: SceneModel, points: tuple[int, ...] = ()) -> int:
+    """How many blocks of the base run: to the last token that anybody reads."""
+    return max(_base_taps(model, points), default=0)
 
 
-def _predict_dense(
-    model: SceneModel, geometry: InputGeometry, pixels: Tensor, clock: Stopwatch
-) -> dict[str, Prediction]:
-    bundle, grid = model.bundle, geometry.grid
-    image_CHW = normalise(pixels, bundle.entry.input.mean, bundle.entry.input.std)
-    clock.lap("preprocess")
-    x_ND = model.backbone.embed(image_CHW, geometry.positions)
-    clock.lap("embed")
-    tapped = run_base(model.backbone, x_ND, bundle.taps(model.tasks))
-    clock.lap("blocks")
-    predictions = {}
-    for task in model.tasks:
-        head, kind = model.heads[task], bundle.kinds[task]
-        cells = head.cells(stack_taps(tapped, bundle.entry.tasks[task].taps, grid.prefix))
-        value = activate(assemble(cells, grid, kind.channels, head.side), kind.activation).numpy()
-        if kind.activation == "argmax":
-            value = value.astype(kind.stored.dtype)
-        predictions[task] = Prediction(kind, value, np.zeros(grid.image_size, np.uint8))
-        clock.lap("head", task)
-    return predictions
+def _base_taps(model: SceneModel, points: tuple[int, ...]) -> set[int]:
+    """Where the base's tokens are read: by heads without blocks of their own, and by what is handed on."""
+    own = [task for task in model.tasks if task not in model.sub_tasks]
+    return {*model.bundle.taps(own), *_handed_on(model, points)}
 
 
-def _older(age: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.where(age < MAX_AGE, age + 1, age).astype(np.uint8)
+def _handed_on(model: SceneModel, points: tuple[int, ...]) -> list[int]:
+    """Where the base's tokens are handed on, increasing."""
+    return sorted({*points, *(sub.split for sub in model.sub_tasks.values())})
 
 
-def _result(
+def _run_rows(
     model: SceneModel,
     state: StreamState,
-    frame: Frame,
-    policy: Policy,
-    predictions: Mapping[str, Prediction],
+    decision: Decision,
+    pixels: Tensor,
+    points: tuple[int, ...],
     clock: Stopwatch,
-) -> FrameResult:
-    return FrameResult(frame, policy, predictions, FrameCost(_costs(model, state, policy, clock)))
+) -> dict[int, Tensor]:
+    """The base on the rows to compute: their tokens [R, D] wherever somebody reads them."""
+    if decision.policy not in COMPUTED:
+        return {}
+    assert state.geometry is not None
+    entry, grid = model.bundle.entry.input, state.geometry.grid
+    patches = None if decision.rows is None else decision.rows[grid.prefix :] - grid.prefix
+    cut = cut_patches(pixels, grid.patch)
+    normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
+    x_RD = model.backbone.embed_patches(normalised, state.geometry.positions, patches)
+    clock.lap("embed")
+    tapped = run_base(model.backbone, x_RD, _base_taps(model, points), rows=decision.rows, cache=state.cache)
+    clock.lap("blocks")
+    return tapped
 
 
-def _costs(model: SceneModel, state: StreamState, policy: Policy, clock: Stopwatch) -> dict[str, TaskCost]:
+def _record(
+    model: SceneModel,
+    config: Config,
+    frame: Frame,
+    decision: Decision,
+    tapped: Mapping[int, Tensor],
+    pixels: Tensor,
+    grid: TokenGrid,
+    points: tuple[int, ...],
+    clock: Stopwatch,
+) -> FrameRecord:
+    """What is handed on: the rows' tokens where tasks split off, or the flow since they were last computed."""
+    rows, flow = _row_numbers(decision, grid), None
+    if decision.policy == "warped":
+        assert decision.computed is not None
+        now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
+        flow = estimate_flow(now, computed, decision.moved, grid)
+        clock.lap("flow")
+    dtype = split_dtype(config)
+    handed = {point: encode_rows(tapped[point], dtype) for point in _handed_on(model, points) if tapped}
+    about = (frame.index, frame.pts_s, True, frame.cause, decision.policy, decision.reason)
+    return FrameRecord(*about, rows, handed, decision.strength, flow)
+
+
+def _skipped(model: SceneModel, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:
+    """An invalid frame: nothing runs, nothing is predicted, nothing counts as saved."""
+    patches = 0 if state.geometry is None else state.geometry.grid.patches
+    nothing = np.empty(0, np.int32)
+    about = (frame.index, frame.pts_s, False, frame.cause, "skipped", "invalid")
+    record = FrameRecord(*about, nothing, {}, np.zeros(patches, np.uint8), None)
+    tokens = 0 if state.geometry is None else state.geometry.grid.tokens
     base = model.bundle.entry.base
-    costs = {}
-    for task in dict.fromkeys((base, *model.tasks)):
-        dense = dense_macs(model, state.geometry.grid, task) if state.geometry and policy != "skipped" else Macs()
-        ran = policy == "dense"
-        tokens = state.geometry.grid.tokens if state.geometry else 0
-        seconds = {
-            stage: spent
-            for (owner, stage), spent in clock.seconds.items()
-            if owner == task or (owner == "" and task == base)
-        }
-        own_rows = tokens if ran and task == base else 0
-        costs[task] = TaskCost(tokens, own_rows, dense if ran else Macs(), dense, seconds)
-    return costs
+    tasks = {
+        task: TaskCost(tokens, 0, Macs(), Macs(), clock.of(task, shared=task == base))
+        for task in dict.fromkeys((base, *model.tasks))
+    }
+    return FrameResult(frame, record, {}, FrameCost(tasks, None))
 
 
-def dense_macs(model: SceneModel, grid: TokenGrid, task: str) -> Macs:
-    """MACs of a task on one dense frame; the base carries the embedding and the blocks, which every task shares."""
-    head = model.heads[task].macs_per_token() * grid.patches if task in model.tasks else 0
-    if task != model.bundle.entry.base:
-        return Macs(head=head)
-    shapes = model.backbone.block_shapes()[: max(model.bundle.taps(model.tasks))]
-    return Macs(
-        embed=embed_macs(grid.patches, model.backbone.patch_macs()),
-        blocks=blocks_macs(shapes, grid.tokens, grid.tokens),
-        head=head,
+def _costs(model: SceneModel, moment: Moment, points: tuple[int, ...], clock: Stopwatch) -> dict[str, TaskCost]:
+    """Every task's cost; the base's row carries what all share, and is there even if nobody asked for its outputs."""
+    base = model.bundle.entry.base
+    costs = {task: task_cost(model, task, moment, clock.of(task)) for task in model.tasks}
+    tokens, prefix = moment.grid.tokens, moment.grid.prefix
+    shapes = model.backbone.block_shapes()[: base_depth(model, points)]
+    head = costs.get(base)
+
+    def shared(rows: int, head_macs: int) -> Macs:
+        if not rows:
+            return Macs()
+        embedded = embed_macs(rows - prefix, model.backbone.patch_macs())
+        return Macs(embed=embedded, blocks=blocks_macs(shapes, rows, tokens), head=head_macs)
+
+    computed = len(moment.record.rows)
+    own = TaskCost(
+        tokens,
+        computed,
+        shared(computed, head.executed.head if head else 0),
+        shared(tokens, head.dense.head if head else 0),
+        clock.of(base, shared=True),
     )
+    return {base: own} | {task: cost for task, cost in costs.items() if task != base}
+
+
+def _row_numbers(decision: Decision, grid: TokenGrid) -> NDArray[np.int32]:
+    """Tokens that were computed, all of them when dense."""
+    if decision.rows is None:
+        return np.arange(grid.tokens, dtype=np.int32)
+    return decision.rows.to(torch.int32).numpy()

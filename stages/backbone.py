@@ -96,7 +96,7 @@ class Backbone:
         return Positions(prefix_ND, position_ND[placed:])
 
     def embed(self, image_CHW: Tensor, positions: Positions) -> Tensor:
-        """First residual stream of a frame.
+        """First residual stream of a whole frame.
 
         Args:
             image_CHW: normalised input [3, H, W].
@@ -105,12 +105,25 @@ class Backbone:
         Returns:
             Tokens [N, D], prefix first.
         """
+        return self.embed_patches(cut_patches(image_CHW, self.patch), positions)
+
+    def embed_patches(self, patches_PX: Tensor, positions: Positions, which: Tensor | None = None) -> Tensor:
+        """First residual stream of some patches and of the prefix tokens.
+
+        Args:
+            patches_PX: their normalised pixels, as of `cut_patches`.
+            positions: of the frame's grid.
+            which: numbers of these patches, increasing int64; None is all of them.
+
+        Returns:
+            Tokens [prefix + patches, D], prefix first.
+        """
         projection = self.vit.patch_embed.proj
-        patches_NP = functional.unfold(image_CHW[None], self.patch, stride=self.patch)[0].T
-        embedded_ND = functional.linear(patches_NP, projection.weight.flatten(1), projection.bias)
-        x_ND = self.vit.patch_embed.norm(embedded_ND) + positions.patch_ND
-        stream_ND: Tensor = self.vit.norm_pre(torch.cat([positions.prefix_ND, x_ND]))
-        return stream_ND
+        embedded_PD = functional.linear(patches_PX, projection.weight.flatten(1), projection.bias)
+        position_PD = positions.patch_ND if which is None else positions.patch_ND[which]
+        x_PD = self.vit.patch_embed.norm(embedded_PD) + position_PD
+        stream_RD: Tensor = self.vit.norm_pre(torch.cat([positions.prefix_ND, x_PD]))
+        return stream_RD
 
     def final_norm(self, x_ND: Tensor) -> Tensor:
         """timm's `forward_features` ends with this norm; heads of ours read the stream before it."""
@@ -194,3 +207,10 @@ def _parts(vit: VisionTransformer) -> Iterator[tuple[str, object, tuple[type, ..
         yield f"blocks.{number}", block, (Block,)
         yield f"blocks.{number}.attn", block.attn, (Attention,)
         yield f"blocks.{number}.mlp", block.mlp, (Mlp, GluMlp, SwiGLU)
+
+
+def cut_patches(image_CHW: Tensor, patch: int) -> Tensor:
+    """Pixels of every patch, in reading order: [patches, 3 * patch * patch], colour first."""
+    colours, height, width = image_CHW.shape
+    squares = image_CHW.view(colours, height // patch, patch, width // patch, patch).permute(1, 3, 0, 2, 4)
+    return squares.reshape(-1, colours * patch * patch)

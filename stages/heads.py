@@ -1,14 +1,16 @@
 """Heads: from tokens at the taps to a dense map.
 
-A head works token by token (`cells`): each patch token gives a small square of output cells. `assemble` then lays the
-squares out as an image and resizes it to the input's size, the only place where neighbouring tokens meet (bilinear,
-one cell wide). So a head can be run again on just the rows that changed.
+A head gives each patch token a small square of output cells, from that token alone or from its neighbourhood
+(`run_head`). `assemble` draws the squares as pixels, and `lay_out` puts those into a picture. So a head runs again on
+just the rows that changed, and only they and their neighbours' rims are drawn again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,7 +31,7 @@ class Head(Protocol):
     side: int
 
     def cells(self, taps_RTD: Tensor) -> Tensor:
-        """Output cells of some patch tokens: [R, taps, D] to [R, C*K*K]."""
+        """Output cells of some patch tokens: [R, taps, D] to [R, C*K*K]; [R, (2F+1)^2, taps, D] with a field F."""
 
     def macs_per_token(self) -> int:
         """MACs of `cells` for one token."""
@@ -105,36 +107,110 @@ def build_head(name: str, width: int, taps: int, channels: int, args: Mapping[st
         raise UnsupportedHead(f"head {name}: {error}") from error
 
 
-def assemble(cells_NX: Tensor, grid: TokenGrid, channels: int, side: int) -> Tensor:
-    """Cells of all patches as a map of the input's size.
+def run_head(head: Head, taps_NTD: Tensor, grid: TokenGrid, patches: Tensor | None) -> Tensor:
+    """A head on some patches of a frame.
 
     Args:
-        cells_NX: cells of every patch token [h*w, C*K*K], channel first.
+        head: token-wise, or with a receptive field.
+        taps_NTD: every patch token of the frame at the head's taps [h*w, taps, D].
+        grid: token grid of the frame.
+        patches: which of them to run, increasing int64; None is all.
+
+    Returns:
+        Output cells [patches, C*K*K]. A head with a receptive field F gets the (2F+1)^2 tokens around each patch
+        [patches, (2F+1)^2, taps, D], zero outside the frame.
+    """
+    if head.receptive_field == 0:
+        return head.cells(taps_NTD if patches is None else taps_NTD[patches])
+    return head.cells(_windows(taps_NTD, grid, head.receptive_field, patches))
+
+
+def touched_patches(patches: Tensor, grid: TokenGrid, reach: int) -> Tensor:
+    """Patches within `reach` of some patches, themselves included; numbers, increasing int64."""
+    if reach == 0:
+        return patches
+    flat = torch.zeros(1, 1, grid.height, grid.width)
+    flat.view(-1)[patches] = 1
+    return functional.max_pool2d(flat, 2 * reach + 1, stride=1, padding=reach).view(-1).nonzero()[:, 0]
+
+
+def assemble(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int, patches: Tensor | None = None) -> Tensor:
+    """Cells as pixels, bilinear between cell centres: the only place where neighbouring tokens of a head meet.
+
+    A patch's pixels depend on its own cells and on those one cell around it, so that a few patches can be drawn again.
+
+    Args:
+        cells_PX: cells of every patch of the frame [h*w, C*K*K], channel first.
         grid: token grid of the frame.
         channels: C.
         side: K.
+        patches: which to draw, int64; None is all.
 
     Returns:
-        Map [C, H, W], bilinear between cell centres.
+        Their pixels [patches, C, patch, patch].
     """
-    image = cells_NX.T.reshape(1, channels * side * side, grid.height, grid.width)
-    small = functional.pixel_shuffle(image, side)
-    return functional.interpolate(small, size=grid.image_size, mode="bilinear", align_corners=False)[0]
+    squares = cells_PX.view(1, grid.height, grid.width, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+    laid_out = squares.reshape(1, channels, grid.height * side, grid.width * side)
+    padded = functional.pad(laid_out, (1, 1, 1, 1), mode="replicate")[0]
+    windows = padded.unfold(1, side + 2, side).unfold(2, side + 2, side).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    weights = _bilinear(grid.patch, side)
+    return weights @ (windows if patches is None else windows[patches]) @ weights.T
 
 
-def activate(raw_CHW: Tensor, activation: Activation) -> Tensor:
-    """A head's map as natural values: ids [H, W], one component [H, W], several [H, W, C]."""
+def lay_out(
+    drawn: NDArray[Any], grid: TokenGrid, onto: NDArray[Any] | None = None, patches: Any = None
+) -> NDArray[Any]:
+    """Pixels of patches as a picture.
+
+    Args:
+        drawn: [patches, patch, patch] or [patches, patch, patch, C].
+        grid: token grid of the frame.
+        onto: picture [H, W] or [H, W, C] that shows where no patch is drawn; it is left as it is.
+        patches: numbers of the patches; None is all.
+
+    Returns:
+        A new picture.
+    """
+    tail, (height, width) = drawn.shape[3:], grid.image_size
+    if onto is None:
+        squares = drawn.reshape(grid.height, grid.width, grid.patch, grid.patch, *tail)
+        return np.ascontiguousarray(squares.swapaxes(1, 2)).reshape(height, width, *tail)
+    picture = onto.copy()
+    row, column = np.divmod(patches, grid.width)
+    picture.reshape(grid.height, grid.patch, grid.width, grid.patch, *tail)[row, :, column] = drawn
+    return picture
+
+
+def activate(raw: Tensor, activation: Activation) -> Tensor:
+    """A head's output [..., C, H, W] as natural values: ids [..., H, W], one component likewise, several last."""
     if activation == "argmax":
-        return raw_CHW.max(0).indices  # four times as fast as argmax(0) on a CPU
+        return raw.max(-3).indices  # four times as fast as argmax on a CPU
     if activation == "exp":
-        raw_CHW = raw_CHW.exp()
+        raw = raw.exp()
     elif activation == "sigmoid":
-        raw_CHW = raw_CHW.sigmoid()
+        raw = raw.sigmoid()
     elif activation == "unit":
-        raw_CHW = functional.normalize(raw_CHW, dim=0)
-    return raw_CHW[0] if raw_CHW.shape[0] == 1 else raw_CHW.permute(1, 2, 0)
+        raw = functional.normalize(raw, dim=-3)
+    return raw.squeeze(-3) if raw.shape[-3] == 1 else raw.movedim(-3, -1)
 
 
 def stack_taps(tapped: Mapping[int, Tensor], taps: Sequence[int], prefix: int) -> Tensor:
     """Patch tokens at a head's taps, prefix left out: [h*w, taps, D]."""
     return torch.stack([tapped[tap][prefix:] for tap in taps], dim=1)
+
+
+def _windows(taps_NTD: Tensor, grid: TokenGrid, reach: int, patches: Tensor | None) -> Tensor:
+    """Tokens around each patch [patches, (2*reach+1)^2, taps, D], zero outside the frame."""
+    image = taps_NTD.view(grid.height, grid.width, *taps_NTD.shape[1:])
+    padded = functional.pad(image, (0, 0, 0, 0, reach, reach, reach, reach))
+    chosen = torch.arange(grid.patches) if patches is None else patches
+    row, column = chosen // grid.width, chosen % grid.width
+    steps = torch.arange(2 * reach + 1)
+    around = padded[(row[:, None] + steps)[:, :, None], (column[:, None] + steps)[:, None, :]]
+    return around.flatten(1, 2)
+
+
+def _bilinear(patch: int, side: int) -> Tensor:
+    """Weights of the cells of a patch, and of one cell on either side, for each of its pixels [patch, side + 2]."""
+    centre = (torch.arange(patch) + 0.5) * (side / patch) + 0.5  # in the coordinates of the side + 2 cells
+    return (1 - (centre[:, None] - torch.arange(side + 2)).abs()).clamp_min(0)

@@ -1,22 +1,125 @@
-"""What a frame needs: a pure function of what changed and what is due."""
+"""What a frame needs: a pure function of what changed and what is due.
 
+`dense`: all rows run. `rows`: the moved rows run. `warped`: the last computed outputs, moved by optical flow. `held`:
+they stand as they are. `skipped`: the frame isn't what the camera saw; nothing is predicted.
+"""
+
+import math
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
-Policy = Literal["dense", "held", "skipped"]
+Policy = Literal["dense", "rows", "warped", "held", "skipped"]
+POLICIES: tuple[Policy, ...] = ("dense", "rows", "warped", "held", "skipped")
+
+# Why: `reset` covers the first frame of a segment and a change of size.
+Reason = Literal["reset", "every", "refresh", "cut", "light", "camera", "changed", "between", "unchanged", "invalid"]
+REASONS: tuple[Reason, ...] = (
+    "reset",
+    "every",
+    "refresh",
+    "cut",
+    "light",
+    "camera",
+    "changed",
+    "between",
+    "unchanged",
+    "invalid",
+)
 
 
-def choose_policy(*, valid: bool, first: bool, identical: bool, hold_identical: bool) -> Policy:
-    """The policy of one frame.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The numbers of a policy.
 
-    Args:
-        valid: the frame is what the camera saw; an invalid one is `skipped`: nothing runs and nothing is saved.
-        first: nothing was computed yet in this segment, or the stream was reset.
-        identical: the input is byte-identical to the last computed one.
-        hold_identical: whether such an input keeps the last outputs.
-
-    Returns:
-        `dense`: all rows run. `held`: the last outputs stand. `skipped`: not predicted.
+    Attributes:
+        reuse: False computes every frame in full.
+        hold_identical: keep the outputs where the input is byte-identical to the last computed one.
+        every: moved rows run every so many frames; outputs are warped in between.
+        max_age_s: and at the latest after so many seconds.
+        refresh: a dense frame every so many frames.
+        refresh_s: and at the latest after so many seconds.
+        camera_share: more moved patches than this share mean that the camera moves.
+        camera_every: a dense frame every so many frames while it does.
+        cut_share: more patches than this share that jumped since the last frame mean a cut.
+        light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
     """
-    if not valid:
-        return "skipped"
-    return "held" if identical and hold_identical and not first else "dense"
+
+    reuse: bool
+    hold_identical: bool
+    every: int
+    max_age_s: float
+    refresh: int
+    refresh_s: float
+    camera_share: float
+    camera_every: int
+    cut_share: float
+    light_step: float
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of a frame before anything is computed; shares are of its patches.
+
+    Attributes:
+        valid: the frame is what the camera saw.
+        first: nothing was computed yet in this segment, or the size changed.
+        identical: the input is byte-identical to the last computed one.
+        moved: share that differs from what was last computed.
+        jumped: share that differs much from the frame before.
+        gain: exposure against the last dense frame.
+        frames_since_computed: frames since rows last ran.
+        seconds_since_computed: the same in seconds.
+        frames_since_dense: frames since all rows last ran.
+        seconds_since_dense: the same in seconds.
+        refresh_due: it is this frame's turn to run dense.
+    """
+
+    valid: bool = True
+    first: bool = False
+    identical: bool = False
+    moved: float = 0.0
+    jumped: float = 0.0
+    gain: float = 1.0
+    frames_since_computed: int = 1
+    seconds_since_computed: float = 0.0
+    frames_since_dense: int = 1
+    seconds_since_dense: float = 0.0
+    refresh_due: bool = False
+
+
+def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
+    """The policy of one frame, and why."""
+    if not now.valid:
+        return "skipped", "invalid"
+    if now.first:
+        return "dense", "reset"
+    just_dense = now.frames_since_dense == now.frames_since_computed
+    refresh = rules.reuse and (now.refresh_due or now.seconds_since_dense >= rules.refresh_s)
+    if now.identical and rules.hold_identical and (just_dense or not refresh):
+        return "held", "unchanged"  # after a dense pass, computing the same picture again changes nothing
+    if not rules.reuse:
+        return "dense", "every"
+    if refresh:
+        return "dense", "refresh"
+    if now.jumped > rules.cut_share:
+        return "dense", "cut"
+    if abs(math.log(now.gain)) > math.log(rules.light_step):
+        return "dense", "light"
+    if now.moved > rules.camera_share:
+        return ("dense" if now.frames_since_computed >= rules.camera_every else "warped"), "camera"
+    if now.moved == 0:
+        return "held", "unchanged"
+    if now.frames_since_computed >= rules.every or now.seconds_since_computed >= rules.max_age_s:
+        return "rows", "changed"
+    return "warped", "between"
+
+
+def refresh_due(source: str, index: int, refresh: int) -> bool:
+    """Whether a frame is its source's turn to run dense.
+
+    The phase is a hash of the source's name, so that many streams take turns, and the same video does the same wherever
+    and whenever it runs.
+    """
+    phase = int.from_bytes(sha256(source.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+    return (index + phase) % refresh == 0

@@ -78,6 +78,14 @@ def resize_frame(image: Image, plan: InputPlan) -> Tensor:
 
 def normalise(pixels_CHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 pixels [3, H, W] to the floats that the backbone was trained on."""
-    shift = torch.tensor(mean).view(3, 1, 1)
-    scale = torch.tensor(std).view(3, 1, 1)
-    return (pixels_CHW.float() / 255 - shift) / scale
+    return (pixels_CHW.float() / 255 - _per_colour(mean, 1, 1)) / _per_colour(std, 1, 1)
+
+
+def normalise_patches(patches_PX: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The same for patches cut from the picture, uint8 [patches, 3 * patch * patch], colour first."""
+    by_colour = patches_PX.view(patches_PX.shape[0], 3, -1)
+    return ((by_colour.float() / 255 - _per_colour(mean, 1)) / _per_colour(std, 1)).flatten(1)
+
+
+def _per_colour(values: Sequence[float], *after: int) -> Tensor:
+    return torch.tensor(values).view(3, *after)

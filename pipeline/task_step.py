@@ -1,0 +1,206 @@
+"""One task's part of a frame: from what the base hands on to the task's outputs.
+
+A task that shares the base's blocks reads the base's tokens. A task with a delta runs its own blocks from its split on,
+on the rows that the record names; it needs no pixels and nothing below the split. So the same code runs it beside the
+base, in an actor of its own, and from the archive.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline.convert import decode_rows
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.results import Prediction, TaskCost
+from deltascene.pipeline.stopwatch import Stopwatch
+from deltascene.stages.age import PatchAges, age_map, aged
+from deltascene.stages.cost import Macs, blocks_macs
+from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
+from deltascene.stages.kinds import Array
+from deltascene.stages.motion import Lookup, plan_lookup, warp, warp_age
+from deltascene.stages.rows import run_blocks, write_rows
+from deltascene.stages.scene_cache import SceneCache, allocate_cache
+from deltascene.stages.types import TokenGrid
+
+COMPUTED = ("dense", "rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What every task gets of a frame.
+
+    Attributes:
+        record: the base's.
+        grid: token grid.
+        ages: of the patches after the frame.
+        age: of the pixels [H, W].
+        where: a warped frame's outputs are looked up there.
+    """
+
+    record: FrameRecord
+    grid: TokenGrid
+    ages: PatchAges
+    age: NDArray[np.uint8]
+    where: Lookup | None
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Tokens computed, int64 [R]; None is all."""
+        return None if self.record.policy == "dense" else torch.from_numpy(self.record.rows.astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What a task carries from frame to frame inside a segment; it starts empty. Its tensors are overwritten in place.
+
+    Attributes:
+        cache: keys and values of its own blocks, and the tokens that its head looks back at.
+        cells_PX: output cells of every patch.
+        value: outputs as last computed, natural values.
+    """
+
+    cache: SceneCache | None = None
+    cells_PX: Tensor | None = None
+    value: Array | None = None
+
+
+def receive(record: FrameRecord, grid: TokenGrid, ages: PatchAges | None) -> Moment:
+    """What the tasks get of a frame that was predicted.
+
+    Args:
+        record: the base's.
+        grid: token grid.
+        ages: after the frame before.
+    """
+    dense, patches = record.policy == "dense", record.rows[grid.prefix :].astype(np.intp) - grid.prefix
+    ages = aged(ages, None if dense else patches, grid, record.pts_s)
+    age, where = age_map(ages, grid), None
+    if record.flow is not None:
+        where = plan_lookup(record.flow, grid.image_size)
+        age = warp_age(age, where)
+    return Moment(record, grid, ages, age, where)
+
+
+def step_task(
+    model: SceneModel,
+    task: str,
+    state: TaskState,
+    moment: Moment,
+    shared: Mapping[int, Tensor],
+    clock: Stopwatch,
+    *,
+    keep: bool,
+) -> tuple[TaskState, Prediction]:
+    """One task on one frame.
+
+    Args:
+        model: holds its head, and its blocks where it has a delta.
+        task: its name.
+        state: what it carries; overwritten in place.
+        moment: what the base hands on.
+        shared: the base's tokens of the computed rows [R, D] by tap, for tasks without a delta.
+        clock: books the time on the task.
+        keep: whether rows may run later; without it nothing is kept but the outputs.
+
+    Returns:
+        Its next state and its prediction.
+    """
+    kind = model.bundle.kinds[task]
+    if moment.record.policy in COMPUTED:
+        state = _compute(model, task, state, moment, shared, clock, keep)
+    assert state.value is not None, "a segment starts with a dense frame"
+    value = state.value
+    if moment.where is not None:
+        value = warp(value, kind, moment.where)
+        clock.lap("warp", task)
+    return state, Prediction(kind, value, moment.age)
+
+
+def task_cost(model: SceneModel, task: str, moment: Moment, seconds: Mapping[str, float]) -> TaskCost:
+    """What a task without the base's own work cost on a frame."""
+    sub, head, tokens = model.sub_tasks.get(task), model.heads[task], moment.grid.tokens
+    computed = tokens if moment.record.policy == "dense" else len(moment.record.rows)
+
+    def macs(rows: int) -> Macs:
+        shapes = () if sub is None else sub.shapes[: max(model.bundle.entry.tasks[task].taps) - sub.split]
+        patches = _head_patches(moment, head.receptive_field, rows)
+        return Macs(blocks=blocks_macs(shapes, rows, tokens), head=patches * head.macs_per_token())
+
+    executed = macs(computed) if computed else Macs()
+    return TaskCost(tokens, computed if sub is not None else 0, executed, macs(tokens), seconds)
+
+
+def _head_patches(moment: Moment, reach: int, rows: int) -> int:
+    if reach == 0 or rows == moment.grid.tokens:
+        return rows - moment.grid.prefix
+    rows_R = torch.from_numpy(moment.record.rows.astype(np.int64))
+    return len(touched_patches(rows_R[moment.grid.prefix :] - moment.grid.prefix, moment.grid, reach))
+
+
+def _compute(
+    model: SceneModel,
+    task: str,
+    state: TaskState,
+    moment: Moment,
+    shared: Mapping[int, Tensor],
+    clock: Stopwatch,
+    keep: bool,
+) -> TaskState:
+    """The moved rows, or all, through the task's blocks and head."""
+    head, grid, rows = model.heads[task], moment.grid, moment.rows
+    taps, sub = model.bundle.entry.tasks[task].taps, model.sub_tasks.get(task)
+    if keep and state.cache is None:
+        looks_back = taps if head.receptive_field else ()
+        blocks = () if sub is None else sub.blocks[: max(taps) - sub.split]
+        state = replace(state, cache=allocate_cache(blocks, grid.tokens, model.backbone.width, looks_back))
+    tapped = shared
+    if sub is not None:
+        x_RD = decode_rows(moment.record.activations[sub.split])
+        tapped = run_blocks(sub.blocks, x_RD, set(taps), first=sub.split, rows=rows, cache=state.cache)
+        clock.lap("blocks", task)
+    patches = None if rows is None else rows[grid.prefix :] - grid.prefix
+    state, touched = _run_cells(model, task, state, tapped, patches, grid)
+    assert state.cells_PX is not None
+    kind = model.bundle.kinds[task]
+    drawn = None if touched is None else touched_patches(touched, grid, 1)  # pixels mix with the cells around a patch
+    pixels = activate(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation).numpy()
+    if kind.activation == "argmax":
+        pixels = pixels.astype(kind.stored.dtype)
+    onto, places = (None, None) if drawn is None else (state.value, drawn.numpy())
+    value = lay_out(pixels, grid, onto, places)
+    clock.lap("head", task)
+    return replace(state, value=value)
+
+
+def _run_cells(
+    model: SceneModel,
+    task: str,
+    state: TaskState,
+    tapped: Mapping[int, Tensor],
+    patches: Tensor | None,
+    grid: TokenGrid,
+) -> tuple[TaskState, Tensor | None]:
+    """Runs the head where its input changed; returns which patches that were, None for all."""
+    head, taps = model.heads[task], model.bundle.entry.tasks[task].taps
+    fresh_RTD, touched = stack_taps(tapped, taps, grid.prefix), patches
+    if head.receptive_field == 0:
+        cells = head.cells(fresh_RTD)
+    elif patches is None and state.cache is None:
+        cells = run_head(head, fresh_RTD, grid, None)
+    else:
+        assert state.cache is not None
+        rows = None if patches is None else torch.cat([torch.arange(grid.prefix), patches + grid.prefix])
+        for tap in taps:
+            write_rows(state.cache.taps[tap], rows, tapped[tap])
+        touched = None if patches is None else touched_patches(patches, grid, head.receptive_field)
+        cells = run_head(head, stack_taps(state.cache.taps, taps, grid.prefix), grid, touched)
+    if touched is None:
+        return replace(state, cells_PX=cells), None
+    assert state.cells_PX is not None
+    write_rows(state.cells_PX, touched, cells)
+    return state, touched

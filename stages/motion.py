@@ -1,0 +1,132 @@
+"""Dense optical flow, and outputs moved by it: what a frame shows in between two computed ones.
+
+Flow points from a pixel of the frame back to where its content lay in the last computed image, so that an output is
+looked up, never scattered. It is kept at a quarter of the resolution in steps of 1/32 pixel, and every run warps with
+that rounded flow: so an archive of it gives the same outputs without the video.
+
+Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.stages.kinds import Kind, unit_vectors
+from deltascene.stages.types import TokenGrid
+
+STEPS_PER_PIXEL = 32
+COARSER = 4  # pixels between flow vectors
+LEAST_BOX = 64  # pixels: smaller pictures leave the search without a pyramid
+
+Grey = NDArray[np.uint8]
+Flow = NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Where every output pixel is looked up.
+
+    Attributes:
+        x: column [H, W] float32.
+        y: row [H, W] float32.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+
+
+def flow_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a flow for an image size."""
+    return -(-image_size[0] // COARSER), -(-image_size[1] // COARSER)
+
+
+def to_grey(pixels_CHW: NDArray[np.uint8]) -> Grey:
+    """Model input [3, H, W] as a grey picture [H, W]."""
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: TokenGrid) -> Flow:
+    """Flow from a frame back to the last computed image, around the patches that moved; zero elsewhere.
+
+    Args:
+        now: the frame [H, W].
+        computed: the last computed image [H, W].
+        moved: which patches differ from what was last computed [h, w].
+        grid: token grid of the frame.
+
+    Returns:
+        Steps of 1/32 pixel (x, y) [2, ceil(H/4), ceil(W/4)].
+    """
+    flow: Flow = np.zeros((2, *flow_size(now.shape)), np.int16)
+    if not moved.any():
+        return flow
+    near = _grown(moved)
+    rows, columns = _box(near, grid)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    box = np.zeros((*now[rows, columns].shape, 2), np.float32)
+    box = search.calc(np.ascontiguousarray(now[rows, columns]), np.ascontiguousarray(computed[rows, columns]), box)
+    inside = np.zeros((*now.shape, 2), np.float32)
+    inside[rows, columns] = box
+    coarse = cv2.resize(inside, flow.shape[:0:-1], interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(near.astype(np.uint8), flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    steps = np.clip(np.rint(coarse * STEPS_PER_PIXEL), -32767, 32767).astype(np.int16)
+    return np.ascontiguousarray((steps * mask[..., None]).transpose(2, 0, 1))
+
+
+def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
+    """Where every pixel of an image is looked up under a flow; outside the picture, its edge."""
+    height, width = image_size
+    coarse = flow.transpose(1, 2, 0).astype(np.float32) / STEPS_PER_PIXEL
+    fine = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    x = fine[..., 0] + np.arange(width, dtype=np.float32)
+    y = fine[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    return Lookup(np.clip(x, 0, width - 1), np.clip(y, 0, height - 1))
+
+
+def warp(value: NDArray[Any], kind: Kind, where: Lookup) -> NDArray[Any]:
+    """Outputs of the last computed frame as they lie now.
+
+    Args:
+        value: natural values [H, W] or [H, W, components].
+        kind: of the task: classes are looked up at the nearest pixel, numbers bilinearly, unit vectors renormalised.
+        where: to look.
+    """
+    moved = _remapped(value, where, cv2.INTER_NEAREST if kind.resample == "nearest" else cv2.INTER_LINEAR)
+    return unit_vectors(moved).astype(value.dtype) if kind.activation == "unit" else moved
+
+
+def warp_age(age: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
+    """Age of the outputs, carried along with them [H, W]."""
+    return np.asarray(_remapped(age, where, cv2.INTER_NEAREST), np.uint8)
+
+
+def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
+    """OpenCV's remap takes at most four channels."""
+    planes = value.reshape(*value.shape[:2], -1)
+    groups = (np.ascontiguousarray(planes[..., at : at + 4]) for at in range(0, planes.shape[2], 4))
+    parts = [cv2.remap(group, where.x, where.y, how, borderMode=cv2.BORDER_REPLICATE) for group in groups]
+    return np.dstack(parts).reshape(value.shape)
+
+
+def _grown(moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Patches that moved, and their neighbours: content may have come from there."""
+    return np.asarray(cv2.dilate(moved.astype(np.uint8), np.ones((3, 3), np.uint8)), bool)
+
+
+def _box(near: NDArray[np.bool_], grid: TokenGrid) -> tuple[slice, slice]:
+    """Smallest box of pixels around patches, enlarged to what the search needs."""
+    return tuple(
+        _span(np.flatnonzero(near.any(axis=1 - axis)), grid.patch, length)
+        for axis, length in enumerate(grid.image_size)
+    )  # type: ignore[return-value]
+
+
+def _span(places: NDArray[np.intp], patch: int, length: int) -> slice:
+    first, last = int(places[0]) * patch, (int(places[-1]) + 1) * patch
+    lacking = max(0, min(LEAST_BOX, length) - (last - first))
+    first = max(0, first - lacking // 2)
+    last = min(length, max(last, first + min(LEAST_BOX, length)))
+    return slice(max(0, min(first, last - min(LEAST_BOX, length))), last)
