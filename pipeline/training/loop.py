@@ -1,0 +1,85 @@
+"""What every training loop needs: a learning rate by step, a checkpoint that ends a cut run as an uncut one, a log."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from deltascene.pipeline.errors import UsageError
+
+_STATE = "optimiser."
+
+
+def learning_rate(peak: float, step: int, steps: int) -> float:
+    """A tenth of the steps to warm up, then half a cosine down to nothing."""
+    share = step / steps
+    return peak * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.1) / 0.9))
+
+
+def save_checkpoint(
+    path: Path, parameters: Mapping[str, nn.Parameter], optimiser: Optimizer, position: int, recipe: Mapping[str, Any]
+) -> None:
+    """Writes everything that the rest of a run depends on, whole or not at all.
+
+    Args:
+        path: safetensors file.
+        parameters: being trained, by name, in the optimiser's order.
+        optimiser: of these parameters, as one group.
+        position: steps or epochs done.
+        recipe: numbers of the run, which another run must share to go on from here.
+    """
+    tensors = {name: parameter.detach() for name, parameter in parameters.items()}
+    names = list(parameters)
+    for number, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"{_STATE}{key}.{names[number]}": value for key, value in state.items()}
+    partial = path.with_suffix(".part")
+    told = {"position": str(position), "recipe": json.dumps(dict(recipe), sort_keys=True)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=told)
+    partial.replace(path)
+
+
+def load_checkpoint(
+    path: Path, parameters: Mapping[str, nn.Parameter], optimiser: Optimizer, recipe: Mapping[str, Any]
+) -> int:
+    """Reads what `save_checkpoint` wrote into the same parameters and optimiser.
+
+    Returns:
+        The position; 0 where there is no checkpoint yet.
+
+    Raises:
+        UsageError: the checkpoint is of another recipe; the first difference is named.
+    """
+    if not path.is_file():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        told = file.metadata()
+    _refuse_other_recipe(path, json.loads(told["recipe"]), recipe)
+    tensors, state = load_file(path), dict[int, dict[str, Tensor]]()
+    for number, (name, parameter) in enumerate(parameters.items()):
+        parameter.data.copy_(tensors[name])
+        kept = {key: tensors.get(f"{_STATE}{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        state[number] = {key: value for key, value in kept.items() if value is not None}
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": {key: of for key, of in state.items() if of}})
+    return int(told["position"])
+
+
+def write_log(work: Path, event: Mapping[str, Any]) -> None:
+    """Adds a line to `log.jsonl` and prints it."""
+    line = json.dumps(event)
+    with (work / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def _refuse_other_recipe(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for key in sorted({*found, *expected}):
+        if found.get(key) != expected.get(key):
+            raise UsageError(
+                f"{path}: a checkpoint of another recipe: {key}: expected {expected.get(key)}; found {found.get(key)}"
+            )
