@@ -156,7 +156,10 @@ def info_record(info: SegmentInfo) -> dict[str, Any]:
 
 def read_info(record: Mapping[str, Any]) -> SegmentInfo:
     """The inverse of `info_record`."""
-    return SegmentInfo(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return SegmentInfo(**fields)
 
 
 def _groups(offsets: NDArray[np.int64], most_rows: int) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,7 @@ from deltascene.cache.errors import NotArchived, NothingDense, WrongRecord
 Array = NDArray[Any]
 
 # What the values of an archive point are stored as; bfloat16 has no numpy type, its bits are kept.
-STORED = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
+STORED: Mapping[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 
 FLOW_STEP = 4  # flow is kept for every 4th pixel
 FLOW_UNITS = 32  # in 1/32 pixel
