@@ -64,9 +64,9 @@ def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False
     """
     backbone, heads = _sketch_parts(bundle, tasks, allow_code)
     load_exactly(backbone.vit, bundle.backbone_file())
+    sub_tasks = {task: load_sub_task(bundle, backbone, task, merged) for task in _with_delta(bundle, tasks)}
     for task, head in heads.items():
         load_exactly(head, bundle.head_file(task), HEAD, _beside_head(bundle, task))
-    sub_tasks = {task: load_sub_task(bundle, backbone, task, merged) for task in _with_delta(bundle, tasks)}
     return SceneModel(bundle, tuple(tasks), backbone, heads, sub_tasks)
 
 
@@ -95,8 +95,8 @@ def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, 
     for number, block in enumerate(backbone.blocks[split:], start=split):
         check_part(block, found, bundle.backbone_file(), f"blocks.{number}.")
         load_part(block, bundle.backbone_file(), f"blocks.{number}.")
-    load_exactly(heads[task], bundle.head_file(task), HEAD, _beside_head(bundle, task))
     sub_tasks = {name: load_sub_task(bundle, backbone, name, merged) for name in _with_delta(bundle, [task])}
+    load_exactly(heads[task], bundle.head_file(task), HEAD, _beside_head(bundle, task))
     return SceneModel(bundle, (task,), backbone, heads, sub_tasks)
 
 

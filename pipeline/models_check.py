@@ -36,6 +36,7 @@ class TaskCheck:
         kind: name of its kind, with the channels.
         split: where it leaves the base's activations; None for the base.
         taps: what its head reads.
+        blocks_macs: MACs of its own blocks for one frame; 0 where it has no delta and reads the base's activations.
         head: name of its head.
         head_macs: MACs of its head for one frame.
         share: `head_macs` / MACs of the dense backbone.
@@ -44,6 +45,7 @@ class TaskCheck:
     kind: str
     split: int | None
     taps: tuple[int, ...]
+    blocks_macs: int
     head: str
     head_macs: int
     share: float
@@ -140,11 +142,13 @@ def print_check(console: "Console", check: ModelCheck) -> int:
     for topic, fact in check.facts.items():
         console.print(Text(f"  {topic}: {fact}"), soft_wrap=True)
     if check.tasks:
-        table = Table("  task", "kind", "split", "taps", "head", "head MACs", "of backbone", box=None, pad_edge=False)
+        columns = ("  task", "kind", "split", "taps", "own blocks", "head", "head MACs", "of backbone")
+        table = Table(*columns, box=None, pad_edge=False)
         for name, task in check.tasks.items():
             split, taps = str(task.split or "base"), ", ".join(map(str, task.taps))
-            cells = (f"  {name}", task.kind, split, taps, task.head, compact(task.head_macs, "MAC"), share(task.share))
-            table.add_row(*map(Text, cells))
+            own = compact(task.blocks_macs, "MAC") if task.blocks_macs else "none"
+            head = (task.head, compact(task.head_macs, "MAC"), share(task.share))
+            table.add_row(*map(Text, (f"  {name}", task.kind, split, taps, own, *head)))
         console.print(table)
     return 0 if check.supported else UsageError.exit_code
 
@@ -185,8 +189,9 @@ def _check_bundle(bundle: Bundle, allow_code: bool) -> ModelCheck:
 
 def _check_task(model: SceneModel, name: str, grid: TokenGrid, dense: int) -> TaskCheck:
     entry, kind = model.bundle.entry.tasks[name], model.bundle.kinds[name]
-    macs = model.heads[name].macs_per_token() * grid.patches
-    return TaskCheck(f"{kind.name} of {kind.channels}", entry.split, entry.taps, entry.head, macs, macs / dense)
+    macs, sub = model.heads[name].macs_per_token() * grid.patches, model.sub_tasks.get(name)
+    own = blocks_macs(sub.shapes[: max(entry.taps) - sub.split], grid.tokens, grid.tokens) if sub else 0
+    return TaskCheck(f"{kind.name} of {kind.channels}", entry.split, entry.taps, own, entry.head, macs, macs / dense)
 
 
 def _weight_problems(model: SceneModel) -> list[str]:
