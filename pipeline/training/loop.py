@@ -30,7 +30,7 @@ def save_checkpoint(
     Args:
         path: safetensors file.
         parameters: being trained, by name, in the optimiser's order.
-        optimiser: of these parameters, as one group.
+        optimiser: of these parameters.
         position: steps or epochs done.
         recipe: numbers of the run, which another run must share to go on from here.
     """

@@ -5,19 +5,15 @@ The run is resumable: features, and a checkpoint after every epoch, lie in the w
 """
 
 import argparse
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deltascene.pipeline.bundle import Bundle, choose_tasks, read_bundle
@@ -25,6 +21,7 @@ from deltascene.pipeline.model import build_task_head, load_model
 from deltascene.pipeline.training.cells import mirrored, truth_cells
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 from deltascene.pipeline.training.features import extract
+from deltascene.pipeline.training.loop import learning_rate, load_checkpoint, save_checkpoint, write_log
 from deltascene.pipeline.training.losses import cell_loss
 from deltascene.pipeline.weight_files import write_head
 from deltascene.stages.heads import TokenHead
@@ -53,9 +50,8 @@ class Recipe:
     seed: int = 0
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate: a tenth of the steps to warm up, then half a cosine down to nothing."""
-        share = step / steps
-        return self.learning_rate * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.1) / 0.9))
+        """Learning rate at a step."""
+        return learning_rate(self.learning_rate, step, steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +85,12 @@ def load_samples(bundle: Bundle, tasks: Sequence[str], data: LabelledFolder, wor
 
 def train(bundle: Bundle, heads: Mapping[str, TokenHead], samples: list[Samples], work: Path, recipe: Recipe) -> None:
     """Trains all heads together; goes on after the last finished epoch."""
-    parameters = [parameter for head in heads.values() for parameter in head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    parameters = {f"{task}.{name}": value for task, head in heads.items() for name, value in head.named_parameters()}
+    optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     images = sum(len(sample.features) for sample in samples)
     steps = max(1, images * samples[0].features.shape[1] // recipe.tokens)
-    begun = _resume(heads, optimiser, work)
+    path = work / "checkpoint.safetensors"
+    begun = load_checkpoint(path, parameters, optimiser, asdict(recipe))
     taps = {
         task: [bundle.taps(list(bundle.entry.tasks)).index(tap) for tap in bundle.entry.tasks[task].taps]
         for task in heads
@@ -110,9 +107,9 @@ def train(bundle: Bundle, heads: Mapping[str, TokenHead], samples: list[Samples]
                 loss.backward()  # type: ignore[no-untyped-call]
                 sums[task] += loss.item()
             optimiser.step()
-        _checkpoint(heads, optimiser, work, epoch + 1)
+        save_checkpoint(path, parameters, optimiser, epoch + 1, asdict(recipe))
         means = {task: round(total / steps, 5) for task, total in sums.items()}
-        _log(work, {"epoch": epoch + 1, "seconds": round(time.perf_counter() - began, 1), "loss": means})
+        write_log(work, {"epoch": epoch + 1, "seconds": round(time.perf_counter() - began, 1), "loss": means})
 
 
 def draw_tokens(samples: list[Samples], rng: np.random.Generator, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
@@ -133,39 +130,6 @@ def draw_tokens(samples: list[Samples], rng: np.random.Generator, recipe: Recipe
         for task, cells in sample.cells.items()
     }
     return torch.from_numpy(np.concatenate(x)).float(), truths
-
-
-def _checkpoint(heads: Mapping[str, TokenHead], optimiser: Any, work: Path, epoch: int) -> None:
-    tensors = {f"{task}.{name}": value for task, head in heads.items() for name, value in head.state_dict().items()}
-    for number, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
-    partial = work / "checkpoint.part"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata={"epoch": str(epoch)})
-    partial.replace(work / "checkpoint.safetensors")
-
-
-def _resume(heads: Mapping[str, TokenHead], optimiser: Any, work: Path) -> int:
-    path = work / "checkpoint.safetensors"
-    if not path.is_file():
-        return 0
-    tensors = load_file(path)
-    for task, head in heads.items():
-        head.load_state_dict({name: tensors[f"{task}.{name}"] for name in head.state_dict()})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    with safe_open(path, framework="pt") as file:
-        return int(file.metadata()["epoch"])
-
-
-def _log(work: Path, event: Mapping[str, Any]) -> None:
-    line = json.dumps(event)
-    with (work / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    _say(line)
 
 
 def _say(text: str) -> None:

@@ -1,0 +1,36 @@
+"""A tiny labelled folder, made once per session."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deltascene.pipeline.training.data import open_labelled
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory):
+    """Squares on a ramp: class, height, direction and two heatmaps follow from the picture."""
+    root = tmp_path_factory.mktemp("labelled")
+    for name in ("images", "parts", "height", "flow", "hands"):
+        (root / name).mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for number in range(20):
+        stem, left = f"a{number:02d}", int(rng.integers(0, 40))
+        image = np.full((48, 64, 3), 60, np.uint8)
+        inside = np.zeros((48, 64), bool)
+        inside[8:40, left : left + 24] = True
+        image[inside] = (230, 40, 40)
+        Image.fromarray(image).save(root / "images" / f"{stem}.png")
+        Image.fromarray(inside.astype(np.uint8) * 2).save(root / "parts" / f"{stem}.png")
+        np.save(root / "height" / f"{stem}.npy", np.where(inside, 0.5, 4.0).astype(np.float16))
+        flow = np.where(inside[..., None], (0, 0, 127), (0, 127, 0)).astype(np.int8)
+        np.save(root / "flow" / f"{stem}.npy", flow)
+        np.save(root / "hands" / f"{stem}.npy", np.stack([inside, ~inside], -1).astype(np.float16))
+        rows.append({"stem": stem, "split": "train" if number < 16 else "test"})
+    with (root / "split.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["stem", "split"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return open_labelled(root)
