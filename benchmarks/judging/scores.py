@@ -1,0 +1,172 @@
+"""What a frame scores against the truth, as sums that can be added up and drawn again.
+
+A record holds one array per column with frames first, so that sums over any frames, and so any resampled clip, cost
+nothing. Errors come as a pair of rows (sum of errors, pixels counted), those of edges as four (predicted, confirmed,
+found, true edge pixels) at every threshold.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.stages.edge_scores import count_edges, thin_ridges
+from deltascene.stages.kinds import Array, Kind, angles_deg
+
+Columns = Mapping[str, NDArray[Any]]
+Numbers = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+WHOLE, MOVING = "whole", "moving"
+REGIONS = (WHOLE, MOVING)
+SELDOM = 5  # frames between those whose edges are scored: thinning is slow, and 5 shares no factor with any k
+TOLERANCE_PX = 2.0
+THRESHOLDS = np.arange(1, 20) / 20
+BLOCK = 15  # frames drawn together: neighbours are alike
+
+
+def score_frame(
+    kinds: Mapping[str, Kind], truth: Mapping[str, Array], said: Mapping[str, Array], moving: Mask, frame: int
+) -> dict[str, Numbers]:
+    """Sums of errors of one frame by task and region.
+
+    Args:
+        kinds: by task.
+        truth: natural values of the tasks that are scored.
+        said: predictions, natural values.
+        moving: where the scene changed lately.
+        frame: its number.
+    """
+    everywhere, columns = np.ones_like(moving), {}
+    for task, true in truth.items():
+        per_region = SUMS[kinds[task].name](true, said[task], (everywhere, moving), frame)
+        columns.update({f"{task}/{region}": sums for region, sums in zip(REGIONS, per_region, strict=True)})
+    return columns
+
+
+def count_pixels(which: Mask, among: Mask | None = None) -> Numbers:
+    """Pixels that are so, and all that are asked [2, 1]."""
+    asked = np.ones_like(which) if among is None else among
+    return np.array([[(which & asked).sum()], [asked.sum()]], np.float64)
+
+
+def _classes(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+    labelled = (true >= 0) & (true != np.iinfo(true.dtype).max)
+    return [_pair(true != said, labelled & region) for region in regions]
+
+
+def _scalar(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+    known = np.isfinite(true) & (true > 0)
+    return [_pair(np.abs(said - true) / np.where(known, true, 1), known & region) for region in regions]
+
+
+def _vector(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+    known = (true != 0).any(-1)
+    angle_deg = np.zeros(known.shape)
+    angle_deg[known] = angles_deg(true[known], said[known])
+    return [_pair(angle_deg, known & region) for region in regions]
+
+
+def _heatmaps(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+    sums = [np.zeros((4, len(THRESHOLDS))) for _ in regions]
+    if frame % SELDOM:
+        return sums
+    height, width = regions[0].shape
+    true, said = true.reshape(height, width, -1), said.reshape(height, width, -1)
+    for channel in range(true.shape[2]):
+        thinned = thin_ridges(said[..., channel])
+        for total, region in zip(sums, regions, strict=True):
+            counts = count_edges(true[..., channel] > 0.5, thinned, THRESHOLDS, TOLERANCE_PX, region)
+            total += np.stack(np.broadcast_arrays(counts.predicted, counts.confirmed, counts.found, counts.true))
+    return sums
+
+
+SUMS: Mapping[str, Callable[[Array, Array, Sequence[Mask], int], list[Numbers]]] = {
+    "classes": _classes,
+    "scalar": _scalar,
+    "vector": _vector,
+    "heatmaps": _heatmaps,
+}
+
+
+def _pair(error: Array, counted: Mask) -> Numbers:
+    return np.array([[float(error[counted].sum())], [float(counted.sum())]])
+
+
+def error_of(sums: Numbers) -> Numbers:
+    """The error that sums [..., rows, thresholds] come to [...]: their ratio, or 1 - F at the best threshold.
+
+    NaN where nothing was counted.
+    """
+    if sums.shape[-2] == 2:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(sums[..., 0, 0] / sums[..., 1, 0])
+    predicted, confirmed, found, true = np.moveaxis(sums, -2, 0)
+    precision, recall = confirmed / np.maximum(predicted, 1), found / np.maximum(true, 1)
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max(-1)
+    return np.where(true[..., 0] > 0, 1 - best, np.nan)
+
+
+def loss_percent(sums: Columns, dense: Columns, region: str) -> Numbers:
+    """Mean over tasks of how much larger the error is than that of dense prediction, in percent.
+
+    Args:
+        sums: column sums [..., rows, thresholds], any number of resampled clips first.
+        dense: the same of dense prediction.
+        region: where.
+    """
+    names = [name for name in sums if name.endswith(f"/{region}")]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.stack([error_of(sums[name]) / error_of(dense[name]) for name in names])
+    known = np.isfinite(ratios)
+    total = np.where(known, ratios, 0).sum(0)
+    return np.asarray(100 * (total / np.maximum(known.sum(0), 1) - 1))
+
+
+def add_up(record: Columns) -> dict[str, Numbers]:
+    """Sums over all frames of a record's numbers."""
+    return {name: values.sum(0) for name, values in record.items() if values.dtype == np.float64}
+
+
+def bootstrap(
+    records: Sequence[Sequence[Columns]],
+    statistic: Callable[..., Numbers],
+    *,
+    draws: int = 1000,
+    block: int = BLOCK,
+    seed: int = 0,
+) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    """95 % intervals of a statistic by drawing blocks of frames, and for the mean of several clips clips as well.
+
+    Args:
+        records: for each clip the records that the statistic takes, of the same frames.
+        statistic: column sums [draws, ...] of each record to values [draws].
+        draws: how many.
+        block: frames drawn together.
+        seed: of the draws.
+
+    Returns:
+        Interval of each clip, and of their mean.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for clip in records:
+        frames = len(next(iter(clip[0].values())))
+        starts = np.arange(0, frames, block)
+        times = rng.multinomial(len(starts), np.full(len(starts), 1 / len(starts)), size=draws).astype(np.float64)
+        drawn.append(statistic(*(_drawn_sums(record, starts, times) for record in clip)))
+    values = np.stack(drawn)
+    chosen = rng.integers(len(values), size=values.shape)
+    return [_interval(row) for row in values], _interval(np.take_along_axis(values, chosen, 0).mean(0))
+
+
+def _drawn_sums(record: Columns, starts: NDArray[np.intp], times: Numbers) -> dict[str, Numbers]:
+    numbers = {name: values for name, values in record.items() if values.dtype == np.float64}
+    blocks = {name: np.add.reduceat(values, starts, axis=0) for name, values in numbers.items()}
+    return {name: np.tensordot(times, values, axes=1) for name, values in blocks.items()}
+
+
+def _interval(values: Iterable[float]) -> tuple[float, float]:
+    low, high = np.nanpercentile(np.asarray(values), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,64 @@
+"""Records on disk, so that what was scored once isn't run again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from judging.clips import Clip
+from judging.scores import Columns
+
+from deltascene.cache.keys import file_sha256, fingerprint
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.sources import find_sources, identity
+
+SCORING = 1  # counts up when a score means something else
+
+
+@dataclass(frozen=True)
+class Records:
+    """Files `<clip>.<what>.npz` in a folder; without one, nothing is kept.
+
+    Attributes:
+        folder: where they lie.
+        weights: tells the model's weights from others.
+        frames: at most so many of each clip.
+    """
+
+    folder: Path | None
+    weights: str
+    frames: int
+
+    @classmethod
+    def of(cls, folder: Path | None, model: SceneModel, frames: int) -> "Records":
+        """Records of a model."""
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        sums = [file_sha256(path) for path in model.bundle.weight_files(model.tasks)]
+        return cls(folder, fingerprint({"weights": sums, "tasks": list(model.tasks)}), frames)
+
+    def read(self, clip: Clip, name: str, what: Mapping[str, Any]) -> Columns | None:
+        """The record of a policy on a clip, if it was kept and everything that matters is the same."""
+        path = self._path(clip, name)
+        if path is None or not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["key"]) != self._key(clip, what):
+                return None
+            return {column: kept[column] for column in kept.files if column != "key"}
+
+    def write(self, clip: Clip, name: str, what: Mapping[str, Any], record: Columns) -> None:
+        """Keeps the record of a policy on a clip."""
+        path = self._path(clip, name)
+        if path is not None:
+            arrays: dict[str, Any] = {**record, "key": np.array(self._key(clip, what))}
+            np.savez_compressed(path, **arrays)
+
+    def _path(self, clip: Clip, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{clip.spec.name}.{name}.npz"
+
+    def _key(self, clip: Clip, what: Mapping[str, Any]) -> str:
+        video = identity(find_sources([str(clip.path)])[0])
+        about = {"video": video, "weights": self.weights, "frames": self.frames, "scoring": SCORING}
+        return fingerprint({**about, "what": dict(what)})

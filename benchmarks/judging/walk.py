@@ -1,0 +1,188 @@
+"""One walk through a clip: every policy sees every frame in turn, so that their times can be compared."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from judging.clips import Clip
+from judging.scores import Columns, count_pixels, score_frame
+from numpy.typing import NDArray
+
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.sources import find_sources, read_frames
+from deltascene.pipeline.step import plan_geometry
+from deltascene.stages.heads import activate, assemble, stack_taps
+from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp
+from deltascene.stages.preprocess import normalise, resize_frame
+from deltascene.stages.types import Frame
+
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a policy made of a frame.
+
+    Attributes:
+        values: predictions by task, natural values.
+        seconds: of all stages, decoding and writing left out.
+        macs: that ran.
+        macs_dense: of the same frame with every row.
+        policy: name of what was done.
+        reason: why.
+    """
+
+    values: Mapping[str, Array]
+    seconds: float
+    macs: int
+    macs_dense: int
+    policy: str
+    reason: str = ""
+
+
+class Walker(Protocol):
+    """A policy that walks through a clip."""
+
+    def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
+        """One frame; `dense` is what the dense network says about it, for policies that reuse that."""
+
+
+class ByEngine:
+    """A preset or any other config of the engine."""
+
+    def __init__(self, model: SceneModel, config: Config) -> None:
+        self._stream = Engine(model, config).open_stream("clip")
+
+    def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
+        """One step of the engine."""
+        result = self._stream(frame)
+        values = {task: prediction.array for task, prediction in result.predictions.items()}
+        cost = result.cost
+        return Outcome(values, cost.seconds, cost.macs_executed, cost.macs_dense, result.policy, result.reason)
+
+
+class EveryKth:
+    """What anybody can do without this package: dense every k-th frame, its outputs held or warped in between.
+
+    Warped outputs follow the optical flow of the whole frame back to the dense one.
+    """
+
+    def __init__(self, model: SceneModel, config: Config, k: int, *, warped: bool) -> None:
+        self._model, self._config, self._k, self._warped = model, config, k, warped
+        self._count, self._values, self._grey = 0, dict[str, Array](), np.zeros((0, 0), np.uint8)
+
+    def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
+        """Takes the dense outputs, with their time and their cost, when it is their turn."""
+        assert dense is not None
+        assert frame.image is not None
+        began, turn = time.perf_counter(), self._count % self._k == 0
+        self._count += 1
+        values = dict(dense.values) if turn else self._values
+        if self._warped:
+            geometry = plan_geometry(self._model, self._config, frame.image.shape[:2])
+            grid, grey = geometry.grid, to_grey(resize_frame(frame.image, geometry.plan).numpy())
+            self._grey = grey if turn else self._grey
+        if turn:
+            self._values = values
+            return dense
+        if self._warped:
+            kinds = self._model.bundle.kinds
+            flow = estimate_flow(grey, self._grey, np.ones((grid.height, grid.width), bool), grid)
+            where = plan_lookup(flow, grid.image_size)
+            values = {task: warp(value, kinds[task], where) for task, value in values.items()}
+        policy = "warped" if self._warped else "held"
+        return Outcome(values, time.perf_counter() - began, 0, dense.macs_dense, policy)
+
+
+class Eager:
+    """timm's own forward and the heads, for its time alone; nothing of ours but the heads is in it.
+
+    A task with blocks of its own would cost more: it isn't charged for them, nor for resizing the frame.
+    """
+
+    def __init__(self, model: SceneModel, config: Config) -> None:
+        self._model, self._config = model, config
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
+        """One frame; it predicts nothing that is kept."""
+        assert frame.image is not None
+        model, entry = self._model, self._model.bundle.entry
+        geometry = plan_geometry(model, self._config, frame.image.shape[:2])
+        pixels, taps = resize_frame(frame.image, geometry.plan), model.bundle.taps(model.tasks)
+        began = time.perf_counter()
+        image = normalise(pixels, entry.input.mean, entry.input.std)[None]
+        found = model.backbone.vit.forward_intermediates(
+            image, indices=[tap - 1 for tap in taps], norm=False, output_fmt="NLC", intermediates_only=True
+        )
+        tapped = {tap: tokens[0] for tap, tokens in zip(taps, found, strict=True)}
+        for task, head in model.heads.items():
+            kind = model.bundle.kinds[task]
+            cells = head.cells(stack_taps(tapped, entry.tasks[task].taps, 0))
+            activate(assemble(cells, geometry.grid, kind.channels, head.side), kind.activation).numpy()
+        return Outcome({}, time.perf_counter() - began, 0, 0, "eager")
+
+
+def walk(
+    clip: Clip,
+    kinds: Mapping[str, Kind],
+    walkers: Mapping[str, Walker],
+    said_dense: NDArray[Any] | None = None,
+    *,
+    frames: int,
+    judged: bool = True,
+) -> dict[str, Columns]:
+    """Takes every policy through a clip, frame by frame.
+
+    Args:
+        clip: with truth.
+        kinds: by task.
+        walkers: policies by name. `exact` goes first, if it is there; who is next changes from frame to frame.
+        said_dense: classes of dense prediction [T, H, W] where `exact` doesn't walk along.
+        frames: at most so many.
+        judged: whether to score; without it only times and costs are kept.
+
+    Returns:
+        A record for each policy; that of `exact` has its `classes`, too.
+    """
+    task = next(task for task, kind in kinds.items() if kind.name == "classes")
+    others = [name for name in walkers if name != EXACT]
+    rows: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in walkers}
+    before: dict[str, Array] = {}
+    with read_frames(find_sources([str(clip.path)])[0]) as reader:
+        for number, frame in enumerate(reader):
+            if number >= min(frames, len(clip.moving)):
+                break
+            dense = walkers[EXACT](frame, None) if EXACT in walkers else None
+            first = number % max(1, len(others))
+            turns = [*others[first:], *others[:first]]
+            outcomes = {name: walkers[name](frame, dense) for name in turns}
+            outcomes |= {} if dense is None else {EXACT: dense}
+            truth = clip.natural(kinds, number) if judged else {}
+            for name, out in outcomes.items():
+                row = _costs(out)
+                if judged:
+                    said, moving = out.values[task], clip.moving[number]
+                    reference = dense.values[task] if dense is not None else said_dense[number]  # type: ignore[index]
+                    row |= score_frame(kinds, truth, out.values, moving, number)
+                    row["flicker"] = count_pixels(before.get(name, said) != said, ~moving)
+                    row["agreement"] = count_pixels(said == reference)
+                    before[name] = said
+                    row |= {"classes": said} if name == EXACT else {}
+                rows[name].append(row)
+    return {name: {key: np.stack([row[key] for row in found]) for key in found[0]} for name, found in rows.items()}
+
+
+def _costs(out: Outcome) -> dict[str, NDArray[Any]]:
+    return {
+        "seconds": np.array([[out.seconds], [1.0]]),
+        "macs": np.array([[float(out.macs)], [float(out.macs_dense)]]),
+        "policy": np.array(out.policy),
+        "reason": np.array(out.reason),
+    }

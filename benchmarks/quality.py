@@ -1,0 +1,189 @@
+"""What reuse costs in quality and saves in time, on clips with truth: `python benchmarks/quality.py`.
+
+Dense prediction, dense every k-th frame with its outputs held or warped in between, and the presets, all on the same
+frames. Without `--clips` it is the packaged demo clip. The clips of docs/quality.md are rendered and scored by
+
+    python benchmarks/quality.py --make --meshes MESHES --clips CLIPS --part test
+    python benchmarks/quality.py --clips CLIPS --part test --store RECORDS
+
+and timed, on a machine that does nothing else, by the second command with `--timing 3`. What lies in `--store` isn't
+run again, so that a table can be had at any time; it doesn't notice changes of code. `loss` is the mean over tasks of
+error / error of dense prediction - 1; intervals are drawn over blocks of frames, those of means over clips, too.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from judging.clips import CLIPS, Clip, open_clip, rendered
+from judging.scores import Columns
+from judging.store import Records
+from judging.table import markdown, plain
+from judging.walk import EXACT, ByEngine, Eager, EveryKth, Walker, walk
+
+from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.model import SceneModel
+
+DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
+EVERY_KTH = (2, 3, 4, 6, 8)
+PRESETS = ("balanced", "fast")
+EAGER = "timm"
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    part, folder = ("demo", DEMO) if options.clips is None else (options.part, options.clips)
+    if options.make:
+        make_clips(part, folder, options.meshes)
+        return
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = Engine.load(options.model).model
+    configs = settings(options.model, options.setting)
+    records = Records.of(options.store, model, options.frames)
+    specs = [spec for spec in rendered(folder, part) if options.only is None or spec.name in options.only]
+    print(
+        f"{len(specs)} clips, torch {torch.__version__}, {torch.get_num_threads()} threads, model {model.bundle.name}"
+    )
+    clips: dict[str, dict[str, Columns]] = {}
+    for spec in specs:
+        clip = open_clip(folder, spec, model.bundle.kinds)
+        policies = candidates(model, configs)
+        found = score(clip, model, policies, records)
+        times = time_policies(clip, model, {EAGER: eager(model, configs), **policies}, records, options.timing)
+        clips[spec.name] = {name: {**record, **times.get(name, {})} for name, record in found.items()}
+        clips[spec.name] |= {EAGER: times[EAGER]} if times else {}
+        print(f"\n### {spec.name}\n\n{markdown([clips[spec.name]], EAGER)}", flush=True)
+    still = [clips[spec.name] for spec in specs if spec.still]
+    if len(still) > 1:
+        print(f"\n### Mean of {len(still)} clips: camera still, no cut\n\n{markdown(still, EAGER)}")
+    if options.out is not None:
+        options.out.write_text(
+            json.dumps({name: plain([clip], EAGER) for name, clip in clips.items()}, indent=1) + "\n"
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy that may walk.
+
+    Attributes:
+        what: everything that its record depends on beside clip and weights.
+        start: makes one, before its first frame.
+        reuses: whether it needs the dense outputs of each frame.
+    """
+
+    what: Mapping[str, Any]
+    start: Callable[[], Walker]
+    reuses: bool = False
+
+
+def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
+    """The configs that are judged, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`."""
+    found = {name: load_config(name, values={"model": model}) for name in (EXACT, *PRESETS)}
+    for text in texts:
+        name, _, changes = text.partition(":")
+        overrides = [change for change in changes.split(",") if change]
+        found[name] = load_config("balanced", overrides=overrides, values={"model": model})
+    return found
+
+
+def candidates(model: SceneModel, configs: Mapping[str, Config]) -> dict[str, Candidate]:
+    """Everybody who is judged, by name, in the order of the table; the dense one first."""
+    dense = configs[EXACT]
+    found = {EXACT: Candidate(dense.result_keys(), partial(ByEngine, model, dense))}
+    for k, warped in product(EVERY_KTH, (False, True)):
+        name = f"{'warp' if warped else 'hold'} {k}"
+        start = partial(EveryKth, model, dense, k, warped=warped)
+        found[name] = Candidate({"every": k, "warped": warped, **dense.result_keys()}, start, reuses=True)
+    for name, config in configs.items():
+        if name != EXACT:
+            found[name] = Candidate(config.result_keys(), partial(ByEngine, model, config))
+    return found
+
+
+def eager(model: SceneModel, configs: Mapping[str, Config]) -> Candidate:
+    """timm's forward and the heads."""
+    return Candidate({"eager": True}, partial(Eager, model, configs[EXACT]))
+
+
+def score(clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records) -> dict[str, Columns]:
+    """Records of all policies on a clip; those that weren't kept walk through it now."""
+    kept = {name: records.read(clip, name, policy.what) for name, policy in policies.items()}
+    missing = {name for name, record in kept.items() if record is None}
+    if any(policies[name].reuses for name in missing):
+        missing.add(EXACT)
+    known = kept[EXACT]
+    walkers = {name: policies[name].start() for name in policies if name in missing}
+    dense = None if known is None else known["classes"]
+    found = walk(clip, model.bundle.kinds, walkers, dense, frames=records.frames) if walkers else {}
+    for name, record in found.items():
+        records.write(clip, name, policies[name].what, record)
+    return {name: found.get(name, record) for name, record in kept.items()}  # type: ignore[misc]
+
+
+def time_policies(
+    clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records, times: int
+) -> dict[str, Columns]:
+    """Seconds of every frame by policy: the median of several walks that score nothing; empty if none was ever taken.
+
+    Args:
+        clip: to walk through.
+        model: loaded.
+        policies: by name.
+        records: where earlier times were kept.
+        times: how often to walk now; 0 takes what was kept.
+    """
+    walks = []
+    for _ in range(times):
+        walkers = {name: policy.start() for name, policy in policies.items()}
+        walks.append(walk(clip, model.bundle.kinds, walkers, frames=records.frames, judged=False))
+    for name, policy in policies.items() if walks else ():
+        seconds = np.median([each[name]["seconds"] for each in walks], axis=0)
+        records.write(clip, f"{name} time", policy.what, {"seconds": seconds})
+        walks[0][name] = {"seconds": seconds}
+    if walks:
+        return walks[0]
+    kept = {name: records.read(clip, f"{name} time", policy.what) for name, policy in policies.items()}
+    return {name: record for name, record in kept.items() if record is not None} if kept[EAGER] else {}
+
+
+def make_clips(part: str, folder: Path, meshes: Path) -> None:
+    """Renders the clips of a part that aren't there yet; minutes each."""
+    from deltascene.pipeline.training.rooms.__main__ import main as rooms
+
+    folder.mkdir(parents=True, exist_ok=True)
+    there = rendered(folder, part)
+    for spec in CLIPS[part]:
+        if spec not in there and rooms(spec.arguments(folder, meshes, folder / "meshes")):
+            sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, help="folder of rendered clips; without it, the packaged demo clip")
+    parser.add_argument("--part", choices=list(CLIPS), default="val", help="which clips of the folder")
+    parser.add_argument("--only", nargs="+", help="names of some of them")
+    parser.add_argument("--model", default="rooms", help="packaged bundle or folder")
+    parser.add_argument("--setting", action="append", default=[], help="NAME:key=value,key=value on top of balanced")
+    parser.add_argument("--frames", type=int, default=10_000, help="at most so many of each clip")
+    parser.add_argument("--store", type=Path, help="folder where records are kept and found again")
+    parser.add_argument("--timing", type=int, default=0, metavar="WALKS", help="take times in so many walks")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--out", type=Path, help="JSON file for all numbers")
+    parser.add_argument("--make", action="store_true", help="render the clips that are missing, and end")
+    parser.add_argument("--meshes", type=Path, help="with --make: folder of the furniture libraries (docs/rooms.md)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
