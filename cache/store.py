@@ -154,7 +154,7 @@ class MemoryStore(Store):
         held = self._held(start)
         wanted = chosen_blocks(held.info, blocks)
         unread = {row_name(block) for block in held.info.blocks if block not in wanted}
-        held.check({name for name in held.arrays if name not in unread})
+        held.check(set(held.seal.files) - unread)
 
         def read(name: str, first: int, end: int) -> Array:
             return held.arrays[name][first:end].copy()

@@ -1,0 +1,217 @@
+"""What is particular to segments on disk: seals that lie, shards, bytes, files, and a reader that knows only zarr."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from deltascene.cache import zarr_store
+from deltascene.cache.errors import AlreadySealed, BrokenSeal, LostWriter, NotArchived
+from deltascene.cache.segment import FrameRecord, SegmentInfo, decoded, encoded, raw_bytes, resolve
+from deltascene.cache.zarr_store import ZarrStore
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = {"input": "a1"}
+MIXED = ["dense", "rows", "warped", "held", "rows", "skipped", "dense", "rows", "rows"]
+
+
+@pytest.fixture
+def store(tmp_path) -> ZarrStore:
+    return ZarrStore(tmp_path / "archive")
+
+
+def fill(store, info, records, start=0, **options):
+    writer = store.begin(start, info, KEY, **options)
+    for record in records:
+        writer.add(record)
+    return writer.seal("token")
+
+
+def rewrite(store, **fields):
+    path = store.folder(0) / "seal.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+NO_SEALS = ["", "{}", "[]", "null", "\x00", "[" * 100_000, '{"format": 1}', '{"format": 2, "files": {}}']
+
+
+@pytest.mark.parametrize("text", [*NO_SEALS, '{"format": 1, "files": {"a": 3}}'])
+def test_what_is_no_seal_is_said_to_be_none(store, info, make_records, text):
+    records = make_records(info, ["dense"])
+    fill(store, info, records)
+    (store.folder(0) / "seal.json").write_text(text)
+    for ask in (store.seal, store.info, store.frames, store.verify, store.size_bytes):
+        with pytest.raises(BrokenSeal, match=r"seal\.json"):
+            ask(0)
+    with pytest.raises(AlreadySealed, match="broken"):
+        store.begin(0, info, KEY)
+    fill(store, info, records, replace=True)
+    store.verify(0)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "index/../../outside"])
+def test_a_seal_never_reads_outside_its_segment(store, info, make_records, name):
+    fill(store, info, make_records(info, ["dense"]))
+    (store.path / "segments" / "outside").write_bytes(b"")
+    files = json.loads((store.folder(0) / "seal.json").read_text())["files"]
+    rewrite(store, files={**files, name: [0, "0"]})
+    with pytest.raises(BrokenSeal, match="outside"):
+        store.verify(0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"frames": 3}, "expected 1 frames, as stored; found 3"),
+        ({"frames": "1"}, "expected whole numbers"),
+        ({"key": None}, "expected whole numbers and a key"),
+        ({"start": 256}, "expected the seal of segment 0; found that of 256"),
+        ({"files": {}}, r"expected zarr\.json among the sealed files"),
+        ({"more": 1}, "not a seal"),
+    ],
+)
+def test_a_seal_that_does_not_fit_is_refused(store, info, make_records, fields, text):
+    fill(store, info, make_records(info, ["dense"]))
+    rewrite(store, **fields)
+    with pytest.raises(BrokenSeal, match=text):
+        store.verify(0)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "rows_3/zarr.json", "flow/zarr.json"])
+def test_harmed_descriptions_are_found_too(store, info, make_records, name):
+    fill(store, info, make_records(info, ["dense"]))
+    (store.folder(0) / name).write_text("{}")
+    with pytest.raises(BrokenSeal, match=re.escape(name)):
+        store.verify(0)
+    with pytest.raises(BrokenSeal, match=re.escape(name)):
+        store.frames(0)
+
+
+def test_every_sealed_file_is_there_and_no_other(store, info, make_records):
+    seal = fill(store, info, make_records(info, MIXED))
+    folder = store.folder(0)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {*seal.files, "seal.json"}
+    assert len(files) == 2 + 2 * 8  # seal and group; a description and one shard for each array
+    assert list((store.path / "unfinished").iterdir()) == [store.path / "unfinished" / "zarr.json"]
+
+
+def test_shards_are_written_as_they_fill(store, info, make_records, monkeypatch):
+    monkeypatch.setattr(zarr_store, "SHARD_BYTES", 3 * 13 * 8 * 4)  # three dense frames
+    records = make_records(info, ["dense", "rows"] * 7)
+    writer = store.begin(0, info, KEY)
+    for record in records:
+        writer.add(record)
+    assert len(list((store.path / "unfinished").glob("00000000.*/rows_3/c/*/0"))) >= 2
+    seal = writer.seal("token")
+    shards = -(-sum(len(record.rows) for record in records) // (3 * 13))
+    assert sum(name.startswith("rows_3/c/") for name in seal.files) == shards
+    for found, expected in zip(store.read(0).records, records, strict=True):
+        np.testing.assert_array_equal(found.activations[3], expected.activations[3])
+        np.testing.assert_array_equal(found.rows, expected.rows)
+
+
+def test_zeros_are_written_as_well(store, info, make_records):
+    """zarr would leave out a chunk of zeros, and a missing file would look like one."""
+    (record,) = make_records(info, ["dense"])
+    for values in (*record.activations.values(), record.change):
+        values[:] = 0
+    seal = fill(store, info, [record])
+    assert {"rows_3/c/0/0", "rows_4/c/0/0", "change/c/0/0"} <= set(seal.files)
+
+
+def test_a_writer_that_was_swept_away_leaves_nothing(store, info, make_records):
+    records = make_records(info, MIXED)
+    lost = store.begin(0, info, KEY)
+    lost.add(records[0])
+    shutil.rmtree(next((store.path / "unfinished").glob("00000000.*")))
+    with pytest.raises(LostWriter):
+        lost.seal("late")
+    assert store.starts() == ()
+    assert not list((store.path / "unfinished").glob("00000000.*"))
+
+
+def test_a_segment_without_its_seal_is_done_again(store, info, make_records):
+    records = make_records(info, MIXED)
+    fill(store, info, records)
+    (store.folder(0) / "seal.json").unlink()
+    assert store.starts() == ()
+    with pytest.raises(NotArchived):
+        store.read(0)
+    fill(store, info, records)
+    store.verify(0)
+
+
+def test_reading_makes_nothing(tmp_path):
+    assert ZarrStore(tmp_path / "none").starts() == ()
+    with pytest.raises(NotArchived, match="none is"):
+        ZarrStore(tmp_path / "none").read(0)
+    assert not (tmp_path / "none").exists()
+
+
+def like_a_network(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Values whose mantissas are as good as random: the worst that a compressor meets in activations."""
+    return rng.standard_normal(shape, np.float32) * np.float32(2.5)
+
+
+def test_bytes_on_disk_keep_to_the_formula(store):
+    info = SegmentInfo((6, 8, 9), "float32", 353, 1, 384, (16, 22), 14, (480, 640), (224, 308), (0, 0, 224, 308))
+    rng, counts = np.random.default_rng(0), []
+    writer = store.begin(0, info, KEY)
+    for number in range(24):
+        dense, warped = number % 12 == 0, number % 2 == 1
+        rows = np.arange(353 if dense else 0 if warped else 60, dtype=np.int32)
+        counts.append(len(rows))
+        writer.add(
+            FrameRecord(
+                index=number,
+                pts_s=number / 25,
+                valid=True,
+                cause="",
+                policy="dense" if dense else "warped" if warped else "rows",
+                reason="",
+                rows=rows,
+                activations={block: like_a_network(rng, (len(rows), 384)) for block in info.blocks},
+                change=rng.integers(0, 256, 352).astype(np.uint8),
+                flow=rng.integers(-999, 999, info.flow_shape).astype(np.int16) if warped else None,
+            )
+        )
+    writer.seal("token")
+    disk = sum(path.stat().st_size for path in store.folder(0).rglob("*") if path.is_file())
+    formula = raw_bytes(info, counts, sum(number % 2 for number in range(24)))
+    assert 0.7 * formula < disk < 1.1 * formula
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_documented_reader_reads_whole_frames(store, info, make_records, dtype):
+    """The very code of docs/archive.md, which knows zarr and numpy alone."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "archive.md").read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = (block for block in blocks if "open_group" in block)
+    assert len(code.strip().splitlines()) <= 10
+    described = SegmentInfo(**{name: getattr(info, name) for name in info.__dataclass_fields__} | {"dtype": dtype})
+    records = make_records(described, MIXED)
+    fill(store, described, records)
+    for place in range(len(records)):
+        names = {"folder": str(store.folder(0)), "block": 4, "place": place}
+        exec(code, names)
+        np.testing.assert_array_equal(names["whole"], decoded(resolve(records, 4, place), dtype))
+
+
+def test_codes_are_explained_beside_them(store, info, make_records):
+    records = make_records(info, MIXED)
+    fill(store, info, records)
+    frames = zarr.open_group(store.path, mode="r")["segments/00000000/frames"]
+    books = dict(frames.attrs)
+    assert books["columns"] == ["index", "policy", "reason", "cause", "valid", "flow"]
+    for row, record in zip(frames[:].tolist(), records, strict=True):
+        named = dict(zip(books["columns"], row, strict=True))
+        assert [books[name][named[name]] for name in ("policy", "reason", "cause")] == [
+            record.policy,
+            record.reason,
+            record.cause,
+        ]
+    assert encoded(np.zeros(1, np.float32), "bfloat16").dtype == np.uint16
