@@ -1,26 +1,23 @@
 """The batch flow: every input, segment by segment, each sealed when it is whole; what is sealed is never done again."""
 
 import json
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
-from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.cache.keys import fingerprint
-from deltascene.cache.seal import Seal, write_seal
+from deltascene.cache.seal import Seal
 from deltascene.pipeline import ledger
-from deltascene.pipeline.engine import Engine, Stream, open_source
+from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
-from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.predictions import PredictionWriter, assemble, plan_layout
-from deltascene.pipeline.results import FrameResult
-from deltascene.pipeline.resume import read_done, sealed_prefix, seals_intact, write_done
+from deltascene.pipeline.parts import ArchiveJob, FrameSummary, VideoJob, plan_spans, segment_info
+from deltascene.pipeline.predictions import assemble
+from deltascene.pipeline.resume import archive_key, read_done, sealed_prefix, seals_intact, write_done
 from deltascene.pipeline.run_folder import (
     RunFolder,
     RunVideo,
@@ -29,11 +26,10 @@ from deltascene.pipeline.run_folder import (
     keep_lock,
     write_videos,
 )
-from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, UnreadableSource, identity, probe
+from deltascene.pipeline.runner import Runner
+from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
+from deltascene.pipeline.step import plan_geometry
 from deltascene.stages.errors import StageError
-from deltascene.stages.preprocess import InputPlan
-from deltascene.stages.resample import resize_map, to_frame_size
-from deltascene.stages.types import Frame
 
 
 class Events(Protocol):
@@ -42,8 +38,8 @@ class Events(Protocol):
     def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
         """An input is opened: frames selected, and how many an earlier run sealed."""
 
-    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
-        """A frame was computed."""
+    def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
+        """A frame was computed and written."""
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """What is drawn from the results is being written; share of it done, 0 to 1."""
@@ -59,27 +55,35 @@ class Stop:
     asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchRun:
     """What every step of a run needs.
 
     Attributes:
         engine: model and config.
+        runner: computes with them, here or elsewhere.
         folder: OUT.
         key: what all results depend on, input apart, as flat plain values.
         token: of this writer.
         events: who listens.
         stop: asks for an early end.
         draw: writes pictures of a finished video; None for none.
+        archive_budget: bytes that archived activations of the whole run may take; None is any.
+        archived: bytes that they take by now.
+        over_budget: a segment wasn't archived because the budget was reached.
     """
 
     engine: Engine
+    runner: Runner
     folder: RunFolder
     key: Mapping[str, Any]
     token: str
     events: Events
     stop: Stop = field(default_factory=Stop)
     draw: Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None = None
+    archive_budget: int | None = None
+    archived: int = 0
+    over_budget: bool = False
 
 
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
@@ -132,183 +136,99 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
     key = fingerprint({**run.key, "input": identity_now, "decoder": info.decoder})
     seals = sealed_prefix(files, key)
-    next_index = seals[-1].next_index if seals else None
-    reader = open_source(config.source, spec, start_frame=next_index, info=info)
-    sealed = sum(seal.frames for seal in seals)
-    if not sealed and not reader.wanted:
-        reader.close()
-        raise UnreadableSource(
-            f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
-        )
-    run.events.video_started(spec, sealed + len(reader.wanted), sealed)
-    with reader:
-        _process_segments(run, spec, reader, files, seals, key)
-    complete = not run.stop.asked or len(reader.wanted) == 0 or seals[-1].next_index > reader.wanted[-1]
-    record = _assemble(spec, info, files, seals, "done" if complete else "partial", reader.cause, identity_now)
+    job = plan_job(run, spec, info, seals, key, identity_now)
+    wanted = run.runner.open(job)
+    try:
+        if not job.done_frames and not wanted:
+            raise UnreadableSource(
+                f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
+            )
+        run.events.video_started(spec, job.done_frames + len(wanted), job.done_frames)
+        complete = _process_segments(run, job, wanted, seals)
+        cause = run.runner.finish() if complete else ""
+    except BaseException:
+        run.runner.abandon()
+        raise
+    if not complete:
+        run.runner.abandon()
+    record = assemble_video(spec, info, files, seals)
+    record = replace(record, status="done" if complete else "partial", cause=cause, identity=identity_now)
     if complete:
         record = _finish(run, spec, files, record)
     run.events.video_ended(record, reused=False)
     return record
 
 
-def _process_segments(
-    run: BatchRun, spec: SourceSpec, reader: Reader, files: VideoFolder, seals: list[Seal], key: str
-) -> None:
-    config, start = run.engine.config, sum(seal.frames for seal in seals)
-    stream, writer = run.engine.open_stream(spec.id), None
-    files.segments.mkdir(parents=True, exist_ok=True)
-    while not run.stop.asked:
-        stream.reset()
-        frames = timed(islice(reader, config.segment.frames))
-        first = next(frames, None)
-        if first is None:
-            return
-        if writer is None:
-            writer = _open_writer(run, reader.info, files)
-        segment = _Segment(run, spec, stream, writer, start)
-        for frame, decode_s in _chained(first, frames):
-            segment.add(frame, decode_s)
-        seals.append(segment.seal(files, key, config.source.stride))
-        start += config.segment.frames
-        keep_lock(run.folder)
+def plan_job(
+    run: BatchRun, spec: SourceSpec, info: SourceInfo, seals: Sequence[Seal], key: str, identity_now: str
+) -> VideoJob:
+    """What the parts need to know of a video.
 
-
-class _Segment:
-    """A segment being computed: its writer and its ledger rows."""
-
-    def __init__(self, run: BatchRun, spec: SourceSpec, stream: Stream, writer: PredictionWriter, start: int) -> None:
-        self._run, self._spec, self._stream, self._writer, self._start = run, spec, stream, writer, start
-        self._rows: list[dict[str, Any]] = []
-        self._frames, self._last_index = 0, -1
-        writer.begin_segment(start)
-
-    def add(self, frame: Frame, decode_s: float) -> None:
-        """Computes a frame and keeps its results."""
-        began = time.perf_counter()
-        result = self._stream(frame)
-        computed = time.perf_counter()
-        values, ages = _stored_values(result, self._run.engine, self._stream)
-        _check_size(frame, ages, self._writer.layout.size)
-        self._writer.add(values, ages)
-        write_s = time.perf_counter() - computed
-        self._rows += ledger_rows(result, self._run.engine.model, decode_s, write_s)
-        self._frames, self._last_index = self._frames + 1, frame.index
-        self._run.events.frame_done(self._spec, result, decode_s + time.perf_counter() - began)
-
-    def seal(self, files: VideoFolder, key: str, stride: int) -> Seal:
-        """Writes what is left and seals the segment."""
-        written = self._writer.finish_segment()
-        part = files.part(self._start)
-        ledger.write_rows(part, self._rows)
-        about = {
-            "start": self._start,
-            "frames": self._frames,
-            "next_index": self._last_index + stride,
-            "fingerprint": key,
-            "token": self._run.token,
-        }
-        return write_seal(files.seal(self._start), files.root, about, [part, *written])
-
-
-def timed(frames: Iterator[Frame]) -> Iterator[tuple[Frame, float]]:
-    """Frames with the seconds that each took to come."""
-    while True:
-        began = time.perf_counter()
-        frame = next(frames, None)
-        if frame is None:
-            return
-        yield frame, time.perf_counter() - began
-
-
-def ledger_rows(result: FrameResult, model: SceneModel, decode_s: float, write_s: float) -> list[dict[str, Any]]:
-    """A frame's ledger rows; shared stages are booked on the base's row."""
-    base, rows = model.bundle.entry.base, []
-    for task, cost in result.cost.tasks.items():
-        seconds = dict(cost.seconds) | ({"decode": decode_s, "write": write_s} if task == base else {})
-        rows.append(
-            {
-                "source": result.frame.source,
-                "index": result.index,
-                "pts_s": result.pts_s,
-                "valid": result.valid,
-                "cause": result.cause,
-                "task": task,
-                "predicted": task in result.predictions,
-                "policy": result.policy,
-                "reason": result.reason,
-                "rows": cost.rows,
-                "rows_computed": cost.rows_computed,
-                "oldest_s": result.cost.oldest_s,
-                "macs_executed": cost.executed.total,
-                "macs_dense": cost.dense.total,
-                "seconds": sum(seconds.values()),
-                **{f"seconds_{stage}": seconds.get(stage, 0.0) for stage in ledger.STAGES},
-                "bytes_read": 0,
-                "bytes_written": 0,
-            }
-        )
-    return rows
-
-
-def _chained(first: tuple[Frame, float], rest: Iterator[tuple[Frame, float]]) -> Iterator[tuple[Frame, float]]:
-    yield first
-    yield from rest
-
-
-def _open_writer(run: BatchRun, info: SourceInfo, files: VideoFolder) -> PredictionWriter:
-    config, model = run.engine.config, run.engine.model
-    plan = run.engine.plan((info.height, info.width))
-    size = plan.frame_size if config.save.size == "frame" else plan.model_size
-    kinds = {task: model.bundle.kinds[task] for task in model.tasks}
-    attributes = {
-        "fps": float(info.fps) / config.source.stride,
-        "frame_size": list(plan.frame_size),
-        "model_size": list(plan.model_size),
-        "content": list(plan.content),
-    }
-    return PredictionWriter(files.predictions, plan_layout(kinds, size, config.segment.frames), attributes)
-
-
-def _stored_values(result: FrameResult, engine: Engine, stream: Stream) -> tuple[dict[str, Any], dict[str, Any]]:
-    values = {task: prediction.array for task, prediction in result.predictions.items()}
-    ages = {task: prediction.age for task, prediction in result.predictions.items()}
-    if engine.config.save.size == "model" or not values:
-        return values, ages
-    plan: InputPlan = stream.plan
-    kinds = {task: prediction.kind for task, prediction in result.predictions.items()}
-    return (
-        {task: to_frame_size(value, kinds[task], plan) for task, value in values.items()},
-        {task: resize_map(age, plan, "nearest") for task, age in ages.items()},
+    Raises:
+        StageError: its frames are smaller than one patch.
+    """
+    engine, model, config = run.engine, run.engine.model, run.engine.config
+    geometry = plan_geometry(model, config, (info.height, info.width))
+    archive = None
+    if config.archive.enabled and model.bundle.entry.archive.blocks:
+        left = None if run.archive_budget is None else max(0, run.archive_budget - run.archived)
+        archived = archive_key(run.key, model.bundle, identity_now, info.decoder)
+        archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived, left)
+    return VideoJob(
+        config=config,
+        spec=replace(spec, paths=tuple(path.resolve() for path in spec.paths)),
+        info=info,
+        files=VideoFolder(run.folder.video(spec.id).root.resolve()),
+        first_index=seals[-1].next_index if seals else None,
+        done_frames=sum(seal.frames for seal in seals),
+        plan=geometry.plan,
+        grid=geometry.grid,
+        kinds={task: engine.model.bundle.kinds[task] for task in engine.model.tasks},
+        base=model.bundle.entry.base,
+        key=key,
+        token=run.token,
+        archive=archive,
     )
 
 
-def _check_size(frame: Frame, ages: Mapping[str, Any], size: tuple[int, int]) -> None:
-    for age in ages.values():
-        if age.shape != size:
-            raise StageError(f"frame {frame.index}: expected size {size}, as the first frame; found {age.shape}")
+def _process_segments(run: BatchRun, job: VideoJob, wanted: range, seals: list[Seal]) -> bool:
+    """Computes what is left; adds to the seals; says whether it came to the end."""
+    left = len(wanted)
+    spans = plan_spans(left, job.done_frames, job.config.segment.frames, run.runner.span_frames)
+    for done in run.runner.run(job, spans):
+        for frame in done.frames:
+            run.events.frame_done(job.spec, frame)
+        if done.seal is not None:
+            seals.append(done.seal)
+            run.archived += done.archived
+            run.over_budget |= done.over_budget
+            keep_lock(run.folder)
+            left -= done.seal.frames
+            if run.stop.asked:
+                break
+    return left == 0
 
 
-def _assemble(
-    spec: SourceSpec,
-    info: SourceInfo,
-    files: VideoFolder,
-    seals: Sequence[Seal],
-    status: str,
-    cause: str,
-    identity_now: str,
-) -> VideoRecord:
+def assemble_video(spec: SourceSpec, info: SourceInfo, files: VideoFolder, seals: Sequence[Seal]) -> VideoRecord:
     """Joins what is sealed into `frames.parquet` and the readable arrays."""
-    record = VideoRecord(spec.id, str(spec.path), status, cause, identity=identity_now)
+    record = VideoRecord(spec.id, str(spec.path), "partial")
     if not seals:
         return record
-    ledger.join_parts([files.part(seal.start) for seal in seals], files.frames_parquet)
+    join_video(files, [seal.start for seal in seals])
+    frames = next(iter(ledger.split_tasks(ledger.read_rows(files.frames_parquet)).values()))
+    pts_s, valid = frames["pts_s"].to_numpy(), frames["valid"].to_numpy()
+    return replace(record, frames=len(pts_s), invalid=len(pts_s) - int(valid.sum()), fps=_rate(pts_s, info))
+
+
+def join_video(files: VideoFolder, starts: Sequence[int]) -> None:
+    """The ledger in one file, and arrays cut to the frames that there are; tasks that were added later included."""
+    later = files.added_tasks(starts)
+    parts = [files.part(start, task) for task in ("", *later) for start in starts]
+    ledger.join_parts(parts, files.frames_parquet)
     by_task = ledger.split_tasks(ledger.read_rows(files.frames_parquet))
     frames = next(iter(by_task.values()))
-    index, pts_s = frames["index"].to_numpy(), frames["pts_s"].to_numpy()
     kept = {task: rows["predicted"].to_numpy() for task, rows in by_task.items() if (files.predictions / task).is_dir()}
-    assemble(files.predictions, index, pts_s, kept)
-    invalid = len(index) - int(frames["valid"].to_numpy().sum())
-    return replace(record, frames=len(index), invalid=invalid, fps=_rate(pts_s, info))
+    assemble(files.predictions, frames["index"].to_numpy(), frames["pts_s"].to_numpy(), kept)
 
 
 def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:

@@ -21,7 +21,7 @@ KIND_KEYS: dict[str, tuple[str, ...]] = {
 }
 
 # Arrays of a run's `predictions.zarr` that aren't tasks.
-_RESERVED = frozenset({"index", "pts_s", "valid", "age"})
+_RESERVED = frozenset({"index", "pts_s", "valid", "age", "change"})
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.safetensors")
 _HEAD = re.compile(r"[A-Za-z_][\w.]{0,99}(:[A-Za-z_]\w{0,99})?")
 _TASK = re.compile(r"[a-z][a-z0-9_]{0,31}")

@@ -25,9 +25,12 @@ config_app = typer.Typer(help="Show the resolved config.", no_args_is_help=True)
 models_app = typer.Typer(help="List, check and make model bundles.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+cache_app = typer.Typer(help="Look after the archived activations of a run.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 
 ModelOption = Annotated[str | None, typer.Option(help="Packaged model, bundle folder, or fsspec URL.")]
-PresetOption = Annotated[str, typer.Option(help="Packaged preset; this version has: exact.")]
+PresetOption = Annotated[str, typer.Option(help="Packaged preset: exact, balanced or fast.")]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One config key: --set segment.frames=64.")]
 TasksOption = Annotated[str | None, typer.Option(help="Comma-separated tasks; default: all of the model's.")]
@@ -74,6 +77,14 @@ def run(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
     verify: Annotated[str | None, typer.Option(help="How much of an input its identity covers: quick or full.")] = None,
     device: Annotated[str | None, typer.Option(help="auto or cpu; other devices aren't supported yet.")] = None,
+    executor: Annotated[str | None, typer.Option(help="local, or ray: reader, engine and writer in actors.")] = None,
+    placement: Annotated[
+        str | None, typer.Option(help="With ray: fused, or split: every sub-task with a delta in its own actor.")
+    ] = None,
+    no_archive: Annotated[bool, typer.Option("--no-archive", help="Don't keep the base's activations.")] = False,
+    archive_budget: Annotated[
+        str | None, typer.Option(help="Most that the run's archive may take, e.g. 20GB; then predictions go on alone.")
+    ] = None,
 ) -> None:
     """Run the model over videos; the same command goes on where an earlier one stopped."""
     values = {
@@ -87,6 +98,10 @@ def run(
         "save.size": save_size,
         "run.verify": verify,
         "run.device": device,
+        "run.executor": executor,
+        "run.placement": placement,
+        "archive.enabled": False if no_archive else None,
+        "archive.budget_gb": None if archive_budget is None else parse_bytes(archive_budget) / 1e9,
         **_parse_save(save),
     }
     from deltascene.pipeline.config import load_config
@@ -110,6 +125,54 @@ def report(
 
     json_path, html_path = write_report(open_run(out), html)
     print(f"{html_path}\n{json_path}")
+
+
+@app.command()
+def backfill(
+    out: OutArgument,
+    task: Annotated[str, typer.Option(help="Sub-task to add; it starts from the archived activations.")],
+    model: Annotated[str | None, typer.Option(help="Bundle that has it; default: the run's own.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One event a line on standard output.")] = False,
+    other_numerics: Annotated[
+        bool, typer.Option("--other-numerics", help="Accept a machine that computes otherwise than the run's did.")
+    ] = False,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
+) -> None:
+    """Add a task to a finished run from its archived activations: no video, no base below the split."""
+    from deltascene.pipeline.run_command import backfill_command
+
+    code = backfill_command(
+        out, task, model, _console(), as_json=json, other_numerics=other_numerics, allow_code=allow_code
+    )
+    raise typer.Exit(code)
+
+
+@cache_app.command("ls")
+def cache_ls(out: OutArgument) -> None:
+    """List the archived activations of a run."""
+    from deltascene.pipeline.archives import list_archives
+
+    raise typer.Exit(list_archives(out, _console()))
+
+
+@cache_app.command("verify")
+def cache_verify(out: OutArgument) -> None:
+    """Read every archived byte and check it against its seal."""
+    from deltascene.pipeline.archives import verify_archives
+
+    raise typer.Exit(verify_archives(out, _console()))
+
+
+@cache_app.command("gc")
+def cache_gc(
+    out: OutArgument,
+    budget: Annotated[str | None, typer.Option(help="What may stay, e.g. 20GB; the oldest segments go first.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove leftovers, broken segments, and the oldest ones above a budget."""
+    from deltascene.pipeline.archives import collect_garbage
+
+    raise typer.Exit(collect_garbage(out, None if budget is None else parse_bytes(budget), _console(), dry_run=dry_run))
 
 
 @app.command()
@@ -203,6 +266,18 @@ def parse_time(text: str | None) -> float | None:
     for part in text.split(":"):
         seconds = seconds * 60 + float(part)
     return seconds
+
+
+def parse_bytes(text: str) -> int:
+    """`20GB`, `512 MB` or a number of bytes.
+
+    Raises:
+        UsageError: neither.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text.lower())
+    if match is None:
+        raise UsageError(f"size: expected bytes such as 20GB; found {text!r}")
+    return round(float(match[1]) * 10 ** (3 * " kmgt".index(match[2] or " ")))
 
 
 def _parse_save(text: str | None) -> dict[str, Any]:

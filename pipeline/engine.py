@@ -14,6 +14,7 @@ from deltascene.pipeline.model import SceneModel, load_model
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, find_sources, read_frames
 from deltascene.pipeline.step import StreamState, plan_geometry, step
+from deltascene.stages.motion import set_flow_threads
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, Image
 
@@ -65,6 +66,7 @@ class Engine:
         self._streams: dict[str, Stream] = {}
         if config.numerics.threads is not None:
             torch.set_num_threads(config.numerics.threads)
+        set_flow_threads(1)
 
     @classmethod
     def load(
@@ -95,7 +97,9 @@ class Engine:
     def from_config(cls, config: Config, *, allow_code: bool = False) -> "Engine":
         """Loads what a resolved config names."""
         bundle = read_bundle(config.model)
-        return cls(load_model(bundle, choose_tasks(bundle, config.tasks), allow_code=allow_code), config)
+        merged = config.numerics.delta == "merged"
+        tasks = choose_tasks(bundle, config.tasks)
+        return cls(load_model(bundle, tasks, allow_code=allow_code, merged=merged), config)
 
     def open_stream(self, name: str, tasks: Sequence[str] | None = None) -> Stream:
         """A new stream, for some of the loaded tasks or all of them."""
@@ -155,7 +159,8 @@ class Engine:
                 raise UsageError(
                     f"task: loaded are {', '.join(self.model.tasks)}; found {task!r}{nearest(task, self.model.tasks)}"
                 )
-        return replace(self.model, tasks=tuple(task for task in self.model.tasks if task in tasks))
+        subs = {task: sub for task, sub in self.model.sub_tasks.items() if task in tasks}
+        return replace(self.model, tasks=tuple(task for task in self.model.tasks if task in tasks), sub_tasks=subs)
 
 
 def as_frame(image: Image, source: str, index: int, pts_s: float | None) -> Frame:

@@ -1,11 +1,16 @@
 """The numerics record: everything about the arithmetic that may change a bit of a result."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from deltascene.cache.keys import first_difference
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.errors import UsageError
+from deltascene.stages.motion import flow_threads, set_flow_threads
 
 
 def numerics_record(config: Config) -> dict[str, Any]:
@@ -16,10 +21,29 @@ def numerics_record(config: Config) -> dict[str, Any]:
     """
     return {
         "dtype": config.numerics.dtype,
+        "split_dtype": split_dtype(config),
         "kernel": "torch eager",
         "threads": torch.get_num_threads(),
         "packing": "none",
+        "deltas": config.numerics.delta,
+        "row_buckets": "none",
+        "flow_threads": flow_threads(),
         "torch": str(torch.__version__),
         "timm": importlib.metadata.version("timm"),
+        "opencv": importlib.metadata.version("opencv-python"),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def honour(config: Config, wanted: Mapping[str, Any]) -> None:
+    """Sets this process up to compute under a record.
+
+    Raises:
+        UsageError: it can't; the text names what differs.
+    """
+    torch.set_num_threads(int(wanted["threads"]))
+    set_flow_threads(int(wanted["flow_threads"]))
+    difference = first_difference(wanted, numerics_record(config))
+    if difference is not None:
+        name, asked, found = difference
+        raise UsageError(f"numerics: expected {name} = {asked}, as the run's; this process has {found}")

@@ -1,7 +1,8 @@
 """`predictions.zarr`: one array per task over the processed frames, written in sealed segments, read frame by frame.
 
-Arrays `<task>` and `age/<task>` are cut into shards that never cross a segment, so a finished segment's files never
-change. `index`, `pts_s` and `valid/<task>` are small and written when the video is assembled from its seals.
+Arrays `<task>`, `age/<task>` and `change` (how much each patch changed, in steps of 255) are cut into shards that never
+cross a segment, so a finished segment's files never change. `index`, `pts_s` and `valid/<task>` are small and written
+when the video is assembled from its seals.
 """
 
 import shutil
@@ -18,6 +19,7 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
+CHANGE = "change"  # no task may be called so
 SHARD_BYTES = 64 << 20  # of raw values: what a writer holds in memory per task
 
 Array = NDArray[Any]
@@ -32,15 +34,19 @@ class Layout:
         size: height and width of what is stored.
         segment_frames: frames of a segment.
         shard_frames: frames of a shard; divides the segment.
+        patches: patch grid (height, width) of the change map; None writes none.
     """
 
     kinds: Mapping[str, Kind]
     size: tuple[int, int]
     segment_frames: int
     shard_frames: int
+    patches: tuple[int, int] | None = None
 
 
-def plan_layout(kinds: Mapping[str, Kind], size: tuple[int, int], segment_frames: int) -> Layout:
+def plan_layout(
+    kinds: Mapping[str, Kind], size: tuple[int, int], segment_frames: int, patches: tuple[int, int] | None = None
+) -> Layout:
     """A layout whose largest shard stays below `SHARD_BYTES`."""
     largest = max(
         np.dtype(kind.stored.dtype).itemsize * int(np.prod(stored_shape(kind, size))) for kind in kinds.values()
@@ -48,7 +54,7 @@ def plan_layout(kinds: Mapping[str, Kind], size: tuple[int, int], segment_frames
     shard = segment_frames
     while shard * largest > SHARD_BYTES and shard % 2 == 0:
         shard //= 2
-    return Layout(kinds, size, segment_frames, shard)
+    return Layout(kinds, size, segment_frames, shard, patches)
 
 
 class PredictionWriter:
@@ -68,7 +74,7 @@ class PredictionWriter:
         """
         self.layout, self._path = layout, path
         self._group = zarr.open_group(path, mode="a", zarr_format=3)
-        self._group.attrs.update({**attributes, "tasks": list(layout.kinds), "size": list(layout.size)})
+        self._group.attrs.update({**attributes, "size": list(layout.size)})
         self._arrays = {name: self._open(name) for name in _array_names(layout)}
         self._buffers = {
             name: np.empty((layout.shard_frames, *array.shape[1:]), array.dtype) for name, array in self._arrays.items()
@@ -84,12 +90,20 @@ class PredictionWriter:
             if array.shape[0] < start + self.layout.segment_frames:
                 array.resize((start + self.layout.segment_frames, *array.shape[1:]))
 
-    def add(self, values: Mapping[str, Array], ages: Mapping[str, Array]) -> None:
-        """Adds a frame's natural values and ages; tasks that are missing get their fill."""
+    def add(self, stored: Mapping[str, Array | None], age: Array | None, change: Array | None = None) -> None:
+        """Adds a frame.
+
+        Args:
+            stored: prediction of every task in its stored form; a task without one gets its fill.
+            age: of the pixels of all of them [H, W].
+            change: strength of change of every patch [h, w], where the layout has it.
+        """
         for name, kind in self.layout.kinds.items():
-            predicted = name in values
-            self._buffers[name][self._filled] = kind.stored.encode(values[name]) if predicted else kind.stored.fill
-            self._buffers[f"age/{name}"][self._filled] = ages[name] if predicted else 0
+            value = stored.get(name)
+            self._buffers[name][self._filled] = kind.stored.fill if value is None else value
+            self._buffers[f"age/{name}"][self._filled] = 0 if value is None or age is None else age
+        if CHANGE in self._buffers:
+            self._buffers[CHANGE][self._filled] = change
         self._filled += 1
         if self._filled == self.layout.shard_frames:
             self._flush()
@@ -113,19 +127,19 @@ class PredictionWriter:
             array = self._group[name]
             assert isinstance(array, zarr.Array)
             return array
-        kind = self.layout.kinds[name.removeprefix("age/")]
-        is_age = name.startswith("age/")
-        shape = self.layout.size if is_age else stored_shape(kind, self.layout.size)
-        dtype = np.dtype("uint8" if is_age else kind.stored.dtype)
+        kind = self.layout.kinds.get(name)  # none: an age, or the change map
+        own = (self.layout.patches if name == CHANGE else self.layout.size) or ()
+        shape = own if kind is None else stored_shape(kind, self.layout.size)
+        dtype = np.dtype("uint8" if kind is None else kind.stored.dtype)
         return self._group.create_array(
             name,
             shape=(0, *shape),
             shards=(self.layout.shard_frames, *shape),
             chunks=(_chunk_frames(self.layout.shard_frames), *shape),
             dtype=dtype,
-            fill_value=0 if is_age else dtype.type(kind.stored.fill),
+            fill_value=0 if kind is None else dtype.type(kind.stored.fill),
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle, typesize=dtype.itemsize),
-            attributes={} if is_age else describe_kind(kind),
+            attributes={} if kind is None else describe_kind(kind),
         )
 
 
@@ -140,12 +154,13 @@ def assemble(path: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str,
     """
     group = zarr.open_group(path, mode="a")
     small: dict[str, Array] = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
-    for task in valid:
-        for name in (task, f"age/{task}"):
+    for name in [CHANGE, *(name for task in valid for name in (task, f"age/{task}"))]:
+        if name in group:
             array = group[name]
             assert isinstance(array, zarr.Array)
             array.resize((len(small["index"]), *array.shape[1:]))
     small |= {f"valid/{task}": np.asarray(flags, bool) for task, flags in valid.items()}
+    group.attrs["tasks"] = list(valid)
     for name, data in small.items():
         group.create_array(name, data=data, chunks=(max(1, len(data)),), overwrite=True)
 
@@ -185,6 +200,10 @@ class PredictionReader:
         """Frames since every pixel was computed."""
         return self._read(f"age/{task}", frames)
 
+    def change(self, place: int) -> NDArray[np.uint8] | None:
+        """How much every patch of a processed frame changed [h, w], in steps of 255; None where it wasn't kept."""
+        return self._read("change", place) if "change" in self._group else None
+
     def _read(self, name: str, where: int | slice = slice(None)) -> Array:
         array = self._group[name]
         assert isinstance(array, zarr.Array)
@@ -192,7 +211,8 @@ class PredictionReader:
 
 
 def _array_names(layout: Layout) -> list[str]:
-    return [*layout.kinds, *(f"age/{task}" for task in layout.kinds)]
+    ages = (f"age/{task}" for task in layout.kinds)
+    return [*layout.kinds, *ages, *([CHANGE] if layout.patches else [])]
 
 
 def _chunk_frames(shard_frames: int) -> int:

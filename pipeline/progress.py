@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from deltascene.pipeline.results import FrameResult
+from deltascene.pipeline.parts import FrameSummary
 from deltascene.pipeline.run_folder import VideoRecord
 from deltascene.pipeline.sources import SourceSpec
 
@@ -21,11 +21,11 @@ class Tally:
         self.frames = self.executed = self.dense = 0
         self.began = time.perf_counter()
 
-    def add(self, result: FrameResult) -> None:
+    def add(self, frame: FrameSummary) -> None:
         """Adds a frame."""
         self.frames += 1
-        self.executed += result.cost.macs_executed
-        self.dense += result.cost.macs_dense
+        self.executed += frame.macs_executed
+        self.dense += frame.macs_dense
 
     @property
     def fps(self) -> float:
@@ -57,9 +57,9 @@ class BarEvents:
         """Adds a bar."""
         self._bars[spec.id] = self.progress.add_task(spec.id[:40], total=frames, completed=sealed, note="")
 
-    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+    def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """Moves the bar."""
-        self._tally.add(result)
+        self._tally.add(frame)
         self.progress.update(self._bars[spec.id], advance=1, note=self._note())
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
@@ -91,9 +91,9 @@ class LineEvents:
         kept = f", {sealed} of them finished before" if sealed else ""
         self._say(f"{spec.id}: {frames} frames{kept}")
 
-    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+    def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """Says how far it is, now and then."""
-        self._tally.add(result)
+        self._tally.add(frame)
         self._done += 1
         if time.perf_counter() - self._last < self.every_s:
             return
@@ -131,20 +131,19 @@ class JsonEvents:
         """`{"event": "video_started", …}`."""
         self.say("video_started", id=spec.id, source=str(spec.path), frames=frames, sealed=sealed)
 
-    def frame_done(self, spec: SourceSpec, result: FrameResult, seconds: float) -> None:
+    def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """`{"event": "frame", …}`."""
-        cost = result.cost
         self.say(
             "frame",
             id=spec.id,
-            index=result.index,
-            pts_s=result.pts_s,
-            valid=result.valid,
-            cause=result.cause,
-            policy=result.policy,
-            macs_executed=cost.macs_executed,
-            macs_dense=cost.macs_dense,
-            seconds=round(seconds, 6),
+            index=frame.index,
+            pts_s=frame.pts_s,
+            valid=frame.valid,
+            cause=frame.cause,
+            policy=frame.policy,
+            macs_executed=frame.macs_executed,
+            macs_dense=frame.macs_dense,
+            seconds=round(frame.seconds, 6),
         )
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.keys import file_sha256, fingerprint, first_difference
 from deltascene.cache.seal import Seal, read_seal, write_whole
+from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.bundle_fetch import public_url
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError
@@ -32,6 +33,26 @@ def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
     key["config.model"] = public_url(config.model)
     key |= {f"weights.{path.name}": file_sha256(path) for path in files}
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
+
+
+def archive_key(run_key: Mapping[str, Any], bundle: Bundle, identity_now: str, decoder: str) -> dict[str, Any]:
+    """What archived activations depend on: all that results do, but for the sub-tasks; flat and plain.
+
+    Args:
+        run_key: of the run, as of `result_key`.
+        bundle: of its model.
+        identity_now: of the input.
+        decoder: that reads it.
+    """
+    others = ("config.tasks", "config.save.", "config.numerics.delta", "config.model", "numerics.deltas", "weights.")
+    key = {name: value for name, value in run_key.items() if not name.startswith(others)}
+    return key | {
+        "weights.base": run_key[f"weights.{bundle.backbone_file().name}"],
+        "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
+        "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
+        "input": identity_now,
+        "decoder": decoder,
+    }
 
 
 def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:

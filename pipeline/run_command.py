@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -11,6 +11,8 @@ from types import FrameType
 from rich.console import Console
 
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
+from deltascene.pipeline.archives import archived_bytes
+from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine, open_source
@@ -19,6 +21,7 @@ from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, fail
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
+from deltascene.pipeline.runner import open_runner
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
 from deltascene.stages.errors import StageError
 
@@ -60,16 +63,52 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     if options.dry_run:
         return _dry_run(engine, specs, console)
     folder = RunFolder(options.out)
-    events = _events(options, console, len(specs))
+    events = _events(options.json, console, len(specs))
     with locked(folder) as token, stoppable() as stop:
         key = result_key(config, engine.model)
         claim_folder(folder, config, key, force=options.force)
-        run = BatchRun(engine, folder, key, token, events, stop, _drawer(config))
-        with events.progress if isinstance(events, BarEvents) else nullcontext():
-            records = run_batch(run, specs)
+        budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
+        with closing(open_runner(engine, allow_code=options.allow_code)) as runner:
+            run = BatchRun(engine, runner, folder, key, token, events, stop, _drawer(config), budget)
+            run.archived = archived_bytes(folder)
+            with events.progress if isinstance(events, BarEvents) else nullcontext():
+                records = run_batch(run, specs)
         _score(folder, records, truths)
         write_report(open_run(options.out))
     return _summary(options, records, stop, console, len(specs))
+
+
+def backfill_command(
+    out: Path,
+    task: str,
+    model: str | None,
+    console: Console,
+    *,
+    as_json: bool = False,
+    other_numerics: bool = False,
+    allow_code: bool = False,
+) -> int:
+    """What `deltascene backfill` does; returns the exit code.
+
+    Raises:
+        DeltasceneError: with its own exit code, before results.
+    """
+    plan = plan_backfill(out, task, model, other_numerics=other_numerics, allow_code=allow_code)
+    events = _events(as_json, console, len(plan.run.videos))
+    with stoppable() as stop, events.progress if isinstance(events, BarEvents) else nullcontext():
+        records = run_backfill(plan, events, stop)
+    write_report(open_run(out))
+    failed = [record for record in records if record.status == "failed"]
+    code = STOPPED if any(record.status == "partial" for record in records) else 3 if failed else 0
+    if as_json:
+        JsonEvents().say("backfill_ended", out=str(out), task=task, exit_code=code)
+        return code
+    done = sum(record.status == "done" for record in records)
+    console.print(f"{task}: {done} of {len(records)} videos done", markup=False, highlight=False)
+    if failed:
+        console.print(f"failed:\n{failed_table(failed)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    return code
 
 
 @contextmanager
@@ -91,8 +130,8 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _events(options: RunOptions, console: Console, inputs: int) -> Events:
-    if options.json:
+def _events(as_json: bool, console: Console, inputs: int) -> Events:
+    if as_json:
         return JsonEvents()
     return BarEvents(console, inputs) if console.is_terminal else LineEvents(sys.stdout)
 

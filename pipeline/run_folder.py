@@ -88,14 +88,20 @@ class VideoFolder:
         self.accuracy = root / "accuracy.json"
         self.done = root / "done.json"
         self.segments = root / "segments"
+        self.activations = root / "activations.zarr"
 
-    def seal(self, start: int) -> Path:
-        """Seal of the segment that starts at this processed frame."""
-        return self.segments / f"{start:08d}.json"
+    def seal(self, start: int, task: str = "") -> Path:
+        """Seal of the segment that starts at this processed frame; with a task, of what was added of it later."""
+        return self.segments / f"{start:08d}{'.' if task else ''}{task}.json"
 
-    def part(self, start: int) -> Path:
+    def added_tasks(self, starts: Sequence[int]) -> list[str]:
+        """Tasks that were added later to all of these segments, by name."""
+        tasks = sorted({path.name.split(".")[1] for path in self.segments.glob("*.*.json")})
+        return [task for task in tasks if all(self.seal(start, task).is_file() for start in starts)]
+
+    def part(self, start: int, task: str = "") -> Path:
         """Ledger part of that segment."""
-        return self.segments / f"{start:08d}.parquet"
+        return self.segments / f"{start:08d}{'.' if task else ''}{task}.parquet"
 
 
 @contextmanager
@@ -254,6 +260,10 @@ class FrameView:
     def age(self, task: str) -> NDArray[np.uint8]:
         """Frames since every pixel was computed [H, W]; 255 means that or more."""
         return self._video.arrays.age(task, self._place)
+
+    def change(self) -> NDArray[np.uint8] | None:
+        """How much every patch changed [h, w], in steps of 255; None where the run didn't keep it."""
+        return self._video.arrays.change(self._place)
 
 
 class RunVideo:

@@ -1,0 +1,119 @@
+"""What Ray makes actors of: each holds one part of a run and hands its calls on. No logic here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltascene.pipeline.bundle import read_folder
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.model import load_model, load_sub_task_model
+from deltascene.pipeline.numerics import honour
+from deltascene.pipeline.parts import (
+    EnginePart,
+    ReaderPart,
+    Span,
+    SpanDone,
+    SpanFrames,
+    SpanOutputs,
+    SpanTask,
+    TaskPart,
+    VideoJob,
+    WriterPart,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What an actor that computes needs to know.
+
+    Attributes:
+        config: resolved config.
+        folder: of the bundle.
+        numerics: the driver's record, which the actor has to honour.
+        allow_code: whether the bundle may bring its own head class.
+    """
+
+    config: Config
+    folder: Path
+    numerics: Mapping[str, Any]
+    allow_code: bool
+
+    @property
+    def merged(self) -> bool:
+        """Whether deltas are added into dense weights."""
+        return self.config.numerics.delta == "merged"
+
+
+class ReaderActor:
+    """Holds a `ReaderPart`."""
+
+    def __init__(self) -> None:
+        self._part = ReaderPart()
+
+    def open(self, job: VideoJob) -> range:
+        """As the part."""
+        return self._part.open(job)
+
+    def read(self, span: Span) -> SpanFrames:
+        """As the part."""
+        return self._part.read(span)
+
+    def finish(self) -> str:
+        """As the part."""
+        return self._part.finish()
+
+    def close(self) -> None:
+        """As the part."""
+        self._part.close()
+
+
+class EngineActor:
+    """Holds an `EnginePart` with the base and some tasks."""
+
+    def __init__(self, seat: Seat, tasks: Sequence[str], extra_points: tuple[int, ...]) -> None:
+        honour(seat.config, seat.numerics)
+        model = load_model(read_folder(seat.folder), tasks, allow_code=seat.allow_code, merged=seat.merged)
+        self._part = EnginePart(model, seat.config, extra_points)
+
+    def ready(self) -> None:
+        """Answers once the model is loaded."""
+
+    def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
+        """As the part."""
+        return self._part.run(job, read)
+
+
+class TaskActor:
+    """Holds a `TaskPart`."""
+
+    def __init__(self, seat: Seat, task: str) -> None:
+        honour(seat.config, seat.numerics)
+        model = load_sub_task_model(read_folder(seat.folder), task, allow_code=seat.allow_code, merged=seat.merged)
+        self._part = TaskPart(model, seat.config)
+
+    def ready(self) -> None:
+        """Answers once the model is loaded."""
+
+    def run(self, job: VideoJob, made: SpanOutputs) -> SpanTask:
+        """As the part."""
+        return self._part.run(job, made.span, [output.record for output in made.frames])
+
+
+class WriterActor:
+    """Holds a `WriterPart`."""
+
+    def __init__(self) -> None:
+        self._part = WriterPart()
+
+    def open(self, job: VideoJob) -> None:
+        """As the part."""
+        self._part.open(job)
+
+    def write(self, job: VideoJob, made: SpanOutputs, *others: SpanTask) -> SpanDone:
+        """As the part."""
+        return self._part.write(job, made, others)
+
+    def close(self) -> None:
+        """As the part."""
+        self._part.close()

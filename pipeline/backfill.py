@@ -1,0 +1,242 @@
+"""A new sub-task over archived activations: no video, no pixels, nothing of the base below the split.
+
+Every archived segment is played again to the task's own part. Its outputs and ledger rows are sealed beside the run's,
+so that a backfill that was stopped goes on where it was; the result is byte for byte that of a run with the task on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from deltascene.cache.errors import BrokenSeal, CacheError
+from deltascene.cache.keys import file_sha256, fingerprint
+from deltascene.cache.seal import read_seal, write_seal
+from deltascene.cache.zarr_store import ZarrStore
+from deltascene.pipeline import ledger
+from deltascene.pipeline.batch import Events, Stop, join_video
+from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.errors import OutputError, UsageError, nearest
+from deltascene.pipeline.model import SceneModel, load_sub_task_model
+from deltascene.pipeline.numerics import honour, numerics_record
+from deltascene.pipeline.outputs import StoredForm, ledger_rows
+from deltascene.pipeline.parts import FrameSummary, TaskPart
+from deltascene.pipeline.predictions import PredictionWriter, plan_layout
+from deltascene.pipeline.run_folder import (
+    Run,
+    RunFolder,
+    RunVideo,
+    VideoRecord,
+    keep_lock,
+    locked,
+    open_run,
+    read_run_yaml,
+    write_run_yaml,
+)
+from deltascene.pipeline.sources import SourceSpec
+from deltascene.stages.delta import DeltaWeights
+from deltascene.stages.errors import StageError
+from deltascene.stages.preprocess import InputPlan
+from deltascene.stages.sub_task import build_sub_task
+from deltascene.stages.types import TokenGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """A task to be added to a run.
+
+    Attributes:
+        run: the run.
+        task: name of the task.
+        model: its head and its blocks from the split on.
+        config: of the run.
+        key: what its outputs depend on besides the activations, as flat plain values.
+    """
+
+    run: Run
+    task: str
+    model: SceneModel
+    config: Config
+    key: Mapping[str, Any]
+
+    @property
+    def split(self) -> int:
+        """Where it starts."""
+        return self.model.sub_tasks[self.task].split
+
+
+def plan_backfill(
+    out: Path, task: str, model: str | None = None, *, other_numerics: bool = False, allow_code: bool = False
+) -> Backfill:
+    """Loads a task for a run that was made without it.
+
+    Args:
+        out: folder of the run.
+        task: name of the task in the bundle.
+        model: bundle that has it; None is the run's own.
+        other_numerics: go on where this machine computes otherwise than the run's did; the result is then equal within
+            float tolerance only.
+        allow_code: whether a bundle may bring its own head class.
+
+    Raises:
+        UsageError: unknown task, the base, or one that the run has already; or other numerics.
+    """
+    run = open_run(out)
+    config = Config.model_validate(run.config["config"])
+    bundle = read_bundle(model or config.model)
+    if task not in bundle.entry.tasks:
+        known = ", ".join(bundle.entry.tasks)
+        raise UsageError(f"--task: {bundle.name} has {known}; found {task!r}{nearest(task, bundle.entry.tasks)}")
+    if task == bundle.entry.base:
+        raise UsageError(f"--task: {task} is the base, which has no split to start from; run it on the video")
+    if task in (config.tasks or _tasks_of_run(run)):
+        raise UsageError(f"--task: the run has predicted {task} already")
+    if not other_numerics:
+        recorded = {name.removeprefix("numerics."): value for name, value in run.config["key"].items()}
+        wanted = {name: recorded.get(name) for name in numerics_record(config)}
+        honour(config, wanted)
+    loaded = load_sub_task_model(bundle, task, allow_code=allow_code, merged=config.numerics.delta == "merged")
+    return Backfill(run, task, _with_blocks(loaded, task, config), config, _task_key(bundle, task, config))
+
+
+def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord]:
+    """Adds the task to every video of the run that has an archive.
+
+    Returns:
+        One record per video; `failed` where its archive can't be used, with the cause.
+    """
+    folder, records = RunFolder(plan.run.folder), []
+    with locked(folder) as token:
+        for video in plan.run.videos:
+            if not len(video):
+                continue
+            try:
+                record = _fill_video(plan, folder, video, token, events, stop)
+            except (CacheError, StageError, OutputError) as error:
+                record = replace(video.record, status="failed", cause=" ".join(str(error).split()))
+            events.video_ended(record, reused=False)
+            records.append(record)
+            if stop.asked:
+                break
+        data = read_run_yaml(folder)
+        data["backfilled"] = {**data.get("backfilled", {}), plan.task: dict(plan.key)}
+        write_run_yaml(folder, data)
+    return records
+
+
+def _fill_video(
+    plan: Backfill, folder: RunFolder, video: RunVideo, token: str, events: Events, stop: Stop
+) -> VideoRecord:
+    """One video, segment by segment; what is sealed is kept."""
+    files, store, starts = video.files, ZarrStore(video.files.activations), _starts(video)
+    spec = SourceSpec(video.id, "video", (Path(video.source),))
+    part, writer = TaskPart(plan.model, plan.config), None
+    events.video_started(spec, len(video), 0)
+    for start in starts:
+        archived = store.seal(start)
+        archived.require({**archived.key, **_base_key(plan.model.bundle)})
+        key = fingerprint({**plan.key, "archive": archived.fingerprint})
+        if _sealed(video, start, plan.task, key):
+            continue
+        info = store.info(start)
+        form = StoredForm(InputPlan(info.frame_size, info.model_size, info.content), plan.config.save.size == "frame")
+        if writer is None:
+            kinds = {plan.task: plan.model.bundle.kinds[plan.task]}
+            layout = plan_layout(kinds, form.size, plan.config.segment.frames)
+            writer = PredictionWriter(files.predictions, layout, {})
+        writer.begin_segment(start)
+        part.reset()
+        rows: list[dict[str, Any]] = []
+        grid = TokenGrid(*info.grid, info.patch, info.prefix)
+        for record in store.frames(start, [plan.split]):
+            output = part.step(record, grid, form)
+            writer.add({plan.task: output.tasks[plan.task].stored}, output.age)
+            read = sum(stored.nbytes for stored in record.activations.values())
+            rows += [row | {"bytes_read": read} for row in ledger_rows(output, video.id, "", {})]
+            events.frame_done(spec, _summary(rows[-1]))
+        written = writer.finish_segment()
+        ledger_part = files.part(start, plan.task)
+        ledger.write_rows(ledger_part, rows)
+        about = {
+            "start": start,
+            "frames": len(rows),
+            "next_index": archived.next_index,
+            "fingerprint": key,
+            "token": token,
+        }
+        write_seal(files.seal(start, plan.task), files.root, about, [ledger_part, *written])
+        keep_lock(folder)
+        if stop.asked:
+            break
+    if not all(files.seal(start, plan.task).is_file() for start in starts):
+        return replace(video.record, status="partial", cause="")
+    join_video(files, starts)
+    return video.record
+
+
+def _sealed(video: RunVideo, start: int, task: str, key: str) -> bool:
+    """Whether an earlier call sealed the task's part of a segment."""
+    path = video.files.seal(start, task)
+    try:
+        return path.is_file() and read_seal(path, video.files.root).fingerprint == key
+    except BrokenSeal:
+        return False
+
+
+def _starts(video: RunVideo) -> list[int]:
+    """Starts of the run's sealed segments."""
+    starts, frames = [], 0
+    while frames < len(video):
+        starts.append(frames)
+        frames += read_seal(video.files.seal(frames), video.files.root).frames
+    return starts
+
+
+def _with_blocks(model: SceneModel, task: str, config: Config) -> SceneModel:
+    """A task without a delta runs the base's own blocks here, which beside the base it would share.
+
+    Raises:
+        UsageError: what was archived was rounded, so that these blocks would give something else than beside the base.
+    """
+    if task in model.sub_tasks:
+        return model
+    if split_dtype(config) != config.numerics.dtype:
+        raise UsageError(
+            f"--task: {task} has no delta and reads the base's own tokens; the archive holds them rounded to"
+            f" {split_dtype(config)}; run it on the video"
+        )
+    split = model.bundle.entry.tasks[task].split
+    assert split is not None
+    sub = build_sub_task(model.backbone, split, DeltaWeights({}), True)
+    return replace(model, sub_tasks={task: sub})
+
+
+def _tasks_of_run(run: Run) -> tuple[str, ...]:
+    """Tasks of a run whose config names none: all that its bundle had then."""
+    later = run.config.get("backfilled") or {}
+    found = dict.fromkeys(task for video in run.videos if len(video) for task in video.kinds)
+    return tuple(task for task in found if task not in later)
+
+
+def _task_key(bundle: Bundle, task: str, config: Config) -> dict[str, Any]:
+    entry = bundle.entry.tasks[task]
+    files = dict.fromkeys(path for path in bundle.weight_files([task]) if path != bundle.backbone_file())
+    key: dict[str, Any] = {f"weights.{path.name}": file_sha256(path) for path in files}
+    key["task"] = fingerprint(entry.model_dump(mode="json"))
+    return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
+
+
+def _base_key(bundle: Bundle) -> dict[str, Any]:
+    """What the archive must have been made with, as of `resume.archive_key`."""
+    return {
+        "weights.base": file_sha256(bundle.backbone_file()),
+        "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
+        "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
+    }
+
+
+def _summary(row: Mapping[str, Any]) -> FrameSummary:
+    about = (row["index"], row["pts_s"], row["valid"], row["cause"], row["policy"])
+    return FrameSummary(*about, row["macs_executed"], row["macs_dense"], row["seconds"])

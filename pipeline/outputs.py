@@ -1,0 +1,160 @@
+"""A frame's results on their way to the disk: predictions as they are stored, what they cost, and the base's record."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline import ledger
+from deltascene.pipeline.results import FrameResult, Prediction, TaskCost
+from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.preprocess import InputPlan
+from deltascene.stages.resample import resize_map, to_frame_size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskOutput:
+    """One task's part of a frame.
+
+    Attributes:
+        cost: what it cost.
+        stored: prediction in its stored form, [H, W] or [H, W, components]; None where nothing was predicted.
+        write_s: seconds that bringing it into this form took.
+    """
+
+    cost: TaskCost
+    stored: Array | None = None
+    write_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameOutput:
+    """Everything about a frame that is kept.
+
+    Attributes:
+        record: the base's.
+        tasks: by task, in the order of the run.
+        age: frames since each pixel was computed [H, W]; None where nothing was predicted.
+        oldest_s: seconds since the patch that waited longest was computed.
+        decode_s: seconds that the frame took to come.
+    """
+
+    record: FrameRecord
+    tasks: Mapping[str, TaskOutput]
+    age: Array | None = None
+    oldest_s: float | None = None
+    decode_s: float = 0.0
+
+    @property
+    def macs_executed(self) -> int:
+        """MACs that ran."""
+        return sum(output.cost.executed.total for output in self.tasks.values())
+
+    @property
+    def macs_dense(self) -> int:
+        """MACs of the same bundle with every row of every frame."""
+        return sum(output.cost.dense.total for output in self.tasks.values())
+
+
+@dataclass(frozen=True, slots=True)
+class StoredForm:
+    """How predictions are stored.
+
+    Attributes:
+        plan: how frames become model input; its sizes are those that predictions may have.
+        frame_size: whether they are stored at the frame's own size instead of the model's.
+    """
+
+    plan: InputPlan
+    frame_size: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what is stored."""
+        return self.plan.frame_size if self.frame_size else self.plan.model_size
+
+    def value(self, prediction: Prediction) -> Array:
+        """A prediction as it is stored."""
+        kind: Kind = prediction.kind
+        value = to_frame_size(prediction.array, kind, self.plan) if self.frame_size else prediction.array
+        return kind.stored.encode(value)
+
+    def age(self, prediction: Prediction) -> Array:
+        """Age of its pixels."""
+        return resize_map(prediction.age, self.plan, "nearest") if self.frame_size else prediction.age
+
+
+@dataclass
+class Encoded:
+    """A prediction's stored form, with the time that it took."""
+
+    form: StoredForm
+    _age: Array | None = field(default=None, init=False)
+
+    @property
+    def age_of_frame(self) -> Array | None:
+        """Age of the frame's pixels, the same for all tasks; None before the first prediction."""
+        return self._age
+
+    def task(self, prediction: Prediction | None, cost: TaskCost) -> TaskOutput:
+        """One task's part."""
+        if prediction is None:
+            return TaskOutput(cost)
+        began = time.perf_counter()
+        stored = self.form.value(prediction)
+        if self._age is None:
+            self._age = self.form.age(prediction)
+        return TaskOutput(cost, stored, time.perf_counter() - began)
+
+
+def output_of(result: FrameResult, form: StoredForm, decode_s: float) -> FrameOutput:
+    """A result as it is kept."""
+    encoded = Encoded(form)
+    tasks = {task: encoded.task(result.predictions.get(task), cost) for task, cost in result.cost.tasks.items()}
+    return FrameOutput(result.record, tasks, encoded.age_of_frame, result.cost.oldest_s, decode_s)
+
+
+def ledger_rows(
+    output: FrameOutput, source: str, base: str, shared: Mapping[str, float], bytes_written: int = 0
+) -> list[dict[str, Any]]:
+    """A frame's ledger rows.
+
+    Args:
+        output: the frame.
+        source: id of its video.
+        base: name of the base task, whose row carries what all share.
+        shared: seconds of stages outside the engine.
+        bytes_written: of activations, into the archive.
+    """
+    record, rows = output.record, []
+    for task, part in output.tasks.items():
+        seconds = dict(part.cost.seconds)
+        if part.write_s:
+            seconds["write"] = seconds.get("write", 0.0) + part.write_s
+        if task == base:
+            for stage, spent in shared.items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+        rows.append(
+            {
+                "source": source,
+                "index": record.index,
+                "pts_s": record.pts_s,
+                "valid": record.valid,
+                "cause": record.cause,
+                "task": task,
+                "predicted": part.stored is not None,
+                "policy": record.policy,
+                "reason": record.reason,
+                "rows": part.cost.rows,
+                "rows_computed": part.cost.rows_computed,
+                "oldest_s": output.oldest_s,
+                "macs_executed": part.cost.executed.total,
+                "macs_dense": part.cost.dense.total,
+                "seconds": sum(seconds.values()),
+                **{f"seconds_{stage}": seconds.get(stage, 0.0) for stage in ledger.STAGES},
+                "bytes_read": 0,
+                "bytes_written": bytes_written if task == base else 0,
+            }
+        )
+    return rows

@@ -1,0 +1,426 @@
+"""What computes a video, in four parts: a reader, the engine, sub-tasks in places of their own, and a writer.
+
+A part works on spans, runs of frames inside one segment, and hands its result to the next. Parts know nothing of each
+other or of where they are: a runner calls them one after the other in this process, or holds each in an actor.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from deltascene.cache.seal import Seal, write_seal
+from deltascene.cache.segment import FrameRecord, SegmentInfo
+from deltascene.cache.store import SegmentWriter
+from deltascene.cache.zarr_store import ZarrStore
+from deltascene.pipeline import ledger
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.engine import open_source
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.outputs import Encoded, FrameOutput, StoredForm, TaskOutput, ledger_rows, output_of
+from deltascene.pipeline.predictions import PredictionWriter, plan_layout
+from deltascene.pipeline.results import TaskCost
+from deltascene.pipeline.run_folder import VideoFolder
+from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec
+from deltascene.pipeline.step import StreamState, step
+from deltascene.pipeline.stopwatch import Stopwatch
+from deltascene.pipeline.task_step import TaskState, receive, step_task, task_cost
+from deltascene.stages.age import PatchAges
+from deltascene.stages.cost import Macs
+from deltascene.stages.errors import StageError
+from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.preprocess import InputPlan
+from deltascene.stages.types import Frame, TokenGrid
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveJob:
+    """What is archived of a video.
+
+    Attributes:
+        info: what its segments have in common.
+        key: what its activations depend on, as flat plain values.
+        left: bytes that the archive may still take; None is any.
+    """
+
+    info: SegmentInfo
+    key: Mapping[str, Any]
+    left: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoJob:
+    """Everything that the parts need to know of one video; plain values, so that it can travel.
+
+    Attributes:
+        config: resolved config.
+        spec: the source.
+        info: what is known of it.
+        files: where its results go; absolute.
+        first_index: frames of the source before this number are done; None starts at the selection's beginning.
+        done_frames: how many processed frames that were.
+        plan: how its frames become model input.
+        grid: token grid of that.
+        kinds: of the tasks predicted, in order.
+        base: name of the base task.
+        key: fingerprint of all that its results depend on.
+        token: of the run that writes.
+        archive: what is archived; None is nothing.
+    """
+
+    config: Config
+    spec: SourceSpec
+    info: SourceInfo
+    files: VideoFolder
+    first_index: int | None
+    done_frames: int
+    plan: InputPlan
+    grid: TokenGrid
+    kinds: Mapping[str, Kind]
+    base: str
+    key: str
+    token: str
+    archive: ArchiveJob | None
+
+    @property
+    def form(self) -> StoredForm:
+        """How its predictions are stored."""
+        return StoredForm(self.plan, self.config.save.size == "frame")
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """Where the base's tokens are archived."""
+        return () if self.archive is None else self.archive.info.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of frames inside one segment.
+
+    Attributes:
+        segment: number of the segment's first frame among the processed frames.
+        frames: how many frames the run has.
+        first: it starts its segment: whoever carries state starts anew.
+        last: it ends its segment, which is sealed then.
+    """
+
+    segment: int
+    frames: int
+    first: bool
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanFrames:
+    """Decoded frames of a span, each with the seconds that it took to come."""
+
+    span: Span
+    frames: Sequence[tuple[Frame, float]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanOutputs:
+    """What the engine made of a span."""
+
+    span: Span
+    frames: Sequence[FrameOutput]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanTask:
+    """What one sub-task made of a span, frame by frame."""
+
+    task: str
+    frames: Sequence[TaskOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSummary:
+    """What a listener is told of a frame."""
+
+    index: int
+    pts_s: float
+    valid: bool
+    cause: str
+    policy: str
+    macs_executed: int
+    macs_dense: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpanDone:
+    """A span that was written.
+
+    Attributes:
+        frames: a word on each.
+        seal: of its segment, where the span ended it.
+        archived: bytes that its segment takes in the archive, where the span ended it.
+        over_budget: the segment wasn't archived because the budget was reached.
+    """
+
+    frames: Sequence[FrameSummary]
+    seal: Seal | None = None
+    archived: int = 0
+    over_budget: bool = False
+
+
+def plan_spans(frames: int, done_frames: int, segment_frames: int, span_frames: int) -> Iterator[Span]:
+    """Cuts the frames that are left into spans that never cross a segment."""
+    for segment in range(done_frames, done_frames + frames, segment_frames):
+        count = min(segment_frames, done_frames + frames - segment)
+        for begin in range(0, count, span_frames):
+            size = min(span_frames, count - begin)
+            yield Span(segment, size, begin == 0, begin + size == count)
+
+
+class ReaderPart:
+    """Decodes a video's frames in order."""
+
+    def __init__(self) -> None:
+        self._reader: Reader | None = None
+
+    def open(self, job: VideoJob) -> range:
+        """Opens a video; returns the numbers of the frames that are left to process.
+
+        Raises:
+            SourceError: it can't be read.
+        """
+        self.close()
+        self._reader = open_source(job.config.source, job.spec, start_frame=job.first_index, info=job.info)
+        return self._reader.wanted
+
+    def read(self, span: Span) -> SpanFrames:
+        """The next frames."""
+        assert self._reader is not None, "open a video first"
+        frames = []
+        for _ in range(span.frames):
+            began = time.perf_counter()
+            frame = next(self._reader)
+            frames.append((frame, time.perf_counter() - began))
+        return SpanFrames(span, frames)
+
+    def finish(self) -> str:
+        """Lets go of the video after its last frame; `truncated` if it ended before its header says, else empty."""
+        assert self._reader is not None, "open a video first"
+        next(self._reader, None)
+        cause = self._reader.cause
+        self.close()
+        return cause
+
+    def close(self) -> None:
+        """Lets go of the video, wherever it is."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class EnginePart:
+    """The base, and every task of its model, on one stream."""
+
+    def __init__(self, model: SceneModel, config: Config, extra_points: tuple[int, ...] = ()) -> None:
+        """Takes a loaded model.
+
+        Args:
+            model: its tasks are computed here.
+            config: resolved config.
+            extra_points: splits of sub-tasks that run elsewhere.
+        """
+        self._model, self._config, self._extra = model, config, extra_points
+        self._state = StreamState()
+
+    def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
+        """Computes a span.
+
+        Raises:
+            StageError: a frame has another size than the first.
+        """
+        if read.span.first:
+            self._state = StreamState()
+        points = tuple(sorted({*self._extra, *job.points}))
+        return SpanOutputs(read.span, [self._step(job, frame, decode_s, points) for frame, decode_s in read.frames])
+
+    def _step(self, job: VideoJob, frame: Frame, decode_s: float, points: tuple[int, ...]) -> FrameOutput:
+        self._state, result = step(self._model, self._config, self._state, frame, points)
+        geometry = self._state.geometry
+        if geometry is not None and geometry.grid != job.grid:
+            raise StageError(
+                f"frame {frame.index}: expected size {job.plan.frame_size}, as the first frame;"
+                f" found {geometry.plan.frame_size}"
+            )
+        output = output_of(result, job.form, decode_s)
+        if output.record.valid:
+            return output
+        return replace(output, record=replace(output.record, change=np.zeros(job.grid.patches, np.uint8)))
+
+
+class TaskPart:
+    """One sub-task on what the base hands on: beside the engine, in a place of its own, or from the archive."""
+
+    def __init__(self, model: SceneModel, config: Config) -> None:
+        """Takes a model of just this task; its base need not have the blocks below the split."""
+        (self.task,) = model.tasks
+        self._model, self._config = model, config
+        self._state, self._ages = TaskState(), None
+
+    _ages: PatchAges | None
+
+    def reset(self) -> None:
+        """A segment starts."""
+        self._state, self._ages = TaskState(), None
+
+    def run(self, job: VideoJob, span: Span, records: Sequence[FrameRecord]) -> SpanTask:
+        """Computes a span."""
+        if span.first:
+            self.reset()
+        return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in records])
+
+    @torch.inference_mode()
+    def step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:
+        """One frame, with this task alone."""
+        if not record.valid:
+            return FrameOutput(record, {self.task: TaskOutput(TaskCost(0, 0, Macs(), Macs(), {}))})
+        clock = Stopwatch()
+        moment = receive(record, grid, self._ages)
+        self._ages = moment.ages
+        clock.lap("warp" if moment.where is not None else "head", self.task)
+        keep = self._config.policy.reuse
+        self._state, prediction = step_task(self._model, self.task, self._state, moment, {}, clock, keep=keep)
+        encoded = Encoded(form)
+        output = encoded.task(prediction, task_cost(self._model, self.task, moment, clock.of(self.task)))
+        return FrameOutput(record, {self.task: output}, encoded.age_of_frame, moment.ages.oldest_s(record.pts_s))
+
+
+class WriterPart:
+    """Writes a video's results segment by segment and seals each when it is whole."""
+
+    def __init__(self) -> None:
+        self._arrays: PredictionWriter | None = None
+        self._archive: SegmentWriter | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._frames = self._last_index = self._archived = 0
+        self._over_budget = False
+
+    def open(self, job: VideoJob) -> None:
+        """Starts a video."""
+        self.close()
+        job.files.segments.mkdir(parents=True, exist_ok=True)
+        self._arrays, self._archived = None, 0
+
+    def write(self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask]) -> SpanDone:
+        """Writes a span.
+
+        Args:
+            job: the video.
+            made: by the engine.
+            others: by sub-tasks elsewhere.
+        """
+        if self._arrays is None:
+            self._arrays = open_arrays(job)
+        if made.span.first:
+            self._begin(job, made.span)
+        summaries = []
+        for place, output in enumerate(made.frames):
+            parts = {**output.tasks, **{other.task: other.frames[place] for other in others}}
+            order = dict.fromkeys((job.base, *job.kinds))
+            summaries.append(self._add(job, replace(output, tasks={task: parts[task] for task in order})))
+        if not made.span.last:
+            return SpanDone(summaries)
+        return self._seal(job, made.span, summaries)
+
+    def close(self) -> None:
+        """Gives up what wasn't sealed."""
+        if self._archive is not None:
+            self._archive.discard()
+            self._archive = None
+
+    def _begin(self, job: VideoJob, span: Span) -> None:
+        assert self._arrays is not None
+        self.close()
+        self._arrays.begin_segment(span.segment)
+        self._rows, self._frames = [], 0
+        archive = job.archive
+        self._over_budget = archive is not None and archive.left is not None and self._archived >= archive.left
+        if archive is None or self._over_budget:
+            return
+        store = ZarrStore(job.files.activations)
+        if span.segment in store.starts():
+            store.drop(span.segment)  # its predictions were never sealed, or it wouldn't be done again
+        self._archive = store.begin(span.segment, archive.info, archive.key)
+
+    def _add(self, job: VideoJob, output: FrameOutput) -> FrameSummary:
+        assert self._arrays is not None
+        began = time.perf_counter()
+        change = output.record.change.reshape(job.grid.height, job.grid.width)
+        self._arrays.add({task: part.stored for task, part in output.tasks.items()}, output.age, change)
+        written = time.perf_counter()
+        if self._archive is not None and job.archive is not None:
+            self._archive.add(replace(output.record, activations=_archived(output.record, job.archive.info)))
+        shared = {"decode": output.decode_s, "write": written - began, "archive": time.perf_counter() - written}
+        size = sum(output.record.activations[at].nbytes for at in job.points) if len(output.record.rows) else 0
+        rows = ledger_rows(output, job.spec.id, job.base, shared, size)
+        self._rows += rows
+        self._frames, self._last_index = self._frames + 1, output.record.index
+        record = output.record
+        seconds = sum(row["seconds"] for row in rows)
+        about = (record.index, record.pts_s, record.valid, record.cause, record.policy)
+        return FrameSummary(*about, output.macs_executed, output.macs_dense, seconds)
+
+    def _seal(self, job: VideoJob, span: Span, summaries: Sequence[FrameSummary]) -> SpanDone:
+        assert self._arrays is not None
+        next_index, archived = self._last_index + job.config.source.stride, 0
+        if self._archive is not None:
+            archived = self._archive.seal(job.token, next_index).bytes
+            self._archive, self._archived = None, self._archived + archived
+        written = self._arrays.finish_segment()
+        part = job.files.part(span.segment)
+        ledger.write_rows(part, self._rows)
+        about = {
+            "start": span.segment,
+            "frames": self._frames,
+            "next_index": next_index,
+            "fingerprint": job.key,
+            "token": job.token,
+        }
+        seal = write_seal(job.files.seal(span.segment), job.files.root, about, [part, *written])
+        return SpanDone(summaries, seal, archived, self._over_budget)
+
+
+def open_arrays(job: VideoJob) -> PredictionWriter:
+    """The writer of a video's predictions."""
+    config, form = job.config, job.form
+    attributes = {
+        "fps": float(job.info.fps) / config.source.stride,
+        "frame_size": list(form.plan.frame_size),
+        "model_size": list(form.plan.model_size),
+        "content": list(form.plan.content),
+        "change_threshold": config.change.threshold if config.policy.reuse else None,
+    }
+    layout = plan_layout(job.kinds, form.size, config.segment.frames, (job.grid.height, job.grid.width))
+    return PredictionWriter(job.files.predictions, layout, attributes)
+
+
+def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: TokenGrid) -> SegmentInfo:
+    """What a video's archived segments have in common."""
+    return SegmentInfo(
+        blocks=model.bundle.entry.archive.blocks,
+        dtype=split_dtype(config),
+        tokens=grid.tokens,
+        prefix=grid.prefix,
+        width=model.backbone.width,
+        grid=(grid.height, grid.width),
+        patch=grid.patch,
+        frame_size=plan.frame_size,
+        model_size=plan.model_size,
+        content=plan.content,
+    )
+
+
+def _archived(record: FrameRecord, info: SegmentInfo) -> dict[int, Array]:
+    """A frame's rows by archive point; frames that computed nothing have none."""
+    empty = np.empty((0, info.width), info.stored)
+    return {point: record.activations.get(point, empty) for point in info.blocks}
