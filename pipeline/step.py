@@ -6,6 +6,7 @@ outputs of that record (task_step.py), here or wherever else it arrives.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def step(
     """
     clock, image = Stopwatch(), frame.image
     if not frame.valid or image is None:
-        return state, _skipped(model, state, replace(frame, valid=False), clock)
+        return state, _skipped(model, config, state, replace(frame, valid=False), points, clock)
     if state.geometry is None or state.geometry.plan.frame_size != image.shape[:2]:
         frame = frame if state.geometry is None else replace(frame, cause=frame.cause or "resized")
         state = StreamState(plan_geometry(model, config, image.shape[:2]))
@@ -92,6 +93,7 @@ def step(
     tapped = _run_rows(model, state, decision, pixels, points, clock)
     record = _record(model, config, frame, decision, tapped, pixels, grid, points, clock)
     moment = receive(record, grid, state.ages)
+    clock.lap("mask" if moment.where is None else "warp")
     tasks, predictions = dict(state.tasks), {}
     for task in model.tasks:
         before = tasks.get(task, TaskState())
@@ -173,18 +175,30 @@ def _record(
         now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
         flow = estimate_flow(now, computed, decision.moved, grid)
         clock.lap("flow")
-    dtype = split_dtype(config)
-    handed = {point: encode_rows(tapped[point], dtype) for point in _handed_on(model, points) if tapped}
+    handed = _encoded(model, config, tapped, points)
+    if tapped:
+        clock.lap("blocks")
     about = (frame.index, frame.pts_s, True, frame.cause, decision.policy, decision.reason)
     return FrameRecord(*about, rows, handed, decision.strength, flow)
 
 
-def _skipped(model: SceneModel, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:
+def _encoded(
+    model: SceneModel, config: Config, tapped: Mapping[int, Tensor], points: tuple[int, ...]
+) -> dict[int, NDArray[Any]]:
+    """The computed rows' tokens wherever they are handed on, as they are stored; no rows where nothing ran."""
+    dtype, none_RD = split_dtype(config), torch.empty(0, model.backbone.width)
+    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in _handed_on(model, points)}
+
+
+def _skipped(
+    model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...], clock: Stopwatch
+) -> FrameResult:
     """An invalid frame: nothing runs, nothing is predicted, nothing counts as saved."""
     patches = 0 if state.geometry is None else state.geometry.grid.patches
     nothing = np.empty(0, np.int32)
     about = (frame.index, frame.pts_s, False, frame.cause, "skipped", "invalid")
-    record = FrameRecord(*about, nothing, {}, np.zeros(patches, np.uint8), None)
+    handed = _encoded(model, config, {}, points)
+    record = FrameRecord(*about, nothing, handed, np.zeros(patches, np.uint8), None)
     tokens = 0 if state.geometry is None else state.geometry.grid.tokens
     base = model.bundle.entry.base
     tasks = {

@@ -18,6 +18,7 @@ from deltascene.stages.types import TokenGrid
 COLOURS = 3
 DARKEST, BRIGHTEST = 16.0, 240.0  # cells outside don't tell the exposure: noise below, saturation above
 LARGEST_GAIN = 4.0
+WHITE = 255.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,11 @@ def exposure(cells_PQ: Tensor, reference: Reference) -> float:
 
 
 def change_strength(cells_PQ: Tensor, reference: Reference, gain: float) -> Tensor:
-    """How far every patch is from its reference [patches], in steps of 255: the largest difference of a cell."""
-    return (cells_PQ - reference.cells_PQ * gain).abs().amax(dim=1)
+    """How far every patch is from its reference [patches], in steps of 255: the largest difference of a cell.
+
+    What more light would push past white is expected white.
+    """
+    return (cells_PQ - (reference.cells_PQ * gain).clamp_max(WHITE)).abs().amax(dim=1)
 
 
 def moved_patches(strength_P: Tensor, threshold: float) -> Tensor:

@@ -19,7 +19,7 @@ from deltascene.stages.types import TokenGrid
 
 STEPS_PER_PIXEL = 32
 COARSER = 4  # pixels between flow vectors
-LEAST_BOX = 64  # pixels: smaller pictures leave the search without a pyramid
+LEAST_BOX = 64  # pixels: smaller or thinner pictures leave the search without a pyramid, and some of them crash it
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.int16]
@@ -48,6 +48,16 @@ def to_grey(pixels_CHW: NDArray[np.uint8]) -> Grey:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def flow_threads() -> int:
+    """Threads that the search may use; its result depends on them, as each searches a strip of its own."""
+    return cv2.getNumThreads()
+
+
+def set_flow_threads(count: int) -> None:
+    """Sets them for this process."""
+    cv2.setNumThreads(count)
+
+
 def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: TokenGrid) -> Flow:
     """Flow from a frame back to the last computed image, around the patches that moved; zero elsewhere.
 
@@ -65,11 +75,8 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
         return flow
     near = _grown(moved)
     rows, columns = _box(near, grid)
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    box = np.zeros((*now[rows, columns].shape, 2), np.float32)
-    box = search.calc(np.ascontiguousarray(now[rows, columns]), np.ascontiguousarray(computed[rows, columns]), box)
     inside = np.zeros((*now.shape, 2), np.float32)
-    inside[rows, columns] = box
+    inside[rows, columns] = _search(now[rows, columns], computed[rows, columns])
     coarse = cv2.resize(inside, flow.shape[:0:-1], interpolation=cv2.INTER_AREA)
     mask = cv2.resize(near.astype(np.uint8), flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
     steps = np.clip(np.rint(coarse * STEPS_PER_PIXEL), -32767, 32767).astype(np.int16)
@@ -109,6 +116,16 @@ def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
     groups = (np.ascontiguousarray(planes[..., at : at + 4]) for at in range(0, planes.shape[2], 4))
     parts = [cv2.remap(group, where.x, where.y, how, borderMode=cv2.BORDER_REPLICATE) for group in groups]
     return np.dstack(parts).reshape(value.shape)
+
+
+def _search(now: Grey, computed: Grey) -> NDArray[np.float32]:
+    """Flow of a box [H, W, 2] in pixels; a picture smaller than the search needs is continued by its edge."""
+    height, width = now.shape
+    below, right = max(0, LEAST_BOX - height), max(0, LEAST_BOX - width)
+    pair = [cv2.copyMakeBorder(box, 0, below, 0, right, cv2.BORDER_REPLICATE) for box in (now, computed)]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # it keeps settings of the last size it saw
+    found = search.calc(pair[0], pair[1], np.zeros((*pair[0].shape, 2), np.float32))
+    return np.asarray(found[:height, :width], np.float32)
 
 
 def _grown(moved: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -36,7 +36,7 @@ class Rules:
         reuse: False computes every frame in full.
         hold_identical: keep the outputs where the input is byte-identical to the last computed one.
         every: moved rows run every so many frames; outputs are warped in between.
-        max_age_s: and at the latest after so many seconds.
+        max_age_s: and at the latest after so many seconds; while the camera moves, all rows do.
         refresh: a dense frame every so many frames.
         refresh_s: and at the latest after so many seconds.
         camera_share: more moved patches than this share mean that the camera moves.
@@ -106,11 +106,12 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "cut"
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
+    old = now.seconds_since_computed >= rules.max_age_s
     if now.moved > rules.camera_share:
-        return ("dense" if now.frames_since_computed >= rules.camera_every else "warped"), "camera"
+        return ("dense" if old or now.frames_since_computed >= rules.camera_every else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
-    if now.frames_since_computed >= rules.every or now.seconds_since_computed >= rules.max_age_s:
+    if old or now.frames_since_computed >= rules.every:
         return "rows", "changed"
     return "warped", "between"
 

@@ -26,7 +26,19 @@ OTHER = {
     "model": "other",
     "tasks": ["seg"],
     "input.size": [224, 308],
+    "policy.reuse": True,
     "policy.hold_identical": False,
+    "policy.every": 3,
+    "policy.max_age_s": 1.0,
+    "policy.refresh": 16,
+    "policy.refresh_s": 4.0,
+    "policy.camera_share": 0.4,
+    "policy.camera_every": 8,
+    "policy.cut_share": 0.7,
+    "policy.light_step": 1.5,
+    "change.threshold": 8.0,
+    "change.cell_px": 7,
+    "change.cut_threshold": 40.0,
     "segment.frames": 64,
     "source.start_s": 1.5,
     "source.end_s": 9.0,
@@ -35,10 +47,16 @@ OTHER = {
     "source.decoder": "opencv",
     "numerics.dtype": None,
     "numerics.threads": 1,
+    "numerics.split_dtype": "bfloat16",
+    "numerics.delta": "lowrank",
     "save.video": False,
     "save.png": True,
     "save.npz": True,
     "save.size": "frame",
+    "archive.enabled": False,
+    "archive.budget_gb": 2.5,
+    "run.executor": "ray",
+    "run.placement": "split",
     "run.device": "cpu",
     "run.verify": "full",
 }
@@ -62,7 +80,7 @@ def test_defaults_and_config_have_the_same_keys_and_each_says_what_it_affects():
 
 
 def test_presets_state_only_what_differs():
-    assert "exact" in presets()
+    assert presets() == ["balanced", "exact", "fast"]
     for name in presets():
         stated = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
         assert stated.pop("extends") in (*presets(), "defaults")
@@ -70,8 +88,18 @@ def test_presets_state_only_what_differs():
         assert {key: config[key] for key in config if config[key] != DEFAULTS[key]} == flatten(stated)
 
 
-def test_exact_is_the_defaults_and_holds_only_what_is_byte_identical():
-    assert settings_of(load_config("exact")) == DEFAULTS
+def test_exact_reuses_nothing_but_what_is_byte_identical():
+    exact = load_config("exact")
+    assert settings_of(exact) == DEFAULTS | {"policy.reuse": False}
+    assert exact.policy.hold_identical
+    assert load_config() == exact
+
+
+def test_balanced_is_the_defaults_and_fast_computes_less_often():
+    balanced, fast = load_config("balanced"), load_config("fast")
+    assert settings_of(balanced) == DEFAULTS
+    assert fast.policy.every > balanced.policy.every
+    assert fast.policy.refresh > balanced.policy.refresh
 
 
 @pytest.mark.parametrize("key", sorted(OTHER))
@@ -116,6 +144,15 @@ def test_a_file_may_use_dotted_keys_and_name_its_preset(tmp_path):
         ("source.stride=two", "config: source.stride: expected a valid integer; found 'two'"),
         ("source.stride=true", "config: source.stride: expected a valid integer; found True"),
         ("source.stride=[", "--set source.stride: not readable as YAML: line 1, column 2: expected the node content"),
+        ("policy.every=0", "config: policy.every: expected greater than or equal to 1; found 0"),
+        ("policy.light_step=1", "config: policy.light_step: expected greater than 1; found 1"),
+        ("policy.camera_share=1.1", "config: policy.camera_share: expected less than or equal to 1; found 1.1"),
+        ("policy.max_age_s=0", "config: policy.max_age_s: expected greater than 0; found 0"),
+        ("change.treshold=3", "config: unknown key 'change.treshold'; did you mean 'change.threshold'?"),
+        (
+            "numerics.split_dtype=int8",
+            "config: numerics.split_dtype: expected 'native', 'float32' or 'bfloat16'; found",
+        ),
         ("source.fps=.inf", "config: source.fps: expected a finite number; found inf"),
         ("source.end_s=0", "config: source.end_s: expected greater than 0; found 0"),
         ("source=7", "config: source: expected a mapping with start_s, end_s, stride, fps, decoder; found 7"),

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.base_task import run_base
+from deltascene.stages.scene_cache import allocate_cache
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,12 +38,14 @@ def randomise() -> Callable[[nn.Module, int], None]:
 
 
 @pytest.fixture(scope="session")
-def our_features() -> Callable[[Backbone, Tensor], Tensor]:
-    """timm's `forward_features` for one image, through this package's own code."""
+def our_features() -> Callable[..., Tensor]:
+    """timm's `forward_features` for one image, through this package's own code; by rows, into a cache, or plainly."""
 
-    def run(backbone: Backbone, image_CHW: Tensor) -> Tensor:
+    def run(backbone: Backbone, image_CHW: Tensor, *, by_rows: bool = False) -> Tensor:
         grid = backbone.grid((image_CHW.shape[1], image_CHW.shape[2]))
         x_ND = backbone.embed(image_CHW, backbone.positions(grid))
-        return backbone.final_norm(run_base(backbone, x_ND, [backbone.depth])[backbone.depth])
+        cache = allocate_cache(backbone.blocks, grid.tokens, backbone.width, ()) if by_rows else None
+        rows = torch.arange(grid.tokens) if by_rows else None
+        return backbone.final_norm(run_base(backbone, x_ND, [backbone.depth], rows=rows, cache=cache)[backbone.depth])
 
     return run

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from timm.layers import Attention, ConvMlp, GatedMlp, GlobalResponseNormMlp, Mlp, SwiGLU, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 
-from deltascene.stages.backbone import Backbone, create_backbone
+from deltascene.stages.backbone import Backbone, create_backbone, cut_patches
 from deltascene.stages.base_task import run_base
 from deltascene.stages.errors import UnsupportedBackbone
 
@@ -61,6 +61,7 @@ def test_dense_forward_is_timms_own(name, args, size, randomise, our_features):
     with torch.no_grad():
         expected_ND = backbone.vit.forward_features(image_CHW[None])[0]
         assert relative_error(our_features(backbone, image_CHW), expected_ND) <= TOLERANCE
+        assert relative_error(our_features(backbone, image_CHW, by_rows=True), expected_ND) <= TOLERANCE
 
 
 @pytest.mark.nightly
@@ -88,6 +89,7 @@ def test_gated_attention_is_timms_own(randomise, our_features):
     with torch.no_grad():
         expected_ND = vit.forward_features(image_CHW[None])[0]
         assert relative_error(our_features(backbone, image_CHW), expected_ND) <= TOLERANCE
+        assert relative_error(our_features(backbone, image_CHW, by_rows=True), expected_ND) <= TOLERANCE
 
 
 @given(
@@ -141,6 +143,15 @@ def test_dense_forward_of_any_small_vit(
     with torch.no_grad():
         expected_ND = vit.forward_features(image_CHW[None])[0]
         assert relative_error(our_features(backbone, image_CHW), expected_ND) <= TOLERANCE
+        assert relative_error(our_features(backbone, image_CHW, by_rows=True), expected_ND) <= TOLERANCE
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**16))
+def test_patches_are_cut_in_reading_order(height, width, patch, seed):
+    """torch's own unfold is the reference; colour first, then the patch's rows."""
+    image_CHW = torch.randn(3, height * patch, width * patch, generator=torch.Generator().manual_seed(seed))
+    expected_PX = torch.nn.functional.unfold(image_CHW[None], patch, stride=patch)[0].T
+    assert torch.equal(cut_patches(image_CHW, patch), expected_PX)
 
 
 def test_gradients_are_timms_own(randomise, our_features):

@@ -3,14 +3,51 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
 
 from deltascene.stages.errors import UnsupportedHead
-from deltascene.stages.heads import HEADS, activate, assemble, build_head, stack_taps
+from deltascene.stages.heads import (
+    HEADS,
+    activate,
+    assemble,
+    build_head,
+    lay_out,
+    run_head,
+    stack_taps,
+    touched_patches,
+)
 from deltascene.stages.types import TokenGrid
 
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pictured(cells_PX, grid, channels, side):
+    """All cells as a picture [C, H, W]."""
+    pixels = assemble(cells_PX, grid, channels, side).permute(0, 2, 3, 1).numpy()
+    return torch.from_numpy(lay_out(pixels, grid)).permute(2, 0, 1)
+
+
+class Around(nn.Module):
+    """A head as a user may write it: one linear layer over a patch and its eight neighbours."""
+
+    receptive_field = 1
+
+    def __init__(self, width, taps, channels, side=2):
+        super().__init__()
+        self.side = side
+        self.layer = nn.Linear(9 * taps * width, channels * side * side)
+
+    def cells(self, taps_RTD):
+        return self.layer(taps_RTD.flatten(1))
+
+    def macs_per_token(self):
+        return self.layer.in_features * self.layer.out_features
+
+
+grids = st.builds(TokenGrid, st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(0, 5))
 
 
 @given(
@@ -57,13 +94,13 @@ def test_cells_land_where_their_patch_is():
         for column in range(grid.width):
             token = cells_NX[row * grid.width + column].view(channels, side, side).numpy()
             expected[:, row * 2 : row * 2 + 2, column * 2 : column * 2 + 2] = token
-    np.testing.assert_array_equal(assemble(cells_NX, grid, channels, side).numpy(), expected)
+    np.testing.assert_array_equal(pictured(cells_NX, grid, channels, side).numpy(), expected)
 
 
 def test_cells_are_blended_between_their_centres():
     # cell centres at pixels 0.5 and 2.5; pixels 0 and 3 lie outside them, 1 and 2 a quarter of the way in
     grid = TokenGrid(height=1, width=2, patch=2, prefix=0)
-    found = assemble(torch.tensor([[0.0], [1.0]]), grid, 1, 1)
+    found = pictured(torch.tensor([[0.0], [1.0]]), grid, 1, 1)
     torch.testing.assert_close(found, torch.tensor([[[0, 0.25, 0.75, 1], [0, 0.25, 0.75, 1]]]))
 
 
@@ -71,9 +108,79 @@ def test_a_token_reaches_no_further_than_half_a_cell_past_its_patch():
     grid = TokenGrid(height=3, width=3, patch=8, prefix=0)
     cells_NX = torch.zeros(9, 4)
     cells_NX[4] = 1
-    touched = assemble(cells_NX, grid, 1, 2)[0] > 0
+    touched = pictured(cells_NX, grid, 1, 2)[0] > 0
     rows = torch.nonzero(touched.any(1)).flatten()
     assert (rows.min(), rows.max()) == (8 - 2, 15 + 2)
+
+
+@given(grids, st.integers(1, 3), st.integers(1, 5), st.integers(0, 2**16))
+def test_cells_are_drawn_as_torch_resizes_them(grid, channels, side, seed):
+    """Laid out as one small picture, then interpolated: whole, that is the same."""
+    cells_PX = drawn(grid.patches, channels * side * side, seed=seed)
+    squares = cells_PX.view(grid.height, grid.width, channels, side, side).permute(2, 0, 3, 1, 4)
+    small = squares.reshape(1, channels, grid.height * side, grid.width * side)
+    expected = functional.interpolate(small, size=grid.image_size, mode="bilinear")[0]
+    torch.testing.assert_close(pictured(cells_PX, grid, channels, side), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(grids, st.sampled_from([1, 3]), st.integers(1, 4), st.integers(0, 2**16), st.data())
+@settings(max_examples=50)
+def test_some_patches_are_drawn_onto_the_others(grid, channels, side, seed, data):
+    some = data.draw(st.sets(st.integers(0, grid.patches - 1)))
+    patches = torch.tensor(sorted(some), dtype=torch.int64)
+    cells_PX = drawn(grid.patches, channels * side * side, seed=seed)
+    whole, few = (activate(assemble(cells_PX, grid, channels, side, which), "identity") for which in (None, patches))
+    torch.testing.assert_close(few, whole[patches], rtol=1e-5, atol=1e-5)
+    before = np.random.default_rng(seed).random(lay_out(whole.numpy(), grid).shape, np.float32)
+    kept = before.copy()
+    after = lay_out(few.numpy(), grid, before, patches.numpy())
+    np.testing.assert_array_equal(before, kept)
+    expected = lay_out(whole.numpy(), grid)
+    for number in range(grid.patches):
+        row, column = number // grid.width * grid.patch, number % grid.width * grid.patch
+        there = np.s_[row : row + grid.patch, column : column + grid.patch]
+        if number in some:
+            np.testing.assert_allclose(after[there], expected[there], rtol=1e-5, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(after[there], before[there])
+
+
+@given(grids, st.integers(0, 3), st.data())
+def test_touched_patches_are_those_within_reach(grid, reach, data):
+    some = data.draw(st.sets(st.integers(0, grid.patches - 1)))
+    places = [divmod(number, grid.width) for number in range(grid.patches)]
+    expected = [
+        number
+        for number, (row, column) in enumerate(places)
+        if any(max(abs(row - places[one][0]), abs(column - places[one][1])) <= reach for one in some)
+    ]
+    patches = torch.tensor(sorted(some), dtype=torch.int64)
+    assert touched_patches(patches, grid, reach).tolist() == expected
+
+
+def test_a_head_with_a_receptive_field_is_a_convolution(randomise):
+    """Its linear layer over nine tokens is torch's 3x3 convolution; outside the frame are zeros."""
+    grid, head = TokenGrid(3, 5, 2, 1), Around(6, 2, 3, side=1)
+    randomise(head, 2)
+    taps_NTD = drawn(grid.patches, 2, 6, seed=4)
+    kernel = head.layer.weight.view(3, 3, 3, 12).permute(0, 3, 1, 2)
+    image = taps_NTD.flatten(1).T.reshape(1, 12, 3, 5)
+    with torch.no_grad():
+        expected = functional.conv2d(image, kernel, head.layer.bias, padding=1)[0].flatten(1).T
+        torch.testing.assert_close(run_head(head, taps_NTD, grid, None), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear", "token_mlp", "around"])
+@given(grids, st.integers(0, 2**16), st.data())
+@settings(max_examples=20)
+def test_a_head_on_some_patches_is_those_of_all(name, randomise, grid, seed, data):
+    some = data.draw(st.sets(st.integers(0, grid.patches - 1)))
+    head = Around(6, 2, 3) if name == "around" else build_head(name, 6, 2, 3, {"side": 2})
+    randomise(head, seed)
+    taps_NTD, patches = drawn(grid.patches, 2, 6, seed=seed), torch.tensor(sorted(some), dtype=torch.int64)
+    with torch.no_grad():
+        whole, few = run_head(head, taps_NTD, grid, None), run_head(head, taps_NTD, grid, patches)
+    torch.testing.assert_close(few, whole[patches], rtol=1e-4, atol=1e-5)
 
 
 def test_activations_give_natural_values():

@@ -1,16 +1,143 @@
-from itertools import product
+"""What a frame needs: every situation has one policy and one reason."""
+
+from dataclasses import replace
+from itertools import pairwise, product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from deltascene.stages.policy import choose_policy
+from deltascene.stages.policy import POLICIES, REASONS, Rules, Situation, choose_policy, refresh_due
+
+RULES = Rules(
+    reuse=True,
+    hold_identical=True,
+    every=2,
+    max_age_s=0.5,
+    refresh=24,
+    refresh_s=10.0,
+    camera_share=0.5,
+    camera_every=6,
+    cut_share=0.6,
+    light_step=1.35,
+)
+EXACT = replace(RULES, reuse=False)
+
+# A frame in the middle of a clip, two frames after rows last ran, in which a third of the patches moved.
+MOVED = Situation(
+    moved=0.3,
+    frames_since_computed=2,
+    seconds_since_computed=0.08,
+    frames_since_dense=9,
+    seconds_since_dense=0.36,
+)
+STILL = replace(MOVED, moved=0.0)
+SAME = replace(STILL, identical=True)
+SAME_AS_DENSE = replace(SAME, frames_since_computed=9)
 
 
-@pytest.mark.parametrize(("valid", "first", "identical", "hold_identical"), list(product((False, True), repeat=4)))
-def test_every_case(valid, first, identical, hold_identical):
-    policy = choose_policy(valid=valid, first=first, identical=identical, hold_identical=hold_identical)
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (MOVED, ("rows", "changed")),
+        (replace(MOVED, frames_since_computed=1), ("warped", "between")),
+        (replace(MOVED, frames_since_computed=1, seconds_since_computed=0.5), ("rows", "changed")),
+        (STILL, ("held", "unchanged")),
+        (replace(STILL, frames_since_computed=1), ("held", "unchanged")),
+        (SAME, ("held", "unchanged")),
+        # refresh, in frames and in seconds
+        (replace(MOVED, refresh_due=True), ("dense", "refresh")),
+        (replace(STILL, refresh_due=True), ("dense", "refresh")),
+        (replace(MOVED, seconds_since_dense=10.0), ("dense", "refresh")),
+        (replace(MOVED, seconds_since_dense=9.99), ("rows", "changed")),
+        # the same picture: held unless a refresh is due; straight after a dense pass even then
+        (replace(SAME, refresh_due=True), ("dense", "refresh")),
+        (replace(SAME, seconds_since_dense=10.0), ("dense", "refresh")),
+        (replace(SAME_AS_DENSE, refresh_due=True), ("held", "unchanged")),
+        (replace(SAME_AS_DENSE, seconds_since_dense=1e6), ("held", "unchanged")),
+        # cut before light before camera
+        (replace(MOVED, jumped=0.61), ("dense", "cut")),
+        (replace(MOVED, jumped=0.6), ("rows", "changed")),
+        (replace(MOVED, jumped=0.9, moved=0.9, gain=3.0), ("dense", "cut")),
+        (replace(MOVED, moved=0.9, gain=1.36), ("dense", "light")),
+        (replace(MOVED, gain=1 / 1.36), ("dense", "light")),
+        (replace(MOVED, gain=1.34), ("rows", "changed")),
+        (replace(MOVED, gain=1 / 1.34), ("rows", "changed")),
+        # the camera: dense now and then, warped in between, never rows
+        (replace(MOVED, moved=0.51, frames_since_computed=6), ("dense", "camera")),
+        (replace(MOVED, moved=0.51, frames_since_computed=5), ("warped", "camera")),
+        (replace(MOVED, moved=0.51, frames_since_computed=1, seconds_since_computed=0.5), ("dense", "camera")),
+        (replace(MOVED, moved=0.5), ("rows", "changed")),
+        # nothing is known before, or nothing should be
+        (replace(MOVED, first=True), ("dense", "reset")),
+        (replace(SAME, first=True, refresh_due=True), ("dense", "reset")),
+        (replace(MOVED, valid=False, first=True), ("skipped", "invalid")),
+        (replace(SAME, valid=False), ("skipped", "invalid")),
+    ],
+)
+def test_every_situation_has_its_policy(now, expected):
+    assert choose_policy(RULES, now) == expected
+
+
+@pytest.mark.parametrize(("valid", "first", "identical", "hold"), list(product((False, True), repeat=4)))
+def test_without_reuse_all_is_dense_but_what_is_byte_identical(valid, first, identical, hold):
+    now = replace(MOVED, valid=valid, first=first, identical=identical, jumped=1.0, gain=9.0, refresh_due=True)
+    now = replace(now, frames_since_computed=1, frames_since_dense=1, seconds_since_dense=1e9)
+    found = choose_policy(replace(EXACT, hold_identical=hold), now)
     if not valid:
-        assert policy == "skipped"
-    elif first or not identical or not hold_identical:
-        assert policy == "dense"
+        assert found == ("skipped", "invalid")
+    elif first:
+        assert found == ("dense", "reset")
     else:
-        assert policy == "held"
+        assert found == (("held", "unchanged") if identical and hold else ("dense", "every"))
+
+
+shares = st.floats(0, 1)
+counts = st.integers(1, 100)
+
+
+@given(
+    st.builds(
+        Situation,
+        valid=st.booleans(),
+        first=st.booleans(),
+        identical=st.booleans(),
+        moved=shares,
+        jumped=shares,
+        gain=st.floats(0.25, 4),
+        frames_since_computed=counts,
+        seconds_since_computed=st.floats(-1, 100),
+        frames_since_dense=counts,
+        seconds_since_dense=st.floats(-1, 100),
+        refresh_due=st.booleans(),
+    ),
+    st.booleans(),
+)
+def test_every_answer_is_a_known_one_and_nothing_gets_too_old(now, reuse):
+    rules = replace(RULES, reuse=reuse)
+    policy, reason = choose_policy(rules, now)
+    assert policy in POLICIES
+    assert reason in REASONS
+    assert (policy == "skipped") == (not now.valid)
+    if now.valid and now.moved > 0 and not now.identical and now.seconds_since_computed >= rules.max_age_s:
+        assert policy in ("dense", "rows")
+    if not now.first and policy == "rows":
+        assert 0 < now.moved <= rules.camera_share
+
+
+@given(st.text(), st.integers(1, 40), st.integers(0, 10**7))
+def test_it_is_a_sources_turn_exactly_once_in_so_many_frames(source, refresh, start):
+    due = [index for index in range(start, start + 3 * refresh) if refresh_due(source, index, refresh)]
+    assert len(due) == 3
+    assert {after - before for before, after in pairwise(due)} == {refresh}
+
+
+def test_sources_take_turns():
+    """Of 240 cameras, about ten are due at each of 24 frames."""
+    due = [sum(refresh_due(f"camera {number}", index, 24) for number in range(240)) for index in range(24)]
+    assert sum(due) == 240
+    assert max(due) <= 20
+
+
+def test_a_name_that_is_not_text_has_a_turn_too():
+    assert refresh_due("\udcff.mp4", 0, 1)

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltascene.stages.backbone import cut_patches
 from deltascene.stages.errors import StageError
-from deltascene.stages.preprocess import InputPlan, normalise, plan_input, resize_frame
+from deltascene.stages.preprocess import InputPlan, normalise, normalise_patches, plan_input, resize_frame
 
 
 def plan(frame_size, patch=14, size=None, short_side=None, resize="stretch"):
@@ -123,3 +124,13 @@ def test_normalising_by_hand():
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1)
     found = normalise(pixels, (0.5, 0.25, 0.2), (0.5, 0.25, 0.1))
     torch.testing.assert_close(found.flatten(), torch.tensor([-1.0, 3.0, 0.0]))
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 8), st.sets(st.integers(0, 7)), st.integers(0, 2**16))
+def test_normalising_patches_is_normalising_the_picture(height, width, patch, chosen, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (3, height * patch, width * patch), generator=generator).byte()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    which = torch.tensor(sorted({number % (height * width) for number in chosen | {8}}))
+    expected = cut_patches(normalise(pixels, mean, std), patch)[which]
+    assert torch.equal(normalise_patches(cut_patches(pixels, patch)[which], mean, std), expected)

@@ -1,0 +1,226 @@
+"""What a frame needs, from its pixels alone: whole little films of decisions, without a network."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltascene.pipeline.config import load_config
+from deltascene.pipeline.temporal import TemporalState, decide
+from deltascene.stages.types import Frame, TokenGrid
+
+GRID = TokenGrid(height=6, width=8, patch=14, prefix=1)
+BALANCED = load_config("balanced")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny products on several threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def still(seed=0):
+    """Soft shapes, away from black and white."""
+    coarse = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(seed)) * 120 + 60
+    soft = torch.nn.functional.interpolate(coarse, size=GRID.image_size, mode="bilinear", align_corners=False)
+    return soft[0].to(torch.uint8)
+
+
+def with_object(number, pixels=None):
+    """One bright square of a patch's size, one patch further in each frame."""
+    pixels = still() if pixels is None else pixels.clone()
+    row, column = number // 8 % 6 * 14, number % 8 * 14
+    pixels[:, row : row + 14, column : column + 14] = 250
+    return pixels
+
+
+def walk(films, config=BALANCED, fps=25.0, times=None, start=0, source="a camera"):
+    """The decision about every frame; frame numbers count in strides, as sources give them."""
+    state, decisions = TemporalState(), []
+    for number, pixels in enumerate(films):
+        index = (start + number) * config.source.stride
+        pts_s = times[number] if times is not None else index / fps
+        state, decision = decide(config, GRID, state, Frame(source, index, pts_s, None), pixels)
+        decisions.append(decision)
+    return decisions
+
+
+def told(decisions):
+    return [(decision.policy, decision.reason) for decision in decisions]
+
+
+def without_refresh(**values):
+    keys = {"policy.refresh": 100_000, "policy.refresh_s": 1_000_000, **values}
+    return load_config("balanced", overrides=[f"{key}={value}" for key, value in keys.items()])
+
+
+def test_a_moving_object_alternates_rows_and_warps():
+    decisions = walk(map(with_object, range(7)), without_refresh())
+    assert [decision.policy for decision in decisions] == ["dense", "warped", "rows"] + ["warped", "rows"] * 2
+    assert decisions[2].rows.tolist() == [0, 1, 3]  # prefix; where the object was computed; where it is
+    assert decisions[4].rows.tolist() == [0, 3, 5]
+    assert np.flatnonzero(decisions[3].moved).tolist() == [2, 3]
+    assert torch.equal(decisions[3].computed, with_object(2))
+    assert decisions[3].strength.reshape(6, 8)[0, 3] > 60
+    assert decisions[3].strength.reshape(6, 8)[0, 5] == 0
+    assert [len(decision.rows) for decision in decisions[1::2]] == [0, 0, 0]
+
+
+def test_with_every_frame_in_turn_nothing_is_warped():
+    decisions = walk(map(with_object, range(7)), without_refresh(**{"policy.every": 1}))
+    assert Counter(told(decisions)) == {("dense", "reset"): 1, ("rows", "changed"): 6}
+
+
+def test_a_still_film_is_held_for_ever():
+    """Also past every refresh: after a dense pass, the same picture again gives nothing new."""
+    assert told(walk([still()] * 60)) == [("dense", "reset")] + [("held", "unchanged")] * 59
+
+
+def test_grain_is_held_but_refreshed():
+    generator = torch.Generator().manual_seed(1)
+    films = [
+        (still().float() + 3 * torch.randn(still().shape, generator=generator)).clamp(0, 255).byte() for _ in range(60)
+    ]
+    decisions = walk(films)
+    assert Counter(told(decisions[1:])).keys() <= {("held", "unchanged"), ("dense", "refresh")}
+    assert sum(decision.policy == "dense" for decision in decisions) in (3, 4)
+
+
+@pytest.mark.parametrize(("fps", "rows"), [(2, 11), (10, 5), (60, 5)])
+def test_rows_are_capped_in_time(fps, rows):
+    """Every second frame, but at 2 frames a second all of them: outputs are never older than half a second."""
+    decisions = walk(map(with_object, range(12)), without_refresh(), fps=fps)
+    assert Counter(decision.policy for decision in decisions) == {"dense": 1, "rows": rows} | (
+        {"warped": 11 - rows} if rows < 11 else {}
+    )
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(0.001, 2), min_size=5, max_size=40))
+def test_no_output_gets_older_than_the_caps_allow(gaps):
+    """Any variable rate: a changing picture is computed within max_age_s and refreshed within refresh_s."""
+    times = [0.0, *np.cumsum(gaps).tolist()]
+    decisions = walk(map(with_object, range(len(times))), BALANCED, times=times)
+    computed_s = dense_s = 0.0
+    for pts_s, decision in zip(times, decisions, strict=True):
+        if decision.policy in ("warped", "held"):
+            assert pts_s - computed_s < BALANCED.policy.max_age_s
+            assert pts_s - dense_s < BALANCED.policy.refresh_s
+            continue
+        computed_s = pts_s
+        dense_s = pts_s if decision.policy == "dense" else dense_s
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7])
+def test_a_stride_applies_before_anything_is_counted(stride):
+    """Every 24th of the frames that are processed is dense, whatever lies between them."""
+    config = load_config("balanced", overrides=[f"source.stride={stride}", "policy.refresh_s=1000000"])
+    decisions = walk(map(with_object, range(100)), config, fps=1000)
+    dense = [number for number, decision in enumerate(decisions) if decision.reason == "refresh"]
+    assert len(dense) == 4
+    assert {after - before for before, after in pairwise(dense)} == {24}
+    one_by_one = load_config("balanced", overrides=["policy.refresh_s=1000000"])
+    assert told(decisions) == told(walk(map(with_object, range(100)), one_by_one, fps=1000))
+
+
+def test_the_turn_depends_on_source_and_frame_number_never_on_where_a_segment_starts():
+    whole = walk(map(with_object, range(96)))
+    part = walk(map(with_object, range(48, 96)), start=48)
+    dense = [[decision.reason == "refresh" for decision in film] for film in (whole[49:], part[1:])]
+    assert dense[0] == dense[1]
+    assert sum(dense[0]) == 2
+    others = [told(walk(map(with_object, range(25)), source=f"camera {number}")) for number in range(3)]
+    assert len({tuple(film) for film in others}) > 1
+
+
+def test_a_cut_runs_dense():
+    decisions = walk([still(), still(), 255 - still(7), 255 - still(7)], without_refresh())
+    assert told(decisions)[1:] == [("held", "unchanged"), ("dense", "cut"), ("held", "unchanged")]
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(1.4, ("dense", "light")), (0.7, ("dense", "light"))])
+def test_a_light_step_runs_dense(gain, expected):
+    lit = (still().float() * gain).round().byte()
+    assert told(walk([still(), still(), lit, lit], without_refresh()))[2:] == [expected, ("held", "unchanged")]
+
+
+def test_an_exposure_swing_is_held():
+    """Twelve per cent up and down within two seconds."""
+    films = [(still().float() * (1 + 0.12 * np.sin(number / 8))).round().byte() for number in range(50)]
+    decisions = walk(films, without_refresh())
+    assert told(decisions)[1:] == [("held", "unchanged")] * 49
+    # and something that moves meanwhile is alone in moving
+    lit = [with_object(number, film) for number, film in enumerate(films)]
+    rows = [decision.rows for decision in walk(lit, without_refresh()) if decision.policy == "rows"]
+    assert len(rows) == 24
+    assert max(map(len, rows)) <= 1 + 2 + 1
+
+
+def test_a_camera_pan_is_dense_now_and_then_and_warped_in_between():
+    wide = np.arange(GRID.image_size[1])
+    pan = [
+        torch.from_numpy(
+            np.broadcast_to(128 + 60 * np.sin(2 * np.pi * (wide - 3 * number) / 56), (3, *GRID.image_size))
+            .round()
+            .astype(np.uint8)
+        )
+        for number in range(13)
+    ]
+    expected = [("dense", "reset")] + ([("warped", "camera")] * 5 + [("dense", "camera")]) * 2
+    found = told(walk(pan, without_refresh()))
+    assert found == expected
+    slow = told(walk(pan, without_refresh(), fps=2))
+    assert "warped" not in {policy for policy, _ in slow}  # too old after one frame
+
+
+def test_slow_change_is_never_lost():
+    """One level a frame in one patch: its rows run when it is past the threshold, over and over."""
+    pixels, films = still(), []
+    for _ in range(60):
+        pixels = pixels.clone()
+        pixels[:, 14:28, 14:28] += 1
+        films.append(pixels)
+    decisions = walk(films, without_refresh())
+    ran = [number for number, decision in enumerate(decisions) if decision.policy == "rows"]
+    assert len(ran) == 4
+    assert {after - before for before, after in zip([0, *ran], ran, strict=False)} <= {12, 13, 14}
+    assert all(decisions[number].rows.tolist() == [0, 1 + 9] for number in ran)
+
+
+def test_exact_reuses_identical_pictures_only():
+    films = [still(), still(), with_object(1), with_object(1), with_object(2)]
+    decisions = walk(films, load_config("exact"))
+    assert [decision.policy for decision in decisions] == ["dense", "held", "dense", "held", "dense"]
+    assert [decision.reason for decision in decisions] == ["reset", "unchanged", "every", "unchanged", "every"]
+
+
+@settings(max_examples=15)
+@given(st.floats(0, 60), st.floats(0, 60), st.lists(st.integers(0, 47), min_size=1, max_size=6), st.integers(0, 99))
+def test_a_larger_threshold_runs_a_subset_of_the_rows(one, other, places, seed):
+    """One decision on the same references: not a promise about a whole film, whose references part."""
+    low, high = sorted((one, other))
+    after = still()
+    for depth, place in enumerate(places):
+        row, column = place // 8 * 14, place % 8 * 14
+        after[:, row : row + 14, column : column + 14] += 9 * (depth + 1)
+    ran = []
+    for threshold in (low, high):
+        config = without_refresh(**{"change.threshold": threshold, "policy.every": 1, "policy.camera_share": 1.0})
+        decision = walk([still(), after], config)[1]
+        ran.append(set(decision.rows.tolist()) if decision.policy == "rows" else set())
+    assert ran[1] <= ran[0]
+
+
+def test_a_decision_changes_neither_state_nor_pixels():
+    state, _ = decide(BALANCED, GRID, TemporalState(), Frame("a", 0, 0.0, None), still())
+    kept = [tensor.clone() for tensor in (state.pixels, state.reference.cells_PQ, state.cells_PQ)]
+    for index in (1, 2):
+        decide(BALANCED, GRID, state, Frame("a", index, index / 25, None), with_object(index))
+    assert all(map(torch.equal, kept, (state.pixels, state.reference.cells_PQ, state.cells_PQ)))

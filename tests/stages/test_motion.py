@@ -1,0 +1,160 @@
+"""Flow and warping: content is found where it came from, everything else stays where it is."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
+from deltascene.stages.motion import (
+    STEPS_PER_PIXEL,
+    Lookup,
+    estimate_flow,
+    flow_size,
+    plan_lookup,
+    to_grey,
+    warp,
+    warp_age,
+)
+from deltascene.stages.types import TokenGrid
+
+GRID = TokenGrid(height=16, width=22, patch=14, prefix=1)
+
+
+def texture(height, width, seed=0):
+    noise = np.random.default_rng(seed).random((height, width), np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 10, 245, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def shifted(dx, dy, seed=0):
+    """Two views of one texture: content lies (dx, dy) further right and down in the second."""
+    whole, (height, width) = texture(300, 400, seed), GRID.image_size
+    return (whole[30 : 30 + height, 30 : 30 + width], whole[30 - dy :, 30 - dx :][:height, :width])
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(3, 0), (0, -4), (-5, 2), (8, 6), (0, 0)])
+def test_a_shifted_picture_flows_by_its_shift(dx, dy):
+    computed, now = shifted(dx, dy)
+    flow = estimate_flow(now, computed, np.ones((16, 22), bool), GRID)
+    assert (flow.shape, flow.dtype) == ((2, 56, 77), np.int16)
+    inner = flow[:, 4:-4, 4:-4] / STEPS_PER_PIXEL  # at the edge, content comes from outside
+    assert np.abs(inner - np.array([-dx, -dy])[:, None, None]).max() < 0.5
+
+
+def test_an_object_flows_and_its_surroundings_do_not():
+    still = texture(*GRID.image_size, seed=1)
+    thing = texture(42, 42, seed=2)
+    computed, now = still.copy(), still.copy()
+    computed[84:126, 84:126] = thing
+    now[84 + 2 : 126 + 2, 84 + 5 : 126 + 5] = thing
+    changed = (computed != now).reshape(16, 14, 22, 14).any((1, 3))
+    flow = estimate_flow(now, computed, changed, GRID) / STEPS_PER_PIXEL
+    inside = flow[:, (84 + 10) // 4 : 118 // 4, (84 + 13) // 4 : 118 // 4]
+    assert np.abs(inside - np.array([-5, -2])[:, None, None]).max() < 1
+    near = cv2.dilate(changed.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    far = ~cv2.resize(near.astype(np.uint8), (77, 56), interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+    assert far.mean() > 0.7
+    assert not flow[:, far].any()
+    # and where nothing flows, outputs stand byte for byte, but for the pixels between two flow vectors
+    value = np.random.default_rng(3).random(GRID.image_size, np.float32)
+    warped = warp(value, Scalar("m"), plan_lookup((flow * STEPS_PER_PIXEL).astype(np.int16), GRID.image_size))
+    away = cv2.erode((~near).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool).repeat(14, 0).repeat(14, 1)
+    np.testing.assert_array_equal(warped[away], value[away])
+
+
+def test_nothing_moved_is_no_flow():
+    computed, now = shifted(4, 4)
+    assert not estimate_flow(now, computed, np.zeros((16, 22), bool), GRID).any()
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 9), st.integers(1, 24), st.sampled_from([4, 7, 8, 14, 16]), st.integers(0, 2**16), st.data())
+def test_any_grid_has_a_flow(height, width, patch, seed, data):
+    """Thin and tiny pictures too, on which OpenCV's search fails or crashes as it is."""
+    grid = TokenGrid(height, width, patch, 0)
+    if data.draw(st.booleans()):
+        grid = TokenGrid(width, height, patch, 0)
+    rng = np.random.default_rng(seed)
+    now, computed = rng.integers(0, 256, (2, *grid.image_size), np.uint8)
+    moved = rng.random((grid.height, grid.width)) < data.draw(st.sampled_from([0.05, 0.5, 1.0]))
+    flow = estimate_flow(now, computed, moved, grid)
+    assert flow.shape == (2, *flow_size(grid.image_size))
+    assert flow.shape[1:] == (-(-grid.height * patch // 4), -(-grid.width * patch // 4))
+    np.testing.assert_array_equal(flow, estimate_flow(now, computed, moved, grid))
+    where = plan_lookup(flow, grid.image_size)
+    for at, length in ((where.y, grid.image_size[0]), (where.x, grid.image_size[1])):
+        assert at.shape == grid.image_size
+        assert at.min() >= 0
+        assert at.max() <= length - 1
+    if not moved.any():
+        assert not flow.any()
+
+
+def by(dx, dy, height=9, width=11):
+    """Every pixel is looked up (dx, dy) away."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + np.float32(dx), np.arange(height, dtype=np.float32) + dy)
+    return Lookup(np.clip(x, 0, width - 1).astype(np.float32), np.clip(y, 0, height - 1).astype(np.float32))
+
+
+def test_labels_are_taken_from_the_nearest_pixel():
+    for dtype in (np.uint8, np.uint16):
+        labels = np.random.default_rng(1).integers(0, 250, (9, 11)).astype(dtype)
+        kind = Classes(tuple(map(str, range(250))))
+        found = warp(labels, kind, by(2.3, -1.2))
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found[1:, :-3], labels[:-1, 2:-1])
+        np.testing.assert_array_equal(found[0], np.concatenate([labels[0, 2:], labels[0, [-1, -1]]]))
+
+
+def test_numbers_are_blended_and_vectors_keep_their_length():
+    depth = np.add.outer(np.arange(9), 2 * np.arange(11)).astype(np.float32)
+    np.testing.assert_allclose(warp(depth, Scalar("m"), by(0.5, 0.25))[:-1, :-1], (depth + 1.25)[:-1, :-1], atol=1e-5)
+    raw = np.random.default_rng(2).normal(size=(9, 11, 3)).astype(np.float32)
+    vectors = raw / np.linalg.norm(raw, axis=-1, keepdims=True)
+    found = warp(vectors, Vector(3), by(0.5, 0))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
+    middle = vectors[:, :-1] + vectors[:, 1:]
+    np.testing.assert_allclose(found[:, :-1], middle / np.linalg.norm(middle, axis=-1, keepdims=True), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_any_number_of_maps_is_warped_alike(count):
+    """OpenCV takes four at a time."""
+    kind = Heatmaps(tuple(f"map {number}" for number in range(count)))
+    maps = np.random.default_rng(count).random((9, 11, count), np.float32)
+    value = maps[..., 0] if count == 1 else maps
+    expected = [warp(maps[..., number].copy(), Heatmaps(), by(-1.5, 0.5)) for number in range(count)]
+    found = warp(value, kind, by(-1.5, 0.5))
+    assert found.shape == value.shape
+    np.testing.assert_allclose(found.reshape(9, 11, -1), np.stack(expected, -1), atol=1e-6)
+
+
+def test_a_kind_may_ask_for_the_nearest_pixel():
+    value = np.random.default_rng(3).random((9, 11), np.float32)
+    found = warp(value, Scalar("m", resample="nearest"), by(0.4, 0.4))
+    np.testing.assert_array_equal(found, value)
+
+
+def test_ages_travel_with_the_outputs():
+    age = np.random.default_rng(4).integers(0, 256, (9, 11), np.uint8)
+    found = warp_age(age, by(3, 0))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[:, :-3], age[:, 3:])
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(-5 * 32, 5 * 32), st.integers(-5 * 32, 5 * 32))
+def test_a_flow_of_one_vector_moves_every_pixel_by_it(height, width, x, y):
+    flow = np.empty((2, *flow_size((height, width))), np.int16)
+    flow[0], flow[1] = x, y
+    where = plan_lookup(flow, (height, width))
+    expected = by(x / 32, np.float32(y / 32), height, width)
+    np.testing.assert_allclose(where.x, expected.x, atol=1e-4)
+    np.testing.assert_allclose(where.y, expected.y, atol=1e-4)
+
+
+def test_grey_is_what_the_eye_sees():
+    pixels = np.zeros((3, 2, 3), np.uint8)
+    pixels[:, 0] = np.eye(3) * 255
+    assert to_grey(pixels)[0].tolist() == [76, 150, 29]
