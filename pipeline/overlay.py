@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.panel import TILE_HEIGHT, draw, draw_ground, plan_panel
+from deltascene.pipeline.panel import TILE_HEIGHT, Change, draw, draw_ground, plan_panel
 from deltascene.pipeline.units import compact, milliseconds, share
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
@@ -47,7 +48,7 @@ class OverlayVideo(Protocol):
 
     @property
     def arrays(self) -> Any:
-        """Stored arrays: `index`, `pts_s`, `valid[task]`, `stored(task, slice)`."""
+        """Stored arrays: `index`, `pts_s`, `valid[task]`, `stored(task, slice)`, `change(place)`, `attributes`."""
 
     def ledger(self) -> pa.Table:
         """One row per frame and task."""
@@ -104,7 +105,7 @@ def write_overlay(
         OutputError: the video can't be written.
         ValueError: `frames` aren't those of the run.
     """
-    panel = plan_panel(video.frame_size, len(video.kinds), height)
+    panel = plan_panel(video.frame_size, len(video.kinds) + keeps_change(video), height)
     ground = draw_ground(panel, video.kinds)
     notes = frame_notes(video.ledger())
     counts = shown_times(video.arrays.pts_s, video.fps)
@@ -115,10 +116,14 @@ def write_overlay(
             if frame is not None and frame.index != index:
                 raise ValueError(f"{video.id}: expected frame {index} of the source; found frame {frame.index}")
             if count:
-                caption, cause = notes.get(index, ("", ""))
+                note = notes.get(index, FrameNote())
                 image = None if frame is None else frame.image
-                header = f"{video.id}   #{index}   {video.arrays.pts_s[place]:.2f} s   {caption}"
-                write(draw(panel, ground, image, values, video.kinds, caption=header, cause=cause), count)
+                header = f"{video.id}   #{index}   {video.arrays.pts_s[place]:.2f} s   {note.text}"
+                change = change_of(video, place, note.policy) if keeps_change(video) else None
+                picture = draw(
+                    panel, ground, image, values, video.kinds, caption=header, cause=note.cause, change=change
+                )
+                write(picture, count)
             progress((place + 1) / len(counts))
     return sum(counts)
 
@@ -135,21 +140,57 @@ def shown_times(pts_s: Sequence[float] | NDArray[np.float64], fps: float) -> lis
     return [int(count) for count in np.minimum(counts, max(1, round(LONGEST_STILL_S * fps)))]
 
 
-def frame_notes(ledger: pa.Table) -> dict[int, tuple[str, str]]:
-    """What a header says of every frame (policy, compute, time), and why it isn't valid, by its index.
+def keeps_change(video: OverlayVideo) -> bool:
+    """Whether a change map was kept and told what to compute."""
+    return video.arrays.attributes.get("change_threshold") is not None
+
+
+def change_of(video: OverlayVideo, place: int, policy: str) -> Change:
+    """How much a processed frame changed, and what was done; without strengths where no change map was kept."""
+    if not keeps_change(video):
+        return Change(None, 0.0, policy)
+    attributes = video.arrays.attributes
+    top, left, height, width = attributes["content"]
+    rows, columns = attributes["model_size"]
+    content = (top / rows, left / columns, height / rows, width / columns)
+    return Change(video.arrays.change(place), float(attributes["change_threshold"]), policy, content)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameNote:
+    """What is said of a frame beside its pictures.
+
+    Attributes:
+        text: policy and reason, rows, compute, time.
+        policy: dense, rows, warped, held or skipped.
+        cause: why it isn't valid; empty for a valid one.
+    """
+
+    text: str = ""
+    policy: str = ""
+    cause: str = ""
+
+
+def frame_notes(ledger: pa.Table) -> dict[int, FrameNote]:
+    """What is said of every frame, by its index.
 
     Args:
         ledger: one row per frame and task; a frame's first row is its base's.
     """
     sums = [(name, "sum") for name in ("macs_executed", "macs_dense", "seconds")]
-    firsts = [(name, "first") for name in ("policy", "valid", "cause")]
-    notes = {}
-    for row in ledger.group_by("index", use_threads=False).aggregate([*firsts, *sums]).to_pylist():
-        executed, dense = row["macs_executed_sum"] or 0, row["macs_dense_sum"] or 0
-        of_dense = f" ({share(executed / dense)} of dense)" if dense else ""
-        text = f"{row['policy_first']}   {compact(executed, 'MAC')}{of_dense}   {milliseconds(row['seconds_sum'] or 0)}"
-        notes[row["index"]] = (text, "" if row["valid_first"] else row["cause_first"] or "invalid")
-    return notes
+    firsts = [(name, "first") for name in ("policy", "reason", "rows", "rows_computed", "valid", "cause")]
+    rows = ledger.group_by("index", use_threads=False).aggregate([*firsts, *sums]).to_pylist()
+    return {row["index"]: _note({name.rpartition("_")[0]: value for name, value in row.items()}) for row in rows}
+
+
+def _note(frame: Mapping[str, Any]) -> FrameNote:
+    executed, dense = frame["macs_executed"] or 0, frame["macs_dense"] or 0
+    why = f" ({frame['reason']})" if frame["reason"] else ""
+    rows = f"   {frame['rows_computed']}/{frame['rows']} rows" if frame["rows"] else ""
+    saved = f", {share(1 - executed / dense)} saved" if dense and frame["valid"] else ""
+    time = milliseconds(frame["seconds"] or 0)
+    text = f"{frame['policy']}{why}{rows}   {compact(executed, 'MAC')}{saved}   {time}"
+    return FrameNote(text, frame["policy"] or "", "" if frame["valid"] else frame["cause"] or "invalid")
 
 
 def _values(video: OverlayVideo) -> Iterator[dict[str, Array]]:

@@ -1,4 +1,4 @@
-"""A frame and its predictions drawn as the tiles of one picture."""
+"""A frame, its predictions and what changed in it, drawn as the tiles of one picture."""
 
 import math
 from collections.abc import Mapping
@@ -16,6 +16,10 @@ GAP = 2  # pixels between tiles
 
 _GROUND, _INK, _FAINT = 20, (240, 241, 244), (150, 154, 162)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # OpenCV 5 draws it with a smooth font of its own
+_TINT = (255, 150, 0)  # stands out from a darkened picture for every kind of colour vision
+_FAINTEST, _STRONGEST = 0.25, 0.65  # share of the tint
+_DARKENED = 0.42  # share of light left
+_FULL_TINT = 8  # thresholds: from here on the tint doesn't grow any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,14 @@ class Panel:
 
     Attributes:
         tile: height and width of every tile.
+        tiles: how many there are.
         columns: tiles side by side.
         cells: places for tiles; those left over hold the legend.
         header: height of the line on top; 0 for none.
     """
 
     tile: tuple[int, int]
+    tiles: int
     columns: int
     cells: int
     header: int
@@ -46,7 +52,7 @@ class Panel:
     @property
     def scale(self) -> float:
         """Font scale that suits the tiles."""
-        return min(max(0.45 * self.tile[0] / TILE_HEIGHT, 0.34), 0.7)
+        return font_scale(self.tile[0])
 
     def place(self, number: int) -> tuple[slice, slice]:
         """Rows and columns of a tile by its number, left to right, top to bottom."""
@@ -55,30 +61,52 @@ class Panel:
         return slice(top, top + height), slice(left, left + width)
 
 
-def plan_panel(frame_size: tuple[int, int], tasks: int, height: int, header: bool = True) -> Panel:
-    """Lays out a frame and its tasks so that the whole comes close to 16:9.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How much a frame changed, and what was done about it.
+
+    Attributes:
+        strength: of every patch of the model's input [h, w], in steps of 255; None where it isn't known.
+        threshold: patches from here on count as moved.
+        policy: dense, rows, warped, held or skipped.
+        content: top, left, height and width of the frame inside the model's input, as shares of it.
+    """
+
+    strength: NDArray[np.uint8] | None
+    threshold: float
+    policy: str
+    content: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+    @property
+    def moved(self) -> int:
+        """Patches over the threshold."""
+        return 0 if self.strength is None else int((self.strength >= self.threshold).sum())
+
+
+def plan_panel(frame_size: tuple[int, int], others: int, height: int, header: bool = True) -> Panel:
+    """Lays out a frame and what is shown beside it so that the whole comes close to 16:9.
 
     Args:
         frame_size: height and width of the frame; tiles keep its aspect.
-        tasks: number of tasks beside the frame.
+        others: number of tiles beside the frame: one for each task, and one for the change map if it is shown.
         height: of a tile in pixels.
         header: whether there is a line of text on top.
     """
     width = max(2, 2 * round(height * frame_size[1] / frame_size[0] / 2))
-    tile, tiles = (max(2, height // 2 * 2), width), tasks + 1
+    tile, tiles = (max(2, height // 2 * 2), width), others + 1
 
     def unlikeness(columns: int) -> float:
         return abs(math.log(columns * width / (math.ceil(tiles / columns) * tile[0]) / (16 / 9)))
 
     columns = min(range(1, tiles + 1), key=unlikeness)
-    return Panel(tile, columns, math.ceil(tiles / columns) * columns, 2 * round(height / 20) if header else 0)
+    return Panel(tile, tiles, columns, math.ceil(tiles / columns) * columns, 2 * round(height / 20) if header else 0)
 
 
 def draw_ground(panel: Panel, kinds: Mapping[str, Kind]) -> Image:
     """What is the same in every picture of a panel: its ground, and legends of classes where tiles are left over."""
     ground: Image = np.full((*panel.size, 3), _GROUND, np.uint8)
     classes = [kind for kind in kinds.values() if isinstance(kind, Classes)]
-    for kind, spare in zip(classes, range(len(kinds) + 1, panel.cells), strict=False):
+    for kind, spare in zip(classes, range(panel.tiles, panel.cells), strict=False):
         _legend(ground[panel.place(spare)], kind, panel.scale)
     return ground
 
@@ -92,21 +120,34 @@ def draw(
     *,
     caption: str = "",
     cause: str = "",
+    change: Change | None = None,
 ) -> Image:
-    """A frame and its predictions on a ground that was drawn before; arguments and result are `compose`'s."""
+    """A frame and its predictions on a ground that was drawn before; arguments and result are `compose`'s.
+
+    With `change`, the last tile shows the change map.
+    """
     picture = ground.copy()
-    frame, grey = _frame_tiles(panel, image)
-    picture[panel.place(0)] = _noted(panel, grey, cause) if cause else frame
-    _label(picture[panel.place(0)], "frame", panel.scale)
+    frame, grey = frame_tiles(panel.tile, image)
+    picture[panel.place(0)] = noted(grey, cause) if cause else frame
+    label_tile(picture[panel.place(0)], "frame", panel.scale)
     for number, (task, kind) in enumerate(kinds.items(), start=1):
         known = task in values and not cause
-        tile = _task_tile(panel, values[task], kind, grey) if known else _noted(panel, grey, cause or "not predicted")
+        tile = task_tile(values[task], kind, grey) if known else noted(grey, cause or "not predicted")
         picture[panel.place(number)] = tile
-        _label(picture[panel.place(number)], _title(task, kind), panel.scale)
+        label_tile(picture[panel.place(number)], _title(task, kind), panel.scale)
+    if change is not None:
+        tile = noted(grey, cause) if cause else change_tile(frame, change)
+        picture[panel.place(panel.tiles - 1)] = tile
+        label_tile(picture[panel.place(panel.tiles - 1)], "change map", panel.scale)
     if panel.header:
         room, text_y = panel.size[1] - 16, panel.header - round(7 * panel.scale / 0.45)
         _write(picture, _fitted(caption, room, panel.scale), (8, text_y), panel.scale)
     return picture
+
+
+def font_scale(height: int) -> float:
+    """Font scale that suits tiles of a height."""
+    return min(max(0.45 * height / TILE_HEIGHT, 0.34), 0.7)
 
 
 def class_swatches(kind: Classes) -> NDArray[np.uint8]:
@@ -120,24 +161,61 @@ def class_counts(kind: Classes, value: Array) -> NDArray[np.int64]:
     return np.bincount(value[value < len(kind.labels)], minlength=len(kind.labels))
 
 
-def _frame_tiles(panel: Panel, image: Image | None) -> tuple[Image, Image]:
+def frame_tiles(size: tuple[int, int], image: Image | None) -> tuple[Image, Image]:
     """The frame at a tile's size, and the same in grey; both dark where there is none."""
-    height, width = panel.tile
+    height, width = size
     if image is None:
         blank: Image = np.full((height, width, 3), (38, 41, 48), np.uint8)
-        return _noted(panel, blank, "no picture"), blank
+        return noted(blank, "no picture"), blank
     step = max(1, image.shape[0] // (2 * height))  # a large frame is thinned to about twice the tile, then averaged
     frame = cv2.resize(image[::step, ::step], (width, height), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(frame, np.uint8), np.asarray(grey, np.uint8)
 
 
-def _task_tile(panel: Panel, value: Array, kind: Kind, grey: Image) -> Image:
+def task_tile(value: Array, kind: Kind, grey: Image) -> Image:
     """A task's values in colour; classes over the grey frame, so that one sees what they lie on."""
-    colour = kind.colour(_resized(value, kind, panel.tile))
+    colour = kind.colour(_resized(value, kind, grey.shape[:2]))
     if not isinstance(kind, Classes):
         return colour
     return np.asarray(cv2.addWeighted(grey, 0.4, colour, 0.6, 0), np.uint8)
+
+
+def change_tile(frame: Image, change: Change) -> Image:
+    """A frame with its moved patches tinted by strength and the others darkened; a dense one stays light, framed.
+
+    Args:
+        frame: at the tile's size.
+        change: how much it changed.
+    """
+    dense = change.policy == "dense"
+    tile = frame.copy() if dense and change.strength is None else frame
+    if change.strength is not None:
+        over = (change.strength.astype(np.float32) - change.threshold) / ((_FULL_TINT - 1) * max(change.threshold, 1))
+        top, left, height, width = change.content
+        rows, columns = frame.shape[0] / height, frame.shape[1] / width  # of the whole model input in tile pixels
+        size = (max(frame.shape[1], round(columns)), max(frame.shape[0], round(rows)))
+        whole = np.asarray(cv2.resize(over, size, interpolation=cv2.INTER_NEAREST), np.float32)
+        y, x = round(top * rows), round(left * columns)
+        tile = tinted(frame, whole[y : y + frame.shape[0], x : x + frame.shape[1]], darken=not dense)
+    if dense:
+        cv2.rectangle(tile, (0, 0), (tile.shape[1] - 1, tile.shape[0] - 1), _INK, max(2, tile.shape[0] // 60))
+    return tile
+
+
+def tinted(picture: Image, strength: NDArray[np.float32], *, darken: bool = True) -> Image:
+    """A picture tinted where a strength is not negative: faintly at 0, fully at 1; darkened elsewhere.
+
+    Args:
+        picture: RGB [H, W, 3].
+        strength: [H, W].
+        darken: False leaves the rest as it is.
+    """
+    shown = strength[..., None] >= 0
+    alpha = _FAINTEST + (_STRONGEST - _FAINTEST) * np.clip(strength[..., None], 0, 1)
+    light = picture.astype(np.float32)
+    tint = light * (1 - alpha) + alpha * np.array(_TINT, np.float32)
+    return np.rint(np.where(shown, tint, light * _DARKENED if darken else light)).astype(np.uint8)
 
 
 def _resized(value: Array, kind: Kind, size: tuple[int, int]) -> Array:
@@ -161,7 +239,7 @@ def _title(task: str, kind: Kind) -> str:
     return f"{task}  {low:g}-{high:g} {kind.unit}".rstrip()
 
 
-def _label(tile: Image, text: str, scale: float) -> None:
+def label_tile(tile: Image, text: str, scale: float) -> None:
     """Writes a caption onto a tile's upper left corner, on a darkened ground."""
     text = _fitted(text, tile.shape[1] - 12, scale)
     (width, height), below = cv2.getTextSize(text, _FONT, scale, 1)
@@ -170,13 +248,14 @@ def _label(tile: Image, text: str, scale: float) -> None:
     tile[: box.shape[0], : box.shape[1]] = box
 
 
-def _noted(panel: Panel, grey: Image, note: str) -> Image:
+def noted(grey: Image, note: str) -> Image:
     """A grey, darkened tile with a word on why nothing is shown."""
-    height, width = panel.tile
+    height, width = grey.shape[:2]
     tile: Image = (grey // 3 + 12).astype(np.uint8)
-    note = _fitted(note, width - 8, panel.scale)
-    (text_width, _), _ = cv2.getTextSize(note, _FONT, panel.scale, 1)
-    _write(tile, note, ((width - text_width) // 2, height // 2 + 4), panel.scale)
+    scale = font_scale(height)
+    note = _fitted(note, width - 8, scale)
+    (text_width, _), _ = cv2.getTextSize(note, _FONT, scale, 1)
+    _write(tile, note, ((width - text_width) // 2, height // 2 + 4), scale)
     return tile
 
 

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deltascene.pipeline.ledger import STAGES
+from deltascene.stages.policy import POLICIES
 
 Array = NDArray[Any]
 
-_FRAME_FIRSTS = ("pts_s", "valid", "cause", "policy", "rows", "rows_computed")
+_FRAME_FIRSTS = ("pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed", "oldest_s")
 _FRAME_SUMS = ("macs_executed", "macs_dense", "macs_single_task", "seconds", *(f"seconds_{stage}" for stage in STAGES))
 FRAME_COLUMNS = ("index", *_FRAME_FIRSTS, *(name for name in _FRAME_SUMS if name != "macs_single_task"))
 
@@ -43,17 +44,18 @@ def totals(ledger: pa.Table) -> dict[str, Any]:
 
     Returns:
         frames, invalid, invalid_by_cause; predicted (rows that have a prediction); policies (frames by policy);
-        rows, rows_computed (of the frames' first task); macs_executed, macs_dense; saved (1 - executed / dense, null
-        without a valid frame); macs_single_task, sharing (null unless known for every row); seconds,
-        seconds_by_stage, frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time against this
-        run's own dense frames); drift (of audited frames).
+        rows, rows_computed (of the frames' first task); oldest_s (how long the patch that waited longest had waited,
+        over valid frames); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid frame);
+        macs_single_task, sharing (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid
+        frames), fps; by_policy; seconds_saved (share of time against this run's own dense frames); drift (of audited
+        frames).
     """
     frames = frame_table(ledger)
-    valid = _column(frames, "valid").astype(bool)
-    executed, dense = (int(_column(frames, name).sum()) for name in ("macs_executed", "macs_dense"))
+    valid = column(frames, "valid").astype(bool)
+    executed, dense = (int(column(frames, name).sum()) for name in ("macs_executed", "macs_dense"))
     single = frames["macs_single_task"]
     single_task = None if single.null_count or not len(frames) else pc.sum(single).as_py()
-    seconds = _column(frames, "seconds")
+    seconds = column(frames, "seconds")
     causes = Counter(cause or "invalid" for cause in frames.filter(pc.invert(frames["valid"]))["cause"].to_pylist())
     return {
         "frames": len(frames),
@@ -61,8 +63,9 @@ def totals(ledger: pa.Table) -> dict[str, Any]:
         "invalid_by_cause": dict(sorted(causes.items())),
         "predicted": int(pc.sum(ledger["predicted"]).as_py() or 0),
         "policies": dict(Counter(frames["policy"].to_pylist())),
-        "rows": int(_column(frames, "rows")[valid].sum()),
-        "rows_computed": int(_column(frames, "rows_computed").sum()),
+        "rows": int(column(frames, "rows")[valid].sum()),
+        "rows_computed": int(column(frames, "rows_computed").sum()),
+        "oldest_s": longest_wait(frames),
         "macs_executed": executed,
         "macs_dense": dense,
         "saved": 1 - executed / dense if dense else None,
@@ -80,16 +83,16 @@ def totals(ledger: pa.Table) -> dict[str, Any]:
 
 def seconds_by_stage(frames: pa.Table) -> dict[str, float]:
     """Seconds of every stage, and `other`: what was measured outside them."""
-    stages = {stage: float(_column(frames, f"seconds_{stage}").sum()) for stage in STAGES}
-    other = float(_column(frames, "seconds").sum()) - sum(stages.values())
+    stages = {stage: float(column(frames, f"seconds_{stage}").sum()) for stage in STAGES}
+    other = float(column(frames, "seconds").sum()) - sum(stages.values())
     return stages | {"other": max(0.0, round(other, 9))}
 
 
 def stage_spreads(ledger: pa.Table) -> dict[str, dict[str, float] | None]:
     """Median, 95th percentile and mean of every stage's seconds over the valid frames that it ran on; null if none."""
     frames = frame_table(ledger)
-    valid = _column(frames, "valid").astype(bool)
-    columns = {stage: _column(frames, f"seconds_{stage}")[valid] for stage in STAGES}
+    valid = column(frames, "valid").astype(bool)
+    columns = {stage: column(frames, f"seconds_{stage}")[valid] for stage in STAGES}
     return {stage: spread(seconds[seconds > 0]) for stage, seconds in columns.items()}
 
 
@@ -101,14 +104,33 @@ def spread(seconds: Array) -> dict[str, float] | None:
     return {"median": float(median), "p95": float(p95), "mean": float(seconds.mean())}
 
 
+def longest_wait(frames: pa.Table) -> dict[str, float] | None:
+    """Median and largest age of the oldest patch of a frame in seconds; null where nothing was predicted."""
+    waited = frames["oldest_s"].drop_null()
+    return {"median": float(np.median(waited)), "max": float(pc.max(waited).as_py())} if len(waited) else None
+
+
 def by_policy(frames: pa.Table) -> dict[str, dict[str, Any]]:
-    """What the frames of each policy cost."""
-    out = {}
-    for policy in dict.fromkeys(frames["policy"].to_pylist()):
-        part = frames.filter(pc.equal(frames["policy"], policy))
-        cost = {name: int(_column(part, name).sum()) for name in ("macs_executed", "macs_dense")}
-        out[str(policy)] = {"frames": len(part), **cost, "frame_seconds": spread(_column(part, "seconds"))}
-    return out
+    """How often each policy was chosen and why, how many rows ran under it, and what it cost."""
+    found = dict.fromkeys(str(policy) for policy in frames["policy"].to_pylist())
+    parts = {policy: frames.filter(pc.equal(frames["policy"], policy)) for policy in in_order(found)}
+    sums = ("rows", "rows_computed", "macs_executed", "macs_dense")
+    return {
+        policy: {
+            "frames": len(part),
+            "share": len(part) / len(frames),
+            "reasons": dict(Counter(reason or "" for reason in part["reason"].to_pylist()).most_common()),
+            **{name: int(column(part, name).sum()) for name in sums},
+            "frame_seconds": spread(column(part, "seconds")),
+        }
+        for policy, part in parts.items()
+    }
+
+
+def in_order(policies: Iterable[str]) -> list[str]:
+    """Policies from the dearest on; what isn't known as one comes last."""
+    found = list(policies)
+    return [policy for policy in POLICIES if policy in found] + [each for each in found if each not in POLICIES]
 
 
 def drift(ledger: pa.Table) -> dict[str, dict[str, float]]:
@@ -116,66 +138,9 @@ def drift(ledger: pa.Table) -> dict[str, dict[str, float]]:
     audited = ledger.filter(pc.is_valid(ledger["drift"]))
     out = {}
     for task in dict.fromkeys(audited["task"].to_pylist()):
-        values = _column(audited.filter(pc.equal(audited["task"], task)), "drift")
+        values = column(audited.filter(pc.equal(audited["task"], task)), "drift")
         out[str(task)] = {"audits": len(values), "mean": float(values.mean()), "max": float(values.max())}
     return out
-
-
-def series(frames: pa.Table, points: int) -> dict[str, Any]:
-    """A video's frames as at most `points` means, for plots over time.
-
-    Args:
-        frames: of `frame_table`, one video.
-        points: most points wanted.
-
-    Returns:
-        frames_per_point; per point: index and pts_s of its first frame, seconds by stage, macs_executed and macs_dense
-        (means of its frames), policy (the most frequent), invalid (number of frames).
-    """
-    size = max(1, -(-len(frames) // points))
-    starts = np.arange(0, len(frames), size)
-    counts = np.diff(starts, append=len(frames))
-
-    def mean(name: str, digits: int = 0) -> list[float]:
-        sums = np.add.reduceat(_column(frames, name).astype(np.float64), starts) if len(starts) else starts
-        return [round(float(value), digits) for value in sums / counts]
-
-    policies = frames["policy"].to_pylist()
-    invalid = np.add.reduceat(~_column(frames, "valid").astype(bool), starts, dtype=np.int64) if len(starts) else starts
-    return {
-        "frames_per_point": size,
-        "index": _column(frames, "index")[starts].tolist(),
-        "pts_s": _column(frames, "pts_s")[starts].tolist(),
-        "seconds": mean("seconds", 6),
-        "seconds_by_stage": {stage: mean(f"seconds_{stage}", 6) for stage in STAGES},
-        "macs_executed": mean("macs_executed"),
-        "macs_dense": mean("macs_dense"),
-        "policy": [Counter(policies[start : start + size]).most_common(1)[0][0] for start in starts],
-        "invalid": invalid.tolist(),
-    }
-
-
-def listed_frames(frames: pa.Table, cap: int) -> dict[str, Any]:
-    """The frames of one video as rows of `FRAME_COLUMNS`: all of them up to `cap`, evenly sampled beyond."""
-    chosen = frames.take(pa.array(evenly(len(frames), cap), pa.int64()))
-    columns = [chosen[name].to_pylist() for name in FRAME_COLUMNS]
-    return {
-        "total": len(frames),
-        "columns": list(FRAME_COLUMNS),
-        "rows": [list(row) for row in zip(*columns, strict=True)],
-    }
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """`count` places from 0 to `total` - 1, evenly spread, both ends included; all of them where there are no more."""
-    if total <= count:
-        return list(range(total))
-    return [int(place) for place in np.linspace(0, total - 1, count).round()]
-
-
-def in_steps(total: int, count: int) -> list[int]:
-    """At most `count` places from 0 on at equal steps that come as close to `total` - 1 as they can."""
-    return list(range(0, total, max(1, (total - 1) // max(1, count - 1))))[:count]
 
 
 def accuracy_rows(accuracy: Mapping[str, Mapping[str, float]] | None) -> list[dict[str, Any]]:
@@ -184,24 +149,19 @@ def accuracy_rows(accuracy: Mapping[str, Mapping[str, float]] | None) -> list[di
     return [{"task": task, "metric": name, "value": value} for task, found in pairs for name, value in found.items()]
 
 
-def ceiling(values: Sequence[float]) -> float:
-    """The smallest 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten that no value exceeds: the top of an axis."""
-    top = max(values, default=0.0)
-    if top <= 0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(top))
-    return float(next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= top * (1 - 1e-9)))
-
-
 def _seconds_saved(frames: pa.Table) -> float | None:
-    """Share of time that valid frames took less than as many dense ones of the same run; null without a dense one."""
+    """Share of time that valid frames took less than as many dense ones of the same run; null without a dense one.
+
+    The dense frame is the median one: the first of a run is slow, and a saving must not be claimed against that.
+    """
     valid = frames.filter(frames["valid"])
-    dense = _column(valid.filter(pc.equal(valid["policy"], "dense")), "seconds")
-    if not len(dense) or dense.mean() <= 0:
+    dense = column(valid.filter(pc.equal(valid["policy"], "dense")), "seconds")
+    if not len(dense) or np.median(dense) <= 0:
         return None
-    return float(1 - _column(valid, "seconds").mean() / dense.mean()) if len(dense) < len(valid) else 0.0
+    return float(1 - column(valid, "seconds").mean() / np.median(dense)) if len(dense) < len(valid) else 0.0
 
 
-def _column(table: pa.Table, name: str) -> Array:
-    column = table[name].combine_chunks()
-    return np.asarray(column.fill_null(pa.scalar(0).cast(column.type)).to_numpy(zero_copy_only=False))
+def column(table: pa.Table, name: str) -> Array:
+    """A column of numbers; null is 0."""
+    values = table[name].combine_chunks()
+    return np.asarray(values.fill_null(pa.scalar(0).cast(values.type)).to_numpy(zero_copy_only=False))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from deltascene.pipeline import report_plots
 from deltascene.pipeline.ledger import STAGES
 from deltascene.pipeline.units import compact, count, duration, milliseconds, share
+from deltascene.stages.policy import POLICIES
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
     "count": count,
@@ -33,51 +34,70 @@ FRAME_TABLE: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "index": ("frame", str),
     "pts_s": ("time, s", "{:.3f}".format),
     "policy": ("policy", str),
+    "reason": ("reason", str),
     "cause": ("cause", str),
     "rows": ("rows", "{:d}".format),
     "rows_computed": ("computed", "{:d}".format),
+    "oldest_s": ("oldest, s", "{:.2f}".format),
     "macs_executed": ("MACs", lambda macs: compact(macs, "")),
     "macs_dense": ("of dense", lambda macs: compact(macs, "")),
     "seconds": ("ms", lambda seconds: f"{1e3 * seconds:.1f}"),
     **{f"seconds_{stage}": (stage, lambda seconds: f"{1e3 * seconds:.1f}") for stage in STAGES},
 }
 
-# What has a colour of its own in report.css.
-POLICIES = ("dense", "rows", "warped", "held", "skipped")
-STAGE_COLOURS = 10
+# The same of one task.
+TASK_TABLE: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "rows": lambda cost: f"{cost['rows_computed']:d}" if cost["rows_computed"] else "",
+    "MACs": lambda cost: compact(cost["macs_executed"], ""),
+    "of dense": lambda cost: compact(cost["macs_dense"], ""),
+    "ms": lambda cost: f"{1e3 * cost['seconds']:.1f}",
+}
+
+STAGE_COLOURS = 10  # in report.css
 
 
-def render_page(report: Mapping[str, Any], pictures: Mapping[str, Sequence[str]], overlays: Mapping[str, str]) -> str:
+def render_page(
+    report: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Sequence[str]]], overlays: Mapping[str, str]
+) -> str:
     """The page.
 
     Args:
         report: what `report.json` holds.
-        pictures: data URIs of every video's pictures, by video id.
+        pictures: data URIs of every video's `pictures` and `film`, by video id.
         overlays: relative link to every video's overlay, by video id, where there is one.
     """
-    environment = jinja2.Environment(
+    page = environment(report).get_template("report.html.j2")
+    return page.render(report=report, pictures=pictures, overlays=overlays)
+
+
+def environment(report: Mapping[str, Any]) -> jinja2.Environment:
+    """Where a page's templates find each other, how they write the values of a report, and its colours' names."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("deltascene.pipeline", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages stay in their order
-    environment.globals |= {
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages stay in their order
+    made.globals |= {
         "number": lambda path, form: number(report, path, form),
         "policy_class": policy_class,
+        "edge_class": edge_class,
         "stage_class": stage_class,
         "plots": report_plots,
         "dict_of": lambda names, values: dict(zip(names, values, strict=True)),
         "frame_cells": frame_cells,
+        "task_cells": task_cells,
+        "task_heads": list(TASK_TABLE),
         "frame_heads": [head for head, _ in FRAME_TABLE.values()],
         "frame_marks": [
             Markup(' class="left"') if write is str and name != "index" else ""
             for name, (_, write) in FRAME_TABLE.items()
         ],
     }
-    environment.filters |= {**FORMS, "text": plain_text, "hover": hover_data}
-    return environment.get_template("report.html.j2").render(report=report, pictures=pictures, overlays=overlays)
+    made.filters |= {**FORMS, "text": plain_text, "hover": hover_data}
+    return made
 
 
 def number(report: Mapping[str, Any], path: str, form: str) -> Markup:
@@ -100,6 +120,11 @@ def policy_class(policy: str) -> str:
     return f"p-{policy}" if policy in POLICIES else "p-other"
 
 
+def edge_class(policy: str) -> str:
+    """CSS class of the edge of a policy's pictures."""
+    return policy_class(policy).replace("p-", "e-", 1)
+
+
 def stage_class(stage: str) -> str:
     """CSS class of a stage's colour."""
     return f"s{STAGES.index(stage) % STAGE_COLOURS}" if stage in STAGES else "s-other"
@@ -108,6 +133,11 @@ def stage_class(stage: str) -> str:
 def frame_cells(frame: Mapping[str, Any]) -> list[str]:
     """Cells of one frame of the per-frame table."""
     return ["" if frame[name] is None else write(frame[name]) for name, (_, write) in FRAME_TABLE.items()]
+
+
+def task_cells(cost: Mapping[str, Any]) -> list[str]:
+    """Cells of one task of one frame; empty where the task has none."""
+    return ["" if cost["seconds"] is None else write(cost) for write in TASK_TABLE.values()]
 
 
 def plain_text(value: Any) -> str:
@@ -125,7 +155,10 @@ def hover_data(series: Mapping[str, Any]) -> dict[str, Any]:
         "seconds_by_stage",
         "macs_executed",
         "macs_dense",
+        "rows_share",
+        "oldest_s",
         "policy",
+        "reason",
         "invalid",
     )
     return {name: series[name] for name in names}

@@ -1,39 +1,94 @@
-"""Pictures of a report: some frames of a video with their predictions as JPEG, and what the colours mean."""
+"""Pictures of a report as JPEG: frames with their predictions, their change maps, and where two runs differ."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from math import gcd
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from deltascene.pipeline.overlay import compose, frame_notes
-from deltascene.pipeline.panel import class_counts, class_swatches
+from deltascene.pipeline.overlay import FrameNote, change_of, compose, frame_notes
+from deltascene.pipeline.panel import (
+    GAP,
+    TILE_HEIGHT,
+    change_tile,
+    font_scale,
+    frame_tiles,
+    label_tile,
+    noted,
+    plan_panel,
+    task_tile,
+    tinted,
+)
 from deltascene.pipeline.run_folder import RunVideo
 from deltascene.pipeline.sources import SourceError, SourceSpec, find_sources, identity, probe, read_frames
-from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar
+from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
-JPEG_QUALITY = 84
-RAMP_COLOURS = 9
+JPEG_QUALITY, FILM_QUALITY = 84, 76
+FILM_HEIGHT = 144
 FARTHEST_STEP = 300  # frames; decoding what lies between is faster than a seek up to here
+BLOCK_SIDES = 48  # a map of differences has about so many blocks from top to bottom
 
 
-def draw_pictures(video: RunVideo, places: Sequence[int]) -> list[str]:
-    """Processed frames with their predictions, as JPEG data URIs; without the frame where the source is gone.
+def draw_pictures(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
+    """Processed frames with their predictions, as JPEG data URIs.
 
     Args:
         video: a video of a run.
-        places: which of its processed frames, at equal steps.
+        places: which of its processed frames.
+        images: their pictures by the source's frame number; a frame without one shows its predictions alone.
     """
-    views = [video.frame(place) for place in places]
-    images = read_images(video, [view.index for view in views])
     notes, pictures = frame_notes(video.ledger()), []
-    for view in views:
+    for view in (video.frame(place) for place in places):
         values = {task: view[task] for task in view.tasks}
-        cause = notes.get(view.index, ("", ""))[1]
-        pictures.append(_data_uri(compose(images.get(view.index), values, video.kinds, cause=cause)))
+        cause = notes.get(view.index, FrameNote()).cause
+        pictures.append(_data_uri(compose(images.get(view.index), values, video.kinds, cause=cause), JPEG_QUALITY))
     return pictures
+
+
+def draw_film(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
+    """Processed frames with their change map over them, small, as JPEG data URIs; arguments as above."""
+    notes, size = frame_notes(video.ledger()), plan_panel(video.frame_size, 0, FILM_HEIGHT, header=False).tile
+    pictures = []
+    for place in places:
+        index = int(video.arrays.index[place])
+        note = notes.get(index, FrameNote())
+        frame, grey = frame_tiles(size, images.get(index))
+        picture = noted(grey, note.cause) if note.cause else change_tile(frame, change_of(video, place, note.policy))
+        pictures.append(_data_uri(picture, FILM_QUALITY))
+    return pictures
+
+
+def draw_difference(image: Image | None, values: Sequence[Array], kind: Kind, names: Sequence[str]) -> str:
+    """A frame's predictions of two runs, and where they lie apart, side by side as a JPEG data URI.
+
+    Args:
+        image: RGB frame [H, W, 3], or None.
+        values: natural values of both runs; the second is measured against the first.
+        kind: of the task.
+        names: what is written on the three tiles.
+    """
+    panel = plan_panel(values[0].shape[:2] if image is None else image.shape[:2], 2, TILE_HEIGHT, header=False)
+    _, grey = frame_tiles(panel.tile, image)
+    apart = drift_map(values[1], values[0], kind)
+    strength = np.where(apart > 0, apart / max(apart.max(), 1e-9), -1).astype(np.float32)
+    enlarged = np.asarray(cv2.resize(strength, panel.tile[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
+    tiles = [*(task_tile(value, kind, grey) for value in values), tinted(grey, enlarged)]
+    for tile, name in zip(tiles, names, strict=True):
+        label_tile(tile, name, font_scale(panel.tile[0]))
+    gap: Image = np.full((panel.tile[0], GAP, 3), 20, np.uint8)
+    return _data_uri(np.hstack([tiles[0], gap, tiles[1], gap, tiles[2]]), JPEG_QUALITY)
+
+
+def drift_map(value: Array, reference: Array, kind: Kind) -> NDArray[np.float64]:
+    """The kind's own drift in blocks of a frame [rows, columns]; 0 where it isn't a number."""
+    side = max(1, round(value.shape[0] / BLOCK_SIDES))
+    rows, columns = (range(0, length, side) for length in value.shape[:2])
+    blocks = [[np.s_[y : y + side, x : x + side] for x in columns] for y in rows]
+    return np.nan_to_num([[kind.drift(value[block], reference[block]) for block in row] for row in blocks])
 
 
 def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
@@ -42,74 +97,28 @@ def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
         specs = [spec for spec in find_sources([video.source]) if str(spec.path) == video.source]
         if len(specs) != 1 or (video.record.identity and identity(specs[0]) != video.record.identity):
             return {}
-        return {frame.index: frame.image for frame in _read(specs[0], indices) if frame.image is not None}
+        wanted = sorted(set(indices))
+        frames = _read(specs[0], wanted)
+        return {frame.index: frame.image for frame in frames if frame.image is not None and frame.index in wanted}
     except (SourceError, OSError):
         return {}
 
 
 def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
-    """One pass where the frames lie close together and at equal steps; one seek each elsewhere."""
-    info, steps = probe(spec), set(np.diff(indices).tolist()) or {1}
-    if len(steps) > 1 or max(steps) > FARTHEST_STEP:
-        readers = (read_frames(spec, start_frame=index, end_frame=index + 1, info=info) for index in indices)
-    else:
-        start_s = float(info.table.pts_s[indices[0]])
-        one_pass = read_frames(spec, start_s=start_s, stride=steps.pop(), end_frame=indices[-1] + 1, info=info)
-        readers = (reader for reader in [one_pass])
-    for reader in readers:
-        with reader:
+    """Increasing frames and some in between: one pass over those that lie close together, a seek to the next."""
+    info, together = probe(spec), [[index] for index in indices[:1]]
+    for before, index in pairwise(indices):
+        if index - before > FARTHEST_STEP:
+            together.append([])
+        together[-1].append(index)
+    for group in together:
+        step = gcd(*np.diff(group).tolist()) or 1
+        start_s = float(info.table.pts_s[group[0]])
+        with read_frames(spec, start_s=start_s, stride=step, end_frame=group[-1] + 1, info=info) as reader:
             yield from reader
 
 
-def class_legends(video: RunVideo, places: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Labels of every task of classes with colour and share of the predicted pixels of some processed frames.
-
-    Returns:
-        By task: `frames` looked at, and `labels`, largest share first.
-    """
-    views = [video.frame(place) for place in places]
-    return {
-        task: _class_legend(kind, [view[task] for view in views if task in view.tasks])
-        for task, kind in video.kinds.items()
-        if isinstance(kind, Classes)
-    }
-
-
-def scale_legends(kinds: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
-    """Colours of tasks of numbers: a `ramp` from `low` to `high` with `unit` and `log`, or one for each of `names`."""
-    return {task: legend for task, kind in kinds.items() if (legend := _scale_legend(kind)) is not None}
-
-
-def _class_legend(kind: Classes, values: Sequence[Any]) -> dict[str, Any]:
-    counts = sum((class_counts(kind, value) for value in values), np.zeros(len(kind.labels), np.int64))
-    shares, colours = counts / max(1, counts.sum()), _hexes(class_swatches(kind))
-    labels = [
-        {"label": kind.labels[place], "colour": colours[place], "share": float(shares[place])}
-        for place in np.argsort(-counts, kind="stable").tolist()
-    ]
-    return {"frames": len(values), "labels": labels}
-
-
-def _scale_legend(kind: Kind) -> dict[str, Any] | None:
-    if isinstance(kind, Scalar):
-        (low, high), spaced = kind.range, np.geomspace if kind.log else np.linspace
-        ramp = _hexes(kind.colour(spaced(low, high, RAMP_COLOURS, dtype=np.float32)[None])[0])
-        return {"low": low, "high": high, "unit": kind.unit, "log": kind.log, "ramp": ramp}
-    if isinstance(kind, Heatmaps) and kind.components == 1:
-        ramp = _hexes(kind.colour(np.linspace(0, 1, RAMP_COLOURS, dtype=np.float32)[None])[0])
-        return {"low": 0.0, "high": 1.0, "unit": "", "log": False, "ramp": ramp}
-    if isinstance(kind, Heatmaps):
-        colours = _hexes(kind.colour(np.eye(kind.components, dtype=np.float32)[None])[0])
-        return {"names": dict(zip(kind.names, colours, strict=True))}
-    return None
-
-
-def _data_uri(picture: Image) -> str:
+def _data_uri(picture: Image, quality: int) -> str:
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
-
-
-def _hexes(colours: Any) -> list[str]:
-    """RGB colours [colours, 3] as `#rrggbb`."""
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in np.asarray(colours).tolist()]

@@ -18,9 +18,11 @@ for (const plots of document.querySelectorAll(".plots")) {
   const describe = (point) => {
     const first = series.index[point];
     const frames = series.frames_per_point > 1 ? `from frame ${first}` : `frame ${first}`;
-    const stages = Object.entries(series.seconds_by_stage).map(([stage, seconds]) => `${stage} ${(1e3 * seconds[point]).toFixed(1)}`);
+    const stages = Object.entries(series.seconds_by_stage).filter(([, seconds]) => seconds[point] > 0).map(([stage, seconds]) => `${stage} ${(1e3 * seconds[point]).toFixed(1)}`);
     const invalid = series.invalid[point] ? ` · ${series.invalid[point]} invalid` : "";
-    return `${frames} · ${series.pts_s[point].toFixed(2)} s · ${series.policy[point]}${invalid} · ${ms(series.seconds[point])} (${stages.join(", ")})`
+    const reason = series.reason[point] ? ` (${series.reason[point]})` : "";
+    const rows = `${(100 * series.rows_share[point]).toFixed(1)} % of rows`;
+    return `${frames} · ${series.pts_s[point].toFixed(2)} s · ${series.policy[point]}${reason}${invalid} · ${rows} · oldest patch ${series.oldest_s[point].toFixed(2)} s · ${ms(series.seconds[point])} (${stages.join(", ")})`
       + ` · ${compact(series.macs_executed[point])} of ${compact(series.macs_dense[point])}`;
   };
   for (const svg of plots.querySelectorAll("svg")) {

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from deltascene.pipeline import ledger
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
-from deltascene.pipeline.overlay import compose, frame_notes, shown_times, write_overlay
-from deltascene.pipeline.panel import GAP, class_counts, class_swatches, plan_panel
+from deltascene.pipeline.overlay import FrameNote, change_of, compose, frame_notes, shown_times, write_overlay
+from deltascene.pipeline.panel import GAP, Change, change_tile, class_counts, class_swatches, plan_panel
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 from deltascene.stages.types import Frame
 
@@ -143,6 +143,54 @@ def test_a_hole_in_the_clock_is_shown_for_a_minute_at_most():
     assert shown_times([0.0, 0.1, 86400.0], 10.0) == [1, 600, 1]
 
 
+def changed(moved, policy="rows", content=(0.0, 0.0, 1.0, 1.0)):
+    """A change map of 2 x 4 patches whose listed patches are far over a threshold of 10."""
+    strength = np.zeros(8, np.uint8)
+    strength[list(moved)] = 200
+    return Change(strength.reshape(2, 4), 10.0, policy, content)
+
+
+def patch(tile, number, inset=3):
+    """One patch of a tile of 2 x 4 patches, without its rim."""
+    height, width = tile.shape[0] // 2, tile.shape[1] // 4
+    top, left = number // 4 * height, number % 4 * width
+    return tile[top + inset : top + height - inset, left + inset : left + width - inset].astype(int)
+
+
+def test_moved_patches_are_tinted_by_strength_and_the_others_darkened():
+    frame = np.full((40, 80, 3), 100, np.uint8)
+    change = changed([1, 6])
+    change.strength[1, 2] = 10  # just at the threshold
+    tile = change_tile(frame, change)
+    assert change.moved == 2
+    for number in range(8):
+        red, _, blue = patch(tile, number).reshape(-1, 3).mean(0)
+        if number in (1, 6):
+            assert red > 110 > 100 > blue
+        else:
+            assert red == blue == 42
+    assert patch(tile, 1)[..., 0].mean() > patch(tile, 6)[..., 0].mean()
+    assert (frame == 100).all()
+
+
+def test_a_dense_frame_stays_light_inside_an_edge():
+    frame = np.full((40, 80, 3), 100, np.uint8)
+    for change in (changed([1], "dense"), Change(None, 0.0, "dense")):
+        tile = change_tile(frame, change)
+        assert (patch(tile, 3) == 100).all()
+        assert (tile[0] > 230).all()
+        assert (tile[:, -1] > 230).all()
+    assert (change_tile(frame, Change(None, 0.0, "warped")) == 100).all()
+
+
+def test_a_change_map_lies_on_the_frame_where_the_input_has_margins():
+    frame = np.full((40, 40, 3), 100, np.uint8)
+    tile = change_tile(frame, changed([1], content=(0.0, 0.25, 1.0, 0.5)))  # the frame is columns 1 and 2
+    assert (tile[2:18, 2:18, 0] > 110).all()
+    assert (tile[2:18, 22:] == 42).all()
+    assert (tile[22:] == 42).all()
+
+
 def stand_in(pts_s, fps, invalid=()):
     """A processed video whose class moves from 0 to 2, as `write_overlay` sees it."""
     frames = len(pts_s)
@@ -161,6 +209,8 @@ def stand_in(pts_s, fps, invalid=()):
         pts_s=np.asarray(pts_s),
         valid={"parts": valid},
         stored=lambda task, at: stored[task][at],
+        attributes={"change_threshold": None, "content": (0, 0, 12, 16), "model_size": (12, 16)},
+        change=lambda place: None,
     )
     table = ledger.pa.Table.from_pylist(rows, schema=SCHEMA)
     kinds = {"parts": KINDS["parts"]}
@@ -198,6 +248,23 @@ def test_the_video_decodes_to_its_frames_rate_size_and_colours(tmp_path, capfd):
     assert shares[-1] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["overlay.webm"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_kept_change_map_gets_a_tile_of_its_own(tmp_path):
+    pts_s = (np.arange(12) / 10).tolist()
+    video = stand_in(pts_s, 10.0, invalid=(7,))
+    video.arrays.attributes["change_threshold"] = 12.0
+    video.arrays.change = lambda place: np.array([[200 if place > 5 else 0, 0, 0, 0], [0] * 4], np.uint8)
+    known = change_of(video, 6, "rows")
+    assert (known.moved, known.threshold, known.policy, known.content) == (1, 12.0, "rows", (0, 0, 1, 1))
+    assert write_overlay(tmp_path / "o.webm", video, source_frames(pts_s), height=120) == 12
+    _, frames = decoded(tmp_path / "o.webm")
+    panel = plan_panel((48, 64), 2, 120)
+    assert panel.tiles == 3
+    still, moved, invalid = (frames[place][panel.place(2)][24:56, 4:36].astype(int) for place in (3, 9, 7))
+    np.testing.assert_allclose(still.reshape(-1, 3).mean(0), (200, 120, 40), atol=25)  # dense: light
+    assert np.ptp(invalid.reshape(-1, 3).mean(0)) < 12
+    assert moved[..., 0].mean() > 200
 
 
 def test_a_variable_rate_is_resampled_by_its_times(tmp_path):
@@ -254,9 +321,15 @@ def test_a_missing_folder_is_named(tmp_path):
         write_overlay(tmp_path / "gone" / "o.webm", stand_in([0.0], 10.0), iter(()), height=60)
 
 
-def test_the_header_says_policy_compute_time_and_cause():
-    notes = frame_notes(stand_in([0.0, 0.1], 10.0, invalid=(1,)).ledger())
-    assert notes == {
-        0: ("dense   5.00 MMAC (50.0 % of dense)   250 ms", ""),
-        1: ("dense   5.00 MMAC (50.0 % of dense)   250 ms", "corrupt"),
+def test_the_header_says_policy_reason_rows_compute_time_and_cause():
+    assert frame_notes(stand_in([0.0, 0.1], 10.0, invalid=(1,)).ledger()) == {
+        0: FrameNote("dense   5.00 MMAC, 50.0 % saved   250 ms", "dense", ""),
+        1: FrameNote("dense   5.00 MMAC   250 ms", "dense", "corrupt"),
     }
+    own = {"index": 3, "valid": True, "policy": "rows", "reason": "changed", "seconds": 0.0125, "rows": 353}
+    rows = [
+        own | {"task": "parts", "rows_computed": 45, "macs_executed": 100, "macs_dense": 900},
+        own | {"task": "own", "rows_computed": 44, "macs_executed": 50, "macs_dense": 100},
+    ]
+    notes = frame_notes(ledger.pa.Table.from_pylist(rows, schema=SCHEMA))
+    assert notes[3].text == "rows (changed)   45/353 rows   150 MAC, 85.0 % saved   25.0 ms"

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from deltascene import open_run
 from deltascene.pipeline import cli, ledger
-from deltascene.pipeline.report import build_report, saved_line, write_report
-from deltascene.pipeline.report_numbers import ceiling, evenly, frame_table, in_steps, listed_frames, series, totals
-from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up
+from deltascene.pipeline.report import build_report, write_report
+from deltascene.pipeline.report_numbers import frame_table, totals
+from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
 from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
+from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
+from deltascene.pipeline.report_words import saved_line
 
 HOSTILE = "a<img src=x onerror=alert(1)>&\"'{{7*7}}"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -29,16 +31,21 @@ def table(*rows):
     """A ledger: every row a frame of one task, overridden where it differs from a dense one."""
     dense = {
         "source": "clip", "pts_s": 0.0, "valid": True, "cause": "", "task": "base", "predicted": True,
-        "policy": "dense", "rows": 10, "rows_computed": 10, "macs_executed": 100, "macs_dense": 100,
-        "seconds": 1.0, "seconds_blocks": 0.75, "seconds_decode": 0.25,
+        "policy": "dense", "reason": "reset", "rows": 10, "rows_computed": 10, "oldest_s": 0.0, "macs_executed": 100,
+        "macs_dense": 100, "seconds": 1.0, "seconds_blocks": 0.75, "seconds_decode": 0.25,
     }  # fmt: skip
     return pa.Table.from_pylist(
         [dense | {"index": place} | row for place, row in enumerate(rows)], schema=ledger.SCHEMA
     )
 
 
-HELD = {"policy": "held", "rows_computed": 0, "macs_executed": 0, "seconds": 0.1}
-SKIPPED = {"policy": "skipped", "valid": False, "cause": "corrupt", "predicted": False, "macs_executed": 0}
+HELD = {"policy": "held", "reason": "unchanged", "rows_computed": 0, "macs_executed": 0, "seconds": 0.1}
+WARPED = HELD | {"policy": "warped", "reason": "between", "oldest_s": 0.5}
+ROWS = {"policy": "rows", "reason": "changed", "rows_computed": 2, "macs_executed": 20, "seconds": 0.3, "oldest_s": 1.5}
+SKIPPED = {
+    "policy": "skipped", "reason": "invalid", "valid": False, "cause": "corrupt", "predicted": False,
+    "macs_executed": 0, "rows_computed": 0, "oldest_s": None,
+}  # fmt: skip
 
 
 def test_dense_frames_save_nothing():
@@ -52,13 +59,58 @@ def test_held_frames_are_saved_with_the_clock_beside_them():
     assert whole["saved"] == 1 - 200 / 400
     assert whole["seconds_saved"] == pytest.approx(0.45)
     assert whole["by_policy"]["held"] == {
-        "frames": 2, "macs_executed": 0, "macs_dense": 200, "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
+        "frames": 2, "share": 0.5, "reasons": {"unchanged": 2}, "rows": 20, "rows_computed": 0,
+        "macs_executed": 0, "macs_dense": 200, "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
     }  # fmt: skip
-    line = saved_line(whole)
-    assert line.startswith("50.0 % of the dense compute was saved: 2 of 4 valid frames had not changed")
-    assert line.endswith(
-        "On the clock that is 45.0 % less time: 550 ms a frame against 1000 ms for a dense one, on average."
+    assert saved_line(whole) == (
+        "50.0 % of the dense compute was saved: of 4 frames 2 ran dense, 2 had not changed and kept the last outputs."
+        " On the clock that is 45.0 % less time: 550 ms a frame on average against 1000 ms for a dense one of this run."
     )
+
+
+def test_rows_and_warped_frames_are_told_with_their_reasons_rows_and_age():
+    refresh = {"reason": "refresh"}
+    whole = totals(table({}, ROWS, WARPED, ROWS | {"rows_computed": 4, "macs_executed": 40}, WARPED, refresh, SKIPPED))
+    assert list(whole["by_policy"]) == ["dense", "rows", "warped", "skipped"]
+    assert whole["by_policy"]["dense"]["reasons"] == {"reset": 1, "refresh": 1}
+    rows = whole["by_policy"]["rows"]
+    assert (rows["frames"], rows["rows"], rows["rows_computed"], rows["macs_executed"]) == (2, 20, 6, 60)
+    assert rows["share"] == pytest.approx(2 / 7)
+    assert whole["oldest_s"] == {"median": 0.5, "max": 1.5}
+    assert whole["saved"] == pytest.approx(1 - 260 / 600)
+    assert saved_line(whole).startswith(
+        "56.7 % of the dense compute was saved: of 6 valid frames 2 ran dense, 2 only their moved rows (30.0 % of the"
+        " tokens on average), 2 were warped. On the clock that is 53.3 % less time: 467 ms"
+    )
+    one_each = saved_line(totals(table({}, ROWS, WARPED)))
+    assert "of 3 frames 1 ran dense, 1 only its moved rows (20.0 % of the tokens), 1 was warped." in one_each
+
+
+def test_a_slow_first_dense_frame_does_not_make_the_saving_larger():
+    whole = totals(table({"seconds": 9.0}, {}, {}, ROWS))
+    assert whole["seconds_saved"] == pytest.approx(1 - (9 + 1 + 1 + 0.3) / 4)
+    assert "It does not show on the clock: 2825 ms a frame" in saved_line(whole)
+
+
+def test_a_task_with_blocks_of_its_own_has_its_own_rows_and_the_frame_the_base_s():
+    both = table(
+        {"index": 0}, {"index": 1, **ROWS},
+        {"index": 0, "task": "own", "rows_computed": 10, "macs_executed": 50, "macs_dense": 50},
+        {"index": 1, "task": "own", **ROWS, "rows_computed": 3, "macs_executed": 15, "macs_dense": 50},
+    )  # fmt: skip
+    frames = frame_table(both)
+    assert frames["rows_computed"].to_pylist() == [10, 2]
+    listed = listed_frames(both, frames, 10)
+    assert listed["tasks"] == {
+        "base": [[10, 100, 100, 1.0], [2, 20, 100, 0.3]],
+        "own": [[10, 50, 50, 1.0], [3, 15, 50, 0.3]],
+    }
+    assert task_cells(dict(zip(listed["task_columns"], listed["tasks"]["own"][1], strict=True))) == [
+        "3",
+        "15",
+        "50",
+        "300.0",
+    ]
 
 
 @pytest.mark.parametrize("claimed", [0, 100])
@@ -79,9 +131,11 @@ def test_a_run_without_a_valid_frame_has_no_saving():
 
 
 def test_a_saving_that_does_not_show_on_the_clock_is_called_that():
-    whole = totals(table({}, {"policy": "rows", "macs_executed": 20, "seconds": 1.5}))
+    whole = totals(table({}, ROWS | {"seconds": 1.5}))
     assert whole["saved"] == pytest.approx(0.4)
-    assert "It does not show on the clock: 1250 ms a frame against 1000 ms for a dense one." in saved_line(whole)
+    assert saved_line(whole).endswith(
+        "It does not show on the clock: 1250 ms a frame on average against 1000 ms for a dense one of this run."
+    )
 
 
 def test_sharing_is_a_factor_of_its_own_and_only_where_it_is_known():
@@ -149,9 +203,41 @@ def test_a_series_has_every_frame_once(frames, points):
 
 
 def test_long_videos_list_evenly_sampled_frames_and_say_how_many_there_are():
-    listed = listed_frames(frame_table(table(*({} for _ in range(101)))), 11)
+    ledger_ = table(*({"seconds": place} for place in range(101)))
+    listed = listed_frames(ledger_, frame_table(ledger_), 11)
     assert listed["total"] == 101
     assert [row[0] for row in listed["rows"]] == list(range(0, 101, 10))
+    assert [row[3] for row in listed["tasks"]["base"]] == list(range(0, 101, 10))
+
+
+def test_a_series_tells_rows_age_and_the_shares_of_policies():
+    plotted = series(frame_table(table({}, ROWS, WARPED, ROWS)), 2)
+    assert plotted["rows_share"] == [12 / 20, 2 / 20]
+    assert plotted["oldest_s"] == [1.5, 1.5]
+    assert plotted["policy_shares"] == {"dense": [0.5, 0], "rows": [0.5, 0.5], "warped": [0, 0.5]}
+    assert list(zip(plotted["policy"], plotted["reason"], strict=True)) == [("dense", "reset"), ("warped", "between")]
+    assert series(frame_table(table()), 2)["policy_shares"] == {}
+
+
+def test_the_film_shows_both_ends_cuts_and_refreshes_and_no_wide_gap():
+    rows = [ROWS if place % 2 else WARPED for place in range(200)]
+    rows[0], rows[90], rows[91] = {}, {"reason": "cut"}, {"reason": "cut"}
+    rows[140] = {"reason": "refresh"}
+    rows[33] = ROWS | {"rows_computed": 9}
+    places = film_places(frame_table(table(*rows)), 16)
+    assert len(places) == 16
+    assert {0, 33, 90, 91, 140, 141, 199} <= set(places)
+    assert max(np.diff(places)) <= 30
+    shown = {rows[place]["policy"] for place in places if place not in (0, 90, 91, 140)}
+    assert shown == {"rows", "warped"}
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from([{}, ROWS, WARPED, HELD, SKIPPED, {"reason": "cut"}]), max_size=60), st.integers(1, 20))
+def test_the_film_is_as_long_as_asked_where_there_are_frames_enough(rows, count):
+    places = film_places(frame_table(table(*rows)), count)
+    assert places == sorted(set(places))
+    assert len(places) == min(count, len(rows))
 
 
 def test_places():
@@ -178,20 +264,10 @@ def test_plots_stack_to_their_sum():
     assert runs("aab") == [(0, 2, "a"), (2, 1, "b")]
 
 
-def run_command(out, model, *sources):
+def run_command(out, model, *sources, preset="exact"):
     """`deltascene run` in this process; returns the run."""
-    arguments = [
-        "run",
-        *sources,
-        "-o",
-        out,
-        "--model",
-        model,
-        "--set",
-        "numerics.threads=1",
-        "--set",
-        "save.video=false",
-    ]
+    settings_ = ["--set", "numerics.threads=1", "--set", "save.video=false", "--no-archive"]
+    arguments = ["run", *sources, "-o", out, "--model", model, "--preset", preset, *settings_]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
         with pytest.raises(SystemExit):
@@ -210,6 +286,14 @@ def finished(tiny, make_clip, tmp_path_factory):
     (run.videos[0].folder / "overlay.webm").write_bytes(b"")
     (run.videos[0].folder / "accuracy.json").write_text(json.dumps({"parts": {"mIoU": 0.5, "empty": float("nan")}}))
     json_path, html_path = write_report(run)
+    return run, json.loads(json_path.read_text(encoding="utf-8")), html_path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def reused(tiny, make_clip, tmp_path_factory):
+    """A run of the tiny model that computes moved patches only, and its report."""
+    run = run_command(tmp_path_factory.mktemp("report") / "out", tiny, make_clip(40), preset="balanced")
+    json_path, html_path = (run.folder / name for name in ("report.json", "report.html"))
     return run, json.loads(json_path.read_text(encoding="utf-8")), html_path.read_text(encoding="utf-8")
 
 
@@ -279,20 +363,84 @@ def test_class_shares_are_those_of_the_arrays(finished):
         assert entry["share"] == pytest.approx((values == label).mean())
 
 
-def test_every_number_on_the_page_is_the_report_s(finished, page):
-    _, report, _ = finished
-    numbers = [each for each in page.found if "data-path" in each[1]]
-    assert len(numbers) > 150
-    for _, attributes, text in numbers:
+def marked(page, name):
+    """Elements with an attribute."""
+    return [each for each in page.found if name in each[1]]
+
+
+@pytest.mark.parametrize(("which", "frames"), [("finished", 37), ("reused", 40)])
+def test_every_number_on_the_page_is_the_report_s(which, frames, request):
+    _, report, html = request.getfixturevalue(which)
+    page = Page(html.replace("<!doctype html>", ""))
+    assert len(marked(page, "data-path")) > 150
+    for _, attributes, text in marked(page, "data-path"):
         value = look_up(report, attributes["data-path"])
         assert text == FORMS[attributes["data-form"]](value)
-    rows = [each for each in page.found if "data-row" in each[1]]
-    assert len(rows) == 37
-    for _, attributes, text in rows:
+    assert len(marked(page, "data-row")) == len(marked(page, "data-tasks")) == frames
+    for _, attributes, text in marked(page, "data-row"):
         columns = look_up(report, attributes["data-row"].rpartition("/rows/")[0])["columns"]
         frame = dict(zip(columns, look_up(report, attributes["data-row"]), strict=True))
         assert text == "".join(frame_cells(frame))
         assert set(FRAME_TABLE) <= set(frame)
+    for _, attributes, text in marked(page, "data-tasks"):
+        listed, place = look_up(report, attributes["data-tasks"]), int(attributes["data-place"])
+        costs = [dict(zip(listed["task_columns"], rows[place], strict=True)) for rows in listed["tasks"].values()]
+        assert text.endswith("".join(cell for cost in costs for cell in task_cells(cost)))
+
+
+def test_what_was_reused_is_told_per_frame_and_task(reused):
+    run, report, _ = reused
+    rows, listed = run.ledger().to_pylist(), report["videos"][0]["frames"]
+    policies, partial = report["totals"]["policies"], report["totals"]["by_policy"]["rows"]
+    assert set(policies) == {"dense", "rows", "warped"}
+    share = 100 * partial["rows_computed"] / (13 * policies["rows"])
+    assert (
+        f" of 40 frames {policies['dense']} ran dense, {policies['rows']} only their moved rows ({share:.1f} % of the"
+        f" tokens on average), {policies['warped']} were warped. "
+    ) in report["headline"]["saved"]
+    for task in listed["tasks"]:
+        own = [row for row in rows if row["task"] == task]
+        told = [dict(zip(listed["task_columns"], row, strict=True)) for row in listed["tasks"][task]]
+        assert told == [{name: row[name] for name in listed["task_columns"]} for row in own]
+    for row, told in zip([row for row in rows if row["task"] == "parts"], listed["rows"], strict=True):
+        frame = dict(zip(listed["columns"], told, strict=True))
+        assert [frame[name] for name in ("policy", "reason", "oldest_s")] == [
+            row[name] for name in ("policy", "reason", "oldest_s")
+        ]
+    assert report["totals"]["oldest_s"]["max"] == max(row["oldest_s"] for row in rows)
+
+
+def test_the_film_shows_what_changed_in_words_too(reused):
+    run, report, html = reused
+    video, page = report["videos"][0], Page(html.replace("<!doctype html>", ""))
+    assert len(video["film"]) == 24
+    shown = [each for each in page.found if each[0] == "img" and "over the threshold" in each[1]["alt"]]
+    assert len(shown) == 24
+    for moment, (_, attributes, _) in zip(video["film"], shown, strict=True):
+        change = run.videos[0].frame(moment["place"]).change()
+        assert moment["moved"] == (change >= video["change_threshold"]).sum()
+        if moment["policy"] == "rows":
+            assert moment["rows_computed"] == 1 + moment["moved"]  # with the class token
+        assert attributes["alt"] == (
+            f"frame {moment['index']} at {moment['pts_s']:.2f} s: {moment['policy']}, {moment['reason']};"
+            f" {moment['rows_computed']} of 13 rows computed; {moment['moved']} patches over the threshold"
+        )
+        assert attributes["src"].startswith("data:image/jpeg;base64,")
+    for policy, part in report["totals"]["by_policy"].items():
+        assert f"{policy} {part['frames']} frames" in html  # of the band's text alternative
+
+
+def test_a_run_from_before_change_maps_still_has_a_film(reused, tmp_path):
+    run, _, _ = reused
+    shutil.copytree(run.folder, tmp_path / "old")
+    store = tmp_path / "old/videos/clip/predictions.zarr"
+    shutil.rmtree(store / "change")
+    about = json.loads((store / "zarr.json").read_text())
+    del about["attributes"]["change_threshold"]
+    (store / "zarr.json").write_text(json.dumps(about))
+    report = build_report(open_run(tmp_path / "old"))
+    assert {moment["moved"] for moment in report["videos"][0]["film"]} == {None}
+    write_report(open_run(tmp_path / "old"))
 
 
 def test_headline_numbers_stand_on_the_page_as_written(finished, page):
@@ -337,7 +485,8 @@ def test_the_page_s_script_runs_in_a_browser(finished, tmp_path):
     )  # fmt: skip
     told = re.search(r'<p class="readout">(.*?)</p>', done.stdout, re.DOTALL)[1]
     milliseconds = 1e3 * report["videos"][0]["series"]["seconds"][12]
-    assert told.startswith(f"frame 12 · 1.20 s · dense · {milliseconds:.1f} ms (decode ")
+    assert told.startswith("frame 12 · 1.20 s · dense (every) · 100.0 % of rows · oldest patch 0.00 s · ")
+    assert f" · {milliseconds:.1f} ms (decode " in told
     assert "CONSOLE" not in done.stderr
 
 

@@ -1,0 +1,116 @@
+"""What a report says of one video: its numbers, its frames over time, and which of them are shown."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltascene.pipeline.overlay import change_of, keeps_change
+from deltascene.pipeline.report_legends import class_legends, scale_legends
+from deltascene.pipeline.report_numbers import accuracy_rows, frame_table, stage_spreads, totals
+from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
+from deltascene.pipeline.run_folder import RunVideo
+
+LEGEND_FRAMES = 32
+FILM_COLUMNS = ("index", "pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a report says of one video.
+
+    Attributes:
+        frames: most frames listed one by one.
+        pictures: number of frames shown with their predictions.
+        film: number of frames shown with their change map.
+        points: most points of a plot.
+    """
+
+    frames: int
+    pictures: int
+    film: int
+    points: int
+
+
+def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str, Any]:
+    """What a report says of one video.
+
+    Args:
+        video: a video of the run, failed or not.
+        ledger: its rows; empty for a failed one.
+        limits: how much is said.
+    """
+    frames = frame_table(ledger)
+    media_s = len(frames) / video.fps if video.fps > 0 else 0.0
+    about = {
+        "id": video.id,
+        "source": video.source,
+        "status": video.status,
+        "cause": video.record.cause,
+        "fps": video.fps,
+        "totals": totals(ledger) | {"media_seconds": media_s},
+        "tasks": task_reports(ledger),
+        "accuracy": accuracy_rows(video.accuracy),
+        "series": _with_axes(series(frames, limits.points)),
+        "frames": listed_frames(ledger, frames, limits.frames),
+    }
+    if not len(frames):
+        nothing: dict[str, Any] = {"pictures": [], "film": [], "change_threshold": None, "classes": {}, "scales": {}}
+        return about | {"size": None, "frame_size": None, "kinds": {}} | nothing
+    return about | {
+        "size": list(video.size),
+        "frame_size": list(video.frame_size),
+        "kinds": {task: kind.name for task, kind in video.kinds.items()},
+        "pictures": [_moment(video, place) for place in in_steps(len(video), limits.pictures)],
+        "film": film(video, frames, limits.film),
+        "change_threshold": video.arrays.attributes.get("change_threshold"),
+        "classes": class_legends(video, evenly(len(video), LEGEND_FRAMES)),
+        "scales": scale_legends(video.kinds),
+    }
+
+
+def task_reports(ledger: pa.Table) -> dict[str, dict[str, Any]]:
+    """`totals` of every task's rows, with its time by stage."""
+    tasks = dict.fromkeys(ledger["task"].to_pylist())
+    parts = {str(task): ledger.filter(pc.equal(ledger["task"], task)) for task in tasks}
+    return {task: totals(part) | {"stage_seconds": stage_spreads(part)} for task, part in parts.items()}
+
+
+def film(video: RunVideo, frames: pa.Table, count: int) -> list[dict[str, Any]]:
+    """The frames that are shown with their change map; none of a video whose frames all ran dense.
+
+    Args:
+        video: a video of the run.
+        frames: of `frame_table`.
+        count: most frames.
+
+    Returns:
+        Of each its place among the processed frames, what the ledger says of it, and `moved`: its patches over the
+        threshold, null where no change map was kept.
+    """
+    if set(frames["policy"].to_pylist()) <= {"dense", "skipped"}:
+        return []
+    places = film_places(frames, count)
+    rows = frames.select(FILM_COLUMNS).take(pa.array(places, pa.int64())).to_pylist()
+    changes = [change_of(video, place, row["policy"]) for place, row in zip(places, rows, strict=True)]
+    known = keeps_change(video)
+    return [
+        {"place": place, **row, "moved": change.moved if known else None}
+        for place, row, change in zip(places, rows, changes, strict=True)
+    ]
+
+
+def _with_axes(plotted: dict[str, Any]) -> dict[str, Any]:
+    """A series with the tops of its axes and the points that get a time on the horizontal one."""
+    tops = {
+        "seconds_top": ceiling(plotted["seconds"]),
+        "macs_top": ceiling(plotted["macs_dense"] + plotted["macs_executed"]),
+        "oldest_top": ceiling(plotted["oldest_s"]),
+    }
+    return plotted | tops | {"marks": evenly(len(plotted["index"]), 5)}
+
+
+def _moment(video: RunVideo, place: int) -> dict[str, Any]:
+    view = video.frame(place)
+    return {"place": place, "index": view.index, "pts_s": view.pts_s, "valid": view.valid}

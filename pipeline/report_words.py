@@ -1,0 +1,57 @@
+"""What a report says in sentences: what was run, and what was saved."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deltascene.pipeline.units import count, duration, milliseconds, share
+
+
+def what_line(whole: Mapping[str, Any], videos: Sequence[Mapping[str, Any]]) -> str:
+    """What was run, in a sentence.
+
+    Args:
+        whole: of `totals`.
+        videos: reports of the videos.
+    """
+    tasks = len({task for video in videos for task in video["kinds"]})
+    text = f"{count(whole['frames'], 'frame')} of {count(len(videos), 'video')}, {count(tasks, 'task')}"
+    failed = sum(video["status"] == "failed" for video in videos)
+    rate = f": {whole['fps']:.3g} frames per second" if whole["fps"] else ""
+    return f"{text}, in {duration(whole['seconds'])}{rate}." + (f" {count(failed, 'input')} failed." if failed else "")
+
+
+def saved_line(whole: Mapping[str, Any]) -> str:
+    """What was saved, in a sentence that claims no more than MACs and clock both show.
+
+    Args:
+        whole: of `totals`.
+    """
+    if whole["saved"] is None:
+        return "No frame could be predicted."
+    if set(whole["by_policy"]) <= {"dense", "skipped"}:
+        every = "Every token of every valid frame" if whole["invalid"] else "Every token of every frame"
+        return f"{every} was computed: this is the yardstick; nothing is saved."
+    how = ", ".join(_how(policy, part) for policy, part in whole["by_policy"].items() if policy != "skipped")
+    valid = count(whole["frames"] - whole["invalid"], "valid frame" if whole["invalid"] else "frame")
+    return f"{share(whole['saved'])} of the dense compute was saved: of {valid} {how}. {_clock_line(whole)}"
+
+
+def _how(policy: str, part: Mapping[str, Any]) -> str:
+    frames = count(part["frames"])
+    if policy == "rows":
+        whose, mean = "its" if part["frames"] == 1 else "their", share(part["rows_computed"] / max(1, part["rows"]))
+        return f"{frames} only {whose} moved rows ({mean} of the tokens{' on average' if part['frames'] > 1 else ''})"
+    verb = "was" if part["frames"] == 1 else "were"
+    said = {"dense": "ran dense", "warped": f"{verb} warped", "held": "had not changed and kept the last outputs"}
+    return f"{frames} {said.get(policy, policy)}"
+
+
+def _clock_line(whole: Mapping[str, Any]) -> str:
+    dense, all_frames = whole["by_policy"].get("dense"), whole["frame_seconds"]
+    if whole["seconds_saved"] is None or dense is None:
+        return f"On the clock: {milliseconds(all_frames['mean'])} a frame; this run has no dense frame to compare with."
+    mean, dense_median = milliseconds(all_frames["mean"]), milliseconds(dense["frame_seconds"]["median"])
+    versus = f"{mean} a frame on average against {dense_median} for a dense one of this run"
+    if whole["seconds_saved"] <= 0:
+        return f"It does not show on the clock: {versus}."
+    return f"On the clock that is {share(whole['seconds_saved'])} less time: {versus}."
