@@ -1,0 +1,409 @@
+"""One frame after another through the whole walk: what runs, what it costs, and that nothing else changes."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from deltascene.cache.segment import SegmentInfo, check_record
+from deltascene.pipeline.bundle import read_bundle
+from deltascene.pipeline.config import load_config
+from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.model import load_model
+from deltascene.pipeline.step import StreamState, base_depth, plan_geometry, step
+from deltascene.stages.age import age_map
+from deltascene.stages.change import rows_of
+from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp, warp_age
+from deltascene.stages.preprocess import normalise, resize_frame
+from deltascene.stages.types import Frame
+
+SIZE = (48, 64)  # of the tiny bundle's input: 3 x 4 patches of 16 pixels, so nothing is resized
+WIDTH, TOKENS = 64, 13
+TASKS = ("parts", "height", "flow", "hands")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny products on several threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_delta):
+    return read_bundle(tiny_delta)
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return load_model(bundle, TASKS)
+
+
+def settings_for(preset, **values):
+    keys = {"policy.refresh": 100_000, "policy.refresh_s": 1_000_000, **values}
+    return load_config(preset, overrides=[f"{key}={value}" for key, value in keys.items()])
+
+
+def still(seed=0, size=SIZE):
+    coarse = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) * 110 + 60
+    soft = functional.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0]
+    return soft.permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+def with_object(left, top=17):
+    image = still()
+    image[top : top + 12, left : left + 12] = (240, 40, 90)
+    return image
+
+
+# An object crosses the picture, rests, is covered by a bad frame and goes on: all policies but cut and light.
+PATH = [2, 4, 6, 8, 10, 10, 10, 10, 14, 18, 22, 26, 26, 30]
+FILM = [with_object(left) for left in PATH]
+
+
+def play(model, config, images, points=(), start=0, fps=25.0, invalid=()):
+    """Results of a stream; a bad frame has a picture that must not be looked at."""
+    state, results = StreamState(), []
+    for number, image in enumerate(images, start=start):
+        bad = number in invalid
+        frame = Frame("a", number, number / fps, image, valid=not bad, cause="corrupt" if bad else "")
+        state, result = step(model, config, state, frame, points)
+        results.append(result)
+    return results
+
+
+def assert_same(found, expected):
+    """Predictions of two frames, byte for byte."""
+    assert found.predictions.keys() == expected.predictions.keys()
+    for task, prediction in found.predictions.items():
+        np.testing.assert_array_equal(prediction.array, expected[task].array)
+        np.testing.assert_array_equal(prediction.age, expected[task].age)
+
+
+def test_a_still_film_costs_nothing_after_its_first_frame(model):
+    results = play(model, load_config("balanced"), [still()] * 61)
+    assert [result.policy for result in results] == ["dense"] + ["held"] * 60
+    for result in results[1:]:
+        assert result.cost.macs_executed == 0
+        assert len(result.record.rows) == 0
+        assert all(cost.rows_computed == 0 for cost in result.cost.tasks.values())
+        assert result.cost.macs_dense == results[0].cost.macs_executed == results[0].cost.macs_dense
+        for task in TASKS:
+            np.testing.assert_array_equal(result[task].array, results[0][task].array)
+    assert [int(result["hands"].age.max()) for result in results] == list(range(61))
+
+
+def test_all_policies_come_up_in_the_film(model):
+    policies = [result.policy for result in play(model, settings_for("balanced"), FILM)]
+    assert policies == ["dense"] + ["warped", "rows"] * 2 + ["held"] * 3 + ["rows"] + ["warped", "rows"] * 2 + [
+        "warped"
+    ]
+
+
+def test_exact_is_a_fresh_stream_in_every_frame(model):
+    config = load_config("exact")
+    results = play(model, config, FILM)
+    for number, result in enumerate(results):
+        assert result.policy == ("held" if number and PATH[number] == PATH[number - 1] else "dense")
+        assert_same(replace_ages(result), play(model, config, [FILM[number]])[0])
+
+
+def replace_ages(result):
+    """A result as if just computed."""
+    young = {task: replace(one, age=np.zeros_like(one.age)) for task, one in result.predictions.items()}
+    return replace(result, predictions=young)
+
+
+def test_a_dense_frame_amid_a_film_forgets_what_was(model):
+    config = load_config("balanced", overrides=["policy.refresh=5"])
+    results = play(model, config, FILM)
+    dense = [number for number, result in enumerate(results) if result.reason == "refresh"]
+    assert dense
+    for number in dense:
+        assert_same(results[number], play(model, config, [FILM[number]])[0])
+
+
+def test_an_invalid_frame_changes_no_later_result(model):
+    config = settings_for("balanced")
+    images = [*FILM[:3], np.zeros((*SIZE, 3), np.uint8), *FILM[3:]]
+    with_bad = play(model, config, images, invalid={3})
+    without = play(model, config, FILM)
+    bad = with_bad.pop(3)
+    assert (bad.policy, bad.reason, bad.cause, bad.valid) == ("skipped", "invalid", "corrupt", False)
+    assert (bad.cost.macs_executed, bad.cost.macs_dense, bad.predictions) == (0, 0, {})
+    for found, expected in zip(with_bad, without, strict=True):
+        assert found.policy == expected.policy
+        assert_same(found, expected)
+
+
+def test_a_bad_first_frame_and_one_without_a_picture_are_passed_through(model):
+    config = settings_for("balanced")
+    state, result = step(model, config, StreamState(), Frame("a", 0, 0.0, None, valid=True, cause="missing"))
+    assert (result.policy, result.valid, result.predictions) == ("skipped", False, {})
+    state, result = step(model, config, state, Frame("a", 1, 0.04, FILM[0]))
+    assert (result.policy, result.reason) == ("dense", "reset")
+
+
+def test_another_size_resets(model):
+    config, other = settings_for("balanced"), still(1, (72, 96))
+    state = StreamState()
+    for number, image in enumerate([*FILM[:3], other]):
+        state, result = step(model, config, state, Frame("a", number, number / 25, image))
+    assert (result.policy, result.reason, result.cause, result.valid) == ("dense", "reset", "resized", True)
+    assert_same(result, play(model, config, [other])[0])
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [(255 - still(5), "cut"), ((still() * 1.45).astype(np.uint8), "light")],
+)
+def test_cut_and_light_run_dense(model, last, reason):
+    config = settings_for("balanced")
+    results = play(model, config, [still(), still(), last])
+    assert [(result.policy, result.reason) for result in results[1:]] == [("held", "unchanged"), ("dense", reason)]
+    assert_same(results[2], play(model, config, [last])[0])
+
+
+def test_a_camera_pan_is_warped_between_dense_frames(model):
+    x, y = np.meshgrid(np.arange(64), np.arange(48))
+    wave = 128 + 40 * np.sin(2 * np.pi * x / 32) + 40 * np.sin(2 * np.pi * (x + y) / 32)
+    pan = [np.repeat(np.roll(wave, 2 * number, 1)[..., None], 3, 2).astype(np.uint8) for number in range(13)]
+    results = play(model, settings_for("balanced", **{"change.threshold": 5}), pan)
+    told = [(result.policy, result.reason) for result in results]
+    assert told == [("dense", "reset")] + ([("warped", "camera")] * 5 + [("dense", "camera")]) * 2
+    assert np.abs(np.median(results[3].record.flow[0][2:-2, 2:-2]) / 32 + 6) < 1  # content came from 6 px further left
+
+
+def block_macs(rows):
+    """One block of test_vit: width 64, MLP ratio 3, two heads of 32."""
+    return rows * (3 + 1 + 3 + 3) * WIDTH * WIDTH + 2 * rows * TOKENS * WIDTH
+
+
+def test_macs_of_rows_by_hand(model):
+    result = play(model, settings_for("balanced"), FILM)[2]
+    assert result.policy == "rows"
+    rows = len(result.record.rows)
+    patches = rows - 1
+    assert 1 <= patches <= 4
+    costs = result.cost.tasks
+    assert costs["parts"].executed.embed == patches * 3 * 16 * 16 * WIDTH
+    assert costs["parts"].executed.blocks == 6 * block_macs(rows)
+    assert costs["parts"].executed.head == patches * (2 * WIDTH * 16 + 16 * 3 * 16)
+    assert costs["height"].executed.blocks == 3 * block_macs(rows)  # blocks 4 to 6
+    assert costs["height"].executed.head == patches * 2 * WIDTH * 16
+    assert costs["flow"].executed.blocks == 2 * block_macs(rows)
+    assert costs["flow"].executed.head == patches * WIDTH * 3 * 4
+    assert costs["hands"].executed.blocks == 0
+    assert costs["hands"].executed.head == patches * (2 * WIDTH * 8 + 8 * 2 * 16)
+    assert {task: cost.rows_computed for task, cost in costs.items()} == {
+        "parts": rows,
+        "height": rows,
+        "flow": rows,
+        "hands": 0,
+    }
+    dense = sum((6 + 3 + 2) * [block_macs(TOKENS)]) + 12 * 3 * 16 * 16 * WIDTH
+    assert result.cost.macs_dense == dense + 12 * (
+        2 * WIDTH * 16 + 16 * 3 * 16 + 2 * WIDTH * 16 + WIDTH * 3 * 4 + 2 * WIDTH * 8 + 8 * 2 * 16
+    )
+
+
+def test_low_rank_products_are_counted(bundle, model):
+    """Rank 2 beside each of a block's four weights; the same answers up to rounding."""
+    low = load_model(bundle, TASKS, merged=False)
+    config = settings_for("balanced")
+    for merged, beside in zip(play(model, config, FILM[:5]), play(low, config, FILM[:5]), strict=True):
+        rows = len(beside.record.rows)
+        extra = 2 * (WIDTH + 3 * WIDTH + WIDTH + WIDTH + 2 * (WIDTH + 3 * WIDTH))
+        if rows:
+            found, plain = (one.cost.tasks["height"].executed.blocks for one in (beside, merged))
+            assert found - plain == 3 * rows * extra
+        assert beside["parts"].array.tobytes() == merged["parts"].array.tobytes()
+        for task in ("height", "flow"):
+            np.testing.assert_allclose(beside[task].array, merged[task].array, rtol=2e-3, atol=2e-4)
+
+
+def test_only_what_somebody_reads_runs(bundle, model):
+    assert base_depth(model) == 6
+    lone = load_model(bundle, ["height"])
+    assert base_depth(lone) == 3  # its split
+    costs = play(lone, settings_for("balanced"), FILM[:1])[0].cost.tasks
+    assert costs["parts"].executed.blocks == 3 * block_macs(TOKENS)
+    assert costs["parts"].executed.head == 0
+    assert base_depth(lone, (3, 5)) == 5
+
+
+def test_a_task_alone_answers_as_it_does_among_others(bundle, model):
+    config = settings_for("balanced")
+    together = play(model, config, FILM)
+    for task in TASKS:
+        for alone, among in zip(play(load_model(bundle, [task]), config, FILM), together, strict=True):
+            assert alone[task].array.tobytes() == among[task].array.tobytes()
+
+
+def test_handing_on_more_changes_no_prediction(bundle, model):
+    config = settings_for("balanced")
+    for few in (model, load_model(bundle, ["flow"])):
+        for plain, asked in zip(play(few, config, FILM), play(few, config, FILM, points=(1, 3, 6)), strict=True):
+            assert {1, 3, 6} <= set(asked.record.activations)
+            assert_same(asked, plain)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_record_is_of_the_archives_form(model, dtype):
+    config = settings_for("balanced", **{"numerics.split_dtype": dtype})
+    geometry = plan_geometry(model, config, SIZE)
+    info = SegmentInfo((3, 4), split_dtype(config), TOKENS, 1, WIDTH, (3, 4), 16, SIZE, SIZE, geometry.plan.content)
+    images = [*FILM[:6], FILM[0], *FILM[6:]]
+    results = play(model, config, images, points=(3, 4), invalid={6})
+    assert {result.policy for result in results} == {"dense", "rows", "warped", "held", "skipped"}
+    for result in results:
+        check_record(result.record, info)
+
+
+def test_a_warped_frame_is_moved_from_what_was_computed_never_from_another_warp(model):
+    """Two in a row: both are the outputs of the last computed frame, looked up under their own flow."""
+    config = settings_for("fast")
+    state, policies, computed, image = StreamState(), [], None, None
+    for number, now in enumerate(FILM[:4]):
+        before = state
+        state, result = step(model, config, state, Frame("a", number, number / 25, now))
+        policies.append(result.policy)
+        if result.policy != "warped":
+            computed, image = result, now
+            continue
+        grey = [to_grey(one.transpose(2, 0, 1)) for one in (now, image)]
+        moved = result.record.change.reshape(3, 4) >= config.change.threshold
+        np.testing.assert_array_equal(result.record.flow, estimate_flow(grey[0], grey[1], moved, state.geometry.grid))
+        where = plan_lookup(result.record.flow, SIZE)
+        assert np.abs(result.record.flow).max() > 32
+        for task in TASKS:
+            expected = warp(computed[task].array, model.bundle.kinds[task], where)
+            np.testing.assert_array_equal(result[task].array, expected)
+            np.testing.assert_array_equal(result[task].age, warp_age(age_map(state.ages, state.geometry.grid), where))
+            assert state.tasks[task].value is before.tasks[task].value
+    assert policies == ["dense", "warped", "warped", "rows"]
+
+
+def contents(state):
+    """All that a stream carries, as bytes."""
+    tensors = [*state.cache.keys_values, state.temporal.pixels, state.temporal.reference.cells_PQ]
+    for task in state.tasks.values():
+        tensors += [*task.cache.keys_values, *task.cache.taps.values(), task.cells_PX, torch.from_numpy(task.value)]
+    return [tensor.numpy().tobytes() for tensor in tensors]
+
+
+def test_warping_and_holding_leave_everything_computed_as_it_is(model):
+    config, state = settings_for("balanced"), StreamState()
+    seen = set()
+    for number, image in enumerate(FILM):
+        before = contents(state) if number else []
+        state, result = step(model, config, state, Frame("a", number, number / 25, image))
+        seen.add(result.policy)
+        if result.policy in ("warped", "held"):
+            assert contents(state) == before
+        elif number:
+            assert contents(state) != before
+    assert seen == {"dense", "rows", "warped", "held"}
+
+
+def test_rows_change_outputs_within_one_patch_of_theirs_only(model):
+    config, earlier, kept = settings_for("balanced", **{"policy.every": 1}), None, 0
+    for result in play(model, config, FILM):
+        if result.policy == "rows":
+            patches = {int(row) - 1 for row in result.record.rows if row}
+            near = np.zeros((3, 4), bool)
+            for number in patches:
+                row, column = divmod(number, 4)
+                near[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
+            far = ~near.repeat(16, 0).repeat(16, 1)
+            kept += far.any()
+            for task in TASKS:
+                assert result[task].array[far].tobytes() == earlier[task].array[far].tobytes()
+        earlier = result
+    assert kept >= 4
+
+
+def test_rows_straight_after_a_dense_pass_on_the_same_picture_change_nothing(model):
+    """The whole walk, with a picture that differs by one level in one place: past no threshold but 0."""
+    config = settings_for("balanced", **{"policy.every": 1, "change.threshold": 0})
+    almost = FILM[0].copy()
+    almost[20, 20] ^= 1
+    dense, rows = play(model, config, [FILM[0], almost])
+    again = play(model, load_config("exact"), [almost])[0]
+    assert rows.policy == "rows"
+    for task in ("height", "flow", "hands"):
+        np.testing.assert_allclose(rows[task].array, again[task].array, rtol=2e-2, atol=2e-2)
+        np.testing.assert_allclose(rows[task].array, dense[task].array, rtol=2e-2, atol=2e-2)
+
+
+def timms_answer(model, task, image):
+    """A task's raw output by timm's own forward: the base up to the split, the merged network after it."""
+    entry, sub = model.bundle.entry, model.sub_tasks[task]
+    vit = deepcopy(model.backbone.vit)
+    for number, block in enumerate(sub.blocks, start=sub.split):
+        vit.blocks[number] = block
+    geometry = plan_geometry(model, load_config("exact"), image.shape[:2])
+    pixels = normalise(resize_frame(image, geometry.plan), entry.input.mean, entry.input.std)
+    taps = entry.tasks[task].taps
+    with torch.inference_mode():
+        layers = vit.forward_intermediates(
+            pixels[None], indices=[tap - 1 for tap in taps], intermediates_only=True, output_fmt="NLC"
+        )
+        return model.heads[task].cells(torch.stack([layer[0] for layer in layers], 1))
+
+
+@pytest.mark.parametrize("task", ["height", "flow"])
+def test_a_sub_task_is_its_merged_network(model, task):
+    state, _ = step(model, settings_for("balanced"), StreamState(), Frame("a", 0, 0.0, FILM[0]))
+    cells = timms_answer(model, task, FILM[0])
+    assert (state.tasks[task].cells_PX - cells).abs().max() <= 1e-4 * cells.abs().max()
+
+
+@pytest.mark.parametrize("task", ["height", "flow"])
+def test_without_its_delta_a_sub_task_would_answer_with_the_bases_tokens(model, task):
+    """Which is what a dropped delta term looks like, so here is what tells the two apart."""
+    own = play(model, settings_for("balanced"), FILM[:5])
+    dropped = replace(model, tasks=(task,), sub_tasks={})
+    for result, lost in zip(own, play(dropped, settings_for("balanced"), FILM[:5]), strict=True):
+        assert np.abs(result[task].array - lost[task].array).mean() > 0.01
+
+
+def test_the_bases_answers_do_not_depend_on_what_sub_tasks_get(model):
+    """bfloat16 across the split changes the tasks with a delta, a little, and nobody else."""
+    native, rounded = (
+        play(model, settings_for("balanced", **{"numerics.split_dtype": dtype}), FILM[:5])
+        for dtype in ("native", "bfloat16")
+    )
+    for one, other in zip(native, rounded, strict=True):
+        for task in ("parts", "hands"):
+            assert one[task].array.tobytes() == other[task].array.tobytes()
+        for task in ("height", "flow"):
+            assert one[task].array.tobytes() != other[task].array.tobytes()
+            assert model.bundle.kinds[task].drift(other[task].array, one[task].array) < 1.0
+
+
+def test_the_rows_of_a_record_are_the_moved_patches(model):
+    results = play(model, settings_for("balanced"), FILM)
+    grid = plan_geometry(model, settings_for("balanced"), SIZE).grid
+    for result in results:
+        record = result.record
+        if record.policy == "rows":
+            moved = torch.from_numpy(np.flatnonzero(record.change >= 12).astype(np.int64))
+            assert rows_of(moved, grid).tolist() == record.rows.tolist()
+        assert (record.policy == "dense") == (len(record.rows) == TOKENS)
+
+
+def test_seconds_are_booked_on_who_spent_them(model):
+    for result in play(model, settings_for("balanced"), FILM[:6]):
+        base, sub = result.cost.tasks["parts"].seconds, result.cost.tasks["height"].seconds
+        assert {"preprocess", "mask"} <= set(base)
+        assert set(sub) == {"dense": {"blocks", "head"}, "rows": {"blocks", "head"}, "warped": {"warp"}}.get(
+            result.policy, set()
+        )
+        assert ("flow" in base) == (result.policy == "warped")
+        assert result.cost.seconds > 0
