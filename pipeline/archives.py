@@ -10,12 +10,15 @@ from rich.table import Table
 
 from deltascene.cache.budget import StoredSegment, choose_drops
 from deltascene.cache.errors import BrokenSeal, CacheError
+from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
+from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.run_folder import RunFolder, locked, read_run_yaml
 from deltascene.pipeline.units import compact
 
 FAILED = 3
+EXPECTED_MOVED = 0.2  # of the tokens, where nothing is known of a video yet: people walking about in a room
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,24 @@ def look(video: str, store: ZarrStore, *, whole: bool = False) -> ArchiveState:
         segments.append(StoredSegment(video, start, seal.bytes, seal.sealed_s))
         frames += seal.frames
     return ArchiveState(video, tuple(segments), frames, tuple(problems))
+
+
+def expected_bytes(config: Config, info: SegmentInfo, frames: int, moved: float = EXPECTED_MOVED) -> int:
+    """About what a video's archive will take, before compression.
+
+    Args:
+        config: says how often frames run dense, by rows, or are warped.
+        info: of its segments.
+        frames: how many there are.
+        moved: share of the tokens that a frame computes by rows; 0 gives the least that a moving picture can take.
+    """
+    policy = config.policy
+    if not policy.reuse:
+        return estimate_bytes(info, frames, dense=1, rows=0, warped=0, segment_frames=config.segment.frames)
+    dense = min(1.0, 1 / policy.refresh + 1 / config.segment.frames)
+    warped = (1 - dense) * (1 - 1 / policy.every)
+    sizes = {"dense": dense, "rows": moved, "warped": warped if moved else 0.0}
+    return estimate_bytes(info, frames, **sizes, segment_frames=config.segment.frames)
 
 
 def list_archives(out: Path, console: Console) -> int:

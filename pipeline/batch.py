@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
+from shutil import disk_usage
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import Seal
 from deltascene.pipeline import ledger
+from deltascene.pipeline.archives import expected_bytes
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.parts import ArchiveJob, FrameSummary, VideoJob, plan_spans, segment_info
@@ -29,14 +31,15 @@ from deltascene.pipeline.run_folder import (
 from deltascene.pipeline.runner import Runner
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.step import plan_geometry
+from deltascene.pipeline.units import compact
 from deltascene.stages.errors import StageError
 
 
 class Events(Protocol):
     """What a run tells while it goes on; the screen, plain lines and `--json` are three listeners."""
 
-    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
-        """An input is opened: frames selected, and how many an earlier run sealed."""
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
+        """An input is opened: frames selected, how many are sealed already, bytes that its archive will about take."""
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """A frame was computed and written."""
@@ -143,7 +146,8 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
             raise UnreadableSource(
                 f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
             )
-        run.events.video_started(spec, job.done_frames + len(wanted), job.done_frames)
+        _refuse_too_large(job, len(wanted))
+        run.events.video_started(spec, job.done_frames + len(wanted), job.done_frames, _archive_estimate(job, wanted))
         complete = _process_segments(run, job, wanted, seals)
         cause = run.runner.finish() if complete else ""
     except BaseException:
@@ -189,6 +193,31 @@ def plan_job(
         token=run.token,
         archive=archive,
     )
+
+
+def _archive_estimate(job: VideoJob, wanted: range) -> int:
+    """Bytes that its archive will about take; 0 without one."""
+    if job.archive is None:
+        return 0
+    expected = expected_bytes(job.config, job.archive.info, len(wanted))
+    return expected if job.archive.left is None else min(expected, job.archive.left)
+
+
+def _refuse_too_large(job: VideoJob, frames: int) -> None:
+    """Says before the work that the disk can't hold even the dense frames' activations.
+
+    Raises:
+        DiskFull: so it is.
+    """
+    if job.archive is None or not frames:
+        return
+    least, free = expected_bytes(job.config, job.archive.info, frames, moved=0), disk_usage(job.files.root).free
+    least = least if job.archive.left is None else min(least, job.archive.left)
+    if least > free:
+        raise DiskFull(
+            f"{job.spec.id}: its archive takes {compact(least, 'B')} or more, {compact(free, 'B')} are free:"
+            " choose --no-archive, --archive-budget, or another -o"
+        )
 
 
 def _process_segments(run: BatchRun, job: VideoJob, wanted: range, seals: list[Seal]) -> bool:

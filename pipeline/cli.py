@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from deltascene import __version__
 from deltascene.pipeline.errors import DeltasceneError, UsageError
@@ -82,6 +83,9 @@ def run(
         str | None, typer.Option(help="With ray: fused, or split: every sub-task with a delta in its own actor.")
     ] = None,
     no_archive: Annotated[bool, typer.Option("--no-archive", help="Don't keep the base's activations.")] = False,
+    audit_every: Annotated[
+        int | None, typer.Option(help="Also compute every n-th frame in full, and report the drift of the others.")
+    ] = None,
     archive_budget: Annotated[
         str | None, typer.Option(help="Most that the run's archive may take, e.g. 20GB; then predictions go on alone.")
     ] = None,
@@ -100,6 +104,7 @@ def run(
         "run.device": device,
         "run.executor": executor,
         "run.placement": placement,
+        "run.audit_every": audit_every,
         "archive.enabled": False if no_archive else None,
         "archive.budget_gb": None if archive_budget is None else parse_bytes(archive_budget) / 1e9,
         **_parse_save(save),
@@ -114,17 +119,46 @@ def run(
     raise typer.Exit(run_command(resolved, options, _console()))
 
 
-@app.command()
-def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")],
+class _WritesByDefault(TyperGroup):
+    """`report OUT` is short for `report write OUT`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named else ["write", *args])
+
+
+report_app = typer.Typer(
+    cls=_WritesByDefault,
+    help="Write the report of a run (`report OUT`), or compare two (`report diff OUT_A OUT_B`).",
+    subcommand_metavar="OUT | diff OUT_A OUT_B",
+)
+app.add_typer(report_app, name="report")
+
+
+@report_app.command("write")
+def report_write(
+    out: OutArgument,
     html: Annotated[Path | None, typer.Option(help="Where to write the page; default OUT/report.html.")] = None,
 ) -> None:
-    """Write the report of a run again: report.html and report.json."""
+    """Write the report of a run again: report.html and report.json. What `report OUT` does."""
     from deltascene.pipeline.report import write_report
     from deltascene.pipeline.run_folder import open_run
 
     json_path, html_path = write_report(open_run(out), html)
     print(f"{html_path}\n{json_path}")
+
+
+@report_app.command("diff")
+def report_diff(
+    a: Annotated[Path, typer.Argument(metavar="OUT_A", help="Folder of the run to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="OUT_B", help="Folder of the run that is compared.")],
+    html: Annotated[Path | None, typer.Option(help="Also write a page with pictures there.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
+) -> None:
+    """Compare two runs over the same videos: config, MACs, time, policies, how far B's predictions are from A's."""
+    from deltascene.pipeline.report_diff_show import diff_command
+
+    diff_command(a, b, html, _console(), as_json=json)
 
 
 @app.command()
@@ -145,6 +179,25 @@ def backfill(
         out, task, model, _console(), as_json=json, other_numerics=other_numerics, allow_code=allow_code
     )
     raise typer.Exit(code)
+
+
+@app.command("what-if")
+def what_if(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="As of run.")],
+    presets: Annotated[str, typer.Option(help="Comma-separated presets to compare.")] = "balanced,fast",
+    model: ModelOption = None,
+    tasks: TasksOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Say how many tokens and MACs presets would compute on videos, without running a model."""
+    from deltascene.pipeline.config import load_config
+    from deltascene.pipeline.sources import find_sources
+    from deltascene.pipeline.what_if import print_what_if
+
+    values = {"model": model, "tasks": split_names(tasks)}
+    configs = {name: load_config(name, config, set_ or (), values) for name in split_names(presets) or ()}
+    raise typer.Exit(print_what_if(configs, find_sources(sources), _console()))
 
 
 @cache_app.command("ls")
@@ -277,7 +330,8 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text.lower())
     if match is None:
         raise UsageError(f"size: expected bytes such as 20GB; found {text!r}")
-    return round(float(match[1]) * 10 ** (3 * " kmgt".index(match[2] or " ")))
+    scale: int = 1000 ** " kmgt".index(match[2] or " ")
+    return round(float(match[1]) * scale)
 
 
 def _parse_save(text: str | None) -> dict[str, Any]:

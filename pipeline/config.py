@@ -118,6 +118,7 @@ class RunConfig(_Section):
 
     executor: Literal["local", "ray"] = _run_only()
     placement: Literal["fused", "split"] = _run_only()
+    audit_every: int | None = _run_only(ge=1)
     device: Literal["auto", "cpu"] = _run_only()
     verify: Literal["quick", "full"] = _run_only()
 

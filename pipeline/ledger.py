@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 # Stages with a clock of their own. What all tasks share (decoding, the mask, the base's blocks …) is booked on the base
 # task's row, so that a column's sum over all rows is the time really spent.
-STAGES = ("decode", "preprocess", "mask", "flow", "embed", "blocks", "head", "warp", "write", "archive")
+STAGES = ("decode", "preprocess", "mask", "flow", "embed", "blocks", "head", "warp", "audit", "write", "archive")
 
 SCHEMA = pa.schema(
     [

@@ -153,6 +153,7 @@ def ledger_rows(
                 "macs_dense": part.cost.dense.total,
                 "seconds": sum(seconds.values()),
                 **{f"seconds_{stage}": seconds.get(stage, 0.0) for stage in ledger.STAGES},
+                "drift": part.cost.drift,
                 "bytes_read": 0,
                 "bytes_written": bytes_written if task == base else 0,
             }

@@ -291,7 +291,7 @@ class TaskPart:
         keep = self._config.policy.reuse
         self._state, prediction = step_task(self._model, self.task, self._state, moment, {}, clock, keep=keep)
         encoded = Encoded(form)
-        output = encoded.task(prediction, task_cost(self._model, self.task, moment, clock.of(self.task)))
+        output = encoded.task(prediction, task_cost(self._model, self.task, record, grid, clock.of(self.task)))
         return FrameOutput(record, {self.task: output}, encoded.age_of_frame, moment.ages.oldest_s(record.pts_s))
 
 

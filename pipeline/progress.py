@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from deltascene.pipeline.parts import FrameSummary
 from deltascene.pipeline.run_folder import VideoRecord
 from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.units import compact
 
 
 class Tally:
@@ -53,8 +54,10 @@ class BarEvents:
         self._total = self.progress.add_task("inputs", total=inputs, note="", visible=inputs > 1)
         self._bars: dict[str, TaskID] = {}
 
-    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
-        """Adds a bar."""
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
+        """Adds a bar; says how large the archive will get."""
+        if archive:
+            self.progress.console.print(archive_line(spec, archive), markup=False, highlight=False)
         self._bars[spec.id] = self.progress.add_task(spec.id[:40], total=frames, completed=sealed, note="")
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
@@ -85,11 +88,13 @@ class LineEvents:
         self._out, self._tally, self._last = out, Tally(), 0.0
         self._frames, self._done, self._what = 0, 0, ""
 
-    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
-        """Says which input starts."""
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
+        """Says which input starts, and how large its archive will get."""
         self._frames, self._done, self._what = frames, sealed, ""
         kept = f", {sealed} of them finished before" if sealed else ""
         self._say(f"{spec.id}: {frames} frames{kept}")
+        if archive:
+            self._say(archive_line(spec, archive))
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """Says how far it is, now and then."""
@@ -127,9 +132,10 @@ class JsonEvents:
     def __init__(self, out: TextIO | None = None) -> None:
         self._out, self._what = out or sys.stdout, ("", "")
 
-    def video_started(self, spec: SourceSpec, frames: int, sealed: int) -> None:
+    def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """`{"event": "video_started", …}`."""
-        self.say("video_started", id=spec.id, source=str(spec.path), frames=frames, sealed=sealed)
+        about = {"frames": frames, "sealed": sealed, "archive_bytes_expected": archive}
+        self.say("video_started", id=spec.id, source=str(spec.path), **about)
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """`{"event": "frame", …}`."""
@@ -161,6 +167,11 @@ class JsonEvents:
     def say(self, event: str, **values: Any) -> None:
         """Any event."""
         print(json.dumps({"event": event, **values}), file=self._out, flush=True)
+
+
+def archive_line(spec: SourceSpec, expected: int) -> str:
+    """What a video's archive will about take."""
+    return f"{spec.id}: its archive will take about {compact(expected, 'B')} (--no-archive leaves it out)"
 
 
 def failed_table(records: Sequence[VideoRecord]) -> str:

@@ -38,6 +38,7 @@ class TaskCost:
         executed: MACs that ran.
         dense: MACs of the same task with every row, every frame.
         seconds: measured time by stage.
+        drift: how far its prediction lies from a dense one, in its kind's unit; None unless the frame was audited.
     """
 
     rows: int
@@ -45,6 +46,7 @@ class TaskCost:
     executed: Macs
     dense: Macs
     seconds: Mapping[str, float]
+    drift: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,20 @@ from types import FrameType
 from rich.console import Console
 
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
-from deltascene.pipeline.archives import archived_bytes
+from deltascene.pipeline.archives import archived_bytes, expected_bytes
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine, open_source
 from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.parts import segment_info
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
 from deltascene.pipeline.runner import open_runner
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
+from deltascene.pipeline.units import compact
 from deltascene.stages.errors import StageError
 
 STOPPED = 130
@@ -75,7 +77,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
                 records = run_batch(run, specs)
         _score(folder, records, truths)
         write_report(open_run(options.out))
-    return _summary(options, records, stop, console, len(specs))
+    return _summary(options, run, records, console, len(specs))
 
 
 def backfill_command(
@@ -177,7 +179,7 @@ def _score(folder: RunFolder, records: Sequence[VideoRecord], truths: dict[str, 
 
 
 def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> int:
-    config, frames, seconds, pixels = engine.config, 0, 0.0, 0
+    config, frames, seconds, pixels, archived = engine.config, 0, 0.0, 0, 0
     for spec in specs:
         try:
             info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
@@ -189,11 +191,16 @@ def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> i
             continue
         size = plan.frame_size if config.save.size == "frame" else plan.model_size
         frames, pixels = frames + selected, pixels + selected * size[0] * size[1]
+        if config.archive.enabled and engine.model.bundle.entry.archive.blocks:
+            segment = segment_info(engine.model, config, plan, engine.model.backbone.grid(plan.model_size))
+            archived += expected_bytes(config, segment, selected)
         seconds += selected * _frame_seconds(engine, (info.height, info.width))
         console.print(
             f"{spec.id}: {selected} frames of {info.width}x{info.height}, {info.decoder}", markup=False, highlight=False
         )
     gigabytes = pixels * _bytes_per_pixel(engine) / 1e9
+    if archived:
+        console.print(f"archive: about {compact(archived, 'B')} before compression (--no-archive leaves it out)")
     console.print(
         f"{len(specs)} inputs, {frames} frames: about {seconds / 60:.1f} min on this machine (one measured frame each),"
         f" at most {gigabytes:.2f} GB of predictions before compression",
@@ -217,10 +224,10 @@ def _bytes_per_pixel(engine: Engine) -> int:
     return sum(np.dtype(kind.stored.dtype).itemsize * kind.components for kind in kinds)
 
 
-def _summary(options: RunOptions, records: Sequence[VideoRecord], stop: Stop, console: Console, inputs: int) -> int:
+def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord], console: Console, inputs: int) -> int:
     failed = [record for record in records if record.status == "failed"]
     unfinished = len(records) < inputs or any(record.status == "partial" for record in records)
-    code = STOPPED if stop.asked and unfinished else 3 if failed else 0
+    code = STOPPED if run.stop.asked and unfinished else 3 if failed else 4 if run.over_budget else 0
     if options.json:
         JsonEvents().say("run_ended", out=str(options.out), exit_code=code, failed=[record.id for record in failed])
         return code
@@ -233,6 +240,11 @@ def _summary(options: RunOptions, records: Sequence[VideoRecord], stop: Stop, co
         + ("; stopped: the same command goes on" if code == STOPPED else ""),
         highlight=False,
     )
+    if run.over_budget:
+        console.print(
+            f"the archive's budget was reached at {compact(run.archived, 'B')}: later segments have predictions only",
+            highlight=False,
+        )
     if failed:
         console.print(
             f"failed ({options.out / 'errors.jsonl'}):\n{failed_table(failed)}", markup=False, highlight=False

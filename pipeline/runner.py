@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError
+from deltascene.pipeline.errors import DeltasceneError, UsageError
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import EnginePart, ReaderPart, Span, SpanDone, VideoJob, WriterPart
 
@@ -115,6 +115,8 @@ class RayRunner:
         self._own_cluster = not self._ray.is_initialized()
         if self._own_cluster:
             self._ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        if engine.config.run.audit_every and engine.config.run.placement == "split":
+            raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
         split = list(engine.model.sub_tasks) if engine.config.run.placement == "split" else []
         here = [task for task in engine.model.tasks if task not in split]
         seat = actors.Seat(

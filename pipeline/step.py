@@ -19,7 +19,7 @@ from deltascene.pipeline.convert import encode_rows, split_dtype
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import FrameCost, FrameResult, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch
-from deltascene.pipeline.task_step import COMPUTED, Moment, TaskState, receive, step_task, task_cost
+from deltascene.pipeline.task_step import COMPUTED, TaskState, receive, step_task, task_cost
 from deltascene.pipeline.temporal import Decision, TemporalState, decide
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
@@ -98,13 +98,26 @@ def step(
     for task in model.tasks:
         before = tasks.get(task, TaskState())
         tasks[task], predictions[task] = step_task(model, task, before, moment, tapped, clock, keep=config.policy.reuse)
-    cost = FrameCost(_costs(model, moment, points, clock), moment.ages.oldest_s(frame.pts_s))
+    cost = FrameCost(frame_costs(model, record, grid, points, clock), moment.ages.oldest_s(frame.pts_s))
     state = replace(state, temporal=temporal, ages=moment.ages, tasks=tasks)
-    return state, FrameResult(frame, record, predictions, cost)
+    result = FrameResult(frame, record, predictions, cost)
+    if config.policy.reuse and decision.policy != "dense" and _audit_due(config, frame):
+        result = _audit(model, config, state, result, points)
+    return state, result
 
 
 def plan_geometry(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> InputGeometry:
     """Input size, token grid and positions for frames of one size.
+
+    Raises:
+        StageError: the frames are smaller than one patch.
+    """
+    plan, grid = grid_of(model, config, frame_size)
+    return InputGeometry(plan, grid, model.backbone.positions(grid))
+
+
+def grid_of(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> tuple[InputPlan, TokenGrid]:
+    """Input size and token grid for frames of one size; the model may be without weights.
 
     Raises:
         StageError: the frames are smaller than one patch.
@@ -114,8 +127,7 @@ def plan_geometry(model: SceneModel, config: Config, frame_size: tuple[int, int]
     if asked is not None:
         size, short_side = (None, asked) if isinstance(asked, int) else (asked, None)
     plan = plan_input(frame_size, model.backbone.patch, size=size, short_side=short_side, resize=entry.resize)
-    grid = model.backbone.grid(plan.model_size)
-    return InputGeometry(plan, grid, model.backbone.positions(grid))
+    return plan, model.backbone.grid(plan.model_size)
 
 
 def base_depth(model: SceneModel, points: tuple[int, ...] = ()) -> int:
@@ -169,7 +181,7 @@ def _record(
     clock: Stopwatch,
 ) -> FrameRecord:
     """What is handed on: the rows' tokens where tasks split off, or the flow since they were last computed."""
-    rows, flow = _row_numbers(decision, grid), None
+    rows, flow = row_numbers(decision, grid), None
     if decision.policy == "warped":
         assert decision.computed is not None
         now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
@@ -199,41 +211,71 @@ def _skipped(
     about = (frame.index, frame.pts_s, False, frame.cause, "skipped", "invalid")
     handed = _encoded(model, config, {}, points)
     record = FrameRecord(*about, nothing, handed, np.zeros(patches, np.uint8), None)
-    tokens = 0 if state.geometry is None else state.geometry.grid.tokens
     base = model.bundle.entry.base
     tasks = {
-        task: TaskCost(tokens, 0, Macs(), Macs(), clock.of(task, shared=task == base))
+        task: TaskCost(0, 0, Macs(), Macs(), clock.of(task, shared=task == base))
         for task in dict.fromkeys((base, *model.tasks))
     }
     return FrameResult(frame, record, {}, FrameCost(tasks, None))
 
 
-def _costs(model: SceneModel, moment: Moment, points: tuple[int, ...], clock: Stopwatch) -> dict[str, TaskCost]:
-    """Every task's cost; the base's row carries what all share, and is there even if nobody asked for its outputs."""
+def frame_costs(
+    model: SceneModel, record: FrameRecord, grid: TokenGrid, points: tuple[int, ...], clock: Stopwatch
+) -> dict[str, TaskCost]:
+    """Every task's cost: a function of the record's rows and of shapes, and the clock's seconds.
+
+    The base's row carries what all share, and is there even if nobody asked for its outputs.
+    """
     base = model.bundle.entry.base
-    costs = {task: task_cost(model, task, moment, clock.of(task)) for task in model.tasks}
-    tokens, prefix = moment.grid.tokens, moment.grid.prefix
+    costs = {task: task_cost(model, task, record, grid, clock.of(task)) for task in model.tasks}
     shapes = model.backbone.block_shapes()[: base_depth(model, points)]
     head = costs.get(base)
 
     def shared(rows: int, head_macs: int) -> Macs:
         if not rows:
             return Macs()
-        embedded = embed_macs(rows - prefix, model.backbone.patch_macs())
-        return Macs(embed=embedded, blocks=blocks_macs(shapes, rows, tokens), head=head_macs)
+        embedded = embed_macs(rows - grid.prefix, model.backbone.patch_macs())
+        return Macs(embed=embedded, blocks=blocks_macs(shapes, rows, grid.tokens), head=head_macs)
 
-    computed = len(moment.record.rows)
+    computed = len(record.rows)
     own = TaskCost(
-        tokens,
+        grid.tokens,
         computed,
         shared(computed, head.executed.head if head else 0),
-        shared(tokens, head.dense.head if head else 0),
+        shared(grid.tokens, head.dense.head if head else 0),
         clock.of(base, shared=True),
     )
     return {base: own} | {task: cost for task, cost in costs.items() if task != base}
 
 
-def _row_numbers(decision: Decision, grid: TokenGrid) -> NDArray[np.int32]:
+def _audit_due(config: Config, frame: Frame) -> bool:
+    every = config.run.audit_every
+    return every is not None and frame.index // config.source.stride % every == 0
+
+
+def _audit(
+    model: SceneModel, config: Config, state: StreamState, result: FrameResult, points: tuple[int, ...]
+) -> FrameResult:
+    """The same frame computed in full besides: drift of every prediction, its MACs and time charged to the frame.
+
+    It starts from nothing and leaves nothing behind, so that results are the same with audits and without.
+    """
+    clock = Stopwatch()
+    every_row = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
+    _, dense = step(model, every_row, StreamState(state.geometry), result.frame, points)
+    clock.lap("audit")
+    costs = {}
+    for task, cost in result.cost.tasks.items():
+        drift = None
+        if task in result.predictions:
+            made = result.predictions[task]
+            drift = made.kind.drift(made.array, dense[task].array)
+        spent = clock.of("", shared=True) if task == model.bundle.entry.base else {}
+        costs[task] = replace(cost, executed=cost.executed + cost.dense, seconds={**cost.seconds, **spent}, drift=drift)
+    return replace(result, cost=replace(result.cost, tasks=costs))
+
+
+def row_numbers(decision: Decision, grid: TokenGrid) -> NDArray[np.int32]:
     """Tokens that were computed, all of them when dense."""
     if decision.rows is None:
         return np.arange(grid.tokens, dtype=np.int32)

@@ -121,25 +121,27 @@ def step_task(
     return state, Prediction(kind, value, moment.age)
 
 
-def task_cost(model: SceneModel, task: str, moment: Moment, seconds: Mapping[str, float]) -> TaskCost:
-    """What a task without the base's own work cost on a frame."""
-    sub, head, tokens = model.sub_tasks.get(task), model.heads[task], moment.grid.tokens
-    computed = tokens if moment.record.policy == "dense" else len(moment.record.rows)
+def task_cost(
+    model: SceneModel, task: str, record: FrameRecord, grid: TokenGrid, seconds: Mapping[str, float]
+) -> TaskCost:
+    """What a task cost on a frame, without the base's own work: a function of the record's rows and of shapes alone."""
+    sub, head, tokens = model.sub_tasks.get(task), model.heads[task], grid.tokens
+    computed = len(record.rows)
 
     def macs(rows: int) -> Macs:
         shapes = () if sub is None else sub.shapes[: max(model.bundle.entry.tasks[task].taps) - sub.split]
-        patches = _head_patches(moment, head.receptive_field, rows)
+        patches = _head_patches(record, grid, head.receptive_field, rows)
         return Macs(blocks=blocks_macs(shapes, rows, tokens), head=patches * head.macs_per_token())
 
     executed = macs(computed) if computed else Macs()
     return TaskCost(tokens, computed if sub is not None else 0, executed, macs(tokens), seconds)
 
 
-def _head_patches(moment: Moment, reach: int, rows: int) -> int:
-    if reach == 0 or rows == moment.grid.tokens:
-        return rows - moment.grid.prefix
-    rows_R = torch.from_numpy(moment.record.rows.astype(np.int64))
-    return len(touched_patches(rows_R[moment.grid.prefix :] - moment.grid.prefix, moment.grid, reach))
+def _head_patches(record: FrameRecord, grid: TokenGrid, reach: int, rows: int) -> int:
+    if reach == 0 or rows == grid.tokens:
+        return rows - grid.prefix
+    rows_R = torch.from_numpy(record.rows.astype(np.int64))
+    return len(touched_patches(rows_R[grid.prefix :] - grid.prefix, grid, reach))
 
 
 def _compute(

@@ -29,6 +29,10 @@ class Macs:
     blocks: int = 0
     head: int = 0
 
+    def __add__(self, other: "Macs") -> "Macs":
+        """Stage by stage."""
+        return Macs(self.embed + other.embed, self.blocks + other.blocks, self.head + other.head)
+
     @property
     def total(self) -> int:
         """All stages together."""

@@ -1,0 +1,114 @@
+"""What a preset would save on a video, without running a model: mask and policy replayed over its pixels.
+
+The decisions are those of a run, so rows and MACs are exact; what it would cost in accuracy is not said.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline.bundle import choose_tasks, read_bundle
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine import open_source
+from deltascene.pipeline.model import SceneModel, sketch_model
+from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.step import frame_costs, grid_of, row_numbers
+from deltascene.pipeline.stopwatch import Stopwatch
+from deltascene.pipeline.temporal import TemporalState, decide
+from deltascene.pipeline.units import compact, share
+from deltascene.stages.motion import set_flow_threads
+from deltascene.stages.preprocess import resize_frame
+
+
+@dataclass(frozen=True, slots=True)
+class FrameForecast:
+    """One frame of a replay.
+
+    Attributes:
+        index: number in the source.
+        policy: that it would get.
+        reason: why.
+        rows: tokens that would be computed.
+        tokens: of the frame.
+        macs_executed: MACs that would run, of all tasks.
+        macs_dense: MACs of the same model with every row.
+    """
+
+    index: int
+    policy: str
+    reason: str
+    rows: int
+    tokens: int
+    macs_executed: int
+    macs_dense: int
+
+
+def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) -> Iterator[FrameForecast]:
+    """The decisions of a run, frame by frame.
+
+    Args:
+        config: resolved config.
+        spec: the source.
+        model: shapes of the model; None sketches what the config names.
+
+    Raises:
+        SourceError: it can't be read.
+        StageError: its frames are smaller than one patch.
+    """
+    model = model or sketch(config)
+    points = model.bundle.entry.archive.blocks if config.archive.enabled else ()
+    state, size = TemporalState(), None
+    set_flow_threads(1)
+    with open_source(config.source, spec) as reader:
+        for number, frame in enumerate(reader):
+            if number % config.segment.frames == 0:
+                state, size = TemporalState(), None
+            if not frame.valid or frame.image is None:
+                yield FrameForecast(frame.index, "skipped", "invalid", 0, 0, 0, 0)
+                continue
+            if size != frame.image.shape[:2]:
+                state, size = TemporalState(), frame.image.shape[:2]
+                plan, grid = grid_of(model, config, frame.image.shape[:2])
+            pixels = resize_frame(frame.image, plan)
+            state, decision = decide(config, grid, state, frame, pixels)
+            rows = row_numbers(decision, grid)
+            about = (frame.index, frame.pts_s, True, "", decision.policy, decision.reason)
+            record = FrameRecord(*about, rows, {}, decision.strength)
+            costs = frame_costs(model, record, grid, points, Stopwatch()).values()
+            yield FrameForecast(
+                frame.index,
+                decision.policy,
+                decision.reason,
+                len(rows),
+                grid.tokens,
+                sum(cost.executed.total for cost in costs),
+                sum(cost.dense.total for cost in costs),
+            )
+
+
+def sketch(config: Config) -> SceneModel:
+    """The shapes of the model that a config names; no weights are read."""
+    bundle = read_bundle(config.model)
+    return sketch_model(bundle, choose_tasks(bundle, config.tasks), merged=config.numerics.delta == "merged")
+
+
+def print_what_if(configs: dict[str, Config], specs: list[SourceSpec], console: Console) -> int:
+    """A table of what each config would compute on each source."""
+    table = Table("video", "preset", "dense", "rows", "warped", "held", "tokens computed", "MACs a frame", "saved")
+    for spec in specs:
+        for name, config in configs.items():
+            frames = [frame for frame in replay(config, spec) if frame.policy != "skipped"]
+            policies = Counter(frame.policy for frame in frames)
+            dense = sum(frame.macs_dense for frame in frames)
+            executed = sum(frame.macs_executed for frame in frames)
+            tokens = sum(frame.rows for frame in frames) / max(1, sum(frame.tokens for frame in frames))
+            counts = [str(policies[policy]) for policy in ("dense", "rows", "warped", "held")]
+            each = compact(executed / max(1, len(frames)), "MAC")
+            table.add_row(spec.id, name, *counts, share(tokens), each, share(1 - executed / max(1, dense)))
+    console.print(table)
+    console.print("Exact rows and MACs of a run; its time and accuracy are not forecast.", highlight=False)
+    return 0
