@@ -10,6 +10,15 @@ from deltascene.stages.cost import blocks_macs
 from deltascene.stages.preprocess import normalise, resize_frame
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny products on several threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def engine(tiny):
     return Engine.load(tiny)
@@ -145,3 +154,44 @@ def test_plot_is_a_picture(engine, images):
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
     assert picture.shape[2] == 3
+
+
+def test_deltas_run_as_the_config_says(tiny_delta):
+    merged, beside = (
+        Engine.load(tiny_delta, tasks=["height"], overrides=[f"numerics.delta={form}"])
+        for form in ("merged", "lowrank")
+    )
+    assert merged.model.sub_tasks["height"].merged
+    assert not beside.model.sub_tasks["height"].merged
+
+
+def test_a_stream_of_some_tasks_runs_no_more_than_they_need(tiny_delta, images):
+    """Height splits off after three blocks, flow after four; the base's own blocks end there."""
+    engine = Engine.load(tiny_delta)
+    block = engine.model.backbone.block_shapes()[:1]
+    for tasks, depth in ((["height"], 3), (["flow"], 4), (["flow", "height"], 4), (["parts"], 6)):
+        result = engine.open_stream("s", tasks)(images[0])
+        assert result.cost.tasks["parts"].executed.blocks == depth * blocks_macs(block, 13, 13)
+        assert sorted(result.record.activations) == sorted(
+            {"height": 3, "flow": 4}[task] for task in tasks if task != "parts"
+        )
+
+
+def test_presets_compute_less_and_segments_start_afresh(tiny_delta, make_clip):
+    clip, policies, macs = str(make_clip(24, fps=25.0)), {}, {}
+    for preset in ("exact", "balanced", "fast"):
+        engine = Engine.load(tiny_delta, preset, overrides=["segment.frames=10", "policy.refresh=1000"])
+        results = list(engine.run(clip))
+        policies[preset] = [result.policy for result in results]
+        macs[preset] = sum(result.cost.macs_executed for result in results)
+        assert [number for number, result in enumerate(results) if result.reason == "reset"] == [0, 10, 20]
+    assert set(policies["exact"]) == {"dense"}
+    assert set(policies["balanced"]) == {"dense", "rows", "warped"}
+    assert macs["exact"] > 2 * macs["balanced"] > 2 * macs["fast"]
+
+
+def test_a_stream_can_be_reset(tiny_delta, images):
+    stream = Engine.load(tiny_delta, "balanced").open_stream("s")
+    told = [stream(images[0]).reason for _ in range(2)]
+    stream.reset()
+    assert [*told, stream(images[0]).reason] == ["reset", "unchanged", "reset"]
