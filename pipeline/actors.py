@@ -71,13 +71,15 @@ class ReaderActor:
 class EngineActor:
     """Holds an `EnginePart` with the base and some tasks."""
 
-    def __init__(self, seat: Seat, tasks: Sequence[str], extra_points: tuple[int, ...]) -> None:
+    def load(self, seat: Seat, tasks: Sequence[str], extra_points: tuple[int, ...]) -> None:
+        """Loads the model; comes first.
+
+        Raises:
+            UsageError: this process can't honour the run's numerics.
+        """
         honour(seat.config, seat.numerics)
         model = load_model(read_folder(seat.folder), tasks, allow_code=seat.allow_code, merged=seat.merged)
         self._part = EnginePart(model, seat.config, extra_points)
-
-    def ready(self) -> None:
-        """Answers once the model is loaded."""
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """As the part."""
@@ -87,13 +89,15 @@ class EngineActor:
 class TaskActor:
     """Holds a `TaskPart`."""
 
-    def __init__(self, seat: Seat, task: str) -> None:
+    def load(self, seat: Seat, task: str) -> None:
+        """Loads the task; comes first.
+
+        Raises:
+            UsageError: this process can't honour the run's numerics.
+        """
         honour(seat.config, seat.numerics)
         model = load_sub_task_model(read_folder(seat.folder), task, allow_code=seat.allow_code, merged=seat.merged)
         self._part = TaskPart(model, seat.config)
-
-    def ready(self) -> None:
-        """Answers once the model is loaded."""
 
     def run(self, job: VideoJob, made: SpanOutputs) -> SpanTask:
         """As the part."""

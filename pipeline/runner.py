@@ -129,9 +129,15 @@ class RayRunner:
         self._reader = self._actor(actors.ReaderActor, 0)
         self._writer = self._actor(actors.WriterActor, 0)
         splits = tuple(sorted({engine.model.sub_tasks[task].split for task in split}))
-        self._engine = self._actor(actors.EngineActor, cpus, seat, here, splits)
-        self._tasks = [self._actor(actors.TaskActor, cpus, seat, task) for task in split]
-        self._get([actor.ready.remote() for actor in (self._engine, *self._tasks)])
+        self._engine = self._actor(actors.EngineActor, cpus)
+        self._tasks = [self._actor(actors.TaskActor, cpus) for _ in split]
+        loading = [self._engine.load.remote(seat, here, splits)]
+        loading += [actor.load.remote(seat, task) for actor, task in zip(self._tasks, split, strict=True)]
+        try:
+            self._get(loading)
+        except BaseException:
+            self.close()
+            raise
 
     def open(self, job: VideoJob) -> range:
         """As `Runner.open`."""
@@ -168,9 +174,9 @@ class RayRunner:
         if self._own_cluster:
             self._ray.shutdown()
 
-    def _actor(self, part: type, cpus: float, *arguments: Any) -> Any:
+    def _actor(self, part: type, cpus: float) -> Any:
         """Starts an actor that holds a part."""
-        return self._ray.remote(part).options(num_cpus=cpus).remote(*arguments)
+        return self._ray.remote(part).options(num_cpus=cpus).remote()
 
     def _get(self, refs: Any) -> Any:
         """What actors answer; their errors are raised as if they had happened here."""

@@ -13,24 +13,9 @@ import pyarrow as pa
 import pytest
 
 from deltascene import NotPredicted, open_run
-from deltascene.pipeline import cli, ledger
+from deltascene.pipeline import ledger
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1"]
-
-
-@pytest.fixture
-def deltascene(monkeypatch, capsys):
-    """Runs the command in this process; returns exit code, standard output and error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        printed = capsys.readouterr()
-        code = exit_.value.code
-        return (0 if code is None else code), printed.out, printed.err
-
-    return call
 
 
 def without_clock(table: pa.Table) -> pa.Table:
@@ -62,7 +47,7 @@ def test_a_run_leaves_everything_and_open_run_reads_it(deltascene, tiny, make_cl
     video = open_run(tmp_path / "out")["clip"]
     assert (video.status, len(video), video.fps, video.size) == ("done", 20, pytest.approx(10), (48, 64))
     assert sorted(path.name for path in video.folder.iterdir()) == [
-        "done.json", "frames.parquet", "overlay.webm", "predictions.zarr", "segments",
+        "activations.zarr", "done.json", "frames.parquet", "overlay.webm", "predictions.zarr", "segments",
     ]  # fmt: skip
     view = video.frame(9)
     assert (view.index, view.pts_s) == (9, pytest.approx(0.9))

@@ -90,7 +90,8 @@ def replay(model, records):
         moment, clock = receive(sealed(record), GRID, ages), Stopwatch()
         ages = moment.ages
         state, prediction = step_task(model, task, state, moment, {}, clock, keep=True)
-        found.append((prediction, task_cost(model, task, moment, clock.of(task)), ages.oldest_s(record.pts_s)))
+        cost = task_cost(model, task, record, moment.grid, clock.of(task))
+        found.append((prediction, cost, ages.oldest_s(record.pts_s)))
     return found
 
 
@@ -209,7 +210,7 @@ def test_by_rows_is_in_full_on_the_same_tokens(hands, steps, seed):
             for patch in set(range(12)) - within(patches, head.receptive_field + 1):
                 there = np.s_[patch // 4 * 16 : patch // 4 * 16 + 16, patch % 4 * 16 : patch % 4 * 16 + 16]
                 np.testing.assert_array_equal(found.array[there], kept[there])
-            cost = task_cost(hands, "hands", moment, {})
+            cost = task_cost(hands, "hands", moment.record, moment.grid, {})
             assert cost.executed.head == len(ran) * head.macs_per_token()
             assert cost.dense.head == 12 * head.macs_per_token()
             before = found
