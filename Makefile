@@ -17,7 +17,7 @@ help:
 	@echo 'make clean    remove build outputs and caches; .venv and runs stay'
 
 demo: $(VENV)/.installed
-	$(BIN)/deltascene run configs/demo/room.mp4 -o $(DEMO) --preset exact --truth configs/demo/room.truth.npz
+	$(BIN)/deltascene run configs/demo/room.mp4 -o $(DEMO) --preset balanced --truth configs/demo/room.truth.npz
 	@echo
 	@echo 'Look at the overlay video and the report in $(DEMO).'
 
