@@ -4,7 +4,8 @@ Every archived segment is played again to the task's own part. Its outputs and l
 so that a backfill that was stopped goes on where it was; the result is byte for byte that of a run with the task on.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.model import SceneModel, load_sub_task_model
 from deltascene.pipeline.numerics import honour, numerics_record
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
-from deltascene.pipeline.parts import FrameSummary, TaskPart
+from deltascene.pipeline.parts import FrameSummary, TaskPart, timed
 from deltascene.pipeline.predictions import PredictionWriter, plan_layout
+from deltascene.pipeline.resume import base_key
 from deltascene.pipeline.run_folder import (
     Run,
     RunFolder,
@@ -53,6 +55,7 @@ class Backfill:
         model: its head and its blocks from the split on.
         config: of the run.
         key: what its outputs depend on besides the activations, as flat plain values.
+        base: what the activations must have been made with.
     """
 
     run: Run
@@ -60,6 +63,7 @@ class Backfill:
     model: SceneModel
     config: Config
     key: Mapping[str, Any]
+    base: Mapping[str, Any]
 
     @property
     def split(self) -> int:
@@ -98,7 +102,8 @@ def plan_backfill(
         wanted = {name: recorded.get(name) for name in numerics_record(config)}
         honour(config, wanted)
     loaded = load_sub_task_model(bundle, task, allow_code=allow_code, merged=config.numerics.delta == "merged")
-    return Backfill(run, task, _with_blocks(loaded, task, config), config, _task_key(bundle, task, config))
+    base = base_key(bundle, file_sha256(bundle.backbone_file()))
+    return Backfill(run, task, _with_blocks(loaded, task, config), config, _task_key(bundle, task, config), base)
 
 
 def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord]:
@@ -126,47 +131,28 @@ def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord
     return records
 
 
+@dataclass(slots=True)
+class _Filling:
+    """One video being filled: where it lies, and the writer of the new task's arrays once there is one."""
+
+    plan: Backfill
+    video: RunVideo
+    store: ZarrStore
+    token: str
+    writer: PredictionWriter | None = None
+
+
 def _fill_video(
     plan: Backfill, folder: RunFolder, video: RunVideo, token: str, events: Events, stop: Stop
 ) -> VideoRecord:
     """One video, segment by segment; what is sealed is kept."""
-    files, store, starts = video.files, ZarrStore(video.files.activations), _starts(video)
+    files, starts = video.files, _starts(video)
+    filling = _Filling(plan, video, ZarrStore(files.activations), token)
     spec = SourceSpec(video.id, "video", (Path(video.source),))
-    part, writer = TaskPart(plan.model, plan.config), None
     events.video_started(spec, len(video), 0)
     for start in starts:
-        archived = store.seal(start)
-        archived.require({**archived.key, **_base_key(plan.model.bundle)})
-        key = fingerprint({**plan.key, "archive": archived.fingerprint})
-        if _sealed(video, start, plan.task, key):
-            continue
-        info = store.info(start)
-        form = StoredForm(InputPlan(info.frame_size, info.model_size, info.content), plan.config.save.size == "frame")
-        if writer is None:
-            kinds = {plan.task: plan.model.bundle.kinds[plan.task]}
-            layout = plan_layout(kinds, form.size, plan.config.segment.frames)
-            writer = PredictionWriter(files.predictions, layout, {})
-        writer.begin_segment(start)
-        part.reset()
-        rows: list[dict[str, Any]] = []
-        grid = TokenGrid(*info.grid, info.patch, info.prefix)
-        for record in store.frames(start, [plan.split]):
-            output = part.step(record, grid, form)
-            writer.add({plan.task: output.tasks[plan.task].stored}, output.age)
-            read = sum(stored.nbytes for stored in record.activations.values())
-            rows += [row | {"bytes_read": read} for row in ledger_rows(output, video.id, "", {})]
-            events.frame_done(spec, _summary(rows[-1]))
-        written = writer.finish_segment()
-        ledger_part = files.part(start, plan.task)
-        ledger.write_rows(ledger_part, rows)
-        about = {
-            "start": start,
-            "frames": len(rows),
-            "next_index": archived.next_index,
-            "fingerprint": key,
-            "token": token,
-        }
-        write_seal(files.seal(start, plan.task), files.root, about, [ledger_part, *written])
+        for frame in _fill_segment(filling, start):
+            events.frame_done(spec, frame)
         keep_lock(folder)
         if stop.asked:
             break
@@ -174,6 +160,48 @@ def _fill_video(
         return replace(video.record, status="partial", cause="")
     join_video(files, starts)
     return video.record
+
+
+def _fill_segment(filling: _Filling, start: int) -> Iterator[FrameSummary]:
+    """The task on one archived segment, sealed at its end; nothing to do where an earlier call sealed it."""
+    plan, files, store = filling.plan, filling.video.files, filling.store
+    archived = store.seal(start)
+    archived.require({**archived.key, **plan.base})
+    key = fingerprint({**plan.key, "archive": archived.fingerprint})
+    if _sealed(filling.video, start, plan.task, key):
+        return
+    info, rows = store.info(start), list[dict[str, Any]]()
+    form = StoredForm(InputPlan(info.frame_size, info.model_size, info.content), plan.config.save.size == "frame")
+    grid, part = TokenGrid(*info.grid, info.patch, info.prefix), TaskPart(plan.model, plan.config)
+    writer = _open_writer(filling, form)
+    writer.begin_segment(start)
+    for record, read_s in timed(store.frames(start, [plan.split])):
+        output = part.step(record, grid, form)
+        began = time.perf_counter()
+        writer.add({plan.task: output.tasks[plan.task].stored}, output.age)
+        shared = {"decode": read_s, "write": time.perf_counter() - began}
+        read = sum(stored.nbytes for stored in record.activations.values())
+        rows += [row | {"bytes_read": read} for row in ledger_rows(output, filling.video.id, plan.task, shared)]
+        yield _summary(rows[-1])
+    written = writer.finish_segment()
+    ledger_part = files.part(start, plan.task)
+    ledger.write_rows(ledger_part, rows)
+    about = {
+        "start": start,
+        "frames": len(rows),
+        "next_index": archived.next_index,
+        "fingerprint": key,
+        "token": filling.token,
+    }
+    write_seal(files.seal(start, plan.task), files.root, about, [ledger_part, *written])
+
+
+def _open_writer(filling: _Filling, form: StoredForm) -> PredictionWriter:
+    if filling.writer is None:
+        plan = filling.plan
+        layout = plan_layout({plan.task: plan.model.bundle.kinds[plan.task]}, form.size, plan.config.segment.frames)
+        filling.writer = PredictionWriter(filling.video.files.predictions, layout, {})
+    return filling.writer
 
 
 def _sealed(video: RunVideo, start: int, task: str, key: str) -> bool:
@@ -226,15 +254,6 @@ def _task_key(bundle: Bundle, task: str, config: Config) -> dict[str, Any]:
     key: dict[str, Any] = {f"weights.{path.name}": file_sha256(path) for path in files}
     key["task"] = fingerprint(entry.model_dump(mode="json"))
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
-
-
-def _base_key(bundle: Bundle) -> dict[str, Any]:
-    """What the archive must have been made with, as of `resume.archive_key`."""
-    return {
-        "weights.base": file_sha256(bundle.backbone_file()),
-        "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
-        "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
-    }
 
 
 def _summary(row: Mapping[str, Any]) -> FrameSummary:

@@ -7,7 +7,8 @@ other or of where they are: a runner calls them one after the other in this proc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ from deltascene.stages.errors import StageError
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, TokenGrid
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,17 @@ def plan_spans(frames: int, done_frames: int, segment_frames: int, span_frames: 
             yield Span(segment, size, begin == 0, begin + size == count)
 
 
+def timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
+    """Things with the seconds that each took to come."""
+    while True:
+        began = time.perf_counter()
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        yield item, time.perf_counter() - began
+
+
 class ReaderPart:
     """Decodes a video's frames in order."""
 
@@ -197,11 +211,8 @@ class ReaderPart:
     def read(self, span: Span) -> SpanFrames:
         """The next frames."""
         assert self._reader is not None, "open a video first"
-        frames = []
-        for _ in range(span.frames):
-            began = time.perf_counter()
-            frame = next(self._reader)
-            frames.append((frame, time.perf_counter() - began))
+        frames = list(islice(timed(self._reader), span.frames))
+        assert len(frames) == span.frames, "every frame selected comes"
         return SpanFrames(span, frames)
 
     def finish(self) -> str:

@@ -46,12 +46,21 @@ def archive_key(run_key: Mapping[str, Any], bundle: Bundle, identity_now: str, d
     """
     others = ("config.tasks", "config.save.", "config.numerics.delta", "config.model", "numerics.deltas", "weights.")
     key = {name: value for name, value in run_key.items() if not name.startswith(others)}
-    return key | {
-        "weights.base": run_key[f"weights.{bundle.backbone_file().name}"],
+    base = base_key(bundle, run_key[f"weights.{bundle.backbone_file().name}"])
+    return key | base | {"input": identity_now, "decoder": decoder}
+
+
+def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
+    """The part of an archive's key that a model has to share to go on from it.
+
+    Args:
+        bundle: of the model.
+        weights: SHA-256 of its base's weights.
+    """
+    return {
+        "weights.base": weights,
         "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
         "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
-        "input": identity_now,
-        "decoder": decoder,
     }
 
 

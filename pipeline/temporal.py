@@ -24,6 +24,8 @@ from deltascene.stages.change import (
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
+WHOLE_RANGE = 255.0  # no difference is over it
+
 
 @dataclass(frozen=True, slots=True)
 class TemporalState:
@@ -89,55 +91,57 @@ def decide(
     Returns:
         The state after the decision was carried out, and the decision.
     """
-    rules, change = rules_of(config), config.change
-    first = state.pixels is None
-    identical = state.pixels is not None and torch.equal(pixels, state.pixels)
-    if not rules.reuse:
-        policy, reason = choose_policy(rules, Situation(first=first, identical=identical))
-        if policy == "held":
-            return state, _still(grid)
-        return TemporalState(pixels=pixels), _all(reason, torch.zeros(grid.patches), grid)
-    cells_PQ = cell_means(pixels, grid, change.cell_px)
-    gain, strength_P, jumped = _compare(cells_PQ, state, change.cut_threshold)
-    moved = moved_patches(strength_P, change.threshold)
-    policy, reason = choose_policy(
-        rules,
-        Situation(
-            first=first,
-            identical=identical,
-            moved=len(moved) / grid.patches,
-            jumped=jumped,
-            gain=gain,
-            frames_since_computed=state.frames_since_computed + 1,
-            seconds_since_computed=frame.pts_s - state.computed_s,
-            frames_since_dense=state.frames_since_dense + 1,
-            seconds_since_dense=frame.pts_s - state.dense_s,
-            refresh_due=refresh_due(frame.source, frame.index // config.source.stride, rules.refresh),
-        ),
+    if not config.policy.reuse:
+        return _decide_without_reuse(config, grid, state, pixels)
+    cells_PQ = cell_means(pixels, grid, config.change.cell_px)
+    gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
+    patches = moved_patches(strength_P, config.change.threshold)
+    situation = Situation(
+        first=state.pixels is None,
+        identical=_identical(pixels, state.pixels),
+        moved=len(patches) / grid.patches,
+        jumped=jumped,
+        gain=gain,
+        frames_since_computed=state.frames_since_computed + 1,
+        seconds_since_computed=frame.pts_s - state.computed_s,
+        frames_since_dense=state.frames_since_dense + 1,
+        seconds_since_dense=frame.pts_s - state.dense_s,
+        refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
     )
+    policy, reason = choose_policy(rules_of(config), situation)
     if policy == "dense":
-        after = TemporalState(pixels, as_computed(Reference(cells_PQ), cells_PQ, 1.0, None), cells_PQ, 0, 0)
-        return replace(after, computed_s=frame.pts_s, dense_s=frame.pts_s), _all(reason, strength_P, grid)
+        reference = as_computed(Reference(cells_PQ), cells_PQ, 1.0, None)
+        after = TemporalState(pixels, reference, cells_PQ, computed_s=frame.pts_s, dense_s=frame.pts_s)
+        return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
     assert state.reference is not None
-    waited = replace(
+    after = replace(
         state,
         reference=replace(state.reference, gain=gain),
         cells_PQ=cells_PQ,
-        frames_since_computed=state.frames_since_computed + 1,
-        frames_since_dense=state.frames_since_dense + 1,
+        frames_since_computed=situation.frames_since_computed,
+        frames_since_dense=situation.frames_since_dense,
     )
-    if policy != "rows":
-        nothing = torch.empty(0, dtype=torch.int64)
-        decision = _decision(policy, reason, nothing, strength_P, grid, change.threshold)
-        return waited, replace(decision, computed=state.pixels)
-    after = replace(
-        waited,
-        pixels=pixels,
-        reference=as_computed(state.reference, cells_PQ, gain, moved),
-        frames_since_computed=0,
-        computed_s=frame.pts_s,
-    )
-    return after, _decision(policy, reason, rows_of(moved, grid), strength_P, grid, change.threshold)
+    rows = torch.empty(0, dtype=torch.int64)
+    if policy == "rows":
+        rows = rows_of(patches, grid)
+        reference = as_computed(state.reference, cells_PQ, gain, patches)
+        after = replace(after, pixels=pixels, reference=reference, frames_since_computed=0, computed_s=frame.pts_s)
+    return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
+
+
+def _decide_without_reuse(
+    config: Config, grid: TokenGrid, state: TemporalState, pixels: Tensor
+) -> tuple[TemporalState, Decision]:
+    """Every frame in full, unless it is the last one byte for byte; no mask is needed."""
+    situation = Situation(first=state.pixels is None, identical=_identical(pixels, state.pixels))
+    policy, reason = choose_policy(rules_of(config), situation)
+    rows = torch.empty(0, dtype=torch.int64) if policy == "held" else None
+    decision = Decision(policy, reason, rows, *_shown(torch.zeros(grid.patches), grid, WHOLE_RANGE))
+    return (state if policy == "held" else TemporalState(pixels=pixels)), decision
+
+
+def _identical(pixels: Tensor, computed: Tensor | None) -> bool:
+    return computed is not None and torch.equal(pixels, computed)
 
 
 def _compare(cells_PQ: Tensor, state: TemporalState, cut_threshold: float) -> tuple[float, Tensor, float]:
@@ -151,17 +155,7 @@ def _compare(cells_PQ: Tensor, state: TemporalState, cut_threshold: float) -> tu
     return gain, change_strength(cells_PQ, state.reference, gain), jumped
 
 
-def _still(grid: TokenGrid) -> Decision:
-    return _decision("held", "unchanged", torch.empty(0, dtype=torch.int64), torch.zeros(grid.patches), grid, 255.0)
-
-
-def _all(reason: Reason, strength_P: Tensor, grid: TokenGrid) -> Decision:
-    return _decision("dense", reason, None, strength_P, grid, 255.0)
-
-
-def _decision(
-    policy: Policy, reason: Reason, rows: Tensor | None, strength_P: Tensor, grid: TokenGrid, threshold: float
-) -> Decision:
+def _shown(strength_P: Tensor, grid: TokenGrid, threshold: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Strength of change in whole steps of 255, and which patches are over a threshold."""
     strength = strength_P.clamp(0, 255).floor().to(torch.uint8).numpy()
-    moved = (strength_P > threshold).numpy().reshape(grid.height, grid.width)
-    return Decision(policy, reason, rows, strength, moved)
+    return strength, (strength_P > threshold).numpy().reshape(grid.height, grid.width)
