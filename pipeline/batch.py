@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.cache.errors import CacheError
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import Seal
 from deltascene.pipeline import ledger
@@ -28,7 +29,7 @@ from deltascene.pipeline.run_folder import (
     keep_lock,
     write_videos,
 )
-from deltascene.pipeline.runner import Runner
+from deltascene.pipeline.runner import Runner, WorkerLost
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
@@ -98,15 +99,16 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
     Raises:
         DiskFull: no room left; what was finished is sealed.
         OutputError: an input's earlier results were made from other bytes.
+        WorkerLost: an actor is gone; what was finished is sealed.
     """
     folder, records = run.folder, []
     folder.errors_jsonl.unlink(missing_ok=True)
     for spec in specs:
         try:
             record = process_video(run, spec)
-        except (OutputError, DiskFull):
+        except (OutputError, DiskFull, WorkerLost):
             raise
-        except (DeltasceneError, StageError) as error:
+        except (DeltasceneError, StageError, CacheError) as error:
             record = _failed(folder, spec, error)
         except OSError as error:
             if error.errno in (ENOSPC, EDQUOT):

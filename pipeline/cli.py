@@ -364,7 +364,7 @@ def main() -> NoReturn:
 
         full = error.errno in (ENOSPC, EDQUOT)
         _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 1)
-    except ValueError as error:
+    except Exception as error:
         if type(error).__module__.startswith("deltascene."):
             _fail(str(error), 2)
         raise

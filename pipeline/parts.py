@@ -371,8 +371,9 @@ class WriterPart:
         written = time.perf_counter()
         if self._archive is not None and job.archive is not None:
             self._archive.add(replace(output.record, activations=_archived(output.record, job.archive.info)))
+        archived = self._archive is not None and len(output.record.rows) > 0
         shared = {"decode": output.decode_s, "write": written - began, "archive": time.perf_counter() - written}
-        size = sum(output.record.activations[at].nbytes for at in job.points) if len(output.record.rows) else 0
+        size = sum(output.record.activations[at].nbytes for at in job.points) if archived else 0
         rows = ledger_rows(output, job.spec.id, job.base, shared, size)
         self._rows += rows
         self._frames, self._last_index = self._frames + 1, output.record.index
