@@ -17,7 +17,6 @@ videos/<id>/frames.parquet.
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,8 @@ from typing import Any
 import pyarrow as pa
 
 from deltascene.cache.seal import write_whole
-from deltascene.pipeline.config import flatten
 from deltascene.pipeline.ledger import SCHEMA
+from deltascene.pipeline.report_facts import plain, run_facts
 from deltascene.pipeline.report_numbers import totals
 from deltascene.pipeline.report_page import render_page
 from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images
@@ -71,7 +70,6 @@ def build_report(run: Run) -> dict[str, Any]:
     limits = _limits(sum(len(video) > 0 for video in videos))
     reports = [video_report(video, ledgers[video.id], limits) for video in videos]
     whole = totals(ledger) | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
-    key = _grouped(run.config.get("key") or {})
     report: dict[str, Any] = plain(
         {
             "format": FORMAT,
@@ -84,11 +82,7 @@ def build_report(run: Run) -> dict[str, Any]:
             "tasks": task_reports(ledger),
             "videos": reports,
             "frames_cap": limits.frames,
-            "config": flatten(run.config.get("config") or {}),
-            "versions": dict(run.config.get("versions") or {}),
-            "machine": dict(run.config.get("machine") or {}),
-            "numerics": key.get("numerics", {}),
-            "weights": key.get("weights", {}),
+            **run_facts(run.config),
         }
     )
     return report
@@ -123,23 +117,3 @@ def _limits(videos: int) -> Limits:
         film=min(FILM_PER_VIDEO, FILM_CAP // each),
         points=min(POINTS_PER_VIDEO, max(24, POINTS_CAP // each)),
     )
-
-
-def _grouped(key: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dotted names by their first part."""
-    groups: dict[str, dict[str, Any]] = {}
-    for name, value in key.items():
-        head, _, rest = name.partition(".")
-        groups.setdefault(head, {})[rest] = value
-    return groups
-
-
-def plain(value: Any) -> Any:
-    """Values that JSON has: null for what isn't finite, names of files that aren't UTF-8 with a mark in the place."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

@@ -53,7 +53,7 @@ TASK_TABLE: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "ms": lambda cost: f"{1e3 * cost['seconds']:.1f}",
 }
 
-STAGE_COLOURS = 10  # in report.css
+STAGE_COLOURS = 11  # in report.css
 
 
 def render_page(
@@ -68,6 +68,16 @@ def render_page(
     """
     page = environment(report).get_template("report.html.j2")
     return page.render(report=report, pictures=pictures, overlays=overlays)
+
+
+def render_diff(diff: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> str:
+    """The page of two runs.
+
+    Args:
+        diff: of `report_diff.build_diff`.
+        pictures: by task, data URIs of the frames that differ most.
+    """
+    return environment(diff).get_template("diff.html.j2").render(report=diff, pictures=pictures)
 
 
 def environment(report: Mapping[str, Any]) -> jinja2.Environment:

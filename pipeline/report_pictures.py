@@ -31,6 +31,7 @@ JPEG_QUALITY, FILM_QUALITY = 84, 76
 FILM_HEIGHT = 144
 FARTHEST_STEP = 300  # frames; decoding what lies between is faster than a seek up to here
 BLOCK_SIDES = 48  # a map of differences has about so many blocks from top to bottom
+LEAST_SHOWN = 0.1  # of the largest difference of a picture
 
 
 def draw_pictures(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
@@ -74,7 +75,8 @@ def draw_difference(image: Image | None, values: Sequence[Array], kind: Kind, na
     panel = plan_panel(values[0].shape[:2] if image is None else image.shape[:2], 2, TILE_HEIGHT, header=False)
     _, grey = frame_tiles(panel.tile, image)
     apart = drift_map(values[1], values[0], kind)
-    strength = np.where(apart > 0, apart / max(apart.max(), 1e-9), -1).astype(np.float32)
+    least = LEAST_SHOWN * apart.max()
+    strength = ((apart - least) / max(apart.max() - least, 1e-9)).astype(np.float32)
     enlarged = np.asarray(cv2.resize(strength, panel.tile[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
     tiles = [*(task_tile(value, kind, grey) for value in values), tinted(grey, enlarged)]
     for tile, name in zip(tiles, names, strict=True):

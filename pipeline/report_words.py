@@ -36,6 +36,35 @@ def saved_line(whole: Mapping[str, Any]) -> str:
     return f"{share(whole['saved'])} of the dense compute was saved: of {valid} {how}. {_clock_line(whole)}"
 
 
+def diff_headline(diff: Mapping[str, Any]) -> dict[str, str]:
+    """What two runs, A and B, come to, in three sentences: what was compared, what B costs, how far B is from A.
+
+    Args:
+        diff: of `report_diff.build_diff`, without the headline.
+    """
+    frames = sum(video["common"] for video in diff["videos"])
+    elsewhere = any(each["group"] == "machine" for each in diff["differences"])
+    what = f"{count(frames, 'frame')} of {count(len(diff['videos']), 'video')} are in both runs."
+    drifts = [
+        f"{task} {each['mean']:.3g} {each['unit']}" for task, each in diff["drift"].items() if each["mean"] is not None
+    ]
+    equal = all(each["identical"] == each["frames"] for each in diff["drift"].values())
+    same = "B’s predictions are those of A, in every pixel."
+    apart = f"B’s predictions lie off A’s by, on average: {'; '.join(drifts)}."
+    return {"what": what, "cost": _versus(diff["cost"], elsewhere), "drift": same if equal else apart}
+
+
+def _versus(cost: Mapping[str, Any], elsewhere: bool) -> str:
+    if cost["macs"] is None or cost["median"] is None:
+        return "Their costs can’t be compared: A computed nothing on these frames."
+    means = [milliseconds(cost[run]["frame_seconds"]["mean"]) for run in "ba"]
+    return (
+        f"B computes {share(cost['macs'])} of A’s MACs and takes {share(cost['mean'])} of its time:"
+        f" {means[0]} a frame against {means[1]}, on average."
+        + (" They ran on different machines, so that the clock says little." if elsewhere else "")
+    )
+
+
 def _how(policy: str, part: Mapping[str, Any]) -> str:
     frames = count(part["frames"])
     if policy == "rows":

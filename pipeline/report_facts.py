@@ -1,0 +1,33 @@
+"""What a report repeats of `run.yaml`, and values made fit for JSON."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from deltascene.pipeline.config import flatten
+
+
+def run_facts(run_yaml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Resolved config, versions, machine, numerics and weights as flat mappings; empty where they weren't recorded."""
+    key: dict[str, dict[str, Any]] = {"numerics": {}, "weights": {}}
+    for name, value in (run_yaml.get("key") or {}).items():
+        head, _, rest = name.partition(".")
+        if head in key:
+            key[head][rest] = value
+    return {
+        "config": flatten(run_yaml.get("config") or {}),
+        "versions": dict(run_yaml.get("versions") or {}),
+        "machine": dict(run_yaml.get("machine") or {}),
+        **key,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Values that JSON has: null for what isn't finite, names of files that aren't UTF-8 with a mark in the place."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
