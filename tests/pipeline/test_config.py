@@ -57,6 +57,7 @@ OTHER = {
     "archive.budget_gb": 2.5,
     "run.executor": "ray",
     "run.placement": "split",
+    "run.audit_every": 5,
     "run.device": "cpu",
     "run.verify": "full",
 }

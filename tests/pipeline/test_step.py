@@ -387,6 +387,26 @@ def test_the_bases_answers_do_not_depend_on_what_sub_tasks_get(model):
             assert model.bundle.kinds[task].drift(other[task].array, one[task].array) < 1.0
 
 
+def test_audits_write_no_state_and_are_charged(model):
+    plain, audited, exact = (
+        play(model, config, FILM)
+        for config in (
+            settings_for("balanced"),
+            settings_for("balanced", **{"run.audit_every": 3}),
+            load_config("exact", overrides=["policy.hold_identical=false"]),
+        )
+    )
+    assert {result.policy for result in audited[3::3]} == {"warped", "held", "rows"}
+    for number, (one, other, dense) in enumerate(zip(plain, audited, exact, strict=True)):
+        assert_same(other, one)
+        np.testing.assert_array_equal(one.record.rows, other.record.rows)
+        due = number % 3 == 0 and number > 0
+        assert other.cost.macs_executed == one.cost.macs_executed + due * one.cost.macs_dense
+        for task in TASKS:
+            drift = model.bundle.kinds[task].drift(one[task].array, dense[task].array)
+            assert other.cost.tasks[task].drift == (drift if due else None)
+
+
 def test_the_rows_of_a_record_are_the_moved_patches(model):
     results = play(model, settings_for("balanced"), FILM)
     grid = plan_geometry(model, settings_for("balanced"), SIZE).grid
