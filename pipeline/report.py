@@ -37,7 +37,7 @@ from deltascene.pipeline.run_folder import Run, RunVideo
 FORMAT = 1
 # The page stays readable and of bounded size: these hold for all videos together …
 FRAMES_CAP, POINTS_CAP = 2000, 24_000  # frames listed one by one, points of plots
-PICTURES_CAP, FILM_CAP = 60, 240  # frames shown with their predictions, with their change map
+PICTURES_CAP, FILM_CAP = 60, 120  # frames shown with their predictions, with their change map; each may need a seek
 # … and these for one.
 PICTURES_PER_VIDEO, FILM_PER_VIDEO, POINTS_PER_VIDEO = 6, 24, 480
 
@@ -56,7 +56,8 @@ def write_report(run: Run, html: Path | None = None) -> tuple[Path, Path]:
     report = json.loads(text)
     json_path, html_path = run.folder / "report.json", html or run.folder / "report.html"
     videos = {video.id: video for video in run.videos}
-    pictures = {data["id"]: _draw(videos[data["id"]], data) for data in report["videos"] if data["pictures"]}
+    shown = [data for data in report["videos"] if data["pictures"] or data["film"]]
+    pictures = {data["id"]: _draw(videos[data["id"]], data) for data in shown}
     write_whole(json_path, text + "\n")
     write_whole(html_path, render_page(report, pictures, _links(run, html_path)))
     return json_path, html_path

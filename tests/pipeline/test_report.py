@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene import open_run
-from deltascene.pipeline import cli, ledger
+from deltascene.pipeline import cli, ledger, report
 from deltascene.pipeline.report import build_report, write_report
 from deltascene.pipeline.report_numbers import frame_table, totals
 from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
@@ -428,6 +428,28 @@ def test_the_film_shows_what_changed_in_words_too(reused):
         assert attributes["src"].startswith("data:image/jpeg;base64,")
     for policy, part in report["totals"]["by_policy"].items():
         assert f"{policy} {part['frames']} frames" in html  # of the band's text alternative
+
+
+def test_of_many_videos_fewer_frames_are_shown_or_none(reused, monkeypatch, tmp_path):
+    run, _, _ = reused
+    for pictures, film in ((0, 2), (1, 0), (0, 0)):
+        monkeypatch.setattr(report, "PICTURES_CAP", pictures)
+        monkeypatch.setattr(report, "FILM_CAP", film)
+        _, html = write_report(run, tmp_path / "page.html")
+        assert html.read_text(encoding="utf-8").count("data:image/jpeg") == pictures + film
+
+
+def test_tasks_with_blocks_of_their_own_show_their_own_rows(tiny_delta, make_clip, tmp_path):
+    run = run_command(tmp_path / "out", tiny_delta, make_clip(8, name="own"), preset="balanced")
+    report = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))
+    rows = run.ledger().to_pylist()
+    for task in ("parts", "height", "flow"):
+        own = [row for row in rows if row["task"] == task]
+        assert 0 < report["tasks"][task]["rows_computed"] == sum(row["rows_computed"] for row in own)
+        assert report["tasks"][task]["macs_executed"] == sum(row["macs_executed"] for row in own)
+    assert report["tasks"]["hands"]["rows_computed"] == 0
+    html = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert html.count('<span class="soft">the base’s</span>') == 1
 
 
 def test_a_run_from_before_change_maps_still_has_a_film(reused, tmp_path):
