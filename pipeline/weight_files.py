@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from deltascene.pipeline.errors import BundleError, OutputError
@@ -163,8 +163,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OutputError: it can't be written.
     """
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
+        path.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))  # with the usual rights
+    except (SafetensorError, OSError) as error:
         raise OutputError(f"{path}: can't be written: {one_line(error)}") from error
 
 

@@ -286,3 +286,5 @@ def test_what_is_written_is_read_back(tiny_delta, tmp_path, dtype):
     assert {tensor.dtype for tensor in both.values()} == {dtype}
     for name, tensor in both.items():
         assert torch.equal(tensor.float(), stored[name].float())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "both.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
