@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from deltascene import NotPredicted, open_run
+from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1"]
@@ -135,10 +136,12 @@ def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(deltascene, ti
     assert json.loads(text.splitlines()[0])["sealed"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(deltascene, tiny, make_clip, tmp_path, number):
+@pytest.mark.parametrize(("number", "preset"), [(signal.SIGINT, "exact"), (signal.SIGKILL, "balanced")])
+def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
+    deltascene, tiny_delta, make_clip, tmp_path, number, preset
+):
     clip, out = make_clip(160), tmp_path / "out"
-    options = ["--model", tiny, "--set", "segment.frames=16", *QUIET]
+    options = ["--model", tiny_delta, "--preset", preset, "--set", "segment.frames=16", *QUIET]
     command = [sys.executable, "-m", "deltascene", "run", str(clip), "-o", str(out), "--json", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -157,6 +160,10 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(deltascene,
     assert deltascene("run", clip, "-o", out, *options)[0] == 0
     deltascene("run", clip, "-o", tmp_path / "whole", *options)
     assert_equal_runs(tmp_path / "whole", out, "clip")
+    ours, theirs = (ZarrStore(open_run(each)["clip"].files.activations) for each in (out, tmp_path / "whole"))
+    assert ours.starts() == theirs.starts() == tuple(range(0, 160, 16))
+    for start in ours.starts():
+        assert ours.verify(start).files == theirs.seal(start).files
 
 
 def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch):
