@@ -20,6 +20,9 @@ from deltascene.stages.types import TokenGrid
 STEPS_PER_PIXEL = 32
 COARSER = 4  # pixels between flow vectors
 LEAST_BOX = 64  # pixels: smaller or thinner pictures leave the search without a pyramid, and some of them crash it
+FINEST_SCALE = 1  # half the resolution; the preset stops at a quarter
+SMOOTHED = (3, 3)  # pixels that are averaged before two images are compared: noise
+COMPARED = (9, 9)  # pixels around one that tell whether the flow fits there
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.int16]
@@ -61,6 +64,10 @@ def set_flow_threads(count: int) -> None:
 def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: TokenGrid) -> Flow:
     """Flow from a frame back to the last computed image, around the patches that moved; zero elsewhere.
 
+    The whole picture is searched: in a cut-out the coarse levels miss large motion. Where the picture fetched by the
+    flow is no closer to the frame than the one that stands still, the flow is zero, too: so a mover doesn't drag its
+    surroundings along.
+
     Args:
         now: the frame [H, W].
         computed: the last computed image [H, W].
@@ -73,21 +80,21 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
     flow: Flow = np.zeros((2, *flow_size(now.shape)), np.int16)
     if not moved.any():
         return flow
-    near = _grown(moved)
-    rows, columns = _box(near, grid)
-    inside = np.zeros((*now.shape, 2), np.float32)
-    inside[rows, columns] = _search(now[rows, columns], computed[rows, columns])
-    coarse = cv2.resize(inside, flow.shape[:0:-1], interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(near.astype(np.uint8), flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    coarse = cv2.resize(_search(now, computed), flow.shape[:0:-1], interpolation=cv2.INTER_AREA)
+    near = cv2.resize(_grown(moved).astype(np.uint8), flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
     steps = np.clip(np.rint(coarse * STEPS_PER_PIXEL), -32767, 32767).astype(np.int16)
-    return np.ascontiguousarray((steps * mask[..., None]).transpose(2, 0, 1))
+    flow = np.ascontiguousarray((steps * near[..., None]).transpose(2, 0, 1))
+    return flow * _closer(flow, now, computed)
 
 
 def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
-    """Where every pixel of an image is looked up under a flow; outside the picture, its edge."""
+    """Where every pixel of an image is looked up under a flow; outside the picture, its edge.
+
+    Pixels take the flow vector that they lie under: between two of them there is often an outline.
+    """
     height, width = image_size
     coarse = flow.transpose(1, 2, 0).astype(np.float32) / STEPS_PER_PIXEL
-    fine = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    fine = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
     x = fine[..., 0] + np.arange(width, dtype=np.float32)
     y = fine[..., 1] + np.arange(height, dtype=np.float32)[:, None]
     return Lookup(np.clip(x, 0, width - 1), np.clip(y, 0, height - 1))
@@ -119,11 +126,13 @@ def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
 
 
 def _search(now: Grey, computed: Grey) -> NDArray[np.float32]:
-    """Flow of a box [H, W, 2] in pixels; a picture smaller than the search needs is continued by its edge."""
+    """Flow of a picture [H, W, 2] in pixels; a picture smaller than the search needs is continued by its edge."""
     height, width = now.shape
     below, right = max(0, LEAST_BOX - height), max(0, LEAST_BOX - width)
     pair = [cv2.copyMakeBorder(box, 0, below, 0, right, cv2.BORDER_REPLICATE) for box in (now, computed)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # it keeps settings of the last size it saw
+    search.setFinestScale(FINEST_SCALE)
+    search.setVariationalRefinementIterations(0)  # smooths outlines away, for more time than the finer scale takes
     found = search.calc(pair[0], pair[1], np.zeros((*pair[0].shape, 2), np.float32))
     return np.asarray(found[:height, :width], np.float32)
 
@@ -133,17 +142,11 @@ def _grown(moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(moved.astype(np.uint8), np.ones((3, 3), np.uint8)), bool)
 
 
-def _box(near: NDArray[np.bool_], grid: TokenGrid) -> tuple[slice, slice]:
-    """Smallest box of pixels around patches, enlarged to what the search needs."""
-    return tuple(
-        _span(np.flatnonzero(near.any(axis=1 - axis)), grid.patch, length)
-        for axis, length in enumerate(grid.image_size)
-    )  # type: ignore[return-value]
-
-
-def _span(places: NDArray[np.intp], patch: int, length: int) -> slice:
-    first, last = int(places[0]) * patch, (int(places[-1]) + 1) * patch
-    lacking = max(0, min(LEAST_BOX, length) - (last - first))
-    first = max(0, first - lacking // 2)
-    last = min(length, max(last, first + min(LEAST_BOX, length)))
-    return slice(max(0, min(first, last - min(LEAST_BOX, length))), last)
+def _closer(flow: Flow, now: Grey, computed: Grey) -> NDArray[np.int16]:
+    """Where a flow brings the computed image closer to the frame [ceil(H/4), ceil(W/4)], 0 or 1."""
+    where = plan_lookup(flow, (now.shape[0], now.shape[1]))
+    smooth, still = (cv2.blur(image, SMOOTHED) for image in (now, computed))
+    fetched = cv2.remap(still, where.x, where.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    off, off_still = (cv2.blur(cv2.absdiff(smooth, image).astype(np.float32), COMPARED) for image in (fetched, still))
+    closer = (off < off_still).astype(np.uint8)
+    return np.asarray(cv2.resize(closer, flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT), np.int16)
