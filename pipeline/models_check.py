@@ -142,11 +142,11 @@ def print_check(console: "Console", check: ModelCheck) -> int:
     for topic, fact in check.facts.items():
         console.print(Text(f"  {topic}: {fact}"), soft_wrap=True)
     if check.tasks:
-        columns = ("  task", "kind", "split", "taps", "own blocks", "head", "head MACs", "of backbone")
-        table = Table(*columns, box=None, pad_edge=False)
+        columns = ("  task", "kind", "split", "taps", "blocks", "head", "MACs", "share")
+        table = Table(*columns, box=None, pad_edge=False, collapse_padding=True)
         for name, task in check.tasks.items():
-            split, taps = str(task.split or "base"), ", ".join(map(str, task.taps))
-            own = compact(task.blocks_macs, "MAC") if task.blocks_macs else "none"
+            split, taps = str(task.split or "base"), " ".join(map(str, task.taps))
+            own = compact(task.blocks_macs, "MAC") if task.blocks_macs else "base's"
             head = (task.head, compact(task.head_macs, "MAC"), share(task.share))
             table.add_row(*map(Text, (f"  {name}", task.kind, split, taps, own, *head)))
         console.print(table)
