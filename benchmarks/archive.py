@@ -1,8 +1,8 @@
 """What the archive costs and what it buys: `python benchmarks/archive.py [--clip FILE] [--preset balanced] [--runs 3]`.
 
-Runs base and task afresh, the base alone with and without an archive, and a backfill of the task, in turns, all in this
-process; prints medians. Expected: bytes within 1.1 of the formula, writing at most 10 % of a run, reading a segment at least
-10 times as fast as computing it, backfill at most 1.25 x (L - s) / (2 L - s) of the time of running base and task.
+Runs base and task afresh, the base alone with an archive, and a backfill of the task, in turns, all in this process;
+prints medians. Expected: bytes within 1.1 of the formula, writing at most 10 % of a run, reading a segment at least 10
+times as fast as computing it, backfill at most 1.25 x (L - s) / (2 L - s) of the time of running base and task.
 """
 
 import argparse

@@ -279,7 +279,8 @@ KINDS: Mapping[str, Callable[..., Kind]] = {
 def unit_vectors(value: Array) -> Array:
     """Vectors [..., C] scaled to length 1; zero vectors stay zero."""
     length = np.sqrt(np.einsum("...c,...c->...", value, value))[..., None]  # less than half the time of linalg.norm
-    return value / np.where(length > 0, length, value.dtype.type(1))
+    scaled: Array = value / np.where(length > 0, length, value.dtype.type(1))
+    return scaled
 
 
 def angles_deg(a: Array, b: Array) -> NDArray[np.float64]:
