@@ -268,8 +268,8 @@ def test_every_record_is_of_the_archives_form(model, dtype):
 def test_a_warped_frame_is_moved_from_what_was_computed_never_from_another_warp(model):
     """Two in a row: both are the outputs of the last computed frame, looked up under their own flow."""
     config = settings_for("fast")
-    state, policies, computed, image = StreamState(), [], None, None
-    for number, now in enumerate(FILM[:4]):
+    state, policies, computed, image, travelled = StreamState(), [], None, None, 0
+    for number, now in enumerate(map(with_object, (2, 6, 10, 18, 24, 30))):
         before = state
         state, result = step(model, config, state, Frame("a", number, number / 25, now))
         policies.append(result.policy)
@@ -286,7 +286,9 @@ def test_a_warped_frame_is_moved_from_what_was_computed_never_from_another_warp(
             np.testing.assert_array_equal(result[task].array, expected)
             np.testing.assert_array_equal(result[task].age, warp_age(age_map(state.ages, state.geometry.grid), where))
             assert state.tasks[task].value is before.tasks[task].value
-    assert policies == ["dense", "warped", "warped", "rows"]
+        travelled += (result["parts"].age != age_map(state.ages, state.geometry.grid)).sum()
+    assert policies == ["dense", "warped", "warped", "rows", "warped", "warped"]
+    assert travelled > 0
 
 
 def contents(state):
