@@ -36,7 +36,7 @@ class FrameRecord:
         valid: False when the picture isn't what the camera saw then.
         cause: of an invalid frame or of a reset: `corrupt`, `resized` …; empty otherwise.
         policy: dense, rows, warped, held or skipped.
-        reason: why: first, cut, light, refresh, camera, changed, unchanged, between, invalid …
+        reason: why: reset, cut, light, refresh, camera, changed, unchanged, between, invalid …
         rows: tokens computed [R] int32, increasing, prefix tokens included; all of them when dense, none when warped,
             held or skipped.
         activations: residual stream of those rows [R, D] by archive point (number of blocks run before): float32, or

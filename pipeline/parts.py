@@ -33,7 +33,7 @@ from deltascene.pipeline.task_step import TaskState, receive, step_task, task_co
 from deltascene.stages.age import PatchAges
 from deltascene.stages.cost import Macs
 from deltascene.stages.errors import StageError
-from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.kinds import Kind
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -369,8 +369,9 @@ class WriterPart:
         change = output.record.change.reshape(job.grid.height, job.grid.width)
         self._arrays.add({task: part.stored for task, part in output.tasks.items()}, output.age, change)
         written = time.perf_counter()
-        if self._archive is not None and job.archive is not None:
-            self._archive.add(replace(output.record, activations=_archived(output.record, job.archive.info)))
+        if self._archive is not None:
+            kept = {point: output.record.activations[point] for point in job.points}
+            self._archive.add(replace(output.record, activations=kept))
         archived = self._archive is not None and len(output.record.rows) > 0
         shared = {"decode": output.decode_s, "write": written - began, "archive": time.perf_counter() - written}
         size = sum(output.record.activations[at].nbytes for at in job.points) if archived else 0
@@ -430,9 +431,3 @@ def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: Token
         model_size=plan.model_size,
         content=plan.content,
     )
-
-
-def _archived(record: FrameRecord, info: SegmentInfo) -> dict[int, Array]:
-    """A frame's rows by archive point; frames that computed nothing have none."""
-    empty = np.empty((0, info.width), info.stored)
-    return {point: record.activations.get(point, empty) for point in info.blocks}

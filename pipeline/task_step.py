@@ -114,9 +114,10 @@ def step_task(
     if moment.record.policy in COMPUTED:
         state = _compute(model, task, state, moment, shared, clock, keep)
     assert state.value is not None, "a segment starts with a dense frame"
-    value = state.value
-    if moment.where is not None:
-        value = warp(value, kind, moment.where)
+    if moment.where is None:
+        value = state.value.copy()  # whoever gets it may write into it
+    else:
+        value = warp(state.value, kind, moment.where)
         clock.lap("warp", task)
     return state, Prediction(kind, value, moment.age)
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from deltascene import Engine
 from deltascene.pipeline.bundle import (
     BackboneEntry,
     Bundle,
@@ -331,10 +332,22 @@ def test_a_head_of_ones_own_runs_only_where_code_is_allowed(copied, tmp_path, mo
     assert model.heads["height"].cells(torch.ones(5, 2, 64)).tolist() == [[64.0]] * 5
 
 
+def test_a_head_of_ones_own_may_look_at_its_neighbours(copied, tmp_path, monkeypatch, make_clip):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = OWN_HEAD.format(field=1).replace("taps_RTD.mean(1)", "taps_RTD.mean((1, 2))")
+    with_own_head(copied, tmp_path, "near_head", text)
+    engine = Engine.load(str(copied), "balanced", ["height"], allow_code=True)
+    frames = [result for result in engine.run(make_clip(8)) if result.policy == "rows"]
+    assert frames
+    for result in frames:
+        ran = result.cost.tasks["height"].executed.head
+        assert 64 * (len(result.record.rows) - 1) < ran <= 64 * 12  # the moved patches and their neighbours
+
+
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("wide_head", OWN_HEAD.format(field=1), "expected a token-wise head, receptive_field 0; found 1"),
+        ("wide_head", OWN_HEAD.format(field=9), "expected receptive_field 0 to 8; found 9"),
         ("bare_head", OWN_HEAD.format(field="None"), "expected an integer `receptive_field` in tokens; found none"),
         ("sideless_head", OWN_HEAD.format(field=0).replace("side = 1", "edge = 1"), "macs_per_token; found no side"),
         ("broken_head", "import nothing_like_this", "can't be imported: No module named 'nothing_like_this'"),
