@@ -47,7 +47,7 @@ class Recipe:
     rank: int = 16
     epochs: int = 2
     batch: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     weight_decay: float = 0.02
     seed: int = 0
 
