@@ -191,7 +191,7 @@ def test_the_documented_reader_reads_whole_frames(store, info, make_records, dty
     """The very code of docs/archive.md, which knows zarr and numpy alone."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "archive.md").read_text(encoding="utf-8"), re.DOTALL)
     (code,) = (block for block in blocks if "open_group" in block)
-    assert len(code.strip().splitlines()) <= 10
+    assert sum(bool(line) for line in code.splitlines()) <= 10
     described = SegmentInfo(**{name: getattr(info, name) for name in info.__dataclass_fields__} | {"dtype": dtype})
     records = make_records(described, MIXED)
     fill(store, described, records)

@@ -221,7 +221,7 @@ def test_a_bundle_that_cant_be_finished_is_taken_back(tmp_path, monkeypatch):
             "Hands:scalar",
             "--task Hands:scalar: expected a name of a-z, 0-9 and _, at most 32, a letter first; found 'Hands'",
         ),
-        ("valid:scalar", "--task valid:scalar: expected another name than age, index, pts_s, valid, "),
+        ("valid:scalar", "--task valid:scalar: expected another name than age, change, index, pts_s, valid, "),
     ],
 )
 def test_the_grammar_of_tasks_is_told_in_one_line(text, line):

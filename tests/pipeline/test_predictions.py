@@ -10,7 +10,7 @@ from deltascene.pipeline.predictions import SHARD_BYTES, PredictionReader, Predi
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 KINDS = {"parts": Classes(("a", "b")), "height": Scalar("m"), "flow": Vector(), "hands": Heatmaps(("l", "r"))}
-SIZE = (4, 6)
+SIZE, PATCHES = (4, 6), (2, 3)
 
 
 def frame(number):
@@ -24,17 +24,27 @@ def frame(number):
     }
 
 
-def ages(number):
-    return {task: np.full(SIZE, number % 3, np.uint8) for task in KINDS}
+def stored(number):
+    return {task: KINDS[task].stored.encode(value) for task, value in frame(number).items()}
+
+
+def age(number):
+    return np.full(SIZE, number % 3, np.uint8)
+
+
+def change(number):
+    return np.full(PATCHES, 40 + number, np.uint8)
 
 
 def write(path, numbers, segment=8, start=0):
-    writer = PredictionWriter(path, plan_layout(KINDS, SIZE, segment), {"fps": 10.0, "frame_size": [8, 12]})
+    layout = plan_layout(KINDS, SIZE, segment, PATCHES)
+    writer = PredictionWriter(path, layout, {"fps": 10.0, "frame_size": [8, 12]})
     files = []
     for first in range(0, len(numbers), segment):
         writer.begin_segment(start + first)
         for number in numbers[first : first + segment]:
-            writer.add({} if number is None else frame(number), {} if number is None else ages(number))
+            nothing = ({}, None, np.zeros(PATCHES, np.uint8))
+            writer.add(*(nothing if number is None else (stored(number), age(number), change(number))))
         files.append(writer.finish_segment())
     return files
 
@@ -49,12 +59,13 @@ def test_round_trip_with_gaps(tmp_path_factory, numbers, segment):
     reader = PredictionReader(path)
     for place, number in enumerate(numbers):
         for task, kind in KINDS.items():
-            stored = reader.stored(task, place)
+            found = reader.stored(task, place)
             if number is None:
-                np.testing.assert_array_equal(stored, np.full_like(stored, kind.stored.fill))
+                np.testing.assert_array_equal(found, np.full_like(found, kind.stored.fill))
             else:
-                np.testing.assert_array_equal(stored, kind.stored.encode(frame(number)[task]))
-                np.testing.assert_array_equal(reader.age(task, place), ages(number)[task])
+                np.testing.assert_array_equal(found, kind.stored.encode(frame(number)[task]))
+                np.testing.assert_array_equal(reader.age(task, place), age(number))
+                np.testing.assert_array_equal(reader.change(place), change(number))
     assert reader.valid["parts"].tolist() == flags
 
 
