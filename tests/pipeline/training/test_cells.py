@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltascene.pipeline.training.cells import mirrored, truth_cells
-from deltascene.stages.heads import assemble
+from deltascene.stages.heads import assemble, lay_out
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 from deltascene.stages.types import TokenGrid
 
@@ -30,7 +30,8 @@ def test_a_heads_assembled_cells_are_the_truth_that_they_were_learned_from(heigh
     grid = TokenGrid(height, width, patch, 1)
     truth = np.random.default_rng(height * 10 + width).random(grid.image_size).astype(np.float32)
     cells = truth_cells(truth, Scalar(), patch, side)
-    small = assemble(torch.from_numpy(cells), TokenGrid(height, width, side, 1), 1, side)[0].numpy()
+    cell_grid = TokenGrid(height, width, side, 1)  # a pixel for each cell
+    small = lay_out(assemble(torch.from_numpy(cells), cell_grid, 1, side)[:, 0].numpy(), cell_grid)
     centres = [np.floor((np.arange(count * side) + 0.5) * patch / side).astype(int) for count in (height, width)]
     np.testing.assert_array_equal(small, truth[np.ix_(*centres)])
 
