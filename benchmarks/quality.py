@@ -26,7 +26,7 @@ import torch
 from judging.clips import CLIPS, Clip, open_clip, rendered
 from judging.scores import Columns
 from judging.store import Records
-from judging.table import markdown, plain
+from judging.table import markdown, overview, plain
 from judging.walk import EXACT, ByEngine, Eager, EveryKth, Walker, walk
 
 from deltascene.pipeline.config import Config, load_config
@@ -66,6 +66,7 @@ def main() -> None:
     still = [clips[spec.name] for spec in specs if spec.still]
     if len(still) > 1:
         print(f"\n### Mean of {len(still)} clips: camera still, no cut\n\n{markdown(still, EAGER)}")
+    print(f"\n### Loss whole % / loss moving % @ MACs %\n\n{overview(clips, 'hold')}")
     if options.out is not None:
         options.out.write_text(
             json.dumps({name: plain([clip], EAGER) for name, clip in clips.items()}, indent=1) + "\n"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from judging.scores import REGIONS, WHOLE, Columns, Numbers, add_up, bootstrap, error_of, loss_percent
+from judging.scores import MOVING, REGIONS, WHOLE, Columns, Numbers, add_up, bootstrap, error_of, loss_percent
 from judging.walk import EXACT
 
 Interval = tuple[float, float]
@@ -71,7 +71,10 @@ def _loss(mine: Mapping[str, Numbers], dense: Mapping[str, Numbers], *, region: 
 
 
 def markdown(clips: Sequence[Mapping[str, Columns]], eager: str) -> str:
-    """A table of policies on a clip, or of their means over several; `eager` names the times it is compared with."""
+    """A table of policies on a clip, or of their means over several.
+
+    Times are compared with the one that `eager` names; where it wasn't taken they are from a scoring run, marked ~.
+    """
     names = [name for name in clips[0] if name != eager]
     judged = {name: judge(clips, name) for name in names}
     reference = _ms(clips, eager) if all(eager in clip for clip in clips) else None
@@ -80,9 +83,21 @@ def markdown(clips: Sequence[Mapping[str, Columns]], eager: str) -> str:
     for name, row in judged.items():
         losses = ["0" if name == EXACT else _loss_cell(row, region) for region in REGIONS]
         errors = [" / ".join(_short(row.errors[f"{task}/{region}"]) for task in tasks) for region in REGIONS]
-        faster = "" if reference is None else f" ({reference / row.ms:.1f}×)"
-        shares = [f"{row.flicker:.2f}", f"{row.agreement:.1f}", f"{row.macs:.1f}", f"{row.ms:.1f}{faster}"]
+        time = f"~{row.ms:.0f}" if reference is None else f"{row.ms:.1f} ({reference / row.ms:.1f}×)"
+        shares = [f"{row.flicker:.2f}", f"{row.agreement:.1f}", f"{row.macs:.1f}", time]
         lines.append("| " + " | ".join([name, *losses, *errors, *shares, _frames(row.policies)]) + " |")
+    return "\n".join(lines)
+
+
+def overview(clips: Mapping[str, Mapping[str, Columns]], leave_out: str) -> str:
+    """A line for each clip: both losses and MACs of each policy whose name doesn't begin with `leave_out`."""
+    first = next(iter(clips.values()))
+    names = [name for name in first if "macs" in first[name] and name != EXACT and not name.startswith(leave_out)]
+    lines = [f"| clip | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for clip, records in clips.items():
+        rows = [judge([records], name) for name in names]
+        cells = [f"{row.loss[WHOLE]:+.1f} / {row.loss[MOVING]:+.1f} @ {row.macs:.0f}" for row in rows]
+        lines.append(f"| {clip} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
