@@ -1,7 +1,7 @@
 """The packaged model on the packaged clip: what `make demo` shows, with its MACs as golden integers."""
 
 import json
-import sys
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 
@@ -9,47 +9,84 @@ import numpy as np
 import pytest
 
 from deltascene import Engine, open_run
-from deltascene.pipeline import cli
 from deltascene.pipeline.accuracy import read_truth
+from deltascene.pipeline.config import load_config
+from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.what_if import replay
 
 DEMO = Path(str(resources.files("deltascene.configs"))) / "demo"
 FRAMES = 12
 
+# What `balanced` does with the clip's 150 frames. They change with its thresholds, and only then.
+DENSE_MACS = 13_643_732_480
+GOLDEN_POLICIES = {"dense": 7, "rows": 68, "warped": 75}
+GOLDEN_ROWS = 8_137
+GOLDEN_MACS = 314_401_513_472
+
 # ViT-S/14 at 224x308: 352 patches + 1 class token, width 384, 12 blocks, MLP ratio 4; heads read 4 taps through 256.
-EMBED = 352 * (3 * 14 * 14) * 384
-BLOCKS = 12 * (353 * (3 + 1 + 4 + 4) * 384 * 384 + 2 * 353 * 353 * 384)
-HEADS = {
-    "seg": 352 * (4 * 384 * 256 + 256 * 24 * 4 * 4),
-    "depth": 352 * (4 * 384 * 256 + 256 * 1 * 4 * 4),
-    "normals": 352 * (4 * 384 * 256 + 256 * 3 * 4 * 4),
-    "edges": 352 * (4 * 384 * 256 + 256 * 1 * 7 * 7),
+# Depth has blocks of its own from the 7th on, the other tasks read the base's.
+TOKENS, EMBED_PATCH = 353, (3 * 14 * 14) * 384
+BLOCK_ROW = (3 + 1 + 4 + 4) * 384 * 384 + 2 * TOKENS * 384
+OWN_BLOCKS = {"seg": 12, "depth": 6, "normals": 0, "edges": 0}
+HEAD_PATCH = {
+    "seg": 4 * 384 * 256 + 256 * 24 * 4 * 4,
+    "depth": 4 * 384 * 256 + 256 * 1 * 4 * 4,
+    "normals": 4 * 384 * 256 + 256 * 3 * 4 * 4,
+    "edges": 4 * 384 * 256 + 256 * 1 * 7 * 7,
 }
 
 
+def macs_by_hand(task, rows):
+    """A task's MACs on a frame that computes some rows, the class token among them; none computes nothing."""
+    if not rows:
+        return 0
+    embed = (rows - 1) * EMBED_PATCH if task == "seg" else 0
+    return embed + OWN_BLOCKS[task] * rows * BLOCK_ROW + (rows - 1) * HEAD_PATCH[task]
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(deltascene, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "out"
-    arguments = ["run", DEMO / "room.mp4", "-o", out, "--end", FRAMES / 15, "--truth", DEMO / "room.truth.npz"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-    assert not exit_.value.code
+    arguments = ["--end", FRAMES / 15, "--truth", DEMO / "room.truth.npz"]
+    assert deltascene("run", DEMO / "room.mp4", "-o", out, *arguments)[0] == 0
     return out
 
 
 def test_golden_macs(demo):
-    assert (EMBED, BLOCKS) == (79_478_784, 8_643_879_936)
-    assert HEADS == {"seg": 173_015_040, "depth": 139_853_824, "normals": 142_737_408, "edges": 142_827_520}
+    assert EMBED_PATCH * 352 == 79_478_784
+    assert BLOCK_ROW * TOKENS * 12 == 8_643_879_936
     rows = open_run(demo)["room"].ledger().to_pylist()
-    assert len(rows) == FRAMES * len(HEADS)
+    assert len(rows) == FRAMES * len(OWN_BLOCKS)
     for row in rows:
-        shared = EMBED + BLOCKS if row["task"] == "seg" else 0
-        assert row["macs_executed"] == row["macs_dense"] == shared + HEADS[row["task"]]
-        assert row["rows_computed"] == (353 if row["task"] == "seg" else 0)
-    assert sum(row["macs_executed"] for row in rows) == FRAMES * 9_321_792_512
+        assert row["macs_executed"] == row["macs_dense"] == macs_by_hand(row["task"], TOKENS)
+        assert row["rows_computed"] == (TOKENS if OWN_BLOCKS[row["task"]] else 0)
+    assert sum(row["macs_executed"] for row in rows) == FRAMES * DENSE_MACS
     report = json.loads((demo / "report.json").read_text())
     assert report["format"] == 1
+
+
+def test_golden_rows_of_balanced():
+    """Policies, rows and MACs of all 150 frames: the decisions of a run, replayed without weights."""
+    (spec,) = find_sources([str(DEMO / "room.mp4")])
+    frames = list(replay(load_config("balanced"), spec))
+    assert dict(Counter(frame.policy for frame in frames)) == GOLDEN_POLICIES
+    assert sum(frame.rows for frame in frames) == GOLDEN_ROWS
+    by_hand = [sum(macs_by_hand(task, frame.rows) for task in OWN_BLOCKS) for frame in frames]
+    assert [frame.macs_executed for frame in frames] == by_hand
+    assert sum(by_hand) == GOLDEN_MACS
+    assert {frame.macs_dense for frame in frames} == {DENSE_MACS}
+
+
+def test_balanced_runs_as_replayed(tmp_path, deltascene):
+    arguments = ["--preset", "balanced", "--end", FRAMES / 15, "--save", "arrays", "--set", "numerics.threads=1"]
+    assert deltascene("run", DEMO / "room.mp4", "-o", tmp_path / "out", *arguments)[0] == 0
+    (spec,) = find_sources([str(DEMO / "room.mp4")])
+    replayed = [next_ for next_, _ in zip(replay(load_config("balanced"), spec), range(FRAMES), strict=False)]
+    ledger = open_run(tmp_path / "out")["room"].ledger().to_pylist()
+    for row in ledger:
+        frame = replayed[row["index"]]
+        assert (row["policy"], row["reason"]) == (frame.policy, frame.reason)
+        assert row["macs_executed"] == macs_by_hand(row["task"], frame.rows)
 
 
 def test_it_is_accurate_where_the_truth_is_known(demo):
