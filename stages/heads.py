@@ -153,8 +153,11 @@ def assemble(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int, patche
     laid_out = squares.reshape(1, channels, grid.height * side, grid.width * side)
     padded = functional.pad(laid_out, (1, 1, 1, 1), mode="replicate")[0]
     windows = padded.unfold(1, side + 2, side).unfold(2, side + 2, side).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    chosen = windows if patches is None else windows[patches]
     weights = _bilinear(grid.patch, side)
-    return weights @ (windows if patches is None else windows[patches]) @ weights.T
+    # Rows and columns in one product: many tiny ones, one a patch and channel, take several times as long.
+    pixels = functional.linear(chosen.reshape(-1, (side + 2) ** 2), torch.kron(weights, weights))
+    return pixels.view(-1, channels, grid.patch, grid.patch)
 
 
 def lay_out(
@@ -190,7 +193,8 @@ def activate(raw: Tensor, activation: Activation) -> Tensor:
     elif activation == "sigmoid":
         raw = raw.sigmoid()
     elif activation == "unit":
-        raw = functional.normalize(raw, dim=-3)
+        length = raw.square().sum(-3, keepdim=True).sqrt()
+        raw = raw / length.clamp_min(1e-12)  # as functional.normalize, in a tenth of its time over three channels
     return raw.squeeze(-3) if raw.shape[-3] == 1 else raw.movedim(-3, -1)
 
 

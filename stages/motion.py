@@ -48,7 +48,7 @@ def flow_size(image_size: tuple[int, int]) -> tuple[int, int]:
 
 def to_grey(pixels_CHW: NDArray[np.uint8]) -> Grey:
     """Model input [3, H, W] as a grey picture [H, W]."""
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.merge(list(pixels_CHW)), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def flow_threads() -> int:
@@ -147,6 +147,7 @@ def _closer(flow: Flow, now: Grey, computed: Grey) -> NDArray[np.int16]:
     where = plan_lookup(flow, (now.shape[0], now.shape[1]))
     smooth, still = (cv2.blur(image, SMOOTHED) for image in (now, computed))
     fetched = cv2.remap(still, where.x, where.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    off, off_still = (cv2.blur(cv2.absdiff(smooth, image).astype(np.float32), COMPARED) for image in (fetched, still))
+    apart = (cv2.absdiff(smooth, image) for image in (fetched, still))
+    off, off_still = (cv2.boxFilter(image, cv2.CV_32F, COMPARED, normalize=False) for image in apart)
     closer = (off < off_still).astype(np.uint8)
     return np.asarray(cv2.resize(closer, flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT), np.int16)

@@ -31,7 +31,7 @@ class Outcome:
 
     Attributes:
         values: predictions by task, natural values.
-        seconds: of all stages, decoding and writing left out.
+        seconds: of all stages; decoding, resizing and writing left out, as for timm's forward.
         macs: that ran.
         macs_dense: of the same frame with every row.
         policy: name of what was done.
@@ -64,7 +64,9 @@ class ByEngine:
         result = self._stream(frame)
         values = {task: prediction.array for task, prediction in result.predictions.items()}
         cost = result.cost
-        return Outcome(values, cost.seconds, cost.macs_executed, cost.macs_dense, result.policy, result.reason)
+        resizing = sum(task.seconds.get("preprocess", 0.0) for task in cost.tasks.values())
+        macs = (cost.macs_executed, cost.macs_dense)
+        return Outcome(values, cost.seconds - resizing, *macs, result.policy, result.reason)
 
 
 class EveryKth:
