@@ -14,7 +14,7 @@ from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.run_folder import RunFolder, locked, read_run_yaml
+from deltascene.pipeline.run_folder import Run, RunFolder, locked, read_run_yaml
 from deltascene.pipeline.units import compact
 
 FAILED = 3
@@ -94,12 +94,14 @@ def expected_bytes(config: Config, info: SegmentInfo, frames: int, moved: float 
 
 def list_archives(out: Path, console: Console) -> int:
     """`cache ls`: a table of what is archived."""
-    return _tell([look(video, store) for video, store in archives(_opened(out))], console, checked=False)
+    folder = _opened(out)
+    return _tell(folder, [look(video, store) for video, store in archives(folder)], console, checked=False)
 
 
 def verify_archives(out: Path, console: Console) -> int:
     """`cache verify`: reads every archived byte; exit code 3 where one isn't what was sealed."""
-    return _tell([look(video, store, whole=True) for video, store in archives(_opened(out))], console, checked=True)
+    folder = _opened(out)
+    return _tell(folder, [look(video, store, whole=True) for video, store in archives(folder)], console, checked=True)
 
 
 def collect_garbage(out: Path, budget: int | None, console: Console, *, dry_run: bool = False) -> int:
@@ -157,12 +159,21 @@ def _opened(out: Path) -> RunFolder:
     return folder
 
 
-def _tell(states: list[ArchiveState], console: Console, *, checked: bool) -> int:
-    table = Table("video", "segments", "frames", "size", "state")
+def _tell(folder: RunFolder, states: list[ArchiveState], console: Console, *, checked: bool) -> int:
+    table, whole = (
+        Table("video", "segments", "frames", "size", "state"),
+        {v.id: len(v) for v in Run(folder.root).videos},
+    )
     for state in states:
         good = "checked" if checked else "sealed"
         word = f"{len(state.problems)} broken" if state.problems else good
-        table.add_row(state.video, str(len(state.segments)), str(state.frames), compact(state.bytes, "B"), word)
+        table.add_row(
+            state.video,
+            str(len(state.segments)),
+            f"{state.frames} of {whole.get(state.video, 0)}",
+            compact(state.bytes, "B"),
+            word,
+        )
     console.print(table)
     problems = [f"{state.video}: {problem}" for state in states for problem in state.problems]
     for problem in problems:

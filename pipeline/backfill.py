@@ -97,6 +97,8 @@ def plan_backfill(
         raise UsageError(f"--task: {task} is the base, which has no split to start from; run it on the video")
     if task in (config.tasks or _tasks_of_run(run)):
         raise UsageError(f"--task: the run has predicted {task} already")
+    if not any(len(video) for video in run.videos):
+        raise UsageError(f"{out}: expected a run with finished segments; found none; run its own command first")
     if not other_numerics:
         recorded = {name.removeprefix("numerics."): value for name, value in run.config["key"].items()}
         wanted = {name: recorded.get(name) for name in numerics_record(config)}
@@ -120,7 +122,8 @@ def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord
             try:
                 record = _fill_video(plan, folder, video, token, events, stop)
             except (CacheError, StageError, OutputError) as error:
-                record = replace(video.record, status="failed", cause=" ".join(str(error).split()))
+                cause = f"{' '.join(str(error).split())}; the run's own command with --force archives it again"
+                record = replace(video.record, status="failed", cause=cause)
             events.video_ended(record, reused=False)
             records.append(record)
             if stop.asked:

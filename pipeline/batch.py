@@ -197,6 +197,11 @@ def plan_job(
     )
 
 
+def _beyond(run: BatchRun) -> bool:
+    """Whether a segment went beyond the archive's budget, which is looked at where segments start."""
+    return run.archive_budget is not None and run.archived > run.archive_budget
+
+
 def _archive_estimate(job: VideoJob, wanted: range) -> int:
     """Bytes that its archive will about take; 0 without one."""
     if job.archive is None:
@@ -232,7 +237,7 @@ def _process_segments(run: BatchRun, job: VideoJob, wanted: range, seals: list[S
         if done.seal is not None:
             seals.append(done.seal)
             run.archived += done.archived
-            run.over_budget |= done.over_budget
+            run.over_budget |= done.over_budget or _beyond(run)
             keep_lock(run.folder)
             left -= done.seal.frames
             if run.stop.asked:

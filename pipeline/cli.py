@@ -87,7 +87,8 @@ def run(
         int | None, typer.Option(help="Also compute every n-th frame in full, and report the drift of the others.")
     ] = None,
     archive_budget: Annotated[
-        str | None, typer.Option(help="Most that the run's archive may take, e.g. 20GB; then predictions go on alone.")
+        str | None,
+        typer.Option(help="Where the run's archive ends, e.g. 20GB, looked at before each segment; predictions go on."),
     ] = None,
 ) -> None:
     """Run the model over videos; the same command goes on where an earlier one stopped."""

@@ -101,12 +101,16 @@ def backfill_command(
         records = run_backfill(plan, events, stop)
     write_report(open_run(out))
     failed = [record for record in records if record.status == "failed"]
-    code = STOPPED if any(record.status == "partial" for record in records) else 3 if failed else 0
+    unfinished = [record.id for record in records if record.status == "partial"]
+    code = STOPPED if stop.asked and unfinished else 3 if failed else 0
     if as_json:
         JsonEvents().say("backfill_ended", out=str(out), task=task, exit_code=code)
         return code
     done = sum(record.status == "done" for record in records)
     console.print(f"{task}: {done} of {len(records)} videos done", markup=False, highlight=False)
+    if unfinished:
+        again = "finish the run, then the same command goes on"
+        console.print(f"partial: {', '.join(unfinished)}; {again}", markup=False, highlight=False, soft_wrap=True)
     if failed:
         console.print(f"failed:\n{failed_table(failed)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
@@ -242,7 +246,8 @@ def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord],
     )
     if run.over_budget:
         console.print(
-            f"the archive's budget was reached at {compact(run.archived, 'B')}: later segments have predictions only",
+            f"the archive's budget was reached: it takes {compact(run.archived, 'B')}; segments after that have"
+            " predictions only",
             highlight=False,
         )
     if failed:

@@ -173,7 +173,8 @@ def test_a_camera_pan_is_dense_now_and_then_and_warped_in_between():
         )
         for number in range(13)
     ]
-    expected = [("dense", "reset")] + ([("warped", "camera")] * 5 + [("dense", "camera")]) * 2
+    every = BALANCED.policy.camera_every
+    expected = [("dense", "reset")] + ([("warped", "camera")] * (every - 1) + [("dense", "camera")]) * (12 // every)
     found = told(walk(pan, without_refresh()))
     assert found == expected
     slow = told(walk(pan, without_refresh(), fps=2))
