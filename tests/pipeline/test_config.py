@@ -96,9 +96,9 @@ def test_exact_reuses_nothing_but_what_is_byte_identical():
     assert load_config() == exact
 
 
-def test_balanced_is_the_defaults_and_fast_computes_less_often():
+def test_balanced_is_the_defaults_but_for_moving_cameras_and_fast_computes_less_often():
     balanced, fast = load_config("balanced"), load_config("fast")
-    assert settings_of(balanced) == DEFAULTS
+    assert settings_of(balanced) == DEFAULTS | {"policy.camera_every": 3}
     assert fast.policy.every > balanced.policy.every
     assert fast.policy.refresh > balanced.policy.refresh
 
