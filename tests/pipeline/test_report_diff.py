@@ -207,7 +207,8 @@ def test_exact_against_balanced(runs):
     a, b = open_run(runs / "exact"), open_run(runs / "balanced")
     diff, pairs = build_diff(a, b)
     rows = [run.ledger().to_pylist() for run in (a, b)]
-    assert [(each["group"], each["name"]) for each in diff["differences"]] == [("config", "policy.reuse")]
+    named = [(each["group"], each["name"]) for each in diff["differences"]]
+    assert named == [("config", "policy.reuse"), ("config", "policy.camera_every")]
     assert diff["policies"]["a"] == {"dense": 24}
     assert sum(diff["policies"]["b"].values()) == 24
     for run, own in zip("ab", rows, strict=True):

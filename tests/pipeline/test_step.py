@@ -173,7 +173,7 @@ def test_a_camera_pan_is_warped_between_dense_frames(model):
     x, y = np.meshgrid(np.arange(64), np.arange(48))
     wave = 128 + 40 * np.sin(2 * np.pi * x / 32) + 40 * np.sin(2 * np.pi * (x + y) / 32)
     pan = [np.repeat(np.roll(wave, 2 * number, 1)[..., None], 3, 2).astype(np.uint8) for number in range(13)]
-    results = play(model, settings_for("balanced", **{"change.threshold": 5}), pan)
+    results = play(model, settings_for("balanced", **{"change.threshold": 5, "policy.camera_every": 6}), pan)
     told = [(result.policy, result.reason) for result in results]
     assert told == [("dense", "reset")] + ([("warped", "camera")] * 5 + [("dense", "camera")]) * 2
     assert np.abs(np.median(results[3].record.flow[0][2:-2, 2:-2]) / 32 + 6) < 1  # content came from 6 px further left
