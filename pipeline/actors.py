@@ -7,20 +7,10 @@ from typing import Any
 
 from deltascene.pipeline.bundle import read_folder
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.model import load_model, load_sub_task_model
 from deltascene.pipeline.numerics import honour
-from deltascene.pipeline.parts import (
-    EnginePart,
-    ReaderPart,
-    Span,
-    SpanDone,
-    SpanFrames,
-    SpanOutputs,
-    SpanTask,
-    TaskPart,
-    VideoJob,
-    WriterPart,
-)
+from deltascene.pipeline.parts import EnginePart, ReaderPart, TaskPart, WriterPart
 
 
 @dataclass(frozen=True, slots=True)

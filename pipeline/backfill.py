@@ -20,10 +20,11 @@ from deltascene.pipeline.bundle import Bundle, read_bundle
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
+from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.model import SceneModel, load_sub_task_model
 from deltascene.pipeline.numerics import honour, numerics_record
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
-from deltascene.pipeline.parts import FrameSummary, TaskPart, timed
+from deltascene.pipeline.parts import TaskPart, timed
 from deltascene.pipeline.predictions import PredictionWriter, plan_layout
 from deltascene.pipeline.resume import base_key
 from deltascene.pipeline.run_folder import (

@@ -18,7 +18,7 @@ from deltascene.pipeline import ledger
 from deltascene.pipeline.archives import expected_bytes
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
-from deltascene.pipeline.parts import ArchiveJob, FrameSummary, VideoJob, plan_spans, segment_info
+from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, VideoJob, plan_spans, segment_info
 from deltascene.pipeline.predictions import assemble
 from deltascene.pipeline.resume import archive_key, read_done, sealed_prefix, seals_intact, write_done
 from deltascene.pipeline.run_folder import (

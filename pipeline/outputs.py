@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline import ledger
 from deltascene.pipeline.results import FrameResult, Prediction, TaskCost
-from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.kinds import Array
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.resample import resize_map, to_frame_size
 
@@ -35,7 +35,7 @@ class FrameOutput:
     Attributes:
         record: the base's.
         tasks: by task, in the order of the run.
-        age: frames since each pixel was computed [H, W]; None where nothing was predicted.
+        age: frames since each pixel was computed [H, W]; None for an invalid frame.
         oldest_s: seconds since the patch that waited longest was computed.
         decode_s: seconds that the frame took to come.
     """
@@ -74,45 +74,24 @@ class StoredForm:
         """Height and width of what is stored."""
         return self.plan.frame_size if self.frame_size else self.plan.model_size
 
-    def value(self, prediction: Prediction) -> Array:
-        """A prediction as it is stored."""
-        kind: Kind = prediction.kind
-        value = to_frame_size(prediction.array, kind, self.plan) if self.frame_size else prediction.array
-        return kind.stored.encode(value)
-
-    def age(self, prediction: Prediction) -> Array:
-        """Age of its pixels."""
-        return resize_map(prediction.age, self.plan, "nearest") if self.frame_size else prediction.age
-
-
-@dataclass
-class Encoded:
-    """A prediction's stored form, with the time that it took."""
-
-    form: StoredForm
-    _age: Array | None = field(default=None, init=False)
-
-    @property
-    def age_of_frame(self) -> Array | None:
-        """Age of the frame's pixels, the same for all tasks; None before the first prediction."""
-        return self._age
+    def age(self, age: Array) -> Array:
+        """Age of a frame's pixels as it is stored."""
+        return resize_map(age, self.plan, "nearest") if self.frame_size else age
 
     def task(self, prediction: Prediction | None, cost: TaskCost) -> TaskOutput:
-        """One task's part."""
+        """One task's part of a frame; without a prediction, what it cost alone."""
         if prediction is None:
             return TaskOutput(cost)
-        began = time.perf_counter()
-        stored = self.form.value(prediction)
-        if self._age is None:
-            self._age = self.form.age(prediction)
-        return TaskOutput(cost, stored, time.perf_counter() - began)
+        began, kind = time.perf_counter(), prediction.kind
+        value = to_frame_size(prediction.array, kind, self.plan) if self.frame_size else prediction.array
+        return TaskOutput(cost, kind.stored.encode(value), time.perf_counter() - began)
 
 
 def output_of(result: FrameResult, form: StoredForm, decode_s: float) -> FrameOutput:
     """A result as it is kept."""
-    encoded = Encoded(form)
-    tasks = {task: encoded.task(result.predictions.get(task), cost) for task, cost in result.cost.tasks.items()}
-    return FrameOutput(result.record, tasks, encoded.age_of_frame, result.cost.oldest_s, decode_s)
+    tasks = {task: form.task(result.predictions.get(task), cost) for task, cost in result.cost.tasks.items()}
+    age = None if result.age is None else form.age(result.age)
+    return FrameOutput(result.record, tasks, age, result.cost.oldest_s, decode_s)
 
 
 def ledger_rows(

@@ -5,180 +5,44 @@ other or of where they are: a runner calls them one after the other in this proc
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from deltascene.cache.seal import Seal, write_seal
-from deltascene.cache.segment import FrameRecord, SegmentInfo
+from deltascene.cache.seal import write_seal
+from deltascene.cache.segment import FrameRecord
 from deltascene.cache.store import SegmentWriter
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.engine import open_source
+from deltascene.pipeline.jobs import (
+    FrameSummary,
+    Span,
+    SpanDone,
+    SpanFrames,
+    SpanOutputs,
+    SpanTask,
+    VideoJob,
+)
 from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.outputs import Encoded, FrameOutput, StoredForm, TaskOutput, ledger_rows, output_of
+from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, ledger_rows, output_of
 from deltascene.pipeline.predictions import PredictionWriter, plan_layout
 from deltascene.pipeline.results import TaskCost
-from deltascene.pipeline.run_folder import VideoFolder
-from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec
+from deltascene.pipeline.sources import Reader
 from deltascene.pipeline.step import StreamState, step
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.task_step import TaskState, receive, step_task, task_cost
 from deltascene.stages.age import PatchAges
 from deltascene.stages.cost import Macs
 from deltascene.stages.errors import StageError
-from deltascene.stages.kinds import Kind
-from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, TokenGrid
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveJob:
-    """What is archived of a video.
-
-    Attributes:
-        info: what its segments have in common.
-        key: what its activations depend on, as flat plain values.
-        left: bytes that the archive may still take; None is any.
-    """
-
-    info: SegmentInfo
-    key: Mapping[str, Any]
-    left: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class VideoJob:
-    """Everything that the parts need to know of one video; plain values, so that it can travel.
-
-    Attributes:
-        config: resolved config.
-        spec: the source.
-        info: what is known of it.
-        files: where its results go; absolute.
-        first_index: frames of the source before this number are done; None starts at the selection's beginning.
-        done_frames: how many processed frames that were.
-        plan: how its frames become model input.
-        grid: token grid of that.
-        kinds: of the tasks predicted, in order.
-        base: name of the base task.
-        key: fingerprint of all that its results depend on.
-        token: of the run that writes.
-        archive: what is archived; None is nothing.
-    """
-
-    config: Config
-    spec: SourceSpec
-    info: SourceInfo
-    files: VideoFolder
-    first_index: int | None
-    done_frames: int
-    plan: InputPlan
-    grid: TokenGrid
-    kinds: Mapping[str, Kind]
-    base: str
-    key: str
-    token: str
-    archive: ArchiveJob | None
-
-    @property
-    def form(self) -> StoredForm:
-        """How its predictions are stored."""
-        return StoredForm(self.plan, self.config.save.size == "frame")
-
-    @property
-    def points(self) -> tuple[int, ...]:
-        """Where the base's tokens are archived."""
-        return () if self.archive is None else self.archive.info.blocks
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of frames inside one segment.
-
-    Attributes:
-        segment: number of the segment's first frame among the processed frames.
-        frames: how many frames the run has.
-        first: it starts its segment: whoever carries state starts anew.
-        last: it ends its segment, which is sealed then.
-    """
-
-    segment: int
-    frames: int
-    first: bool
-    last: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpanFrames:
-    """Decoded frames of a span, each with the seconds that it took to come."""
-
-    span: Span
-    frames: Sequence[tuple[Frame, float]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpanOutputs:
-    """What the engine made of a span."""
-
-    span: Span
-    frames: Sequence[FrameOutput]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpanTask:
-    """What one sub-task made of a span, frame by frame."""
-
-    task: str
-    frames: Sequence[TaskOutput]
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSummary:
-    """What a listener is told of a frame."""
-
-    index: int
-    pts_s: float
-    valid: bool
-    cause: str
-    policy: str
-    macs_executed: int
-    macs_dense: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpanDone:
-    """A span that was written.
-
-    Attributes:
-        frames: a word on each.
-        seal: of its segment, where the span ended it.
-        archived: bytes that its segment takes in the archive, where the span ended it.
-        over_budget: the segment wasn't archived because the budget was reached.
-    """
-
-    frames: Sequence[FrameSummary]
-    seal: Seal | None = None
-    archived: int = 0
-    over_budget: bool = False
-
-
-def plan_spans(frames: int, done_frames: int, segment_frames: int, span_frames: int) -> Iterator[Span]:
-    """Cuts the frames that are left into spans that never cross a segment."""
-    for segment in range(done_frames, done_frames + frames, segment_frames):
-        count = min(segment_frames, done_frames + frames - segment)
-        for begin in range(0, count, span_frames):
-            size = min(span_frames, count - begin)
-            yield Span(segment, size, begin == 0, begin + size == count)
 
 
 def timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
@@ -276,13 +140,12 @@ class TaskPart:
         """Takes a model of just this task; its base need not have the blocks below the split."""
         (self.task,) = model.tasks
         self._model, self._config = model, config
-        self._state, self._ages = TaskState(), None
-
-    _ages: PatchAges | None
+        self.reset()
 
     def reset(self) -> None:
         """A segment starts."""
-        self._state, self._ages = TaskState(), None
+        self._state = TaskState()
+        self._ages: PatchAges | None = None
 
     def run(self, job: VideoJob, span: Span, records: Sequence[FrameRecord]) -> SpanTask:
         """Computes a span."""
@@ -301,9 +164,8 @@ class TaskPart:
         clock.lap("warp" if moment.where is not None else "head", self.task)
         keep = self._config.policy.reuse
         self._state, prediction = step_task(self._model, self.task, self._state, moment, {}, clock, keep=keep)
-        encoded = Encoded(form)
-        output = encoded.task(prediction, task_cost(self._model, self.task, record, grid, clock.of(self.task)))
-        return FrameOutput(record, {self.task: output}, encoded.age_of_frame, moment.ages.oldest_s(record.pts_s))
+        output = form.task(prediction, task_cost(self._model, self.task, record, grid, clock.of(self.task)))
+        return FrameOutput(record, {self.task: output}, form.age(moment.age), moment.ages.oldest_s(record.pts_s))
 
 
 class WriterPart:
@@ -415,19 +277,3 @@ def open_arrays(job: VideoJob) -> PredictionWriter:
     }
     layout = plan_layout(job.kinds, form.size, config.segment.frames, (job.grid.height, job.grid.width))
     return PredictionWriter(job.files.predictions, layout, attributes)
-
-
-def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: TokenGrid) -> SegmentInfo:
-    """What a video's archived segments have in common."""
-    return SegmentInfo(
-        blocks=model.bundle.entry.archive.blocks,
-        dtype=split_dtype(config),
-        tokens=grid.tokens,
-        prefix=grid.prefix,
-        width=model.backbone.width,
-        grid=(grid.height, grid.width),
-        patch=grid.patch,
-        frame_size=plan.frame_size,
-        model_size=plan.model_size,
-        content=plan.content,
-    )

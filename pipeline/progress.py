@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from deltascene.pipeline.parts import FrameSummary
+from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.run_folder import VideoRecord
 from deltascene.pipeline.sources import SourceSpec
 from deltascene.pipeline.units import compact

@@ -86,12 +86,14 @@ class FrameResult:
         record: what was decided, which rows were computed, and what the base hands on.
         predictions: by task; empty for an invalid frame.
         cost: what ran and what it cost. The base's row is always there: its blocks serve every task.
+        age: frames since each pixel was computed [H, W], the same for every task; None for an invalid frame.
     """
 
     frame: Frame
     record: FrameRecord
     predictions: Mapping[str, Prediction]
     cost: FrameCost
+    age: NDArray[np.uint8] | None = None
 
     @property
     def policy(self) -> str:

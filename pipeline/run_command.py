@@ -17,7 +17,7 @@ from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine, open_source
 from deltascene.pipeline.errors import DeltasceneError, UsageError
-from deltascene.pipeline.parts import segment_info
+from deltascene.pipeline.jobs import segment_info
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import claim_folder, result_key

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.jobs import Span, SpanDone, VideoJob
 from deltascene.pipeline.numerics import numerics_record
-from deltascene.pipeline.parts import EnginePart, ReaderPart, Span, SpanDone, VideoJob, WriterPart
+from deltascene.pipeline.parts import EnginePart, ReaderPart, WriterPart
 
 
 class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened

@@ -24,6 +24,7 @@ from deltascene.pipeline.temporal import Decision, TemporalState, decide
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
 from deltascene.stages.base_task import run_base
+from deltascene.stages.change import patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.motion import estimate_flow, to_grey
 from deltascene.stages.preprocess import InputPlan, normalise_patches, plan_input, resize_frame
@@ -100,7 +101,7 @@ def step(
         tasks[task], predictions[task] = step_task(model, task, before, moment, tapped, clock, keep=config.policy.reuse)
     cost = FrameCost(frame_costs(model, record, grid, points, clock), moment.ages.oldest_s(frame.pts_s))
     state = replace(state, temporal=temporal, ages=moment.ages, tasks=tasks)
-    result = FrameResult(frame, record, predictions, cost)
+    result = FrameResult(frame, record, predictions, cost, moment.age)
     if config.policy.reuse and decision.policy != "dense" and _audit_due(config, frame):
         result = _audit(model, config, state, result, points)
     return state, result
@@ -159,7 +160,7 @@ def _run_rows(
         return {}
     assert state.geometry is not None
     entry, grid = model.bundle.entry.input, state.geometry.grid
-    patches = None if decision.rows is None else decision.rows[grid.prefix :] - grid.prefix
+    patches = patches_of(decision.rows, grid)
     cut = cut_patches(pixels, grid.patch)
     normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
     x_RD = model.backbone.embed_patches(normalised, state.geometry.positions, patches)

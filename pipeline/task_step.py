@@ -19,6 +19,7 @@ from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import Prediction, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.stages.age import PatchAges, age_map, aged
+from deltascene.stages.change import patches_of
 from deltascene.stages.cost import Macs, blocks_macs
 from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
@@ -48,11 +49,6 @@ class Moment:
     age: NDArray[np.uint8]
     where: Lookup | None
 
-    @property
-    def rows(self) -> Tensor | None:
-        """Tokens computed, int64 [R]; None is all."""
-        return None if self.record.policy == "dense" else torch.from_numpy(self.record.rows.astype(np.int64))
-
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
@@ -77,8 +73,8 @@ def receive(record: FrameRecord, grid: TokenGrid, ages: PatchAges | None) -> Mom
         grid: token grid.
         ages: after the frame before.
     """
-    dense, patches = record.policy == "dense", record.rows[grid.prefix :].astype(np.intp) - grid.prefix
-    ages = aged(ages, None if dense else patches, grid, record.pts_s)
+    patches = patches_of(_rows(record), grid)
+    ages = aged(ages, None if patches is None else patches.numpy(), grid, record.pts_s)
     age, where = age_map(ages, grid), None
     if record.flow is not None:
         where = plan_lookup(record.flow, grid.image_size)
@@ -139,10 +135,15 @@ def task_cost(
 
 
 def _head_patches(record: FrameRecord, grid: TokenGrid, reach: int, rows: int) -> int:
-    if reach == 0 or rows == grid.tokens:
+    patches = patches_of(_rows(record), grid)
+    if patches is None or reach == 0 or rows == grid.tokens:
         return rows - grid.prefix
-    rows_R = torch.from_numpy(record.rows.astype(np.int64))
-    return len(touched_patches(rows_R[grid.prefix :] - grid.prefix, grid, reach))
+    return len(touched_patches(patches, grid, reach))
+
+
+def _rows(record: FrameRecord) -> Tensor | None:
+    """Tokens computed, int64 [R]; None is all."""
+    return None if record.policy == "dense" else torch.from_numpy(record.rows.astype(np.int64))
 
 
 def _compute(
@@ -155,7 +156,7 @@ def _compute(
     keep: bool,
 ) -> TaskState:
     """The moved rows, or all, through the task's blocks and head."""
-    head, grid, rows = model.heads[task], moment.grid, moment.rows
+    head, grid, rows = model.heads[task], moment.grid, _rows(moment.record)
     taps, sub = model.bundle.entry.tasks[task].taps, model.sub_tasks.get(task)
     if keep and state.cache is None:
         looks_back = taps if head.receptive_field else ()
@@ -166,8 +167,7 @@ def _compute(
         x_RD = decode_rows(moment.record.activations[sub.split])
         tapped = run_blocks(sub.blocks, x_RD, set(taps), first=sub.split, rows=rows, cache=state.cache)
         clock.lap("blocks", task)
-    patches = None if rows is None else rows[grid.prefix :] - grid.prefix
-    state, touched = _run_cells(model, task, state, tapped, patches, grid)
+    state, touched = _run_cells(model, task, state, tapped, rows, grid)
     assert state.cells_PX is not None
     kind = model.bundle.kinds[task]
     drawn = None if touched is None else touched_patches(touched, grid, 1)  # pixels mix with the cells around a patch
@@ -185,22 +185,18 @@ def _run_cells(
     task: str,
     state: TaskState,
     tapped: Mapping[int, Tensor],
-    patches: Tensor | None,
+    rows: Tensor | None,
     grid: TokenGrid,
 ) -> tuple[TaskState, Tensor | None]:
     """Runs the head where its input changed; returns which patches that were, None for all."""
     head, taps = model.heads[task], model.bundle.entry.tasks[task].taps
-    fresh_RTD, touched = stack_taps(tapped, taps, grid.prefix), patches
-    if head.receptive_field == 0:
-        cells = head.cells(fresh_RTD)
-    elif patches is None and state.cache is None:
-        cells = run_head(head, fresh_RTD, grid, None)
+    touched = patches_of(rows, grid)
+    if head.receptive_field == 0 or state.cache is None:
+        cells = run_head(head, stack_taps(tapped, taps, grid.prefix), grid, None)
     else:
-        assert state.cache is not None
-        rows = None if patches is None else torch.cat([torch.arange(grid.prefix), patches + grid.prefix])
         for tap in taps:
             write_rows(state.cache.taps[tap], rows, tapped[tap])
-        touched = None if patches is None else touched_patches(patches, grid, head.receptive_field)
+        touched = None if touched is None else touched_patches(touched, grid, head.receptive_field)
         cells = run_head(head, stack_taps(state.cache.taps, taps, grid.prefix), grid, touched)
     if touched is None:
         return replace(state, cells_PX=cells), None

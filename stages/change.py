@@ -96,3 +96,8 @@ def as_computed(reference: Reference, cells_PQ: Tensor, gain: float, patches: Te
 def rows_of(patches: Tensor, grid: TokenGrid) -> Tensor:
     """Rows of a frame's tokens that patches need: the prefix tokens always, then theirs; increasing int64 [R]."""
     return torch.cat([torch.arange(grid.prefix), patches + grid.prefix])
+
+
+def patches_of(rows: Tensor | None, grid: TokenGrid) -> Tensor | None:
+    """Patches among some rows, the inverse of `rows_of`; None, all rows, is all patches."""
+    return None if rows is None else rows[grid.prefix :] - grid.prefix

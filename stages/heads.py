@@ -112,9 +112,9 @@ def run_head(head: Head, taps_NTD: Tensor, grid: TokenGrid, patches: Tensor | No
 
     Args:
         head: token-wise, or with a receptive field.
-        taps_NTD: every patch token of the frame at the head's taps [h*w, taps, D].
+        taps_NTD: every patch token of the frame at the head's taps [h*w, taps, D]; for a token-wise head it may be any.
         grid: token grid of the frame.
-        patches: which of them to run, increasing int64; None is all.
+        patches: which of them to run, increasing int64; None is all that are given.
 
     Returns:
         Output cells [patches, C*K*K]. A head with a receptive field F gets the (2F+1)^2 tokens around each patch

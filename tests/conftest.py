@@ -67,6 +67,15 @@ def random_delta(backbone: Backbone, split: int, rank: int, seed: int = 11) -> D
     return DeltaWeights.from_tensors({name: 0.2 * torch.randn(x.shape, generator=generator) for name, x in flat})
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny products on several threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of the tiny bundle: four tasks of four kinds, 12 tokens a frame."""

@@ -9,14 +9,7 @@ from deltascene.pipeline.errors import UsageError
 from deltascene.stages.cost import blocks_macs
 from deltascene.stages.preprocess import normalise, resize_frame
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products on several threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

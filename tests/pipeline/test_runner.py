@@ -10,9 +10,9 @@ from deltascene import Engine, open_run
 from deltascene.pipeline.actors import EngineActor, Seat
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.jobs import plan_spans
 from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.numerics import honour, numerics_record
-from deltascene.pipeline.parts import plan_spans
 from deltascene.pipeline.runner import RayRunner, _share_of_cpus
 
 OPTIONS = ["--preset", "balanced", "--save", "arrays", "--set", "numerics.threads=1", "--set", "segment.frames=40"]
@@ -79,6 +79,16 @@ def test_ray_with_sub_tasks_in_their_own_actors_gives_the_local_bytes(
     code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert_runs_equal(local, tmp_path / "out")
+
+
+def test_a_sub_task_alone_in_its_actor_gives_the_local_bytes(cluster, deltascene, tiny_delta, clip, tmp_path):
+    """The engine's actor predicts nothing then, but hands on what the task's needs; ages come along."""
+    arguments = ["--model", tiny_delta, "--tasks", "height", *OPTIONS]
+    assert deltascene("run", clip, "-o", tmp_path / "local", *arguments)[0] == 0
+    split = ["--executor", "ray", "--placement", "split"]
+    assert deltascene("run", clip, "-o", tmp_path / "split", *split, *arguments)[0] == 0
+    assert_runs_equal(tmp_path / "local", tmp_path / "split")
+    assert open_run(tmp_path / "local")["clip"].arrays.age("height", slice(None)).any()
 
 
 def test_what_actors_began_is_finished_here(deltascene, tiny_delta, clip, local, fused, tmp_path):

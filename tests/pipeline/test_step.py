@@ -20,18 +20,11 @@ from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp, 
 from deltascene.stages.preprocess import normalise, resize_frame
 from deltascene.stages.types import Frame
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = (48, 64)  # of the tiny bundle's input: 3 x 4 patches of 16 pixels, so nothing is resized
 WIDTH, TOKENS = 64, 13
 TASKS = ("parts", "height", "flow", "hands")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products on several threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

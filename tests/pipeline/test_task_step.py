@@ -21,18 +21,11 @@ from deltascene.pipeline.task_step import TaskState, receive, step_task, task_co
 from deltascene.stages.heads import build_head
 from deltascene.stages.types import Frame, TokenGrid
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GRID = TokenGrid(height=3, width=4, patch=16, prefix=1)
 WIDTH = 64
 WITH_DELTA = ("height", "flow")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products on several threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

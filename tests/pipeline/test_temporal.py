@@ -13,17 +13,10 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.temporal import TemporalState, decide
 from deltascene.stages.types import Frame, TokenGrid
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GRID = TokenGrid(height=6, width=8, patch=14, prefix=1)
 BALANCED = load_config("balanced")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny products on several threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def still(seed=0):
