@@ -24,17 +24,11 @@ from deltascene.stages.sub_task import build_sub_task
 RECIPE = Recipe(rank=2, epochs=3, batch=4, learning_rate=5e-3)
 STEPS = 3 * 16 // 4
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Killed(Exception):  # noqa: N818
     """Stands for the end of the process."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images_of(trainee, labelled):
