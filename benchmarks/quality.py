@@ -23,15 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from judging.clips import CLIPS, Clip, open_clip, rendered
-from judging.scores import Columns
-from judging.store import Records
-from judging.table import markdown, overview, plain
-from judging.walk import EXACT, ByEngine, Eager, EveryKth, Walker, walk
 
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.evaluation.clip_scores import Columns
+from deltascene.pipeline.evaluation.clip_table import markdown, overview, plain
+from deltascene.pipeline.evaluation.clips import Clip, open_clip
+from deltascene.pipeline.evaluation.records import Records
+from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Eager, EveryKth, Walker, walk
 from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.training.rooms.clip_sets import CLIPS, rendered
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)
@@ -56,7 +57,7 @@ def main() -> None:
     )
     clips: dict[str, dict[str, Columns]] = {}
     for spec in specs:
-        clip = open_clip(folder, spec, model.bundle.kinds)
+        clip = open_clip(folder / f"{spec.name}.mp4", model.bundle.kinds)
         policies = candidates(model, configs)
         found = score(clip, model, policies, records)
         times = time_policies(clip, model, {EAGER: eager(model, configs), **policies}, records, options.timing)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from deltascene import __version__
+from deltascene.pipeline.cli_train import train_app
 from deltascene.pipeline.errors import DeltasceneError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 cache_app = typer.Typer(help="Look after the archived activations of a run.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+app.add_typer(train_app, name="train")
 
 ModelOption = Annotated[str | None, typer.Option(help="Packaged model, bundle folder, or fsspec URL.")]
 PresetOption = Annotated[str, typer.Option(help="Packaged preset: exact, balanced or fast.")]
@@ -201,6 +203,32 @@ def what_if(
     raise typer.Exit(print_what_if(configs, find_sources(sources), _console()))
 
 
+@app.command("eval")
+def evaluate(
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Folder with images/, TASK/ and split.csv.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Bundle, or NAME=BUNDLE; several are compared. Default: rooms.")
+    ] = None,
+    stl: Annotated[list[str] | None, typer.Option(help="Bundle of a single-task network; once for each task.")] = None,
+    frozen: Annotated[str | None, typer.Option(help="Bundle whose heads sit on the frozen base.")] = None,
+    part: Annotated[str, typer.Option(help="Part of DATA.")] = "test",
+    clips: Annotated[
+        Path | None, typer.Option(help="Folder of videos with <stem>.truth.npz: the preset against dense prediction.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Preset that is judged on the clips.")] = "balanced",
+    frames: Annotated[int, typer.Option(help="At most so many of each clip.")] = 10_000,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for eval.json and tradeoff.svg.")] = None,
+) -> None:
+    """Score models on labelled images side by side, and a preset on clips with truth; intervals are given."""
+    from deltascene.pipeline.evaluation.eval_command import Asked, eval_command
+
+    models = dict(_named(text) for text in model or ["rooms"])
+    asked = Asked(data, part, models, stl or (), frozen, clips, preset, frames, out)
+    raise typer.Exit(eval_command(asked, _console()))
+
+
 @cache_app.command("ls")
 def cache_ls(out: OutArgument) -> None:
     """List the archived activations of a run."""
@@ -290,6 +318,12 @@ def models_new(
 def split_names(text: str | None) -> tuple[str, ...] | None:
     """Comma-separated names."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _named(text: str) -> tuple[str, str]:
+    """`NAME=BUNDLE`, or a bundle under its own name."""
+    name, equals, model = text.partition("=")
+    return (name, model) if equals else (Path(text).name, text)
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:

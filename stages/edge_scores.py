@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,20 @@ class Edges:
             "recall": float(recall[best]),
             "threshold": float(self._thresholds[best]),
         }
+
+    def sums(self) -> NDArray[np.float64]:
+        """Predicted, confirmed, true and found edge pixels at every threshold [4, thresholds]."""
+        counts = self._counts
+        rows = np.broadcast_arrays(counts.predicted, counts.confirmed, counts.true, counts.found)
+        return np.stack(rows).astype(np.float64)
+
+    @classmethod
+    def of(cls, sums: NDArray[np.float64]) -> Self:
+        """The accumulator, of the usual thresholds, that has counted this."""
+        new = cls()
+        predicted, confirmed, true, found = np.rint(sums).astype(np.int64)
+        new._counts = EdgeCounts(predicted, confirmed, int(true[0]), found)
+        return new
 
 
 def thin_ridges(probability: Array, sigma_px: float = 0.7) -> NDArray[np.float32]:

@@ -1,11 +1,12 @@
 """How good predictions are against the truth, by kind of task, in the field's own measures.
 
 An accumulator adds up frames and gives the measures over all of them, never a mean of means. `where` leaves out
-everything outside a mask, so that the moving region can be scored on its own.
+everything outside a mask, so that the moving region can be scored on its own. What it counted can be taken out, added
+to what others counted, and put back: so frames can be drawn again for an interval without being scored again.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from deltascene.stages.edge_scores import Edges, Mask
 from deltascene.stages.kinds import Array, angles_deg
 
 Counts = NDArray[np.int64]
+Sums = NDArray[np.float64]
 
 
 class Accumulator(Protocol):
@@ -32,6 +34,13 @@ class Accumulator(Protocol):
 
     def result(self) -> dict[str, float]:
         """The measures so far, by name; NaN where nothing counted."""
+
+    def sums(self) -> Sums:
+        """Everything counted so far [rows, n]; n of classes is the largest id seen and one, of others fixed."""
+
+    @classmethod
+    def of(cls, sums: Sums) -> Self:
+        """The accumulator that has counted what `sums` of one, or of several added up, say."""
 
 
 class Segmentation:
@@ -67,6 +76,20 @@ class Segmentation:
         shares = hit[present] / union[present]
         return {"miou": _ratio(shares.sum(), shares.size), "pixel_accuracy": _ratio(hit.sum(), self._true.sum())}
 
+    def sums(self) -> Sums:
+        """Diagonal, truth and prediction of the confusion matrix [3, classes]."""
+        out = np.zeros((3, max(self._true.size, self._said.size)))
+        for row, counted in zip(out, (self._hit, self._true, self._said), strict=True):
+            row[: counted.size] = counted
+        return out
+
+    @classmethod
+    def of(cls, sums: Sums) -> Self:
+        """See `Accumulator`."""
+        new = cls()
+        new._hit, new._true, new._said = np.rint(sums).astype(np.int64)
+        return new
+
 
 class Depth:
     """Root mean square error, mean relative error, and share within 25 %, over pixels whose truth is above 0.
@@ -98,6 +121,18 @@ class Depth:
             "abs_rel": _ratio(self._relative, self._pixels),
             "delta1": _ratio(self._close, self._pixels),
         }
+
+    def sums(self) -> Sums:
+        """Pixels, close ones, sum of squares and of relative errors [4, 1]."""
+        return np.array([[self._pixels], [self._close], [self._squares], [self._relative]], np.float64)
+
+    @classmethod
+    def of(cls, sums: Sums) -> Self:
+        """See `Accumulator`."""
+        new = cls()
+        new._pixels, new._close = round(sums[0, 0]), round(sums[1, 0])
+        new._squares, new._relative = float(sums[2, 0]), float(sums[3, 0])
+        return new
 
 
 class Angles:
@@ -138,6 +173,19 @@ class Angles:
                 for limit, count in zip(self.limits_deg, self._within, strict=True)
             },
         }
+
+    def sums(self) -> Sums:
+        """Sum of angles, pixels within each limit, and the histogram, in one row [1, n]."""
+        return np.concatenate([[self._sum_deg], self._within, self._histogram]).astype(np.float64)[None]
+
+    @classmethod
+    def of(cls, sums: Sums) -> Self:
+        """See `Accumulator`."""
+        new, limits = cls(), len(cls.limits_deg)
+        new._sum_deg = float(sums[0, 0])
+        counted = np.rint(sums[0, 1:]).astype(np.int64)
+        new._within, new._histogram = counted[:limits], counted[limits:]
+        return new
 
 
 METRICS: Mapping[str, type[Accumulator]] = {

@@ -1,7 +1,7 @@
 """Labelled images: `images/<stem>.png`, `<task>/<stem>.png|npy`, `split.csv`; rooms and users' own alike."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ class LabelledFolder:
     Attributes:
         root: the folder.
         split: name of the part (`train`, `val`, `test`) of every stem.
+        group: what a stem's image shows, a room say: images of one group are alike; without a column `room`, the stem.
     """
 
     root: Path
     split: dict[str, str]
+    group: dict[str, str] = field(default_factory=dict)
 
     def stems(self, part: str) -> list[str]:
         """Stems of one part, sorted.
@@ -68,7 +70,7 @@ class LabelledFolder:
 
 
 def open_labelled(root: Path) -> LabelledFolder:
-    """Opens a folder by its `split.csv` (columns `stem` and `split`, others ignored).
+    """Opens a folder by its `split.csv` (columns `stem` and `split`, perhaps `room`, others ignored).
 
     Raises:
         UsageError: there is none, or it lacks a column.
@@ -80,4 +82,5 @@ def open_labelled(root: Path) -> LabelledFolder:
         rows = list(csv.DictReader(file))
     if not rows or not {"stem", "split"} <= rows[0].keys():
         raise UsageError(f"{path}: expected columns stem and split; found {list(rows[0]) if rows else 'no rows'}")
-    return LabelledFolder(root, {row["stem"]: row["split"] for row in rows})
+    split = {row["stem"]: row["split"] for row in rows}
+    return LabelledFolder(root, split, {row["stem"]: row.get("room") or row["stem"] for row in rows})

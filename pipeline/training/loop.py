@@ -70,11 +70,10 @@ def load_checkpoint(
 
 
 def write_log(work: Path, event: Mapping[str, Any]) -> None:
-    """Adds a line to `log.jsonl` and prints it."""
+    """Adds a line to `log.jsonl`."""
     line = json.dumps(event)
     with (work / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-    print(line, flush=True)
 
 
 def _refuse_other_recipe(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -11,6 +11,9 @@ import pytest
 
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.evaluation import clip_scores
+from deltascene.pipeline.evaluation.clips import Clip
+from deltascene.pipeline.evaluation.records import Records
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -27,8 +30,8 @@ def judging() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="module")
-def scores(judging):
-    return importlib.import_module("judging.scores")
+def scores():
+    return clip_scores
 
 
 def pairs(*rows):
@@ -105,16 +108,15 @@ def test_intervals_hold_the_value_and_vanish_where_nothing_varies(scores):
 
 
 def test_policies_walk_together_and_are_found_again(judging, make_clip, tiny, tmp_path):
-    clips, store = importlib.import_module("judging.clips"), importlib.import_module("judging.store")
     model = Engine.load(tiny).model
     path, size = make_clip(9), (48, 64)
     truth = {"parts": np.zeros((9, *size), np.uint8), "height": np.ones((9, *size), np.float16)}
     moving = np.zeros((9, *size), bool)
     moving[1:, 10:30] = True
-    clip = clips.Clip(clips.ClipSpec("square", 0, "static"), path, truth, moving)
+    clip = Clip("square", path, truth, moving)
     configs = {name: load_config(name, values={"model": tiny}) for name in ("exact", "fast")}
     policies = {name: one for name, one in judging.candidates(model, configs).items() if name[-1] not in "468"}
-    records = store.Records.of(tmp_path, model, 100)
+    records = Records.of(tmp_path, model, 100)
     found = judging.score(clip, model, policies, records)
     assert list(found) == ["exact", "hold 2", "warp 2", "hold 3", "warp 3", "fast"]
     assert [str(policy) for policy in found["hold 3"]["policy"]] == ["dense", "held", "held"] * 3

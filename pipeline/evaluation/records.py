@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from judging.clips import Clip
-from judging.scores import Columns
 
 from deltascene.cache.keys import file_sha256, fingerprint
+from deltascene.pipeline.evaluation.clip_scores import Columns
+from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.sources import find_sources, identity
 
@@ -56,7 +56,7 @@ class Records:
             np.savez_compressed(path, **arrays)
 
     def _path(self, clip: Clip, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{clip.spec.name}.{name}.npz"
+        return None if self.folder is None else self.folder / f"{clip.name}.{name}.npz"
 
     def _key(self, clip: Clip, what: Mapping[str, Any]) -> str:
         video = identity(find_sources([str(clip.path)])[0])

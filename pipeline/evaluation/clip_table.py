@@ -6,8 +6,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from judging.scores import MOVING, REGIONS, WHOLE, Columns, Numbers, add_up, bootstrap, error_of, loss_percent
-from judging.walk import EXACT
+
+from deltascene.pipeline.evaluation.clip_scores import (
+    MOVING,
+    REGIONS,
+    WHOLE,
+    Columns,
+    Numbers,
+    add_up,
+    bootstrap,
+    error_of,
+    loss_percent,
+)
+from deltascene.pipeline.evaluation.walk import EXACT
 
 Interval = tuple[float, float]
 HEAD = (

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from judging.clips import Clip
-from judging.scores import Columns, count_pixels, score_frame
 from numpy.typing import NDArray
 
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
+from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.sources import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry

@@ -1,0 +1,109 @@
+"""`deltascene train …`: the training steps, each a command that goes on where it was stopped."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from deltascene.pipeline.training.steps import Step
+
+train_app = typer.Typer(help="Train a bundle for your own tasks (docs/training.md).", no_args_is_help=True)
+
+DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Folder with images/, TASK/ and split.csv.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Bundle to start from: packaged, folder or URL.")]
+NewOption = Annotated[Path, typer.Option("--out", "-o", help="New folder for the bundle that comes out.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle that comes out; it may be MODEL's.")]
+TaskOption = Annotated[str, typer.Option(help="Which task.")]
+RecipeOption = Annotated[Path | None, typer.Option("--config", help="YAML on top of configs/training/STEP.yaml.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="One key of the recipe: --set learning_rate=1e-4.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda (untested).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One event a line on standard output.")]
+ActivationsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the frozen base's activations: computed once, used by every task and split."),
+]
+
+
+@train_app.command()
+def base(
+    data: DataArgument,
+    model: ModelArgument,
+    out: NewOption,
+    config: RecipeOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune the backbone and the base task's head; the sub-tasks come after it."""
+    _run("base", data, model, out, None, None, None, config, set_, device, json)
+
+
+@train_app.command()
+def subtask(
+    data: DataArgument,
+    model: ModelArgument,
+    out: OutOption,
+    task: TaskOption,
+    split: Annotated[int | None, typer.Option(help="Blocks shared with the base; default: the bundle's.")] = None,
+    activations: ActivationsOption = None,
+    config: RecipeOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Train a sub-task's delta weights and head on the frozen base."""
+    _run("subtask", data, model, out, task, split, activations, config, set_, device, json)
+
+
+@train_app.command()
+def frozen(
+    data: DataArgument,
+    model: ModelArgument,
+    out: OutOption,
+    task: TaskOption,
+    activations: ActivationsOption = None,
+    config: RecipeOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Train a head alone on the frozen base: the cheapest sub-task, and a reference for the others."""
+    _run("frozen", data, model, out, task, None, activations, config, set_, device, json)
+
+
+@train_app.command()
+def stl(
+    data: DataArgument,
+    model: ModelArgument,
+    out: NewOption,
+    task: TaskOption,
+    config: RecipeOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "cpu",
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune a network for one task alone: the reference that the bundle is compared with."""
+    _run("stl", data, model, out, task, None, None, config, set_, device, json)
+
+
+def _run(
+    step: "Step",
+    data: Path,
+    model: str,
+    out: Path,
+    task: str | None,
+    split: int | None,
+    activations: Path | None,
+    config: Path | None,
+    set_: list[str] | None,
+    device: str,
+    json: bool,
+) -> None:
+    from deltascene.pipeline.training.recipe import load_recipe
+    from deltascene.pipeline.training.steps import Order
+    from deltascene.pipeline.training.train_command import train_command
+
+    recipe = load_recipe(step, config, set_ or ())
+    order = Order(step, data, model, out, recipe, task, split, activations, device)
+    raise typer.Exit(train_command(order, as_json=json))

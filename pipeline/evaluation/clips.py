@@ -1,0 +1,63 @@
+"""Clips with their truth, as the scores want it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.pipeline.accuracy import read_truth
+from deltascene.pipeline.sources_find import VIDEO_SUFFIXES
+from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.metrics import moved_region
+
+Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip with its truth.
+
+    Attributes:
+        name: of its file.
+        path: of the video.
+        truth: stored-form arrays by task, time first.
+        moving: where class or depth changed within the last 8 frames [T, H, W].
+    """
+
+    name: str
+    path: Path
+    truth: Mapping[str, NDArray[Any]]
+    moving: Masks
+
+    def natural(self, kinds: Mapping[str, Kind], frame: int) -> dict[str, Array]:
+        """Truth of a frame in natural values, by task."""
+        return {task: kinds[task].decode(stored[frame]) for task, stored in self.truth.items()}
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """Videos of a folder that have their truth, `<stem>.truth.npz`, beside them; sorted by name."""
+    suffix = ".truth.npz"
+    stems = [path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}")]
+    return sorted(path for path in folder.iterdir() if path.stem in stems and path.suffix in VIDEO_SUFFIXES)
+
+
+def open_clip(path: Path, kinds: Mapping[str, Kind]) -> Clip:
+    """A clip and its truth for the tasks of a model.
+
+    Args:
+        path: of the video; its truth lies beside it.
+        kinds: by task; one is of classes.
+
+    Raises:
+        UsageError: the truth can't be read.
+    """
+    found = read_truth(path.with_name(f"{path.stem}.truth.npz"))
+    truth = {task: np.ascontiguousarray(np.moveaxis(found[task], -1, 0)) for task in kinds if task in found}
+    classes = next(truth[task] for task, kind in kinds.items() if kind.name == "classes" and task in truth)
+    numbers = [truth[task] for task, kind in kinds.items() if kind.name == "scalar" and task in truth]
+    depth = numbers[0].astype(np.float32) if numbers else np.zeros(classes.shape, np.float32)
+    moving = np.stack([moved_region(classes, depth, frame) for frame in range(len(classes))])
+    return Clip(path.stem, path, truth, moving)

@@ -1,0 +1,144 @@
+"""Scores of several models on the same labelled images, kept by group of images so that intervals can be drawn.
+
+A candidate may be one bundle for all tasks or a network for each: its MACs and its time are those of all of them.
+Groups are what was drawn independently, rooms say; views of one room are alike. G groups, B draws.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.pipeline.engine import Engine, Stream
+from deltascene.pipeline.training.data import LabelledFolder
+from deltascene.stages.kinds import Kind
+from deltascene.stages.metrics import METRICS, Sums, multi_task_gain
+
+Interval = tuple[float, float]
+DRAWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScores:
+    """What a candidate scored.
+
+    Attributes:
+        kinds: of its tasks.
+        sums: by task, what each group's images counted [G, rows, n].
+        macs: of one image, all networks together.
+        seconds: of every image, all networks together.
+    """
+
+    kinds: Mapping[str, Kind]
+    sums: Mapping[str, Sums]
+    macs: int
+    seconds: NDArray[np.float64]
+
+    def measures(self, task: str, weights_G: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """Measures of a task over all groups, or with each taken so many times."""
+        sums = self.sums[task]
+        total = sums.sum(0) if weights_G is None else np.tensordot(weights_G, sums, axes=1)
+        return METRICS[self.kinds[task].name].of(total).result()
+
+    def headlines(self, weights_G: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """The headline measure of every task."""
+        return {task: self.measures(task, weights_G)[METRICS[self.kinds[task].name].headline] for task in self.sums}
+
+
+def score_images(
+    candidates: Mapping[str, Sequence[Engine]],
+    data: LabelledFolder,
+    part: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, ImageScores]:
+    """Runs every candidate over a part's images, each a dense frame of its own; who goes first changes by turns.
+
+    Args:
+        candidates: engines by name.
+        data: images and truth at the models' input size.
+        part: name of the part.
+        progress: told done and total.
+    """
+    streams = {name: [engine.open_stream(name) for engine in engines] for name, engines in candidates.items()}
+    kinds = {name: _kinds(engines) for name, engines in candidates.items()}
+    stems = data.stems(part)
+    groups = {group: place for place, group in enumerate(dict.fromkeys(data.group[stem] for stem in stems))}
+    counters = {
+        name: [{task: METRICS[kind.name]() for task, kind in of.items()} for _ in groups] for name, of in kinds.items()
+    }
+    seconds, macs = {name: np.zeros(len(stems)) for name in candidates}, dict.fromkeys(candidates, 0)
+    names = list(candidates)
+    for number, stem in enumerate(stems):
+        image, group = data.image(stem), groups[data.group[stem]]
+        truth = {task: data.truth(task, stem) for task in {task for of in kinds.values() for task in of}}
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            cost = 0
+            for stream in streams[name]:
+                spent, cost_of_one, values = _run(stream, image)
+                seconds[name][number] += spent
+                cost += cost_of_one
+                for task, value in values.items():
+                    counters[name][group][task].update(kinds[name][task].decode(truth[task]), value)
+            macs[name] = cost
+        progress(number + 1, len(stems))
+    return {
+        name: ImageScores(
+            of,
+            {task: _stacked([each[task].sums() for each in counters[name]]) for task in of},
+            macs[name],
+            seconds[name],
+        )
+        for name, of in kinds.items()
+    }
+
+
+def intervals(
+    scores: ImageScores, reference: ImageScores | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Interval]:
+    """95 % intervals by drawing groups: of every headline by task, and of `gain` where there is a reference.
+
+    The reference is drawn along with it, so that what both find hard doesn't widen the interval of the gain.
+    """
+    rng, groups = np.random.default_rng(seed), len(next(iter(scores.sums.values())))
+    found: dict[str, list[float]] = {}
+    for weights_G in rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64):
+        drawn = scores.headlines(weights_G)
+        if reference is not None:
+            drawn |= {"gain": gain(drawn, reference.headlines(weights_G), scores.kinds)}
+        for name, value in drawn.items():
+            found.setdefault(name, []).append(value)
+    return {name: _interval(values) for name, values in found.items()}
+
+
+def gain(headlines: Mapping[str, float], single_task: Mapping[str, float], kinds: Mapping[str, Kind]) -> float:
+    """Delta m against single-task networks in percent, over the tasks that both have."""
+    common = [task for task in headlines if task in single_task]
+    lower = {task: METRICS[kinds[task].name].lower_is_better for task in common}
+    return multi_task_gain(headlines, {task: single_task[task] for task in common}, lower)
+
+
+def _run(stream: Stream, image: NDArray[np.uint8]) -> tuple[float, int, dict[str, NDArray[np.generic]]]:
+    stream.reset()
+    began = time.perf_counter()
+    result = stream(image)
+    spent = time.perf_counter() - began
+    values = {task: prediction.array for task, prediction in result.predictions.items()}
+    return spent, result.cost.macs_executed, values
+
+
+def _kinds(engines: Sequence[Engine]) -> dict[str, Kind]:
+    return {task: engine.model.bundle.kinds[task] for engine in engines for task in engine.model.tasks}
+
+
+def _stacked(sums: Sequence[Sums]) -> Sums:
+    """Groups of one task beside each other; where some saw fewer classes, the rest is zero."""
+    width = max(each.shape[1] for each in sums)
+    return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in sums])
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,174 @@
+"""The training loop of every step: resumable, and the same weights come out however often it was cut."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deltascene.pipeline.training.activations import Activations
+from deltascene.pipeline.training.loop import learning_rate, load_checkpoint, save_checkpoint, write_log
+from deltascene.pipeline.training.losses import cell_loss
+from deltascene.pipeline.training.recipe import Recipe
+from deltascene.pipeline.training.samples import Samples, batches_of, read_ahead
+from deltascene.pipeline.training.student import Student
+from deltascene.stages.heads import activate, assemble, lay_out
+from deltascene.stages.metrics import METRICS
+
+LOGGED = 20  # steps between two lines of the log
+GATE_RATE = 0.02  # learning rate of gates; they have far to go
+
+Said = Callable[[Mapping[str, Any]], None]
+
+
+def fit(
+    student: Student,
+    samples: Samples,
+    judged: Samples | None,
+    work: Path,
+    recipe: Recipe,
+    *,
+    activations: Activations | None = None,
+    device: torch.device | None = None,
+    say: Said = lambda event: None,
+) -> None:
+    """Trains a student; goes on after the last checkpoint.
+
+    Args:
+        student: changed in place.
+        samples: what it learns from.
+        judged: what it is scored on.
+        work: folder for `checkpoint.safetensors` and `log.jsonl`.
+        recipe: numbers.
+        activations: of the frozen base at the student's points, for these samples; None computes them at every step.
+        device: where to compute.
+        say: told every line of the log.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    device = device or torch.device("cpu")
+    student.to(device)
+    parameters = student.parameters()
+    optimiser = torch.optim.AdamW(_groups(student, parameters, recipe))
+    batches, path = batches_of(len(samples), recipe), work / "checkpoint.safetensors"
+    begun, steps = load_checkpoint(path, parameters, optimiser, recipe.deciding()), len(batches)
+    judgements = {steps * (number + 1) // recipe.judgements for number in range(recipe.judgements)}
+    saved = told = time.perf_counter()
+    losses: list[float] = []
+
+    def log(event: Mapping[str, Any]) -> None:
+        write_log(work, event)
+        say(event)
+
+    read = _reader(student, samples, activations)
+    for step, batch in enumerate(read_ahead(read, batches[begun:]), start=begun):
+        losses.append(_learn(student, batch, samples, optimiser, recipe, step, steps, device))
+        now, done = time.perf_counter(), step + 1
+        if done == steps or now - saved >= recipe.checkpoint_s:
+            save_checkpoint(path, parameters, optimiser, done, recipe.deciding())
+            saved = now
+        if done % LOGGED == 0 or done == steps:
+            mean, pace = sum(losses) / len(losses), (now - told) / len(losses)
+            log({"step": done, "of": steps, "loss": round(mean, 5), "step_s": round(pace, 3), **_openness(student)})
+            losses.clear()
+            told = now
+        if done in judgements and judged is not None:
+            log({"step": done, "of": steps, "val": score(student, judged, recipe.judged, device)})
+            told = time.perf_counter()
+
+
+@torch.no_grad()
+def score(student: Student, samples: Samples, most: int, device: torch.device | None = None) -> dict[str, float]:
+    """Measures of the task on evenly chosen images, all tokens run."""
+    kind, device = student.bundle.kinds[student.task], device or torch.device("cpu")
+    counter, grid = METRICS[kind.name](), student.grid(samples.size())
+    gates = None if student.gates is None else student.gates.settled()
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int))
+    for number in chosen:
+        points = student.embed(samples.picture(int(number))[None].to(device))
+        raw_NX = student.cells(points, grid, gates=gates)[0].cpu()
+        value = lay_out(
+            activate(assemble(raw_NX, grid, kind.channels, student.head.side), kind.activation).numpy(), grid
+        )
+        counter.update(kind.decode(samples.truth(int(number), student.task)), value)
+    return {name: round(value, 4) for name, value in counter.result().items()}
+
+
+def _reader(student: Student, samples: Samples, activations: Activations | None) -> Callable[[Any], Any]:
+    """What a step needs of its samples: the truth of their cells, and their pictures or activations."""
+
+    def read(numbers: Any) -> tuple[Tensor, Tensor | dict[int, Tensor]]:
+        cells = torch.stack([samples.cells(number, student.task, student.head.side) for number in numbers])
+        if activations is not None:
+            return cells, activations.read(numbers)
+        return cells, torch.stack([samples.picture(number) for number in numbers])
+
+    return read
+
+
+def _learn(
+    student: Student,
+    batch: tuple[Tensor, Tensor | dict[int, Tensor]],
+    samples: Samples,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    step: int,
+    steps: int,
+    device: torch.device,
+) -> float:
+    """One step; everything random in it follows from the seed and its number."""
+    truth, given = batch
+    grid, generator = student.grid(samples.size()), torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(group["peak"], step + 1, steps)
+    kept_FM = _kept(len(truth), grid.patches, recipe.keep_tokens, generator)
+    if kept_FM is not None:
+        truth = torch.stack([cells[kept] for cells, kept in zip(truth, kept_FM, strict=True)])
+    if isinstance(given, Tensor):
+        points = student.embed(given.to(device))
+    else:
+        points = {point: given[point].to(device) for point in student.points}
+    gates = None if student.gates is None else student.gates.draw(generator)
+    optimiser.zero_grad(set_to_none=True)
+    raw_FMX = student.cells(points, grid, None if kept_FM is None else kept_FM.to(device), gates)
+    loss = cell_loss(raw_FMX.flatten(0, 1), truth.flatten(0, 1).to(device), student.bundle.kinds[student.task])
+    total = loss if student.gates is None else loss + recipe.gate_penalty * student.gates.penalty()
+    total.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(student.parameters().values(), 1.0)
+    optimiser.step()
+    return loss.item()
+
+
+def _kept(images: int, patches: int, share: float, generator: torch.Generator) -> Tensor | None:
+    """Patches of each image that a step takes, increasing."""
+    if share == 1:
+        return None
+    count = max(1, round(share * patches))
+    return torch.stack([torch.randperm(patches, generator=generator)[:count].sort().values for _ in range(images)])
+
+
+def _groups(student: Student, parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict[str, object]]:
+    """Norms, biases, scales and positions aren't drawn to zero; earlier layers of a network may learn more slowly."""
+    groups: list[dict[str, object]] = []
+    for name, parameter in parameters.items():
+        if name == "gates":
+            peak = GATE_RATE
+        elif name.startswith("head."):
+            peak = recipe.head_learning_rate
+        else:
+            layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0
+            peak = recipe.learning_rate * recipe.layer_decay ** (student.backbone.depth - layer)
+        kept = parameter.dim() < 2 or name in student.backbone.vit.no_weight_decay()
+        groups.append(
+            {"params": [parameter], "lr": peak, "peak": peak, "weight_decay": 0.0 if kept else recipe.weight_decay}
+        )
+    return groups
+
+
+def _openness(student: Student) -> dict[str, float]:
+    if student.gates is None:
+        return {}
+    values = [value.item() for value in student.gates.settled().values()]
+    return {"open": round(sum(value > 0 for value in values) / len(values), 3)}

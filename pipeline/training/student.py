@@ -1,0 +1,220 @@
+"""What a training step changes: a head, and the blocks in front of it, all of them, some with deltas, or none.
+
+Everything before a student's first block is the frozen base's and may come from kept activations.
+
+Shape letters: F images, N tokens, M tokens that a step takes, X channels times cells.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from deltascene.pipeline.bundle import Bundle
+from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.model import build_task_head, load_model
+from deltascene.pipeline.training.gates import Gates
+from deltascene.pipeline.training.recipe import Recipe
+from deltascene.stages.backbone import Backbone, Block
+from deltascene.stages.delta import DeltaLinear, DeltaWeights, LowRank, difference, start_delta
+from deltascene.stages.heads import TokenHead, run_head
+from deltascene.stages.sub_task import build_sub_task
+from deltascene.stages.types import TokenGrid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Student:
+    """A task that is being trained.
+
+    Attributes:
+        bundle: where it belongs.
+        task: its name.
+        backbone: the base.
+        first: blocks before its own.
+        blocks: its own, from `first` on.
+        head: its head.
+        embeds: whether the embedding is trained, too.
+        gates: of its delta's tensors.
+    """
+
+    bundle: Bundle
+    task: str
+    backbone: Backbone
+    first: int
+    blocks: tuple[Block, ...]
+    head: TokenHead
+    embeds: bool = False
+    gates: Gates | None = None
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Where the head reads."""
+        return self.bundle.entry.tasks[self.task].taps
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """Activations of the base that `cells` starts from, as the number of blocks run before."""
+        earlier = [tap for tap in self.taps if tap < self.first]
+        return tuple(sorted({*earlier, *([self.first] if self.blocks or self.first in self.taps else [])}))
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        named = {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        if self.embeds:
+            named |= {
+                name: parameter
+                for name, parameter in self.backbone.vit.named_parameters()
+                if not name.startswith(("norm.", "fc_norm."))  # heads read the stream before the last norm
+            }
+        else:
+            base = {id(parameter) for parameter in self.backbone.vit.parameters()}
+            for number, block in enumerate(self.blocks, start=self.first):
+                named |= {
+                    f"blocks.{number}.{name}": parameter
+                    for name, parameter in block.named_parameters()
+                    if id(parameter) not in base
+                }
+        if self.gates is not None:
+            named["gates"] = self.gates.a_T
+        return named
+
+    def to(self, device: torch.device) -> "Student":
+        """Moves everything to a device, in place."""
+        for part in (self.backbone.vit, self.head, *self.blocks, *([] if self.gates is None else [self.gates])):
+            part.to(device)
+        return self
+
+    def grid(self, size: tuple[int, int]) -> TokenGrid:
+        """Token grid of an input."""
+        return self.backbone.grid(size)
+
+    def embed(self, input_FCHW: Tensor) -> dict[int, Tensor]:
+        """The activations at `points` from pictures: [F, N, D] each. Nothing but a trained embedding gets gradients."""
+        positions = self.backbone.positions(self.grid((input_FCHW.shape[2], input_FCHW.shape[3])))
+        with torch.set_grad_enabled(self.embeds and torch.is_grad_enabled()):
+            x_FND = torch.stack([self.backbone.embed(image_CHW, positions) for image_CHW in input_FCHW])
+            tapped = {0: x_FND}
+            for number, block in enumerate(self.backbone.blocks[: max(self.points)], start=1):
+                x_FND = tapped[number] = block(x_FND)
+        return {point: tapped[point] for point in self.points}
+
+    def cells(
+        self,
+        points: Mapping[int, Tensor],
+        grid: TokenGrid,
+        kept_FM: Tensor | None = None,
+        gates: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The head's raw cells [F, M, X].
+
+        Args:
+            points: activations at `points`, [F, N, D] each.
+            grid: token grid of the images.
+            kept_FM: which patches of each image to run, and nothing else; None is all.
+            gates: values of the gates; None is all open.
+        """
+        tapped = {point: _choose(x_FND, kept_FM, grid.prefix) for point, x_FND in points.items()}
+        for number, block in enumerate(self.blocks, start=self.first):
+            changed = {} if gates is None else self._gated(number, block, gates)
+            x_FMD = tapped[number]
+            tapped[number + 1] = functional_call(block, changed, (x_FMD,)) if changed else block(x_FMD)
+        taps_FMTD = torch.stack([tapped[tap][:, grid.prefix :] for tap in self.taps], dim=2)
+        if self.head.receptive_field == 0:
+            return self.head.cells(taps_FMTD)
+        return torch.stack([run_head(self.head, taps_NTD, grid, None) for taps_NTD in taps_FMTD])
+
+    def delta(self) -> DeltaWeights:
+        """The delta weights so far; tensors whose gates closed are left out, the others carry their gate's value."""
+        found = difference(self.blocks, self.backbone.blocks, self.first)
+        if self.gates is None:
+            return found
+        z = {name: value.item() for name, value in self.gates.settled().items()}
+        return DeltaWeights(
+            {
+                name: LowRank(delta.A, delta.B * z[name]) if isinstance(delta, LowRank) else delta * z[name]
+                for name, delta in found.tensors.items()
+                if z[name] > 0
+            }
+        )
+
+    def _gated(self, number: int, block: Block, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A block's tensors with each delta multiplied by its gate."""
+        changed, base = {}, dict(self.backbone.blocks[number].named_parameters())
+        for name, module in block.named_modules():
+            if isinstance(module, DeltaLinear):
+                changed[f"{name}.B"] = module.B * gates[f"blocks.{number}.{name}.weight"]
+        for name, value in block.named_parameters():
+            if name in base and value is not base[name]:
+                changed[name] = base[name] + gates[f"blocks.{number}.{name}"] * (value - base[name])
+        return changed
+
+
+def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
+    """The whole backbone and a new head: the base, or a single-task network."""
+    backbone = load_model(bundle, ()).backbone
+    backbone.vit.requires_grad_(True)
+    return _ready(
+        Student(bundle, task, backbone, 0, tuple(backbone.blocks), _new_head(bundle, backbone, task, recipe), True)
+    )
+
+
+def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:
+    """A new head on the frozen base."""
+    backbone = load_model(bundle, ()).backbone
+    backbone.vit.requires_grad_(False)
+    last = max(bundle.entry.tasks[task].taps)
+    return _ready(Student(bundle, task, backbone, last, (), _new_head(bundle, backbone, task, recipe)))
+
+
+def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
+    """Deltas of zero from the task's split on, and a new head.
+
+    Raises:
+        UsageError: the task is the base.
+    """
+    split = bundle.entry.tasks[task].split
+    if split is None:
+        known = ", ".join(name for name, entry in bundle.entry.tasks.items() if entry.split is not None)
+        raise UsageError(
+            f"--task: expected a sub-task of {bundle.name}, {known or 'which has none'}; found its base {task!r}"
+        )
+    backbone = load_model(bundle, ()).backbone
+    backbone.vit.requires_grad_(False)
+    delta = start_delta(backbone.blocks, split, recipe.rank, torch.Generator().manual_seed(recipe.seed))
+    blocks = build_sub_task(backbone, split, delta, merged=False).blocks
+    gates = Gates(list(delta.tensors)) if recipe.gate_penalty > 0 else None
+    head = _new_head(bundle, backbone, task, recipe)
+    return _ready(Student(bundle, task, backbone, split, blocks, head, gates=gates))
+
+
+def open_blocks(delta: DeltaWeights) -> Sequence[int]:
+    """Blocks in which a delta changes anything."""
+    return sorted({int(name.split(".")[1]) for name in delta.tensors})
+
+
+def _ready(student: Student) -> Student:
+    for parameter in student.parameters().values():
+        parameter.requires_grad_(True)
+    return student
+
+
+def _new_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> TokenHead:
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        head = build_task_head(bundle, backbone, task)
+    if head.receptive_field and recipe.keep_tokens < 1:
+        raise UsageError(
+            f"keep_tokens: expected 1 for {task}, whose head looks {head.receptive_field} tokens around; "
+            f"found {recipe.keep_tokens}"
+        )
+    return head.requires_grad_(True)
+
+
+def _choose(x_FND: Tensor, kept_FM: Tensor | None, prefix: int) -> Tensor:
+    if kept_FM is None:
+        return x_FND
+    front_FP = torch.arange(prefix, device=x_FND.device).expand(len(x_FND), -1)
+    rows_FM = torch.cat([front_FP, kept_FM + prefix], dim=1)
+    return torch.gather(x_FND, 1, rows_FM[..., None].expand(-1, -1, x_FND.shape[2]))
