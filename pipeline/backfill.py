@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.cache.seal import read_seal, write_seal
@@ -89,7 +91,7 @@ def plan_backfill(
         UsageError: unknown task, the base, or one that the run has already; or other numerics.
     """
     run = open_run(out)
-    config = Config.model_validate(run.config["config"])
+    config = _config_of(run)
     bundle = read_bundle(model or config.model)
     if task not in bundle.entry.tasks:
         known = ", ".join(bundle.entry.tasks)
@@ -107,6 +109,18 @@ def plan_backfill(
     loaded = load_sub_task_model(bundle, task, allow_code=allow_code, merged=config.numerics.delta == "merged")
     base = base_key(bundle, file_sha256(bundle.backbone_file()))
     return Backfill(run, task, _with_blocks(loaded, task, config), config, _task_key(bundle, task, config), base)
+
+
+def _config_of(run: Run) -> Config:
+    """The config that a run was made with."""
+    try:
+        config = Config.model_validate(run.config["config"])
+        assert isinstance(run.config["key"], dict)
+    except (KeyError, AssertionError, ValidationError) as error:
+        raise OutputError(
+            f"{run.folder / 'run.yaml'}: expected the run's config and key; found them damaged; run it again"
+        ) from error
+    return config
 
 
 def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord]:

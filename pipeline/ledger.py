@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.problems import one_line
+
 # Stages with a clock of their own. What all tasks share (decoding, the mask, the base's blocks …) is booked on the base
 # task's row, so that a column's sum over all rows is the time really spent.
 STAGES = ("decode", "preprocess", "mask", "flow", "embed", "blocks", "head", "warp", "audit", "write", "archive")
@@ -51,8 +54,27 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> pa.Table:
-    """A part, or a whole `frames.parquet`."""
-    return pq.read_table(path, schema=SCHEMA)
+    """A part, or a whole `frames.parquet`.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    return read_parquet(path, SCHEMA)
+
+
+def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """A Parquet file of a run.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    try:
+        return pq.read_table(path, schema=schema)
+    except pa.ArrowException as error:
+        raise OutputError(
+            f"{path}: expected a Parquet file; found a damaged one ({one_line(error)}); "
+            "remove it and run the same command again"
+        ) from error
 
 
 def join_parts(parts: Iterable[Path], path: Path) -> int:

@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
+from deltascene.pipeline.errors import OutputError
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
@@ -181,7 +182,9 @@ class PredictionReader:
 
         Raises:
             FileNotFoundError: there is none, or it wasn't assembled.
+            OutputError: an array that it speaks of is missing.
         """
+        self._path = path
         self._group = zarr.open_group(path, mode="r")
         self.attributes: dict[str, Any] = dict(self._group.attrs)
         if "index" not in self._group:
@@ -190,7 +193,7 @@ class PredictionReader:
         self.pts_s: Array = self._read("pts_s")
         tasks = [str(task) for task in self.attributes["tasks"]]
         self.valid: dict[str, Array] = {task: self._read(f"valid/{task}") for task in tasks}
-        self.descriptions = {task: dict(self._group[task].attrs) for task in tasks}
+        self.descriptions = {task: dict(self._array(task).attrs) for task in tasks}
 
     def stored(self, task: str, frames: int | slice) -> Array:
         """Stored values of one processed frame, or of a run of them."""
@@ -205,9 +208,13 @@ class PredictionReader:
         return self._read("change", place) if "change" in self._group else None
 
     def _read(self, name: str, where: int | slice = slice(None)) -> Array:
-        array = self._group[name]
-        assert isinstance(array, zarr.Array)
-        return np.asarray(array[where])
+        return np.asarray(self._array(name)[where])
+
+    def _array(self, name: str) -> "zarr.Array[Any]":
+        array = self._group.get(name)
+        if not isinstance(array, zarr.Array):
+            raise OutputError(f"{self._path}: expected array {name}; found none; run its command again with --force")
+        return array
 
 
 def _array_names(layout: Layout) -> list[str]:

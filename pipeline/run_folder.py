@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deltascene.cache.seal import write_whole
 from deltascene.pipeline.errors import DeltasceneError, OutputError
-from deltascene.pipeline.ledger import read_rows
+from deltascene.pipeline.ledger import read_parquet, read_rows
 from deltascene.pipeline.predictions import PredictionReader
 from deltascene.stages.kinds import Kind, kind_from_description
 
@@ -202,7 +202,7 @@ def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
 
 
 def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    return pq.read_table(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+    return read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
 
 
 def write_run_yaml(folder: RunFolder, data: Mapping[str, Any]) -> None:

@@ -141,6 +141,34 @@ def test_what_cannot_be_added_is_refused_in_one_line(deltascene, copy, arguments
     assert expected in error
 
 
+def damage_parquet(name):
+    return lambda out: next(out.glob(f"**/{name}")).write_bytes(b"PAR1 no longer")
+
+
+def damage_yaml(out):
+    (out / "run.yaml").write_text("format: 1\n")
+
+
+def damage_array(out):
+    shutil.rmtree(next(out.glob("videos/*/predictions.zarr")) / "valid")
+
+
+@pytest.mark.parametrize(
+    ("command", "damage", "expected"),
+    [
+        (["report"], damage_parquet("videos.parquet"), "videos.parquet: expected a Parquet file"),
+        (["report"], damage_parquet("frames.parquet"), "frames.parquet: expected a Parquet file"),
+        (["report"], damage_array, "expected array valid/parts"),
+        (["backfill", "--task", "height"], damage_yaml, "run.yaml: expected the run's config"),
+    ],
+)
+def test_a_damaged_run_is_said_in_one_line(deltascene, copy, command, damage, expected):
+    damage(copy)
+    code, _, error = deltascene(command[0], copy, *command[1:])
+    assert (code, error.count("\n")) == (2, 1), error
+    assert expected in error
+
+
 def test_a_task_that_is_there_is_refused(deltascene, whole):
     code, _, error = deltascene("backfill", whole, "--task", "height")
     assert (code, error.count("\n")) == (2, 1)
