@@ -15,7 +15,7 @@ from deltascene.cache.seal import write_whole
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.evaluation.clip_scores import Columns
+from deltascene.pipeline.evaluation.clip_scores import REGIONS, Columns
 from deltascene.pipeline.evaluation.clip_table import Judged, judge
 from deltascene.pipeline.evaluation.clips import find_clips, open_clip
 from deltascene.pipeline.evaluation.images import ImageScores, Interval, gain, intervals, score_images
@@ -94,6 +94,7 @@ def eval_command(asked: Asked, console: Console) -> int:
         for name, model in asked.models.items():
             judged = compare_clips(model, asked, console)
             console.print(_clips_table(f"{name}: {asked.preset} against dense prediction", judged))
+            console.print(_tasks_table(f"{name}: error by task, {list(judged)[-1]}", judged[list(judged)[-1]]))
             told = {clip: {policy: asdict(one) for policy, one in of.items()} for clip, of in judged.items()}
             found.setdefault("clips", {})[name] = told
     if asked.out is not None:
@@ -204,6 +205,18 @@ def _clips_table(title: str, judged: Mapping[str, Mapping[str, Judged]]) -> Tabl
         ]
         shares = (f"{row.flicker:.2f}", f"{dense.flicker:.2f}", f"{row.macs:.1f}", f"{row.ms:.1f}", f"{dense.ms:.1f}")
         table.add_row(clip, *losses, *shares)
+    return table
+
+
+def _tasks_table(title: str, of: Mapping[str, Judged]) -> Table:
+    """Share of wrong pixels, mean relative error, mean degrees or 1 - F, dense and by the preset."""
+    table = Table(title=title)
+    for column in ("", *(f"{region}, {policy}" for region in REGIONS for policy in of)):
+        table.add_column(column, justify="right" if column else "left")
+    tasks = dict.fromkeys(column.partition("/")[0] for column in of[EXACT].errors)
+    for task in tasks:
+        errors = (one.errors[f"{task}/{region}"] for region in REGIONS for one in of.values())
+        table.add_row(task, *(f"{error:.3f}" if error < 2 else f"{error:.1f}" for error in errors))
     return table
 
 
