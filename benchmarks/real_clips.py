@@ -1,8 +1,9 @@
 """Hand-marked frames of real video against a model: `python benchmarks/real_clips.py --videos FOLDER`.
 
-Each marked frame runs dense, as a stream of its own, and is asked three things: do the points on persons and on the
-ground get these classes, and is the nearer point of each pair the nearer one? real_clips.json holds the marks, and
-which packages the clips are in; FOLDER holds the clips themselves, as they are there (`.gz` too).
+Each marked frame runs dense, as a stream of its own, and is asked: do the points on persons and on the ground get these
+classes, and is the nearer point of each pair the nearer one? In nearly all pairs of near_far that is also the lower
+one, in none of nearer_above. real_clips.json holds the marks, and which packages the clips are in; FOLDER holds the
+clips themselves, as they are there (`.gz` too).
 
 Intervals are 95 % by Wilson, as if the marks of a frame had nothing to do with each other; they have, so the last row
 draws whole frames again (bootstrap).
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,6 @@ from deltascene.stages.resample import to_frame_size
 from deltascene.stages.types import Image
 
 MARKS = Path(__file__).with_name("real_clips.json")
-NEAR_FAR = "near/far"
 ALL, REDRAWN = "all", "all, frames drawn again"
 TILE_WIDTH, CELLS, LEGEND_HEIGHT = 240, 2, 40  # pixels; frames side by side, three tiles each
 HIT, MISS, LINE = (255, 255, 255), (230, 0, 0), (0, 0, 0)
@@ -50,13 +51,13 @@ class Marks:
         index: number of the frame in its clip.
         size: height and width.
         points: points by the label that they should get.
-        near_far: pairs of a nearer and a farther point.
+        pairs: groups of pairs of a nearer and a farther point, by name.
     """
 
     index: int
     size: tuple[int, int]
     points: Mapping[str, Sequence[Point]]
-    near_far: Sequence[tuple[Point, Point]]
+    pairs: Mapping[str, Sequence[tuple[Point, Point]]]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def read_marks(path: Path) -> list[MarkedClip]:
             file=clip["file"],
             origin=f"{clip['path']} of {clip['package']}",
             sha256=clip["sha256"],
-            frames=[_marks(frame, data["labels"]) for frame in clip["frames"]],
+            frames=[_marks(frame, data["labels"], data["orders"]) for frame in clip["frames"]],
         )
         for clip in data["clips"]
     ]
@@ -205,7 +206,8 @@ def judge(engine: Engine, marks: Marks, image: Image) -> Judged:
         label: [bool(ids[y, x] == classes.labels.index(label)) for x, y in points]
         for label, points in marks.points.items()
     }
-    hits[NEAR_FAR] = [bool(far[near[1], near[0]] < far[other[1], other[0]]) for near, other in marks.near_far]
+    for name, pairs in marks.pairs.items():
+        hits[name] = [bool(far[near[1], near[0]] < far[other[1], other[0]]) for near, other in pairs]
     return Judged(marks, image, values, hits)
 
 
@@ -277,7 +279,7 @@ def redrawn(frames: Sequence[Judged], name: str) -> tuple[float, float]:
 
 
 def draw_sheet(judged: Mapping[str, Sequence[Judged]], kinds: Mapping[str, Kind]) -> Image:
-    """All frames, each as picture, classes with their marks and depth with its pairs; and a legend."""
+    """All frames, each as picture, classes with their points and distances with their pairs; and a legend."""
     rows = []
     for clip, frames in judged.items():
         cells = [_cell_picture(clip, frame, kinds) for frame in frames]
@@ -301,18 +303,20 @@ def _cell_picture(clip: str, frame: Judged, kinds: Mapping[str, Kind]) -> Image:
     height, width = frame.marks.size
     scale = TILE_WIDTH / width
     picture, grey = frame_tiles((round(height * scale), TILE_WIDTH), frame.image)
-    classes, depth = (task_tile(value, kinds[task], grey) for task, value in frame.values.items())
-    tiles = [np.ascontiguousarray(tile) for tile in (picture, classes, depth)]
-    for (near, far), hit in zip(frame.marks.near_far, frame.hits[NEAR_FAR], strict=True):
-        ends = [(round(x * scale), round(y * scale)) for x, y in (near, far)]
-        cv2.line(tiles[2], ends[0], ends[1], LINE, 3, cv2.LINE_AA)
-        cv2.line(tiles[2], ends[0], ends[1], HIT if hit else MISS, 1, cv2.LINE_AA)
-        _draw_mark(tiles[2], ends[0], hit)  # the nearer end
-    for label, points in frame.marks.points.items():
-        for (x, y), hit in zip(points, frame.hits[label], strict=True):
+    classes, far_away = (task_tile(value, kinds[task], grey) for task, value in frame.values.items())
+    tiles = [np.ascontiguousarray(tile) for tile in (picture, classes, far_away)]
+    for name, points in frame.marks.points.items():
+        for (x, y), hit in zip(points, frame.hits[name], strict=True):
             _draw_mark(tiles[1], (round(x * scale), round(y * scale)), hit)
-    *of_labels, of_pairs = (f"{name} {sum(hits)}/{len(hits)}" for name, hits in frame.hits.items())
-    for tile, text in zip(tiles, (f"{clip} #{frame.marks.index}", "  ".join(of_labels), of_pairs), strict=True):
+    for name, pairs in frame.marks.pairs.items():
+        for pair, hit in zip(pairs, frame.hits[name], strict=True):
+            near, far = ((round(x * scale), round(y * scale)) for x, y in pair)
+            for thickness, colour in ((3, LINE), (1, HIT if hit else MISS)):
+                cv2.line(tiles[2], near, far, colour, thickness, cv2.LINE_AA)
+            _draw_mark(tiles[2], near, hit)
+    texts = {name: f"{name} {sum(hits)}/{len(hits)}" for name, hits in frame.hits.items()}
+    captions = ("  ".join(texts[name] for name in group) for group in (frame.marks.points, frame.marks.pairs))
+    for tile, text in zip(tiles, (f"{clip} #{frame.marks.index}", *captions), strict=True):
         label_tile(tile, text, 0.34)
     return np.hstack(tiles)
 
@@ -334,11 +338,11 @@ def _span(low: float, high: float) -> str:
     return f"[{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def _marks(frame: Mapping[str, Any], labels: Sequence[str]) -> Marks:
+def _marks(frame: Mapping[str, Any], labels: Sequence[str], orders: Sequence[str]) -> Marks:
     points = {label: [(x, y) for x, y in frame[label]] for label in labels}
-    pairs = [((near[0], near[1]), (far[0], far[1])) for near, far in frame["near_far"]]
+    pairs = {name: [((near[0], near[1]), (far[0], far[1])) for near, far in frame[name]] for name in orders}
     height, width = frame["size"]
-    for x, y in (point for group in (*points.values(), *pairs) for point in group):
+    for x, y in chain(*points.values(), *chain(*pairs.values())):
         if not (0 <= x < width and 0 <= y < height):
             raise UsageError(f"frame {frame['index']}: expected a point inside {height}x{width}; found x {x}, y {y}")
     return Marks(frame["index"], (height, width), points, pairs)

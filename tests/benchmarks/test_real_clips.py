@@ -69,14 +69,14 @@ def marks(clip, answers, tmp_path) -> Path:
         order = sorted(range(len(points)), key=lambda number: points[number][1])
         low, high = POINTS[order[0]], POINTS[order[-1]]
         assert points[order[0]][1] < points[order[-1]][1]
-        frame = {"sky": [], "road": [], "car": [], "index": index, "size": SIZE, "near_far": [[low, high], [high, low]]}
+        frame = {"sky": [], "road": [], "car": [], "index": index, "size": SIZE, "order": [[low, high], [high, low]]}
         frame[points[0][0]].append(POINTS[0])
         frame[next(label for label in ("sky", "road", "car") if label != points[1][0])].append(POINTS[1])
         frames.append(frame)
     digest = hashlib.sha256(clip.read_bytes()).hexdigest()
     entry = {"file": clip.name, "package": "none", "path": "a/b", "sha256": digest, "licence": "none", "frames": frames}
     path = tmp_path / "marks.json"
-    path.write_text(json.dumps({"labels": ["sky", "road", "car"], "clips": [entry]}))
+    path.write_text(json.dumps({"labels": ["sky", "road", "car"], "orders": ["order"], "clips": [entry]}))
     return path
 
 
@@ -84,17 +84,17 @@ def test_hits_and_misses_are_counted_as_marked(checking, engine, marks, clip):
     judged = checking.judge_clips(engine, clip.parent, checking.read_marks(marks))
     frames = judged[clip.name]
     assert [frame.marks.index for frame in frames] == list(INDICES)
-    assert all(frame.hits["near/far"] == [True, False] for frame in frames)
+    assert all(frame.hits["order"] == [True, False] for frame in frames)
     by_label = [checking.count(frames, label) for label in ("sky", "road", "car")]
     assert [sum(column) for column in zip(*by_label, strict=True)] == [2, 4]
     lines = checking.table(judged).splitlines()
-    assert lines[0] == "| clip | frames | sky | road | car | near/far |"
+    assert lines[0] == "| clip | frames | sky | road | car | order |"
     assert lines[2].startswith(f"| {clip.name} | 2 |")
     assert lines[3].endswith("| 2/4 50 % [15, 85] |")
     assert lines[4].startswith("| all, frames drawn again | 2 |")
     numbers = checking.plain("tiny", judged)
-    assert numbers["frames"][clip.name][5]["near/far"] == [1, 0]
-    assert json.loads(json.dumps(numbers))["summary"]["all"]["near/far"]["marks"] == 4
+    assert numbers["frames"][clip.name][5]["order"] == [1, 0]
+    assert json.loads(json.dumps(numbers))["summary"]["all"]["order"]["marks"] == 4
 
 
 def test_a_packed_clip_is_unpacked_and_a_missing_one_named(checking, engine, marks, clip, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_another_clip_of_the_same_name_is_refused(checking, engine, marks, clip,
 
 
 def test_a_model_without_the_labels_is_refused(checking, engine):
-    frame = checking.Marks(0, SIZE, {"person": [(1, 1)]}, [])
+    frame = checking.Marks(0, SIZE, {"person": [(1, 1)]}, {})
     with pytest.raises(UsageError, match="expected a task of kind classes with person; found parts, height"):
         checking.judge(engine, frame, np.zeros((*SIZE, 3), np.uint8))
 
@@ -139,11 +139,10 @@ def test_the_packaged_marks_are_whole(checking):
     frames = [frame for clip in clips for frame in clip.frames]
     assert len(frames) == 20
     assert all([frame.index for frame in clip.frames] == sorted(frame.index for frame in clip.frames) for clip in clips)
-    assert {label: sum(len(frame.points[label]) for frame in frames) for label in ("person", "floor")} == {
-        "person": 146,
-        "floor": 114,
-    }
-    assert sum(len(frame.near_far) for frame in frames) == 118
+    counted = {name: sum(len(frame.points[name]) for frame in frames) for name in ("person", "floor")}
+    counted |= {name: sum(len(frame.pairs[name]) for frame in frames) for name in ("near_far", "nearer_above")}
+    assert counted == {"person": 146, "floor": 114, "near_far": 118, "nearer_above": 48}
+    assert all(near[1] < far[1] for frame in frames for near, far in frame.pairs["nearer_above"])
     assert not any(
         PurePosixPath(clip["path"]).is_absolute() for clip in json.loads(checking.MARKS.read_text())["clips"]
     )
