@@ -229,6 +229,34 @@ def evaluate(
     raise typer.Exit(eval_command(asked, _console()))
 
 
+@app.command()
+def compress(
+    model: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Base, tasks and heads: a packaged name, a folder or a URL.")
+    ],
+    task: Annotated[
+        list[str],
+        typer.Option(help="NAME=CHECKPOINT: fine-tuned backbone (.safetensors, timm's naming), or a bundle's folder."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the bundle that comes out.")],
+    base: Annotated[Path | None, typer.Option(help="Base checkpoint (.safetensors) in place of BUNDLE's.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of every weight's delta; default 16.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Or the smallest ranks that keep this share of each change's energy: 0.95.")
+    ] = None,
+    split: Annotated[int | None, typer.Option(help="Blocks shared with the base; default: the bundle's.")] = None,
+    clip: Annotated[Path | None, typer.Option(help="Video to compare answers on, with the full networks'.")] = None,
+    frames: Annotated[int, typer.Option(help="At most so many of it.")] = 32,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
+) -> None:
+    """Make sub-tasks out of separately fine-tuned networks: low-rank deltas from the base, without training."""
+    from deltascene.pipeline.compress import Order
+    from deltascene.pipeline.compress_show import compress_command
+
+    order = Order(model, task, out, base, rank, energy, split, allow_code)
+    raise typer.Exit(compress_command(order, clip, frames, _console()))
+
+
 @cache_app.command("ls")
 def cache_ls(out: OutArgument) -> None:
     """List the archived activations of a run."""

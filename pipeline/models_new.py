@@ -21,6 +21,7 @@ from deltascene.pipeline.models_check import (
 )
 from deltascene.pipeline.models_tasks import TaskSpec, parse_tasks
 from deltascene.pipeline.models_weights import BackboneWeights, find_weights, seeded
+from deltascene.pipeline.new_folder import filled_or_emptied, refuse_full
 from deltascene.pipeline.problems import first_problem
 from deltascene.pipeline.weight_files import write_head, write_weights
 from deltascene.stages.backbone import Backbone
@@ -65,7 +66,7 @@ def new_model(
     if name is None:
         raise UsageError(f"--backbone: expected timm:NAME; found {backbone!r}")
     specs = parse_tasks(tasks, base)
-    _refuse_full(folder)
+    refuse_full(folder)
     if random and weights is not None:
         raise UsageError("--random: expected no --weights beside it; found both")
     try:
@@ -76,12 +77,6 @@ def new_model(
         raise BundleError(str(error)) from error
     _write(folder, entry, sketch, found)
     return read_folder(folder)
-
-
-def _refuse_full(folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        found = "files in it" if folder.is_dir() else "a file"
-        raise UsageError(f"{folder}: expected no such folder, or an empty one; found {found}")
 
 
 def _checked_args(args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -142,9 +137,8 @@ def _head_args(backbone: Backbone, taps: int, channels: int, dense_per_patch: fl
 
 
 def _write(folder: Path, entry: BundleEntry, backbone: Backbone, found: BackboneWeights) -> None:
-    """All files, `bundle.yaml` last; what was begun is taken back when it can't be finished."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    """All files, `bundle.yaml` last."""
+    with filled_or_emptied(folder):
         write_weights(folder / entry.backbone.weights, found.tensors)
         for name, task in entry.tasks.items():
             channels = build_kind(task).channels
@@ -152,7 +146,3 @@ def _write(folder: Path, entry: BundleEntry, backbone: Backbone, found: Backbone
                 head = build_head(task.head, backbone.width, len(task.taps), channels, task.head_args)
             write_head(folder / entry.head_weights(name), head)
         write_bundle(folder, entry)
-    except BaseException:
-        for path in folder.iterdir():
-            path.unlink()
-        raise

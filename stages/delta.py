@@ -204,7 +204,7 @@ def start_delta(blocks: Sequence[Block], first: int, rank: int, generator: torch
     """
     tensors: dict[str, Delta] = {}
     for number, block in enumerate(blocks[first:], start=first):
-        weights = _linear_weights(block)
+        weights = linear_weights(block)
         for part, base in block.named_parameters():
             if part not in weights:
                 tensors[f"blocks.{number}.{part}"] = torch.zeros_like(base)
@@ -251,7 +251,12 @@ def check_delta(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> Non
         number, part = _place(name)
         if number < first:
             raise UnfitDelta(f"delta {name}: expected a block from the split on, {first} or later; found {number}")
-        _check_shape(name, change, known[name], part in _linear_weights(blocks[number]))
+        _check_shape(name, change, known[name], part in linear_weights(blocks[number]))
+
+
+def linear_weights(block: Block) -> set[str]:
+    """Names, inside a block, of the weights that may have a low-rank delta."""
+    return {f"{name}.weight" for name, layer in block.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def _check_shape(name: str, change: Delta, shape: tuple[int, ...], is_linear: bool) -> None:
@@ -286,10 +291,6 @@ def _add(block: Block, part: str, change: Tensor) -> None:
     owner = block.get_submodule(where)
     base = getattr(owner, leaf)
     setattr(owner, leaf, nn.Parameter((base + change).detach(), requires_grad=base.requires_grad))
-
-
-def _linear_weights(block: Block) -> set[str]:
-    return {f"{name}.weight" for name, layer in block.named_modules() if isinstance(layer, nn.Linear)}
 
 
 def _layer_macs(layer: nn.Module) -> int:

@@ -1,0 +1,199 @@
+"""Checkpoints that `deltascene compress` takes, and what is refused in one, by the first thing that differs.
+
+Files are checked by their headers before any tensor is read; a tensor that isn't finite is found when it is.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deltascene.pipeline.bundle import Bundle, read_folder
+from deltascene.pipeline.errors import BundleError, UsageError, nearest
+from deltascene.pipeline.model import build_backbone, build_task_head, check_task_weights
+from deltascene.pipeline.problems import shown
+from deltascene.pipeline.weight_files import HEAD, check_shapes, load_part, read_weights, weight_shapes
+from deltascene.stages.backbone import Backbone
+from deltascene.stages.errors import StageError
+from deltascene.stages.heads import TokenHead
+
+_CLASSIFIER = {"head.weight", "head.bias"}  # timm's own, for whole images
+_SAME_TASK = ("kind", "labels", "unit", "log", "unit_length", "names", "taps", "head")  # what a head's answer means
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network that was fine-tuned for one task, checked against the bundle that is to have the task.
+
+    Attributes:
+        task: its name in the bundle.
+        name: of the file or folder, without where it lies.
+        backbone: file with the backbone's tensors.
+        head: file with the head's tensors, `head.NAME`; the bundle's own where the checkpoint has none.
+        head_names: those tensors.
+        own_head: whether they are the checkpoint's.
+    """
+
+    task: str
+    name: str
+    backbone: Path
+    head: Path
+    head_names: tuple[str, ...]
+    own_head: bool
+
+    def read_head(self) -> dict[str, Tensor]:
+        """The head's tensors by their names in the file, float32.
+
+        Raises:
+            BundleError: one of them isn't finite.
+        """
+        tensors = read_weights(self.head, self.head_names)
+        refuse_not_finite(tensors, self.head)
+        return tensors
+
+
+def open_checkpoint(bundle: Bundle, task: str, where: Path, *, allow_code: bool = False) -> Checkpoint:
+    """Checks a checkpoint's header, or its bundle's description, against a bundle.
+
+    Args:
+        bundle: has the task, its backbone and its head.
+        task: a sub-task.
+        where: safetensors file in timm's naming, with or without the head; or folder of a bundle that has the task.
+        allow_code: whether the head may be imported from the user's own package.
+
+    Raises:
+        UsageError: it is no such file or folder, or its network isn't the bundle's; the text names the task.
+    """
+    with _said_of(f"--task {task}"):
+        with torch.device("meta"):
+            backbone = build_backbone(bundle)
+            head = build_task_head(bundle, backbone, task, allow_code=allow_code)
+        if where.is_dir():
+            return _of_bundle(bundle, read_folder(where), task, backbone, head)
+        return _of_file(bundle, where, task, backbone, head)
+
+
+def base_file(bundle: Bundle, where: Path | None) -> Path:
+    """The base checkpoint: the bundle's own, or another with its backbone's tensors and perhaps timm's classifier.
+
+    Raises:
+        UsageError: it doesn't fit.
+    """
+    if where is None:
+        return bundle.backbone_file()
+    with _said_of("--base"):
+        _refuse_no_weights(where)
+        with torch.device("meta"):
+            backbone = build_backbone(bundle)
+        _check_network(bundle, backbone, where)
+    return where
+
+
+def load_backbone(bundle: Bundle, path: Path) -> Backbone:
+    """A network of the bundle's architecture with the weights of a file that was checked.
+
+    Raises:
+        BundleError: a tensor is missing or has another shape, or isn't finite.
+    """
+    with torch.device("meta"):
+        backbone = build_backbone(bundle)
+    _check_network(bundle, backbone, path)
+    load_part(backbone.vit, path, "")
+    refuse_not_finite(backbone.vit.state_dict(), path)
+    return backbone
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Looks for NaN and infinity.
+
+    Raises:
+        BundleError: a tensor has one; the first is named.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            found = "NaN" if tensor.isnan().any() else "infinity"
+            raise BundleError(f"weights {path}: {name}: expected finite numbers; found {found}")
+
+
+def _of_file(bundle: Bundle, path: Path, task: str, backbone: Backbone, head: TokenHead) -> Checkpoint:
+    _refuse_no_weights(path)
+    shapes, names = _check_network(bundle, backbone, path), _head_names(head)
+    heads = {name: shape for name, shape in shapes.items() if name.startswith(HEAD)}
+    if not heads or (set(heads) <= _CLASSIFIER and not set(heads) & set(names)):
+        check_task_weights(bundle, task, head)
+        return Checkpoint(task, path.name, path, bundle.head_file(task), names, own_head=False)
+    check_shapes(head, heads, path, HEAD)
+    return Checkpoint(task, path.name, path, path, names, own_head=True)
+
+
+def _of_bundle(bundle: Bundle, other: Bundle, task: str, backbone: Backbone, head: TokenHead) -> Checkpoint:
+    known = other.entry.tasks
+    if task not in known:
+        raise BundleError(
+            f"{other.folder}: expected a bundle with this task; found {', '.join(known)}{nearest(task, known)}"
+        )
+    if known[task].delta is not None:
+        raise BundleError(
+            f"{other.folder}: tasks.{task}: expected the network fine-tuned for it; found a delta of another"
+        )
+    _refuse_other_meaning(bundle, other, task)
+    _check_network(bundle, backbone, other.backbone_file())
+    check_task_weights(other, task, head)
+    name = other.folder.resolve().name
+    return Checkpoint(task, name, other.backbone_file(), other.head_file(task), _head_names(head), own_head=True)
+
+
+def _head_names(head: TokenHead) -> tuple[str, ...]:
+    return tuple(f"{HEAD}{name}" for name in head.state_dict())
+
+
+def _check_network(bundle: Bundle, backbone: Backbone, path: Path) -> dict[str, tuple[int, ...]]:
+    """Compares a file with the network, a head in it aside; returns what the file holds."""
+    shapes = weight_shapes(path)
+    try:
+        check_shapes(backbone.vit, shapes, path, "", (HEAD,))
+    except BundleError as error:
+        wanted = f"{bundle.entry.backbone.timm} as {bundle.name} has it, in timm's naming"
+        raise BundleError(f"{error}; the network has to be {wanted}") from error
+    return shapes
+
+
+def _refuse_other_meaning(bundle: Bundle, other: Bundle, task: str) -> None:
+    """Names what two bundles say differently where tensors of the same shapes would compute or mean something else."""
+    ours, theirs = bundle.entry, other.entry
+    said = {
+        "backbone.timm": (ours.backbone.timm, theirs.backbone.timm),
+        "backbone.args": (ours.backbone.args, theirs.backbone.args),
+        "input.mean": (ours.input.mean, theirs.input.mean),
+        "input.std": (ours.input.std, theirs.input.std),
+        f"tasks.{task}.channels": (bundle.kinds[task].channels, other.kinds[task].channels),
+    }
+    for key in _SAME_TASK:
+        said[f"tasks.{task}.{key}"] = (getattr(ours.tasks[task], key), getattr(theirs.tasks[task], key))
+    for key, (expected, found) in said.items():
+        if expected != found:
+            raise BundleError(
+                f"{other.folder / 'bundle.yaml'}: {key}: expected {shown(expected)}; found {shown(found)}"
+            )
+
+
+def _refuse_no_weights(path: Path) -> None:
+    if not path.exists():
+        raise BundleError(f"expected {path}; found no such file or folder")
+    if path.suffix != ".safetensors":
+        raise BundleError(
+            f"{path}: expected a .safetensors file; found {path.suffix or 'no suffix'}; pickles aren't opened, "
+            "as they run code: save the tensors with safetensors.torch.save_file"
+        )
+
+
+@contextmanager
+def _said_of(option: str) -> Iterator[None]:
+    """Puts the option before what is wrong with its file."""
+    try:
+        yield
+    except (BundleError, StageError) as error:
+        raise UsageError(f"{option}: {error}") from error

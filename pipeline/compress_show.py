@@ -1,0 +1,106 @@
+"""`deltascene compress` for people: what the cut cost, in weights and on a clip, and what is lost for good."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deltascene.pipeline.compress import Compressed, Order, compress
+from deltascene.pipeline.compress_drift import ClipDrift, find_clip, measure_drift
+from deltascene.pipeline.compress_inputs import load_backbone
+from deltascene.pipeline.units import compact, count, share
+from deltascene.stages.compress import TensorFit, relative_change, relative_error
+
+
+def compress_command(order: Order, clip: Path | None, frames: int, console: Console) -> int:
+    """Compresses, and shows what it cost; returns the exit status.
+
+    Args:
+        order: what.
+        clip: video on which the answers are compared; None leaves that out.
+        frames: at most so many of it.
+        console: where to.
+    """
+    source = None if clip is None else find_clip(clip, frames)
+    with console.status("compress") as status:
+        made = compress(order, status.update)
+    for task in made.tasks:
+        _print_task(console, made, task)
+    if source is not None:
+        found = {}
+        with console.status("clip") as status:
+            for task, each in made.tasks.items():
+                status.update(f"{task}: comparing answers on {source.id}")
+                tuned = load_backbone(made.bundle, each.checkpoint.backbone)
+                found[task] = measure_drift(made.bundle, task, tuned, source, frames, allow_code=order.allow_code)
+        _print_drift(console, source.id, found)
+    for line in warnings(made):
+        _say(console, f"warning: {line}")
+    _say(console, f"{made.bundle.folder}: {', '.join(made.tasks)} at {made.cut}")
+    return 0
+
+
+def warnings(made: Compressed) -> Iterator[str]:
+    """What the sub-tasks that came out lack, or take from elsewhere than one might think."""
+    for task, each in made.tasks.items():
+        if any(fit.change for fit in each.below):
+            most = max(each.below, key=lambda fit: relative_change([fit]))
+            yield (
+                f"{task}: below its split, {each.split}, {each.checkpoint.name} differs from the base by "
+                f"{_share(relative_change(each.below))} (relative Frobenius norm; most in {most.name}, "
+                f"{_share(relative_change([most]))}): the sub-task lacks that"
+            )
+        if not each.delta.tensors:
+            yield f"{task}: from its split on, {each.checkpoint.name} is the base: the sub-task has a head and no delta"
+        if not each.checkpoint.own_head:
+            yield f"{task}: {each.checkpoint.name} has no head of this task: the bundle's own stays"
+    if made.strangers:
+        yield f"{', '.join(made.strangers)}: made for the bundle's own base, not for the one of --base"
+
+
+def _print_task(console: Console, made: Compressed, task: str) -> None:
+    each = made.tasks[task]
+    _say(console, f"{task}: {each.checkpoint.name} from block {each.split} on, {made.cut}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("tensor", no_wrap=True)
+    for head in ("rank", "error", "change", "parameters"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for fit in each.fits:
+        table.add_row(*map(Text, (fit.name, *_cells(fit))))
+    console.print(table)
+    _say(
+        console,
+        f"{task}: the deltas lack {_share(relative_error(each.fits))} of what changed, which is "
+        f"{_share(relative_change(each.fits))} of the base; {compact(each.delta.parameters, '')} parameters, "
+        f"{share(each.delta.parameters / made.base_parameters)} of the base's {compact(made.base_parameters, '')}\n",
+    )
+
+
+def _cells(fit: TensorFit) -> tuple[str, ...]:
+    if not fit.change:
+        return "–", "–", _share(0.0), "–"
+    rank = "dense" if fit.rank is None else str(fit.rank)
+    return rank, _share(relative_error([fit])), _share(relative_change([fit])), count(fit.parameters)
+
+
+def _print_drift(console: Console, clip: str, found: Mapping[str, ClipDrift]) -> None:
+    frames = len(next(iter(found.values())).compressed)
+    _say(console, f"Drift from the fine-tuned networks on {clip}, {count(frames, 'frame')}")
+    table = Table(box=None, pad_edge=False)
+    for head in ("task", "mean", "95 %", "largest", "no delta", "unit"):
+        table.add_column(head, justify="left" if head in ("task", "unit") else "right", no_wrap=head != "unit")
+    for task, drift in found.items():
+        numbers = (drift.mean, drift.p95, max(drift.compressed), sum(drift.without) / len(drift.without))
+        table.add_row(*map(Text, (task, *(f"{number:.3g}" for number in numbers), drift.unit)))
+    console.print(table)
+
+
+def _share(part: float) -> str:
+    return "∞" if math.isinf(part) else share(part)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,164 @@
+"""Delta weights out of two networks: what separates a fine-tuned backbone from the base, cut to low rank.
+
+The change of a linear layer's weight, W_k - W_0, is cut to its largest singular values, which is the nearest matrix of
+that rank; nothing is trained. Every other tensor's change is kept as it is.
+
+Shape letters besides those of types.py: r rank, I and O width of a layer's input and output, S singular values.
+
+Source: Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1936.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deltascene.stages.backbone import Backbone, Block
+from deltascene.stages.delta import Delta, DeltaWeights, LowRank, linear_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many singular values of a weight's change are kept; one of the two is given.
+
+    Attributes:
+        rank: so many, the largest.
+        energy: as few as hold this share of the sum of all their squares, above 0 and at most 1.
+    """
+
+    rank: int | None = None
+    energy: float | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.rank is None) != (self.energy is None), self
+
+    def __str__(self) -> str:
+        return f"energy {self.energy:g}" if self.rank is None else f"rank {self.rank}"
+
+    def rank_of(self, values_S: Tensor) -> int:
+        """The rank that a weight's change is cut to.
+
+        Args:
+            values_S: its singular values, largest first.
+        """
+        if self.energy is None:
+            assert self.rank is not None
+            return min(self.rank, len(values_S))
+        held_S = values_S.double().square().cumsum(0)
+        return min(int((held_S < self.energy * held_S[-1]).sum()) + 1, len(values_S))
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFit:
+    """What became of one tensor's change. Norms are Frobenius norms.
+
+    Attributes:
+        name: of the base's tensor.
+        rank: of its delta; None for a dense delta, 0 for none at all.
+        parameters: numbers that its delta is made of.
+        base: norm of the base's tensor.
+        change: norm of what the fine-tuned tensor differs from it by.
+        lost: norm of what the delta lacks of that.
+    """
+
+    name: str
+    rank: int | None
+    parameters: int
+    base: float
+    change: float
+    lost: float
+
+
+def relative_error(fits: Sequence[TensorFit]) -> float:
+    """Share of the change that the deltas lack, ||dW - BA|| / ||dW|| over all of the tensors; 0 without a change."""
+    lost, change = math.hypot(*(fit.lost for fit in fits)), math.hypot(*(fit.change for fit in fits))
+    return lost / change if change else 0.0
+
+
+def relative_change(fits: Sequence[TensorFit]) -> float:
+    """Size of the change against the base, ||dW|| / ||W_0|| over all of the tensors; infinite where the base is 0."""
+    change, base = math.hypot(*(fit.change for fit in fits)), math.hypot(*(fit.base for fit in fits))
+    return change / base if base else math.inf if change else 0.0
+
+
+def truncate(change_OI: Tensor, cut: Cut) -> Delta:
+    """A weight's change as a product of two narrow matrices, or as it is where those would take no fewer numbers.
+
+    Args:
+        change_OI: the change [O, I], float32 and finite.
+        cut: where to.
+
+    Returns:
+        `LowRank`, each of its factors with the root of every singular value; or `change_OI` itself.
+    """
+    out, width = change_OI.shape
+    U_OS, values_S, V_SI = torch.linalg.svd(change_OI, full_matrices=False)
+    rank = cut.rank_of(values_S)
+    if rank * (out + width) >= out * width:
+        return change_OI
+    root_r = values_S[:rank].sqrt()
+    return LowRank(A=root_r[:, None] * V_SI[:rank], B=U_OS[:, :rank] * root_r)
+
+
+def compress_blocks(
+    base: Sequence[Block], tuned: Sequence[Block], first: int, last: int, cut: Cut
+) -> tuple[DeltaWeights, list[TensorFit]]:
+    """Deltas that turn the base's blocks into fine-tuned ones, as far as the cut lets them.
+
+    Args:
+        base: all blocks of the base.
+        tuned: all blocks of a network of the same architecture.
+        first: number of blocks before the first that gets deltas: the split.
+        last: number of blocks before the first that gets none any more: where the task's head reads last.
+        cut: for the weights of linear layers; other tensors get dense deltas.
+
+    Returns:
+        The deltas, none for tensors that don't differ, and what became of every tensor.
+    """
+    tensors: dict[str, Delta] = {}
+    fits = []
+    for number in range(first, last):
+        weights, other = linear_weights(base[number]), dict(tuned[number].named_parameters())
+        for part, value in base[number].named_parameters():
+            name, change = f"blocks.{number}.{part}", (other[part] - value).detach()
+            if not change.any():
+                fits.append(_fit(name, value, change, None))
+                continue
+            tensors[name] = truncate(change, cut) if part in weights else change
+            fits.append(_fit(name, value, change, tensors[name]))
+    return DeltaWeights(tensors), fits
+
+
+def below_split(base: Backbone, tuned: Backbone, first: int) -> list[TensorFit]:
+    """What no delta can hold: changes of the embedding and of the blocks before the split.
+
+    The norm after the last block belongs to neither side, as heads read the stream before it.
+
+    Args:
+        base: the base's network.
+        tuned: one of the same architecture.
+        first: the split.
+    """
+    after = [*base.blocks[first:], base.vit.norm, base.vit.fc_norm]
+    above = {id(value) for part in after for value in part.parameters()}
+    other = dict(tuned.vit.named_parameters())
+    return [
+        _fit(name, value, (other[name] - value).detach(), None)
+        for name, value in base.vit.named_parameters()
+        if id(value) not in above
+    ]
+
+
+def _fit(name: str, base: Tensor, change: Tensor, delta: Delta | None) -> TensorFit:
+    rank: int | None = 0
+    held, parameters = torch.zeros_like(change), 0
+    if delta is not None:
+        rank, held = (delta.rank, delta.product()) if isinstance(delta, LowRank) else (None, delta)
+        parameters = DeltaWeights({name: delta}).parameters
+    return TensorFit(name, rank, parameters, _norm(base), _norm(change), _norm(change - held))
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64))
