@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from deltascene.cache.seal import write_whole
 from deltascene.pipeline.bundle_entry import (
     ArchiveEntry,
     BackboneEntry,
@@ -166,7 +167,7 @@ def write_bundle(folder: Path, entry: BundleEntry) -> Path:
     path = folder / "bundle.yaml"
     try:
         text = render_yaml(entry.model_dump(exclude_defaults=True))
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except (ValueError, OSError) as error:
         raise BundleError(f"{path}: can't be written: {one_line(error)}") from error
     return path

@@ -4,6 +4,7 @@ A task's file may hold two parts: its head, `head.NAME`, and its delta, `delta.N
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -157,14 +158,19 @@ def write_task(path: Path, head: nn.Module, delta: DeltaWeights, dtype: torch.dt
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Tensors as a safetensors file.
+    """Tensors as a safetensors file; a reader, and whoever comes after a cut, sees all of it or the file before.
 
     Raises:
         OutputError: it can't be written.
     """
+    partial = path.with_name(path.name + ".part")
     try:
-        path.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))  # with the usual rights
+        data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        partial.write_bytes(data)  # unlike `save_file`, with the usual rights
+        partial.replace(path)
     except (SafetensorError, OSError) as error:
+        with suppress(OSError):
+            partial.unlink()
         raise OutputError(f"{path}: can't be written: {one_line(error)}") from error
 
 

@@ -222,17 +222,18 @@ def moved_region(
 def multi_task_gain(
     scores: Mapping[str, float], single_task: Mapping[str, float], lower_is_better: Mapping[str, bool]
 ) -> float:
-    """Delta m: mean relative gain over single-task networks, in percent; negative is a loss.
+    """Delta m: mean relative gain over single-task networks, in percent; negative is a loss, NaN is unknown.
 
     Args:
         scores: headline measure by task.
-        single_task: the same measure of the network trained for that task alone.
+        single_task: the same measure of the network trained for that task alone; nothing is a gain over 0.
         lower_is_better: by task.
 
     Source: Maninis, Radosavovic, Kokkinos, "Attentive Single-Tasking of Multiple Tasks", 2019, equation 4.
     """
     gains = [
-        (-1 if lower_is_better[task] else 1) * (scores[task] - alone) / alone for task, alone in single_task.items()
+        (-1 if lower_is_better[task] else 1) * _ratio(scores[task] - alone, alone)
+        for task, alone in single_task.items()
     ]
     return 100 * sum(gains) / len(gains)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.accuracy import read_truth
+from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.sources_find import VIDEO_SUFFIXES
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.metrics import moved_region
@@ -52,11 +53,18 @@ def open_clip(path: Path, kinds: Mapping[str, Kind]) -> Clip:
         kinds: by task; one is of classes.
 
     Raises:
-        UsageError: the truth can't be read.
+        UsageError: the truth can't be read, or has no classes.
     """
-    found = read_truth(path.with_name(f"{path.stem}.truth.npz"))
+    truth_path = path.with_name(f"{path.stem}.truth.npz")
+    found = read_truth(truth_path)
     truth = {task: np.ascontiguousarray(np.moveaxis(found[task], -1, 0)) for task in kinds if task in found}
-    classes = next(truth[task] for task, kind in kinds.items() if kind.name == "classes" and task in truth)
+    shown = [truth[task] for task, kind in kinds.items() if kind.name == "classes" and task in truth]
+    if not shown:
+        known = (
+            ", ".join(task for task, kind in kinds.items() if kind.name == "classes") or "which the model has none of"
+        )
+        raise UsageError(f"{truth_path}: expected truth of a task of classes, {known}; found {', '.join(found)}")
+    classes = shown[0]
     numbers = [truth[task] for task, kind in kinds.items() if kind.name == "scalar" and task in truth]
     depth = numbers[0].astype(np.float32) if numbers else np.zeros(classes.shape, np.float32)
     moving = np.stack([moved_region(classes, depth, frame) for frame in range(len(classes))])

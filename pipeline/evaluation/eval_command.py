@@ -1,6 +1,7 @@
 """`deltascene eval`: models side by side on labelled images, and a preset against dense prediction on clips."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def eval_command(asked: Asked, console: Console) -> int:
             found.setdefault("clips", {})[name] = told
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
-        write_whole(asked.out / "eval.json", json.dumps(found, indent=1) + "\n")
+        write_whole(asked.out / "eval.json", json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")
         console.print(f"{asked.out / 'eval.json'}", markup=False)
     return 0
 
@@ -112,12 +113,29 @@ def compare_images(asked: Asked, data: LabelledFolder, console: Console) -> dict
     if asked.frozen is not None:
         engines[FROZEN] = [Engine.load(asked.frozen)]
     engines |= {name: [Engine.load(model)] for name, model in asked.models.items()}
+    _refuse_unmatched(engines)
     with _bar(console) as bar:
         task = bar.add_task(f"images of {asked.part}", total=None)
         scores = score_images(engines, data, asked.part, lambda done, of: bar.update(task, completed=done, total=of))
     alone = scores.get(STL)
     known = None if alone is not None else _known_single_task(engines)
     return {name: _row(one, alone, known) for name, one in scores.items()}
+
+
+def _refuse_unmatched(engines: Mapping[str, Sequence[Engine]]) -> None:
+    """Every task has one single-task network at most, and everybody has a task in common with them."""
+    if STL not in engines:
+        return
+    alone = [task for engine in engines[STL] for task in engine.model.tasks]
+    for task in alone:
+        if alone.count(task) > 1:
+            raise UsageError(f"--stl: expected one network for each task; found {alone.count(task)} for {task!r}")
+    for name, of in engines.items():
+        tasks = [task for engine in of for task in engine.model.tasks]
+        if not set(tasks).intersection(alone):
+            raise UsageError(
+                f"--stl: expected networks for tasks of {name}, {', '.join(tasks)}; found {', '.join(alone)}"
+            )
 
 
 def compare_clips(model: str, asked: Asked, console: Console) -> dict[str, dict[str, Judged]]:
@@ -147,36 +165,42 @@ def _known_single_task(engines: Mapping[str, Sequence[Engine]]) -> dict[str, flo
     for (engine,) in engines.values():
         told = engine.model.bundle.entry.evidence.get("single_task")
         if isinstance(told, dict):
-            kinds = engine.model.bundle.kinds
-            return {
-                task: float(told[task][METRICS[kind.name].headline]) for task, kind in kinds.items() if task in told
-            }
+            kinds, known = engine.model.bundle.kinds, {}
+            for task in engine.model.tasks:
+                headline = METRICS[kinds[task].name].headline
+                if isinstance(told.get(task), dict) and headline in told[task]:
+                    known[task] = float(told[task][headline])
+            return known or None
     return None
 
 
 def _row(scores: ImageScores, alone: ImageScores | None, known: Mapping[str, float] | None) -> Row:
     reference = alone.headlines() if alone is not None else known
-    gained = None if reference is None else gain(scores.headlines(), reference, scores.kinds)
+    is_compared = reference is not None and not set(scores.sums).isdisjoint(reference)
+    gained = gain(scores.headlines(), reference, scores.kinds) if reference is not None and is_compared else None
     measures = {task: scores.measures(task) for task in scores.sums}
     return Row(measures, intervals(scores, alone), gained, scores.macs, 1e3 * float(np.median(scores.seconds)))
 
 
 def _images_table(asked: Asked, rows: Mapping[str, Row]) -> Table:
     first = next(iter(rows.values()))
-    kinds = {task: next(iter(measures)) for task, measures in first.measures.items()}
+    headlines = {task: next(iter(of)) for row in rows.values() for task, of in row.measures.items()}
     table = Table(title=f"{asked.part}: headline measure with its 95 % interval")
-    for column in ("", *(f"{task} {headline}" for task, headline in kinds.items()), "Δm %", "GMAC", "ms"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in ("", *(f"{task} {headline}" for task, headline in headlines.items()), "Δm %", "GMAC", "ms"):
+        table.add_column(column, justify="right" if column else "left")
     for name, row in rows.items():
-        cells = [_with_interval(next(iter(of.values())), row.intervals[task]) for task, of in row.measures.items()]
+        cells = [
+            _with_interval(row.measures[task][headline], row.intervals[task]) if task in row.measures else ""
+            for task, headline in headlines.items()
+        ]
         gained = "" if row.gain is None else _gain_cell(row)
-        shares = [_share(row.macs / 1e9, first.macs / 1e9, name), _share(row.ms, first.ms, name)]
-        table.add_row(name, *cells, gained, *shares)
+        table.add_row(name, *cells, gained, _share(row.macs / 1e9, first.macs / 1e9), _share(row.ms, first.ms))
     return table
 
 
-def _share(value: float, of: float, name: str) -> str:
-    return f"{value:.1f}" if value == of else f"{value:.1f} ({100 * value / of:.0f} %)"
+def _share(value: float, of: float) -> str:
+    digits = 1 if value >= 1 else 4
+    return f"{value:.{digits}f}" if value == of else f"{value:.{digits}f} ({100 * value / of:.0f} %)"
 
 
 def _gain_cell(row: Row) -> str:
@@ -218,6 +242,15 @@ def _tasks_table(title: str, of: Mapping[str, Judged]) -> Table:
         errors = (one.errors[f"{task}/{region}"] for region in REGIONS for one in of.values())
         table.add_row(task, *(f"{error:.3f}" if error < 2 else f"{error:.1f}" for error in errors))
     return table
+
+
+def _plain(found: Any) -> Any:
+    """What JSON can say: a number that isn't known is null."""
+    if isinstance(found, Mapping):
+        return {key: _plain(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_plain(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _bar(console: Console) -> Progress:

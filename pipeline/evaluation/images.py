@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.engine import Engine, Stream
-from deltascene.pipeline.training.data import LabelledFolder
+from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.stages.kinds import Kind
 from deltascene.stages.metrics import METRICS, Sums, multi_task_gain
 
@@ -60,6 +60,9 @@ def score_images(
         data: images and truth at the models' input size.
         part: name of the part.
         progress: told done and total.
+
+    Raises:
+        UsageError: an image or its truth is missing, or the truth isn't what a model's task stores.
     """
     streams = {name: [engine.open_stream(name) for engine in engines] for name, engines in candidates.items()}
     kinds = {name: _kinds(engines) for name, engines in candidates.items()}
@@ -81,7 +84,9 @@ def score_images(
                 seconds[name][number] += spent
                 cost += cost_of_one
                 for task, value in values.items():
-                    counters[name][group][task].update(kinds[name][task].decode(truth[task]), value)
+                    kind, where = kinds[name][task], f"{data.root / task}/{stem}"
+                    known = check_truth(truth[task], kind, (value.shape[0], value.shape[1]), where)
+                    counters[name][group][task].update(kind.decode(known), value)
             macs[name] = cost
         progress(number + 1, len(stems))
     return {
@@ -114,7 +119,7 @@ def intervals(
 
 
 def gain(headlines: Mapping[str, float], single_task: Mapping[str, float], kinds: Mapping[str, Kind]) -> float:
-    """Delta m against single-task networks in percent, over the tasks that both have."""
+    """Delta m against single-task networks in percent, over the tasks that both have, one at least."""
     common = [task for task in headlines if task in single_task]
     lower = {task: METRICS[kinds[task].name].lower_is_better for task in common}
     return multi_task_gain(headlines, {task: single_task[task] for task in common}, lower)
@@ -140,5 +145,7 @@ def _stacked(sums: Sequence[Sums]) -> Sums:
 
 
 def _interval(values: Sequence[float]) -> Interval:
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -53,7 +53,8 @@ def keep_activations(
 ) -> Activations:
     """Activations at some blocks; what isn't in the folder yet is computed, going on where an earlier call stopped.
 
-    The pass begins at the last block before them that the folder has whole, or at the pictures.
+    A pass begins at the last block before them that the folder has whole, or at the pictures; one that was cut goes on
+    from where it began, so that the same comes out of it.
 
     Args:
         samples: whose.
@@ -66,24 +67,11 @@ def keep_activations(
         UsageError: the folder belongs to something else, or an activation is too large for float16.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key = _key(samples)
-    _refuse_other(folder / "activations.json", key)
-    missing = [block for block in blocks if not _is_whole(folder, block, len(samples))]
-    if missing:
-        first = max((block for block in range(min(missing)) if _is_whole(folder, block, len(samples))), default=0)
-        start, grid = _start(samples, backbone, folder, first), backbone.grid(samples.size)
-        shape = (len(samples), grid.prefix + grid.patches, backbone.width)
-        rest = range(min(_done(folder, block) for block in missing), len(samples))
-        files = {block: _open(folder, block, shape) for block in missing}
-        for number, x_ND in zip(rest, read_ahead(start, rest), strict=True):
-            tapped = run_blocks(backbone.blocks[first:], x_ND, {block - first for block in missing})
-            for block, values in files.items():
-                values[number] = _narrowed(tapped[block - first], block)
-            if (number + 1) % AT_ONCE == 0 or number + 1 == len(samples):
-                for block, values in files.items():
-                    values.flush()
-                    write_whole(_mark(folder, block), f"{number + 1}\n")
-                progress(number + 1, len(samples))
+    _refuse_other(folder / "activations.json", _key(samples))
+    starts = _starts(folder, blocks, len(samples))
+    for first in sorted(set(starts.values())):
+        together = [block for block, start in starts.items() if start == first]
+        _pass(samples, backbone, first, together, folder, progress)
     return Activations({block: np.load(_file(folder, block), mmap_mode="r") for block in blocks})
 
 
@@ -92,13 +80,51 @@ def begun(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("block_")) for path in folder.glob("block_*.done"))
 
 
+def _starts(folder: Path, blocks: Sequence[int], count: int) -> dict[int, int]:
+    """The blocks that aren't whole, and at which block the pass for each begins."""
+    missing = [block for block in blocks if _mark(folder, block)[0] < count]
+    earlier = [block for block in range(min(missing, default=0)) if _mark(folder, block)[0] == count]
+    fresh = max(earlier, default=0)
+    return {block: start if done else fresh for block in missing for done, start in [_mark(folder, block)]}
+
+
+def _pass(
+    samples: Samples,
+    backbone: Backbone,
+    first: int,
+    blocks: Sequence[int],
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """All samples from one block on to some later ones, after the last mark that all of these have."""
+    grid = backbone.grid(samples.size)
+    shape = (len(samples), grid.prefix + grid.patches, backbone.width)
+    rest = range(min(_mark(folder, block)[0] for block in blocks), len(samples))
+    files = {block: _open(folder, block, shape) for block in sorted(blocks, reverse=True)}
+    start = _start(samples, backbone, folder, first)
+    for number, x_ND in zip(rest, read_ahead(start, rest), strict=True):
+        tapped = run_blocks(backbone.blocks[first:], x_ND, blocks, first=first)
+        for block, values in files.items():
+            values[number] = _narrowed(tapped[block], block)
+        if (number + 1) % AT_ONCE == 0 or number + 1 == len(samples):
+            for block, values in files.items():  # the last first: none is whole before those that might start from it
+                values.flush()
+                write_whole(_mark_file(folder, block), f"{number + 1} {first}\n")
+            progress(number + 1, len(samples))
+
+
 def _start(samples: Samples, backbone: Backbone, folder: Path, block: int) -> Callable[[int], Tensor]:
     """Where the pass begins for a sample: the embedding of its picture, or what is kept of an earlier block."""
     if block:
         kept = np.load(_file(folder, block), mmap_mode="r")
         return lambda number: torch.from_numpy(kept[number].astype(np.float32))
     positions = backbone.positions(backbone.grid(samples.size))
-    return lambda number: backbone.embed(samples.picture(number), positions)
+
+    @torch.inference_mode()  # which holds for one thread, and this runs ahead in another
+    def embed(number: int) -> Tensor:
+        return backbone.embed(samples.picture(number), positions)
+
+    return embed
 
 
 def _key(samples: Samples) -> dict[str, Any]:
@@ -131,7 +157,7 @@ def _refuse_other(path: Path, key: dict[str, Any]) -> None:
 
 
 def _open(folder: Path, block: int, shape: tuple[int, int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
-    if _done(folder, block):  # its mark stays true, even where other blocks start at the first sample
+    if _mark(folder, block)[0]:  # its mark stays true, even where other blocks start at the first sample
         return np.lib.format.open_memmap(_file(folder, block), mode="r+")
     return np.lib.format.open_memmap(_file(folder, block), mode="w+", dtype=np.float16, shape=shape)
 
@@ -140,14 +166,13 @@ def _file(folder: Path, block: int) -> Path:
     return folder / f"block_{block:02d}.npy"
 
 
-def _mark(folder: Path, block: int) -> Path:
+def _mark_file(folder: Path, block: int) -> Path:
     return folder / f"block_{block:02d}.done"
 
 
-def _done(folder: Path, block: int) -> int:
-    mark = _mark(folder, block)
-    return int(mark.read_text()) if mark.is_file() and _file(folder, block).is_file() else 0
-
-
-def _is_whole(folder: Path, block: int, count: int) -> bool:
-    return _done(folder, block) == count
+def _mark(folder: Path, block: int) -> tuple[int, int]:
+    """Samples done of a block, and at which block their pass began."""
+    if not (_mark_file(folder, block).is_file() and _file(folder, block).is_file()):
+        return 0, 0
+    done, *start = map(int, _mark_file(folder, block).read_text().split())
+    return done, start[0] if start else 0

@@ -1,18 +1,9 @@
 """Plots of training: the curve of one log, or of several beside each other."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Events of a `log.jsonl`; steps that were run again after a cut are there once, the last time."""
-    events: dict[tuple[int, bool], dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        events[event["step"], "val" in event] = event
-    return [events[key] for key in sorted(events)]
+from deltascene.pipeline.training.loop import read_log
 
 
 def plot_log(path: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Labelled images: `images/<stem>.png`, `<task>/<stem>.png|npy`, `split.csv`; rooms and users' own alike."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.problems import one_line
+from deltascene.stages.kinds import Kind, stored_shape
 from deltascene.stages.types import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+TRUTH_SUFFIXES = (".npy", ".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +50,54 @@ class LabelledFolder:
         """RGB [H, W, 3].
 
         Raises:
-            UsageError: there is no such image.
+            UsageError: there is no such image, or it can't be read.
         """
-        for suffix in IMAGE_SUFFIXES:
-            path = self.root / "images" / f"{stem}{suffix}"
-            if path.is_file():
-                return np.asarray(PillowImage.open(path).convert("RGB"))
-        raise UsageError(f"{self.root / 'images'}: no image {stem}.png or .jpg")
+        return _picture(self.image_file(stem), "RGB")
 
     def truth(self, task: str, stem: str) -> NDArray[Any]:
         """A task's truth in its stored form, [H, W] or [H, W, components].
 
         Raises:
+            UsageError: there is none, or it can't be read.
+        """
+        path = self.truth_file(task, stem)
+        if path.suffix != ".npy":
+            return _picture(path)
+        try:
+            return np.asarray(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"{path}: can't be read: {one_line(error)}") from error
+
+    def image_file(self, stem: str) -> Path:
+        """Where an image lies.
+
+        Raises:
+            UsageError: there is no such image.
+        """
+        return self._found("images", "image", stem, IMAGE_SUFFIXES)
+
+    def truth_file(self, task: str, stem: str) -> Path:
+        """Where a task's truth lies.
+
+        Raises:
             UsageError: there is none.
         """
-        array = self.root / task / f"{stem}.npy"
-        if array.is_file():
-            return np.asarray(np.load(array, allow_pickle=False))
-        picture = self.root / task / f"{stem}.png"
-        if picture.is_file():
-            return np.asarray(PillowImage.open(picture))
-        raise UsageError(f"{self.root / task}: no truth {stem}.npy or .png")
+        return self._found(task, "truth", stem, TRUTH_SUFFIXES)
+
+    def _found(self, folder: str, what: str, stem: str, suffixes: Sequence[str]) -> Path:
+        for suffix in suffixes:
+            path = self.root / folder / f"{stem}{suffix}"
+            if path.is_file():
+                return path
+        raise UsageError(f"{self.root / folder}: no {what} {stem}{' or '.join(suffixes)}")
+
+
+def _picture(path: Path, mode: str | None = None) -> NDArray[Any]:
+    try:
+        with PillowImage.open(path) as picture:
+            return np.asarray(picture if mode is None else picture.convert(mode))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's words for a damaged PNG
+        raise UsageError(f"{path}: can't be read: {one_line(error)}") from error
 
 
 def open_labelled(root: Path) -> LabelledFolder:
@@ -78,9 +109,51 @@ def open_labelled(root: Path) -> LabelledFolder:
     path = root / "split.csv"
     if not path.is_file():
         raise UsageError(f"{root}: expected a data folder with split.csv; found none")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"stem", "split"} <= rows[0].keys():
         raise UsageError(f"{path}: expected columns stem and split; found {list(rows[0]) if rows else 'no rows'}")
     split = {row["stem"]: row["split"] for row in rows}
     return LabelledFolder(root, split, {row["stem"]: row.get("room") or row["stem"] for row in rows})
+
+
+def check_truth(truth: NDArray[Any], kind: Kind, size: tuple[int, int], where: str) -> NDArray[Any]:
+    """Truth as a task's kind stores it; ids in the type that they are stored in.
+
+    Args:
+        truth: [H, W] or [H, W, components].
+        kind: of the task.
+        size: height and width of the model's input.
+        where: what the truth is called in an error.
+
+    Raises:
+        UsageError: its size, shape, type or values aren't those of the kind's stored form.
+    """
+    if truth.shape[:2] != size:
+        raise UsageError(f"{where}: expected truth of the input's size, {size}; found {truth.shape[:2]}")
+    expected = stored_shape(kind, size)
+    if truth.shape != expected:
+        raise UsageError(f"{where}: expected {kind.name} of shape {expected}; found {truth.shape}")
+    form = kind.stored
+    if np.dtype(form.dtype).kind != "f" and truth.dtype.kind not in "ui":
+        scaled = "" if form.scale == 1 else f", {form.scale:g} times the value"
+        raise UsageError(f"{where}: expected whole numbers as stored ({form.dtype}{scaled}); found {truth.dtype}")
+    if kind.name == "heatmaps":
+        _refuse_beyond_one(truth, kind, where)
+    if kind.name != "classes":
+        return truth
+    wrong = truth[((truth < 0) | (truth >= kind.channels)) & (truth != form.fill)]
+    if wrong.size:
+        raise UsageError(
+            f"{where}: expected ids 0 to {kind.channels - 1}, or {form.fill:g} where there is none; found {wrong[0]}"
+        )
+    return truth.astype(form.dtype, copy=False)
+
+
+def _refuse_beyond_one(truth: NDArray[Any], kind: Kind, where: str) -> None:
+    most = kind.stored.scale
+    if (truth > 1.001 * most).any():
+        raise UsageError(
+            f"{where}: expected heatmaps from 0 to {most:g}; found {np.nanmax(truth):g}; for pictures from 0 to 255 "
+            "the task needs `stored: {dtype: uint8, scale: 255}` in bundle.yaml"
+        )

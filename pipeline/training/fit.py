@@ -1,5 +1,6 @@
 """The training loop of every step: resumable, and the same weights come out however often it was cut."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deltascene.cache.keys import file_sha256
+from deltascene.cache.seal import write_whole
 from deltascene.pipeline.training.activations import Activations
 from deltascene.pipeline.training.loop import learning_rate, load_checkpoint, save_checkpoint, write_log
 from deltascene.pipeline.training.losses import cell_loss
@@ -18,8 +21,9 @@ from deltascene.pipeline.training.student import Student
 from deltascene.stages.heads import activate, assemble, lay_out
 from deltascene.stages.metrics import METRICS
 
+CHECKPOINT = "checkpoint.safetensors"
 LOGGED = 20  # steps between two lines of the log
-GATE_RATE = 0.02  # learning rate of gates; they have far to go
+GATE_RATE = 0.05  # learning rate of gates; they have far to go
 
 Said = Callable[[Mapping[str, Any]], None]
 
@@ -41,7 +45,7 @@ def fit(
         student: changed in place.
         samples: what it learns from.
         judged: what it is scored on.
-        work: folder for `checkpoint.safetensors` and `log.jsonl`.
+        work: folder for `checkpoint.safetensors`, `recipe.json` and `log.jsonl`.
         recipe: numbers.
         activations: of the frozen base at the student's points, for these samples; None computes them at every step.
         device: where to compute.
@@ -52,9 +56,13 @@ def fit(
     student.to(device)
     parameters = student.parameters()
     optimiser = torch.optim.AdamW(_groups(student, parameters, recipe))
-    batches, path = batches_of(len(samples), recipe), work / "checkpoint.safetensors"
-    begun, steps = load_checkpoint(path, parameters, optimiser, recipe.deciding()), len(batches)
+    batches, path = batches_of(len(samples), recipe), work / CHECKPOINT
+    whole = (recipe.deciding(), _training(student, samples))
+    begun, steps = load_checkpoint(path, parameters, optimiser, *whole), len(batches)
     judgements = {steps * (number + 1) // recipe.judgements for number in range(recipe.judgements)}
+    write_whole(work / "recipe.json", json.dumps(recipe.model_dump(), indent=1) + "\n")
+    if begun == 0:
+        (work / "log.jsonl").unlink(missing_ok=True)  # an earlier training's
     saved = told = time.perf_counter()
     losses: list[float] = []
 
@@ -66,24 +74,24 @@ def fit(
     for step, batch in enumerate(read_ahead(read, batches[begun:]), start=begun):
         losses.append(_learn(student, batch, samples, optimiser, recipe, step, steps, device))
         now, done = time.perf_counter(), step + 1
-        if done == steps or now - saved >= recipe.checkpoint_s:
-            save_checkpoint(path, parameters, optimiser, done, recipe.deciding())
-            saved = now
         if done % LOGGED == 0 or done == steps:
             mean, pace = sum(losses) / len(losses), (now - told) / len(losses)
             log({"step": done, "of": steps, "loss": round(mean, 5), "step_s": round(pace, 3), **_openness(student)})
             losses.clear()
             told = now
-        if done in judgements and judged is not None:
+        if done in judgements and judged is not None and recipe.judged:
             log({"step": done, "of": steps, "val": score(student, judged, recipe.judged, device)})
             told = time.perf_counter()
+        if done == steps or now - saved >= recipe.checkpoint_s:  # after the log, so that a cut loses no line of it
+            save_checkpoint(path, parameters, optimiser, done, *whole)
+            saved = time.perf_counter()
 
 
 @torch.no_grad()
 def score(student: Student, samples: Samples, most: int, device: torch.device | None = None) -> dict[str, float]:
     """Measures of the task on evenly chosen images, all tokens run."""
     kind, device = student.bundle.kinds[student.task], device or torch.device("cpu")
-    counter, grid = METRICS[kind.name](), student.grid(samples.size())
+    counter, grid = METRICS[kind.name](), student.grid(samples.size)
     gates = None if student.gates is None else student.gates.settled()
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int))
     for number in chosen:
@@ -120,7 +128,7 @@ def _learn(
 ) -> float:
     """One step; everything random in it follows from the seed and its number."""
     truth, given = batch
-    grid, generator = student.grid(samples.size()), torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    grid, generator = student.grid(samples.size), torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(group["peak"], step + 1, steps)
     kept_FM = _kept(len(truth), grid.patches, recipe.keep_tokens, generator)
@@ -165,6 +173,17 @@ def _groups(student: Student, parameters: Mapping[str, nn.Parameter], recipe: Re
             {"params": [parameter], "lr": peak, "peak": peak, "weight_decay": 0.0 if kept else recipe.weight_decay}
         )
     return groups
+
+
+def _training(student: Student, samples: Samples) -> dict[str, Any]:
+    """What is trained on what: a checkpoint of anything else is of no use."""
+    return {
+        "task": student.task,
+        "from block": student.first,
+        "own blocks": len(student.blocks),
+        "base": file_sha256(student.bundle.backbone_file()),
+        **samples.identity(),
+    }
 
 
 def _openness(student: Student) -> dict[str, float]:

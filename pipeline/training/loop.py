@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from deltascene.cache.keys import first_difference
 from deltascene.pipeline.errors import UsageError
 
 _STATE = "optimiser."
@@ -23,7 +24,12 @@ def learning_rate(peak: float, step: int, steps: int) -> float:
 
 
 def save_checkpoint(
-    path: Path, parameters: Mapping[str, nn.Parameter], optimiser: Optimizer, position: int, recipe: Mapping[str, Any]
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: Optimizer,
+    position: int,
+    recipe: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> None:
     """Writes everything that the rest of a run depends on, whole or not at all.
 
@@ -31,21 +37,26 @@ def save_checkpoint(
         path: safetensors file.
         parameters: being trained, by name, in the optimiser's order.
         optimiser: of these parameters.
-        position: steps or epochs done.
+        position: steps done.
         recipe: numbers of the run, which another run must share to go on from here.
+        training: what is trained on what, likewise.
     """
     tensors = {name: parameter.detach() for name, parameter in parameters.items()}
     names = list(parameters)
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"{_STATE}{key}.{names[number]}": value for key, value in state.items()}
     partial = path.with_suffix(".part")
-    told = {"position": str(position), "recipe": json.dumps(dict(recipe), sort_keys=True)}
+    told = {"position": str(position), "recipe": _text(recipe), "training": _text(training)}
     save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=told)
     partial.replace(path)
 
 
 def load_checkpoint(
-    path: Path, parameters: Mapping[str, nn.Parameter], optimiser: Optimizer, recipe: Mapping[str, Any]
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: Optimizer,
+    recipe: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> int:
     """Reads what `save_checkpoint` wrote into the same parameters and optimiser.
 
@@ -53,13 +64,13 @@ def load_checkpoint(
         The position; 0 where there is no checkpoint yet.
 
     Raises:
-        UsageError: the checkpoint is of another recipe; the first difference is named.
+        UsageError: the checkpoint is of another recipe or another training; the first difference is named.
     """
     if not path.is_file():
         return 0
-    with safe_open(path, framework="pt") as file:
-        told = file.metadata()
-    _refuse_other_recipe(path, json.loads(told["recipe"]), recipe)
+    told = refuse_other_recipe(path, recipe)
+    found = json.loads(told["training"]) if "training" in told else training  # older ones don't say
+    _refuse_difference(path, "training", found, training)
     tensors, state = load_file(path), dict[int, dict[str, Tensor]]()
     for number, (name, parameter) in enumerate(parameters.items()):
         parameter.data.copy_(tensors[name])
@@ -69,6 +80,18 @@ def load_checkpoint(
     return int(told["position"])
 
 
+def refuse_other_recipe(path: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What a checkpoint says of itself.
+
+    Raises:
+        UsageError: it is of another recipe; the first difference is named.
+    """
+    with safe_open(path, framework="pt") as file:
+        told: dict[str, str] = file.metadata()
+    _refuse_difference(path, "recipe", json.loads(told["recipe"]), recipe)
+    return told
+
+
 def write_log(work: Path, event: Mapping[str, Any]) -> None:
     """Adds a line to `log.jsonl`."""
     line = json.dumps(event)
@@ -76,9 +99,27 @@ def write_log(work: Path, event: Mapping[str, Any]) -> None:
         file.write(line + "\n")
 
 
-def _refuse_other_recipe(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    for key in sorted({*found, *expected}):
-        if found.get(key) != expected.get(key):
-            raise UsageError(
-                f"{path}: a checkpoint of another recipe: {key}: expected {expected.get(key)}; found {found.get(key)}"
-            )
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Events of a `log.jsonl`; steps that were run again after a cut are there once, the last time; no torn lines."""
+    events: dict[tuple[int, bool], dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        events[event["step"], "val" in event] = event
+    return [events[key] for key in sorted(events)]
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(dict(values), sort_keys=True)
+
+
+def _refuse_difference(path: Path, what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    difference = first_difference(expected, found)
+    if difference is not None:
+        key, wanted, there = difference
+        raise UsageError(
+            f"{path}: a checkpoint of another {what}: {key}: expected {wanted}; found {there}; "
+            "name another --out, or remove it"
+        )

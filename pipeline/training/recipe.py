@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     Source of dropping tokens: Liu et al., "PatchDropout", 2022; of `layer_decay`: Bao et al., "BEiT", 2021.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     passes: int = Field(default=1, ge=1)
     variants: int = Field(default=1, ge=1)
@@ -96,8 +96,18 @@ def _read(file: Path) -> Mapping[str, Any]:
 def _validated(data: Mapping[str, Any]) -> Recipe:
     for key in data:
         if key not in Recipe.model_fields:
-            raise ConfigError(f"recipe: unknown key {key!r}{nearest(key, Recipe.model_fields)}")
+            raise ConfigError(f"recipe: unknown key {key!r}{nearest(str(key), Recipe.model_fields)}")
     try:
-        return Recipe.model_validate(data)
+        return Recipe.model_validate({key: _number(key, value) for key, value in data.items()})
     except ValidationError as error:
         raise ConfigError(f"recipe: {first_problem(error, Recipe)}") from error
+
+
+def _number(key: str, value: Any) -> Any:
+    """`1e-4` as people write it: to YAML it is a text, for want of a point."""
+    if Recipe.model_fields[key].annotation is not float or not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value

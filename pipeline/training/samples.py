@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deltascene.cache.keys import fingerprint
 from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training.augment import is_mirrored, variant_of, vary
 from deltascene.pipeline.training.cells import mirrored, truth_cells
-from deltascene.pipeline.training.data import LabelledFolder
+from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.stages.preprocess import InputPlan, normalise, plan_input, resize_frame
 
@@ -34,6 +35,7 @@ class Samples:
         variants: of each (augment.py); 0 is the images as they are.
         seed: of the jitter.
         patch: side of a patch in pixels.
+        size: height and width of the model's input; all images come to the same.
     """
 
     bundle: Bundle
@@ -42,41 +44,44 @@ class Samples:
     variants: int
     seed: int
     patch: int
+    size: tuple[int, int]
 
     @classmethod
     def of(cls, bundle: Bundle, data: LabelledFolder, part: str, recipe: Recipe, patch: int) -> "Samples":
         """Samples of a part; `train` alone is varied."""
-        variants = recipe.variants if part == "train" else 0
-        return cls(bundle, data, tuple(data.stems(part)), variants, recipe.seed, patch)
+        variants, stems = recipe.variants if part == "train" else 0, tuple(data.stems(part))
+        size = _plan(data.image(stems[0]), bundle, patch).model_size
+        return cls(bundle, data, stems, variants, recipe.seed, patch, size)
 
     def __len__(self) -> int:
         return len(self.stems) * max(1, self.variants)
 
     def picture(self, number: int) -> Tensor:
-        """Normalised input [3, H, W]."""
+        """Normalised input [3, H, W].
+
+        Raises:
+            UsageError: there is no image, or it comes to another size than the others.
+        """
         stem, variant = self._which(number)
         varied = vary(self.data.image(stem), variant, (self.seed, zlib.crc32(stem.encode())))
-        wanted = self.bundle.entry.input
-        return normalise(resize_frame(np.ascontiguousarray(varied), self._plan(varied)), wanted.mean, wanted.std)
-
-    def size(self) -> tuple[int, int]:
-        """Height and width of the inputs; all are as the first."""
-        return self._plan(self.data.image(self.stems[0])).model_size
+        wanted, plan = self.bundle.entry.input, _plan(varied, self.bundle, self.patch)
+        if plan.model_size != self.size:
+            raise UsageError(
+                f"{self.data.image_file(stem)}: expected an image that comes to an input of {self.size}, as "
+                f"{self.stems[0]} does; found {plan.model_size}"
+            )
+        return normalise(resize_frame(np.ascontiguousarray(varied), plan), wanted.mean, wanted.std)
 
     def truth(self, number: int, task: str) -> NDArray[Any]:
         """Stored truth of a sample.
 
         Raises:
-            UsageError: there is none, or it isn't of the input's size.
+            UsageError: there is none, or it isn't what the task's kind stores at the input's size.
         """
         stem, variant = self._which(number)
-        truth = self.data.truth(task, stem)
-        if truth.shape[:2] != self.size():
-            raise UsageError(
-                f"{self.data.root / task}/{stem}: expected truth of the input's size, {self.size()}; "
-                f"found {truth.shape[:2]}"
-            )
-        return mirrored(truth, self.bundle.kinds[task]) if is_mirrored(variant) else truth
+        kind = self.bundle.kinds[task]
+        truth = check_truth(self.data.truth(task, stem), kind, self.size, f"{self.data.root / task}/{stem}")
+        return mirrored(truth, kind) if is_mirrored(variant) else truth
 
     def cells(self, number: int, task: str, side: int) -> Tensor:
         """Truth of a sample's cells, [N, Q] or [N, Q, C]."""
@@ -87,15 +92,21 @@ class Samples:
         image, place = divmod(number, max(1, self.variants))
         return self.stems[image], variant_of(image, place) if self.variants else 0
 
-    def _plan(self, image: NDArray[np.uint8]) -> InputPlan:
-        wanted = self.bundle.entry.input
-        return plan_input(
-            (image.shape[0], image.shape[1]),
-            self.patch,
-            size=wanted.size,
-            short_side=wanted.short_side,
-            resize=wanted.resize,
-        )
+    def identity(self) -> dict[str, str]:
+        """What tells these samples from others: their names and variants, and the pictures that a model gets of them.
+
+        Pictures are told apart by the size of their files, as reading all of them takes long.
+        """
+        named = {"stems": list(self.stems), "variants": self.variants, "seed": self.seed, "size": self.size}
+        sizes = [self.data.image_file(stem).stat().st_size for stem in self.stems]
+        pictures = {"bytes": sizes, "input": self.bundle.entry.input.model_dump(mode="json")}
+        return {"samples": fingerprint(named), "pictures": fingerprint(pictures)}
+
+
+def _plan(image: NDArray[np.uint8], bundle: Bundle, patch: int) -> InputPlan:
+    wanted = bundle.entry.input
+    shape = (image.shape[0], image.shape[1])
+    return plan_input(shape, patch, size=wanted.size, short_side=wanted.short_side, resize=wanted.resize)
 
 
 def batches_of(count: int, recipe: Recipe) -> list[NDArray[np.intp]]:

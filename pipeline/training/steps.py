@@ -8,7 +8,6 @@
 | stl | backbone and one head | a bundle of that task alone (a reference) |
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,18 +15,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
-from deltascene.cache.seal import write_whole
 from deltascene.pipeline.bundle import Bundle, BundleEntry, read_bundle, read_folder, write_bundle
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.model import build_task_head
-from deltascene.pipeline.training.activations import Activations, keep_activations
-from deltascene.pipeline.training.data import LabelledFolder, open_labelled
-from deltascene.pipeline.training.fit import Said, fit
+from deltascene.pipeline.problems import first_problem, one_line
+from deltascene.pipeline.training.activations import Activations, begun, keep_activations
+from deltascene.pipeline.training.data import open_labelled
+from deltascene.pipeline.training.fit import CHECKPOINT, Said, fit
+from deltascene.pipeline.training.loop import read_log, refuse_other_recipe
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.pipeline.training.samples import Samples
-from deltascene.pipeline.training.student import Student, open_blocks, start_frozen, start_network, start_subtask
+from deltascene.pipeline.training.student import (
+    Student,
+    new_head,
+    open_blocks,
+    start_frozen,
+    start_network,
+    start_subtask,
+)
 from deltascene.pipeline.weight_files import write_head, write_task, write_weights
+from deltascene.stages.heads import TokenHead
 
 Step = Literal["base", "subtask", "frozen", "stl"]
 STARTS: Mapping[Step, Callable[[Bundle, str, Recipe], Student]] = {
@@ -36,6 +44,7 @@ STARTS: Mapping[Step, Callable[[Bundle, str, Recipe], Student]] = {
     "frozen": start_frozen,
     "subtask": start_subtask,
 }
+NEW: tuple[Step, ...] = ("base", "stl")  # steps that make a new backbone, and so a new bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +89,26 @@ def train_step(order: Order, say: Said = lambda event: None) -> Bundle:
     """
     source = read_bundle(order.model)
     bundle, task = _planned(source, order)
-    _refuse_loss(source, order)
-    data = open_labelled(order.data)
+    if _is_finished(order):
+        return read_folder(order.out)
+    _refuse_loss(source, bundle, task, order)
+    data, device = open_labelled(order.data), _device(order.device)
     student = STARTS[order.step](bundle, task, order.recipe)
+    others = [name for name in bundle.entry.tasks if student.embeds and name != task]
+    heads = {name: new_head(bundle, student.backbone, name, order.recipe) for name in others}
     patch = student.backbone.patch
     samples = Samples.of(bundle, data, "train", order.recipe, patch)
-    judged = Samples.of(bundle, data, "val", order.recipe, patch) if _has(data, "val") else None
-    _check_data(samples, task)
+    judged = Samples.of(bundle, data, "val", order.recipe, patch) if "val" in data.split.values() else None
+    _check_data(samples, judged, task)
     work = work_folder(order)
     work.mkdir(parents=True, exist_ok=True)
     kept = None
     if order.activations is not None and not student.embeds:
         kept = _kept(samples, student, order.activations, say)
-    write_whole(work / "recipe.json", json.dumps(order.recipe.model_dump(), indent=1) + "\n")
-    device = torch.device(order.device)
     fit(student, samples, judged, work, order.recipe, activations=kept, device=device, say=say)
     student.to(torch.device("cpu"))
-    _write(student, order, {"images": len(samples) * order.recipe.passes, **_last_score(work)})
-    (work / "checkpoint.safetensors").unlink()
+    _write(student, heads, order, {"images": len(samples) * order.recipe.passes, **_last_score(work)})
+    (work / CHECKPOINT).unlink()
     return read_folder(order.out)
 
 
@@ -132,36 +143,69 @@ def _planned(source: Bundle, order: Order) -> tuple[Bundle, str]:
 def _checked(entry: BundleEntry, changes: Mapping[str, Any]) -> BundleEntry:
     try:
         return BundleEntry.model_validate(entry.model_copy(update=changes).model_dump(exclude_unset=True))
-    except ValueError as error:
-        raise UsageError(f"bundle: {str(error).splitlines()[-1].strip()}") from error
+    except ValidationError as error:
+        raise UsageError(f"bundle: {first_problem(error, BundleEntry)}") from error
 
 
-def _refuse_loss(source: Bundle, order: Order) -> None:
+def _is_finished(order: Order) -> bool:
+    """Whether an earlier call made this new bundle and was cut before it could remove its checkpoint."""
+    checkpoint = work_folder(order) / CHECKPOINT
+    if order.step not in NEW or not checkpoint.is_file() or not (order.out / "bundle.yaml").is_file():
+        return False
+    if order.step not in read_folder(order.out).entry.evidence.get("training", {}):
+        return False
+    refuse_other_recipe(checkpoint, order.recipe.deciding())
+    checkpoint.unlink()
+    return True
+
+
+def _refuse_loss(source: Bundle, bundle: Bundle, task: str, order: Order) -> None:
     """A step that makes a new backbone never writes over a bundle; the others only on the same base."""
-    there = (order.out / "bundle.yaml").is_file()
-    if not there:
+    if not (order.out / "bundle.yaml").is_file():
         return
-    if order.step in ("base", "stl"):
+    if order.step in NEW:
         raise UsageError(f"{order.out}: expected a new folder; found a bundle; name another, or remove it")
     found = read_folder(order.out)
     if found.backbone_file().read_bytes() != source.backbone_file().read_bytes():
         raise UsageError(f"{order.out}: expected a bundle on the base of {order.model}; found one on another base")
+    if found.entry.input != source.entry.input:
+        raise UsageError(f"{order.out}: expected a bundle with the input of {order.model}; found another")
+    _joined(found.entry, bundle, task)
 
 
-def _check_data(samples: Samples, task: str) -> None:
-    """Reads one image and its truth, so that what doesn't fit is said before any work."""
-    samples.picture(0)
-    samples.truth(0, task)
+def _joined(current: BundleEntry, bundle: Bundle, task: str) -> BundleEntry:
+    """What a bundle says once it has the trained task, still without a delta."""
+    trained = bundle.entry.tasks[task].model_copy(update={"delta": None})
+    return _checked(current, {"tasks": {**current.tasks, task: trained}})
 
 
-def _has(data: LabelledFolder, part: str) -> bool:
-    return part in data.split.values()
+def _check_data(samples: Samples, judged: Samples | None, task: str) -> None:
+    """What doesn't fit is said before any work: every file is looked for, the first of each part is read."""
+    for part in (samples, judged):
+        if part is None:
+            continue
+        for stem in part.stems:
+            part.data.image_file(stem)
+            part.data.truth_file(task, stem)
+        part.picture(0)
+        part.truth(0, task)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch's words for a name, and for a build without that device
+        raise UsageError(
+            f"--device: expected cpu or a device of this torch; found {name!r}: {one_line(error)}"
+        ) from error
+    return device
 
 
 def _kept(samples: Samples, student: Student, folder: Path, say: Said) -> Activations:
     """Activations for this student; in a new folder at every place where a task of the bundle could start or read."""
-    bundle, is_new = samples.bundle, not (folder / "activations.json").is_file()
-    others = {*bundle.entry.archive.blocks, *bundle.taps(list(bundle.entry.tasks))} if is_new else set[int]()
+    entry = samples.bundle.entry
+    others = begun(folder) or [*entry.archive.blocks, *samples.bundle.taps(list(entry.tasks))]
     wanted = sorted({*student.points, *others})
     kept = keep_activations(
         samples, student.backbone, wanted, folder, lambda done, total: say({"activations": done, "of": total})
@@ -169,23 +213,15 @@ def _kept(samples: Samples, student: Student, folder: Path, say: Said) -> Activa
     return Activations({point: kept.blocks[point] for point in student.points})
 
 
-def _write(student: Student, order: Order, evidence: Mapping[str, Any]) -> None:
+def _write(student: Student, heads: Mapping[str, TokenHead], order: Order, evidence: Mapping[str, Any]) -> None:
     """The bundle's files, `bundle.yaml` last."""
-    entry, out, task = student.bundle.entry, order.out, student.task
     if student.embeds:
-        write_weights(out / entry.backbone.weights, {n: t.half() for n, t in student.backbone.vit.state_dict().items()})
-        entry = entry.model_copy(update={"evidence": {"training": {order.step: dict(evidence)}}})
-        for name in entry.tasks:
-            entry = _without_delta(entry, name)
-            head = student.head if name == task else build_task_head(student.bundle, student.backbone, name)
-            write_head(out / entry.head_weights(name), head)
-        write_bundle(out, entry)
+        _write_new(student, heads, order, evidence)
         return
+    out, task = order.out, student.task
     if not (out / "bundle.yaml").is_file():
         _copy(student.bundle, out)
-    current = read_folder(out).entry  # other tasks may have been trained meanwhile
-    entry = current.model_copy(update={"tasks": {**current.tasks, task: entry.tasks[task]}})
-    entry = _without_delta(entry, task)
+    entry = _joined(read_folder(out).entry, student.bundle, task)  # other tasks may have been trained meanwhile
     path = out / entry.head_weights(task)
     if order.step == "subtask":
         delta = student.delta()
@@ -199,19 +235,25 @@ def _write(student: Student, order: Order, evidence: Mapping[str, Any]) -> None:
     write_bundle(out, entry.model_copy(update={"evidence": told}))
 
 
-def _without_delta(entry: BundleEntry, task: str) -> BundleEntry:
-    plain = entry.tasks[task].model_copy(update={"delta": None})
-    return entry.model_copy(update={"tasks": {**entry.tasks, task: plain}})
+def _write_new(student: Student, heads: Mapping[str, TokenHead], order: Order, evidence: Mapping[str, Any]) -> None:
+    """A bundle with a new backbone; of what the old one's evidence says, only the licence is still true."""
+    entry, out = student.bundle.entry, order.out
+    state = student.backbone.vit.state_dict()
+    write_weights(out / entry.backbone.weights, {name: tensor.half() for name, tensor in state.items()})
+    for name, head in {**heads, student.task: student.head}.items():
+        write_head(out / entry.head_weights(name), head)
+    tasks = {name: task.model_copy(update={"delta": None}) for name, task in entry.tasks.items()}
+    told = {key: value for key, value in entry.evidence.items() if key == "licence"}
+    told["training"] = {order.step: dict(evidence)}
+    write_bundle(out, entry.model_copy(update={"tasks": tasks, "evidence": told}))
 
 
 def _copy(bundle: Bundle, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for path in bundle.weight_files(list(bundle.entry.tasks)):
         shutil.copyfile(path, out / path.name)
-    shutil.copyfile(bundle.folder / "bundle.yaml", out / "bundle.yaml")
+    write_bundle(out, read_folder(bundle.folder).entry)
 
 
 def _last_score(work: Path) -> dict[str, Any]:
-    events = [json.loads(line) for line in (work / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    scores = [event["val"] for event in events if "val" in event]
+    scores = [event["val"] for event in read_log(work / "log.jsonl") if "val" in event]
     return {"val": scores[-1]} if scores else {}

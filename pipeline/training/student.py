@@ -19,7 +19,7 @@ from deltascene.pipeline.training.gates import Gates
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.stages.backbone import Backbone, Block
 from deltascene.stages.delta import DeltaLinear, DeltaWeights, LowRank, difference, start_delta
-from deltascene.stages.heads import TokenHead, run_head
+from deltascene.stages.heads import HEADS, TokenHead
 from deltascene.stages.sub_task import build_sub_task
 from deltascene.stages.types import TokenGrid
 
@@ -121,9 +121,7 @@ class Student:
             x_FMD = tapped[number]
             tapped[number + 1] = functional_call(block, changed, (x_FMD,)) if changed else block(x_FMD)
         taps_FMTD = torch.stack([tapped[tap][:, grid.prefix :] for tap in self.taps], dim=2)
-        if self.head.receptive_field == 0:
-            return self.head.cells(taps_FMTD)
-        return torch.stack([run_head(self.head, taps_NTD, grid, None) for taps_NTD in taps_FMTD])
+        return self.head.cells(taps_FMTD)
 
     def delta(self) -> DeltaWeights:
         """The delta weights so far; tensors whose gates closed are left out, the others carry their gate's value."""
@@ -156,7 +154,7 @@ def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
     backbone = load_model(bundle, ()).backbone
     backbone.vit.requires_grad_(True)
     return _ready(
-        Student(bundle, task, backbone, 0, tuple(backbone.blocks), _new_head(bundle, backbone, task, recipe), True)
+        Student(bundle, task, backbone, 0, tuple(backbone.blocks), new_head(bundle, backbone, task, recipe), True)
     )
 
 
@@ -165,7 +163,7 @@ def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:
     backbone = load_model(bundle, ()).backbone
     backbone.vit.requires_grad_(False)
     last = max(bundle.entry.tasks[task].taps)
-    return _ready(Student(bundle, task, backbone, last, (), _new_head(bundle, backbone, task, recipe)))
+    return _ready(Student(bundle, task, backbone, last, (), new_head(bundle, backbone, task, recipe)))
 
 
 def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
@@ -185,7 +183,7 @@ def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
     delta = start_delta(backbone.blocks, split, recipe.rank, torch.Generator().manual_seed(recipe.seed))
     blocks = build_sub_task(backbone, split, delta, merged=False).blocks
     gates = Gates(list(delta.tensors)) if recipe.gate_penalty > 0 else None
-    head = _new_head(bundle, backbone, task, recipe)
+    head = new_head(bundle, backbone, task, recipe)
     return _ready(Student(bundle, task, backbone, split, blocks, head, gates=gates))
 
 
@@ -194,22 +192,26 @@ def open_blocks(delta: DeltaWeights) -> Sequence[int]:
     return sorted({int(name.split(".")[1]) for name in delta.tensors})
 
 
+def new_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> TokenHead:
+    """A task's untrained head, always the same for the same seed.
+
+    Raises:
+        UsageError: it is the bundle's author's own.
+    """
+    named = bundle.entry.tasks[task].head
+    if ":" in named:
+        raise UsageError(
+            f"tasks.{task}.head: expected one of {', '.join(HEADS)}, as others aren't trained; found {named}"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        return build_task_head(bundle, backbone, task).requires_grad_(True)
+
+
 def _ready(student: Student) -> Student:
     for parameter in student.parameters().values():
         parameter.requires_grad_(True)
     return student
-
-
-def _new_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> TokenHead:
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        head = build_task_head(bundle, backbone, task)
-    if head.receptive_field and recipe.keep_tokens < 1:
-        raise UsageError(
-            f"keep_tokens: expected 1 for {task}, whose head looks {head.receptive_field} tokens around; "
-            f"found {recipe.keep_tokens}"
-        )
-    return head.requires_grad_(True)
 
 
 def _choose(x_FND: Tensor, kept_FM: Tensor | None, prefix: int) -> Tensor:

@@ -14,8 +14,12 @@ from deltascene.pipeline.training.steps import Order, train_step, work_folder
 def train_command(order: Order, *, as_json: bool = False) -> int:
     """Runs a step; returns the exit status."""
     console = Console(stderr=as_json)
-    with Training(console, as_json=as_json) as shown:
-        bundle = train_step(order, shown.say)
+    try:
+        with Training(console, as_json=as_json) as shown:
+            bundle = train_step(order, shown.say)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on after the last checkpoint", markup=False)
+        return 130
     plot = plot_log(work_folder(order) / "log.jsonl")
     console.print(
         f"{bundle.folder}: {order.step} {order.task or bundle.entry.base} trained", markup=False, soft_wrap=True
