@@ -60,7 +60,6 @@ CLIPS: Mapping[str, Sequence[ClipSpec]] = {
         ClipSpec("test_crowd", 300209, "busy"),
         ClipSpec("test_quiet", 300210, "static"),
         ClipSpec("test_empty", 300211, "empty"),
-        ClipSpec("test_swing", 300212, "flicker"),
     ),
 }
 
