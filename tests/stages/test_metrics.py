@@ -147,6 +147,53 @@ def test_the_truth_itself_scores_best_and_frames_add_up(kind):
     assert score(metric(), *parts) == pytest.approx(score(metric(), (truth[0], truth[1])))
 
 
+def frames_of(kind, seed, count):
+    """Random truths and predictions; ids of one set need not reach as far as those of another."""
+    rng = np.random.default_rng(seed)
+    make = {
+        "classes": lambda: rng.integers(0, rng.integers(1, 6), (6, 8)).astype(np.uint8),
+        "scalar": lambda: rng.uniform(0, 5, (6, 8)),
+        "vector": lambda: rng.normal(size=(6, 8, 3)),
+        "heatmaps": lambda: rng.random((6, 8)) ** 3,
+    }[kind]
+    return [(make(), make()) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", sorted(METRICS))
+@pytest.mark.parametrize("seed", range(6))
+def test_sums_of_two_sets_are_those_of_both(kind, seed):
+    metric = METRICS[kind]
+    sets = [frames_of(kind, (seed, number), count) for number, count in enumerate((2, seed % 3))]
+    parts, both = [metric(), metric()], metric()
+    for part, frames in zip(parts, sets, strict=True):
+        for frame in frames:
+            part.update(*frame)
+            both.update(*frame)
+    sums = [part.sums() for part in parts]
+    width = max(each.shape[1] for each in sums)
+    assert kind == "classes" or {each.shape[1] for each in sums} == {width}, "classes alone grow"
+    first, second = (np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in sums)
+    np.testing.assert_allclose(first + second, both.sums(), rtol=1e-12)
+    assert metric.of(first + second).result() == pytest.approx(both.result(), nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", sorted(METRICS))
+def test_what_was_counted_can_be_taken_out_and_put_back(kind):
+    metric = METRICS[kind]()
+    for frame in frames_of(kind, 3, 3):
+        metric.update(*frame)
+    again = METRICS[kind].of(metric.sums())
+    assert again.result() == metric.result()
+    np.testing.assert_array_equal(again.sums(), metric.sums())
+    more = frames_of(kind, 4, 1)[0]
+    metric.update(*more)
+    again.update(*more)
+    assert again.result() == pytest.approx(metric.result())
+    doubled = METRICS[kind].of(2 * metric.sums()).result()  # every frame drawn twice
+    assert doubled == pytest.approx(metric.result(), abs=0.011 if kind == "vector" else 1e-12)
+    assert METRICS[kind].of(METRICS[kind]().sums()).result() == pytest.approx(METRICS[kind]().result(), nan_ok=True)
+
+
 # ---- moving region and Delta m
 
 
@@ -176,3 +223,7 @@ def test_the_multi_task_gain_by_hand():
     gain = multi_task_gain({"a": 0.55, "b": 2.1}, {"a": 0.5, "b": 2.0}, {"a": False, "b": True})
     assert gain == pytest.approx(2.5)
     assert multi_task_gain({"a": 0.4}, {"a": 0.5}, {"a": False}) == pytest.approx(-20)
+
+
+def test_there_is_no_gain_over_nothing():
+    assert math.isnan(multi_task_gain({"a": 0.4, "b": 1.0}, {"a": 0.0, "b": 1.0}, {"a": False, "b": True}))

@@ -22,7 +22,7 @@ from deltascene.pipeline.training.student import start_frozen, start_network, st
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = Recipe(rank=2, passes=3, batch=4, learning_rate=5e-3, head_learning_rate=5e-3, checkpoint_s=0, judged=2)
+RECIPE = Recipe(rank=2, passes=2, batch=4, learning_rate=5e-3, head_learning_rate=5e-3, checkpoint_s=0, judged=2)
 
 
 class Killed(BaseException):
@@ -40,11 +40,9 @@ class Flavour:
 FLAVOURS = {
     "base": Flavour(start_network, "parts", {"keep_tokens": 0.5, "layer_decay": 0.75, "learning_rate": 1e-3}),
     "subtask": Flavour(start_subtask, "height", {"keep_tokens": 0.5}),
-    "subtask, gates": Flavour(start_subtask, "flow", {"gate_penalty": 0.01, "variants": 2, "passes": 2}),
-    "subtask, kept": Flavour(start_subtask, "height", {"keep_tokens": 0.5}, is_kept=True),
-    "subtask, gates, kept": Flavour(start_subtask, "flow", {"gate_penalty": 0.01}, is_kept=True),
+    "subtask, gates": Flavour(start_subtask, "flow", {"gate_penalty": 0.01, "variants": 2, "passes": 1}),
+    "subtask, gates, kept": Flavour(start_subtask, "flow", {"gate_penalty": 0.01, "keep_tokens": 0.5}, is_kept=True),
     "frozen": Flavour(start_frozen, "hands", {"keep_tokens": 0.5}),
-    "frozen, kept": Flavour(start_frozen, "hands", {}, is_kept=True),
 }
 
 
@@ -99,24 +97,25 @@ def test_a_cut_run_ends_with_the_same_weights(bundle, trained, tmp_path, monkeyp
     assert [e["step"] for e in read_log(tmp_path / "cut" / "log.jsonl")] == [
         e["step"] for e in read_log(tmp_path / "whole" / "log.jsonl")
     ]
-    cut_in(steps - 1, "late", 1000)
-    assert state(trained(*train, "late", recipe, is_kept=flavour.is_kept)) == whole
-    assert state(trained(*train, "late", recipe, is_kept=flavour.is_kept)) == whole, "finished: only loads"
+    assert state(trained(*train, "cut", recipe, is_kept=flavour.is_kept)) == whole, "finished: only loads"
+    if not flavour.is_kept:
+        cut_in(steps - 1, "late", 1000)
+        assert state(trained(*train, "late", recipe)) == whole
 
 
 def test_it_learns_on_a_base_that_stays_as_it_is(bundle, trained, tmp_path):
     base = load_model(bundle, ()).backbone.vit.state_dict()
     told: list[dict] = []
     student = trained(
-        bundle, start_subtask, "height", "work", RECIPE.model_copy(update={"passes": 20}), say=told.append
+        bundle, start_subtask, "height", "work", RECIPE.model_copy(update={"passes": 10}), say=told.append
     )
     events = read_log(tmp_path / "work" / "log.jsonl")
     assert events == told
     losses = [event["loss"] for event in events if "loss" in event]
-    assert [event["step"] for event in events if "loss" in event] == [20, 40, 60, 80]
-    assert losses[-1] < 0.5 * losses[0]
+    assert [event["step"] for event in events if "loss" in event] == [20, 40]
+    assert losses[-1] < 0.6 * losses[0]
     scores = [event for event in events if "val" in event]
-    assert [event["step"] for event in scores] == [40, 80]
+    assert [event["step"] for event in scores] == [20, 40]
     assert set(scores[0]["val"]) == {"rmse", "abs_rel", "delta1"}
     assert not student.delta().is_zero
     for name, value in student.backbone.vit.state_dict().items():
@@ -151,7 +150,7 @@ def test_kept_activations_give_nearly_the_same_training(bundle, trained, tmp_pat
 
 def test_a_large_penalty_closes_all_gates_and_a_small_one_none(bundle, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module, "GATE_RATE", 0.5)
-    numbers = {"passes": 5, "keep_tokens": 0.5}
+    numbers = {"passes": 4, "keep_tokens": 0.5}
     closed = trained(
         bundle, start_subtask, "flow", "closed", RECIPE.model_copy(update={**numbers, "gate_penalty": 10.0})
     )
@@ -167,7 +166,7 @@ def test_a_large_penalty_closes_all_gates_and_a_small_one_none(bundle, trained, 
 def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(bundle, trained, tmp_path):
     trained(bundle, start_subtask, "height", "work", RECIPE.model_copy(update={"passes": 1}))
     log, recipe = ((tmp_path / "work" / name).read_bytes() for name in ("log.jsonl", "recipe.json"))
-    with pytest.raises(UsageError, match=r"a checkpoint of another recipe: passes: expected 3; found 1"):
+    with pytest.raises(UsageError, match=r"a checkpoint of another recipe: passes: expected 2; found 1"):
         trained(bundle, start_subtask, "height", "work")
     assert (tmp_path / "work" / "log.jsonl").read_bytes() == log
     assert (tmp_path / "work" / "recipe.json").read_bytes() == recipe
