@@ -224,7 +224,7 @@ def evaluate(
     """Score models on labelled images side by side, and a preset on clips with truth; intervals are given."""
     from deltascene.pipeline.evaluation.eval_command import Asked, eval_command
 
-    models = dict(_named(text) for text in model or ["rooms"])
+    models = _named(model or ["rooms"])
     asked = Asked(data, part, models, stl or (), frozen, clips, preset, frames, out)
     raise typer.Exit(eval_command(asked, _console()))
 
@@ -348,10 +348,21 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _named(text: str) -> tuple[str, str]:
-    """`NAME=BUNDLE`, or a bundle under its own name."""
-    name, equals, model = text.partition("=")
-    return (name, model) if equals else (Path(text).name, text)
+def _named(texts: list[str]) -> dict[str, str]:
+    """`NAME=BUNDLE`, or a bundle under its folder's name.
+
+    Raises:
+        UsageError: two have one name.
+    """
+    models: dict[str, str] = {}
+    for text in texts:
+        name, equals, model = text.partition("=")
+        if not equals or "/" in name:  # a folder may have = in its name
+            name, model = Path(text).name or text, text
+        if name in models:
+            raise UsageError(f"--model: expected a name for each, NAME=BUNDLE; found {name!r} twice")
+        models[name] = model
+    return models
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:

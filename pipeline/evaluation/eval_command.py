@@ -78,6 +78,9 @@ def eval_command(asked: Asked, console: Console) -> int:
     """Runs the comparison, shows it, and writes it down; returns the exit status."""
     if asked.data is None and asked.clips is None:
         raise UsageError("eval: expected a labelled folder DATA, --clips FOLDER, or both; found neither")
+    for name in (STL, FROZEN, "part"):
+        if name in asked.models:
+            raise UsageError(f"--model: expected another name than {name}, which eval.json has; found {name!r}")
     found: dict[str, Any] = {"models": dict(asked.models)}
     if asked.data is not None:
         rows = compare_images(asked, open_labelled(asked.data), console)
@@ -186,8 +189,9 @@ def _images_table(asked: Asked, rows: Mapping[str, Row]) -> Table:
     first = next(iter(rows.values()))
     headlines = {task: next(iter(of)) for row in rows.values() for task, of in row.measures.items()}
     table = Table(title=f"{asked.part}: headline measure with its 95 % interval")
-    for column in ("", *(f"{task} {headline}" for task, headline in headlines.items()), "Δm %", "GMAC", "ms"):
-        table.add_column(column, justify="right" if column else "left")
+    table.add_column("", no_wrap=True)
+    for column in (*(f"{task} {headline}" for task, headline in headlines.items()), "Δm %", "GMAC", "ms"):
+        table.add_column(column, justify="right", overflow="fold")
     for name, row in rows.items():
         cells = [
             _with_interval(row.measures[task][headline], row.intervals[task]) if task in row.measures else ""
@@ -205,16 +209,15 @@ def _share(value: float, of: float) -> str:
 
 def _gain_cell(row: Row) -> str:
     text = f"{row.gain:+.1f}"
-    return (
-        f"{text} [{row.intervals['gain'][0]:+.1f}, {row.intervals['gain'][1]:+.1f}]"
-        if "gain" in row.intervals
-        else text
-    )
+    if "gain" not in row.intervals:
+        return text
+    low, high = row.intervals["gain"]
+    return f"{text}\n[{low:+.1f}, {high:+.1f}]"
 
 
 def _with_interval(value: float, interval: Interval) -> str:
     digits = 3 if abs(value) < 2 else 1
-    return f"{value:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return f"{value:.{digits}f}\n[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
 def _clips_table(title: str, judged: Mapping[str, Mapping[str, Judged]]) -> Table:
