@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -281,8 +281,9 @@ def redrawn(frames: Sequence[Judged], name: str) -> tuple[float, float]:
 def draw_sheet(judged: Mapping[str, Sequence[Judged]], kinds: Mapping[str, Kind]) -> Image:
     """All frames, each as picture, classes with their points and distances with their pairs; and a legend."""
     rows = []
-    for clip, frames in judged.items():
-        cells = [_cell_picture(clip, frame, kinds) for frame in frames]
+    pictures = [_cell_picture(clip, frame, kinds) for clip, frames in judged.items() for frame in frames]
+    for _, alike in groupby(pictures, key=lambda picture: picture.shape):
+        cells = list(alike)
         cells += [np.zeros_like(cells[0])] * (-len(cells) % CELLS)
         rows += [np.hstack(cells[start : start + CELLS]) for start in range(0, len(cells), CELLS)]
     panel = Panel((LEGEND_HEIGHT, rows[0].shape[1]), 0, 1, 1, 0)
@@ -314,8 +315,10 @@ def _cell_picture(clip: str, frame: Judged, kinds: Mapping[str, Kind]) -> Image:
             for thickness, colour in ((3, LINE), (1, HIT if hit else MISS)):
                 cv2.line(tiles[2], near, far, colour, thickness, cv2.LINE_AA)
             _draw_mark(tiles[2], near, hit)
-    texts = {name: f"{name} {sum(hits)}/{len(hits)}" for name, hits in frame.hits.items()}
-    captions = ("  ".join(texts[name] for name in group) for group in (frame.marks.points, frame.marks.pairs))
+    texts = {name: f"{name} {sum(hits)}/{len(hits)}" for name, hits in frame.hits.items() if hits}
+    captions = (
+        "  ".join(texts[name] for name in group if name in texts) for group in (frame.marks.points, frame.marks.pairs)
+    )
     for tile, text in zip(tiles, (f"{clip} #{frame.marks.index}", *captions), strict=True):
         label_tile(tile, text, 0.34)
     return np.hstack(tiles)
