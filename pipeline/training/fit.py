@@ -107,8 +107,11 @@ def score(student: Student, samples: Samples, most: int, device: torch.device | 
 def _reader(student: Student, samples: Samples, activations: Activations | None) -> Callable[[Any], Any]:
     """What a step needs of its samples: the truth of their cells, and their pictures or activations."""
 
-    def read(numbers: Any) -> tuple[Tensor, Tensor | dict[int, Tensor]]:
-        cells = torch.stack([samples.cells(number, student.task, student.head.side) for number in numbers])
+    def read(numbers: Any) -> tuple[dict[str, Tensor], Tensor | dict[int, Tensor]]:
+        cells = {
+            task: torch.stack([samples.cells(number, task, head.side) for number in numbers])
+            for task, head in student.heads.items()
+        }
         if activations is not None:
             return cells, activations.read(numbers)
         return cells, torch.stack([samples.picture(number) for number in numbers])
@@ -118,7 +121,7 @@ def _reader(student: Student, samples: Samples, activations: Activations | None)
 
 def _learn(
     student: Student,
-    batch: tuple[Tensor, Tensor | dict[int, Tensor]],
+    batch: tuple[dict[str, Tensor], Tensor | dict[int, Tensor]],
     samples: Samples,
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
@@ -127,26 +130,35 @@ def _learn(
     device: torch.device,
 ) -> float:
     """One step; everything random in it follows from the seed and its number."""
-    truth, given = batch
+    truths, given = batch
     grid, generator = student.grid(samples.size), torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(group["peak"], step + 1, steps)
-    kept_FM = _kept(len(truth), grid.patches, recipe.keep_tokens, generator)
-    if kept_FM is not None:
-        truth = torch.stack([cells[kept] for cells, kept in zip(truth, kept_FM, strict=True)])
+    kept_FM = _kept(len(truths[student.task]), grid.patches, recipe.keep_tokens, generator)
     if isinstance(given, Tensor):
         points = student.embed(given.to(device))
     else:
         points = {point: given[point].to(device) for point in student.points}
     gates = None if student.gates is None else student.gates.draw(generator)
     optimiser.zero_grad(set_to_none=True)
-    raw_FMX = student.cells(points, grid, None if kept_FM is None else kept_FM.to(device), gates)
-    loss = cell_loss(raw_FMX.flatten(0, 1), truth.flatten(0, 1).to(device), student.bundle.kinds[student.task])
-    total = loss if student.gates is None else loss + recipe.gate_penalty * student.gates.penalty()
+    raws = student.all_cells(points, grid, None if kept_FM is None else kept_FM.to(device), gates)
+    losses = []
+    for task, raw_FMX in raws.items():
+        truth = truths[task] if kept_FM is None else _chosen(truths[task], kept_FM)
+        kind = student.bundle.kinds[task]
+        losses.append(cell_loss(raw_FMX.flatten(0, 1), truth.flatten(0, 1).to(device), kind))
+    total = torch.stack(losses).sum()
+    if student.gates is not None:
+        total = total + recipe.gate_penalty * student.gates.penalty()
     total.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(student.parameters().values(), 1.0)
     optimiser.step()
-    return loss.item()
+    return losses[0].item()
+
+
+def _chosen(truth: Tensor, kept_FM: Tensor) -> Tensor:
+    """Truth of some patches of each image, [F, M, Q] or [F, M, Q, C]."""
+    return torch.stack([cells[kept] for cells, kept in zip(truth, kept_FM, strict=True)])
 
 
 def _kept(images: int, patches: int, share: float, generator: torch.Generator) -> Tensor | None:

@@ -30,6 +30,8 @@ class Recipe(BaseModel):
         weight_decay: of AdamW, on matrices.
         rank: of the low-rank deltas.
         gate_penalty: of an open hard-concrete gate, lambda_0; 0 trains without gates.
+        auxiliary: sub-tasks whose heads are trained along with the base, the losses added up, so that the blocks that
+            they will share keep what they need.
         seed: of everything random.
         checkpoint_s: seconds between checkpoints.
         judged: images of part `val` that are scored.
@@ -51,6 +53,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=0.02, ge=0)
     rank: int = Field(default=16, ge=1)
     gate_penalty: float = Field(default=0.0, ge=0)
+    auxiliary: tuple[str, ...] = Field(default=(), strict=False)
     seed: int = Field(default=0, ge=0)
     checkpoint_s: float = Field(default=180.0, ge=0)
     judged: int = Field(default=60, ge=0)
@@ -58,7 +61,7 @@ class Recipe(BaseModel):
 
     def deciding(self) -> dict[str, Any]:
         """The numbers that a run must share to go on from a checkpoint."""
-        return self.model_dump(exclude=set(RUN_ONLY))
+        return self.model_dump(mode="json", exclude=set(RUN_ONLY))
 
 
 def load_recipe(step: str, file: Path | None = None, overrides: Sequence[str] = ()) -> Recipe:

@@ -95,11 +95,14 @@ def train_step(order: Order, say: Said = lambda event: None) -> Bundle:
     data, device = open_labelled(order.data), _device(order.device)
     student = STARTS[order.step](bundle, task, order.recipe)
     others = [name for name in bundle.entry.tasks if student.embeds and name != task]
-    heads = {name: new_head(bundle, student.backbone, name, order.recipe) for name in others}
+    heads = {
+        name: student.auxiliary.get(name) or new_head(bundle, student.backbone, name, order.recipe) for name in others
+    }
     patch = student.backbone.patch
     samples = Samples.of(bundle, data, "train", order.recipe, patch)
     judged = Samples.of(bundle, data, "val", order.recipe, patch) if "val" in data.split.values() else None
-    _check_data(samples, judged, task)
+    for name in student.heads:
+        _check_data(samples, judged, name)
     work = work_folder(order)
     work.mkdir(parents=True, exist_ok=True)
     kept = None
@@ -152,7 +155,7 @@ def _is_finished(order: Order) -> bool:
     checkpoint = work_folder(order) / CHECKPOINT
     if order.step not in NEW or not checkpoint.is_file() or not (order.out / "bundle.yaml").is_file():
         return False
-    if order.step not in read_folder(order.out).entry.evidence.get("training", {}):
+    if order.step not in _told(read_folder(order.out).entry):
         return False
     refuse_other_recipe(checkpoint, order.recipe.deciding())
     checkpoint.unlink()
@@ -231,7 +234,7 @@ def _write(student: Student, heads: Mapping[str, TokenHead], order: Order, evide
         evidence = {**evidence, "open_blocks": list(open_blocks(delta))} if student.gates is not None else evidence
     else:
         write_head(path, student.head)
-    told = {**entry.evidence, "training": {**entry.evidence.get("training", {}), task: dict(evidence)}}
+    told = {**entry.evidence, "training": {**_told(entry), task: dict(evidence)}}
     write_bundle(out, entry.model_copy(update={"evidence": told}))
 
 
@@ -246,6 +249,12 @@ def _write_new(student: Student, heads: Mapping[str, TokenHead], order: Order, e
     told = {key: value for key, value in entry.evidence.items() if key == "licence"}
     told["training"] = {order.step: dict(evidence)}
     write_bundle(out, entry.model_copy(update={"tasks": tasks, "evidence": told}))
+
+
+def _told(entry: BundleEntry) -> dict[str, Any]:
+    """What a bundle's evidence says of trainings; evidence is free, so it may hold anything there."""
+    told = entry.evidence.get("training")
+    return told if isinstance(told, dict) else {}
 
 
 def _copy(bundle: Bundle, out: Path) -> None:

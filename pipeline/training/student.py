@@ -6,7 +6,7 @@ Shape letters: F images, N tokens, M tokens that a step takes, X channels times 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class Student:
         head: its head.
         embeds: whether the embedding is trained, too.
         gates: of its delta's tensors.
+        auxiliary: heads of other tasks that are trained along.
     """
 
     bundle: Bundle
@@ -47,11 +48,17 @@ class Student:
     head: TokenHead
     embeds: bool = False
     gates: Gates | None = None
+    auxiliary: Mapping[str, TokenHead] = field(default_factory=dict)
 
     @property
     def taps(self) -> tuple[int, ...]:
         """Where the head reads."""
         return self.bundle.entry.tasks[self.task].taps
+
+    @property
+    def heads(self) -> dict[str, TokenHead]:
+        """Every head that is trained, the task's own first."""
+        return {self.task: self.head, **self.auxiliary}
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -62,6 +69,8 @@ class Student:
     def parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by name."""
         named = {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        for task, head in self.auxiliary.items():
+            named |= {f"head.{task}.{name}": parameter for name, parameter in head.named_parameters()}
         if self.embeds:
             named |= {
                 name: parameter
@@ -82,7 +91,12 @@ class Student:
 
     def to(self, device: torch.device) -> "Student":
         """Moves everything to a device, in place."""
-        for part in (self.backbone.vit, self.head, *self.blocks, *([] if self.gates is None else [self.gates])):
+        for part in (
+            self.backbone.vit,
+            *self.heads.values(),
+            *self.blocks,
+            *([] if self.gates is None else [self.gates]),
+        ):
             part.to(device)
         return self
 
@@ -107,7 +121,17 @@ class Student:
         kept_FM: Tensor | None = None,
         gates: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The head's raw cells [F, M, X].
+        """The head's raw cells [F, M, X]; arguments are those of `all_cells`."""
+        return self.all_cells(points, grid, kept_FM, gates)[self.task]
+
+    def all_cells(
+        self,
+        points: Mapping[int, Tensor],
+        grid: TokenGrid,
+        kept_FM: Tensor | None = None,
+        gates: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Raw cells of every head [F, M, X], by task.
 
         Args:
             points: activations at `points`, [F, N, D] each.
@@ -120,8 +144,11 @@ class Student:
             changed = {} if gates is None else self._gated(number, block, gates)
             x_FMD = tapped[number]
             tapped[number + 1] = functional_call(block, changed, (x_FMD,)) if changed else block(x_FMD)
-        taps_FMTD = torch.stack([tapped[tap][:, grid.prefix :] for tap in self.taps], dim=2)
-        return self.head.cells(taps_FMTD)
+        found = {}
+        for task, head in self.heads.items():
+            taps = self.bundle.entry.tasks[task].taps
+            found[task] = head.cells(torch.stack([tapped[tap][:, grid.prefix :] for tap in taps], dim=2))
+        return found
 
     def delta(self) -> DeltaWeights:
         """The delta weights so far; tensors whose gates closed are left out, the others carry their gate's value."""
@@ -150,12 +177,21 @@ class Student:
 
 
 def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """The whole backbone and a new head: the base, or a single-task network."""
+    """The whole backbone and a new head: the base, perhaps with auxiliary heads, or a single-task network.
+
+    Raises:
+        UsageError: an auxiliary task isn't another one of the bundle.
+    """
+    others = [name for name in bundle.entry.tasks if name != task]
+    for name in recipe.auxiliary:
+        if name not in others:
+            known = ", ".join(others) or "of which there are none"
+            raise UsageError(f"auxiliary: expected other tasks, {known}; found {name!r}")
     backbone = load_model(bundle, ()).backbone
     backbone.vit.requires_grad_(True)
-    return _ready(
-        Student(bundle, task, backbone, 0, tuple(backbone.blocks), new_head(bundle, backbone, task, recipe), True)
-    )
+    head, *auxiliary = (new_head(bundle, backbone, name, recipe) for name in (task, *recipe.auxiliary))
+    heads = dict(zip(recipe.auxiliary, auxiliary, strict=True))
+    return _ready(Student(bundle, task, backbone, 0, tuple(backbone.blocks), head, embeds=True, auxiliary=heads))
 
 
 def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:

@@ -39,6 +39,9 @@ class Flavour:
 
 FLAVOURS = {
     "base": Flavour(start_network, "parts", {"keep_tokens": 0.5, "layer_decay": 0.75, "learning_rate": 1e-3}),
+    "base, auxiliary": Flavour(
+        start_network, "parts", {"keep_tokens": 0.5, "learning_rate": 1e-3, "auxiliary": ("height", "hands")}
+    ),
     "subtask": Flavour(start_subtask, "height", {"keep_tokens": 0.5}),
     "subtask, gates": Flavour(start_subtask, "flow", {"gate_penalty": 0.01, "variants": 2, "passes": 1}),
     "subtask, gates, kept": Flavour(start_subtask, "flow", {"gate_penalty": 0.01, "keep_tokens": 0.5}, is_kept=True),

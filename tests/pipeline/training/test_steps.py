@@ -70,6 +70,15 @@ def test_a_new_base_with_untrained_sub_tasks(tiny_delta, ordered, written, label
     assert written(Path(tiny_delta)) == before
 
 
+def test_auxiliary_heads_are_trained_along_and_written(tiny, ordered, written):
+    alone = train_step(ordered("base", tiny, "alone"))
+    both = train_step(ordered("base", tiny, "both", auxiliary=("height",)))
+    one, other = written(alone.folder), written(both.folder)
+    assert {name for name in one if one[name] != other[name]} >= {"base.safetensors", "height.safetensors"}
+    assert one["hands.safetensors"] == other["hands.safetensors"]  # untrained in both
+    assert all(entry.delta is None for entry in both.entry.tasks.values())
+
+
 def test_the_same_order_makes_the_same_bytes_untrained_heads_too(tiny, ordered, written):
     one, other = ordered("base", tiny, "one"), ordered("base", tiny, "other")
     train_step(one)
@@ -136,6 +145,14 @@ def test_what_was_trained_meanwhile_stays(tiny, ordered, written):
     assert written(bundle.folder)["height.safetensors"] == first["height.safetensors"]
     assert bundle.entry.tasks["height"].delta == "height.safetensors"
     assert bundle.entry.evidence["training"].keys() == {"height", "flow"}
+
+
+def test_evidence_may_hold_anything(model, ordered):
+    data = yaml.safe_load((model / "bundle.yaml").read_text())
+    (model / "bundle.yaml").write_text(yaml.safe_dump({**data, "evidence": {"training": "in May", "who": "me"}}))
+    evidence = train_step(ordered("frozen", model, "model", "hands", steps=1)).entry.evidence
+    assert evidence["who"] == "me"
+    assert evidence["training"].keys() == {"hands"}
 
 
 def test_another_split_moves_the_task(model, ordered):
@@ -227,6 +244,7 @@ def test_a_bundle_that_the_task_does_not_fit_is_left_alone(model, tiny, ordered,
             "tasks.height.split: expected one of archive.blocks [3, 4]; found 5",
         ),
         ("subtask", {"task": "hands", "split": 4}, "tasks.hands.taps: a head reads only at or after its split, 4"),
+        ("base", {"auxiliary": ("depth",)}, "auxiliary: expected other tasks, height, flow, hands; found 'depth'"),
         (
             "subtask",
             {"task": "height", "device": "gpu"},
