@@ -338,8 +338,8 @@ def killed_before(tmp_path):
 @pytest.mark.parametrize(
     ("step", "task", "numbers", "is_kept", "every"),
     [
-        ("base", None, {"steps": 1}, False, 4),
-        ("subtask", "height", {"steps": 1}, True, 3),
+        ("base", None, {"steps": 1}, False, 5),
+        ("subtask", "height", {"steps": 1}, True, 4),
         ("subtask", "flow", {"steps": 1, "gate_penalty": 0.01}, False, 3),
         ("frozen", "hands", {"steps": 1}, False, 3),
     ],
