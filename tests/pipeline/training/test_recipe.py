@@ -48,12 +48,17 @@ def test_a_learning_rate_may_be_written_as_people_do(tmp_path, text):
         ("learning_rate=inf", "recipe: learning_rate: expected a finite number; found inf"),
         ("keep_tokens=1.5", "recipe: keep_tokens: expected less than or equal to 1; found 1.5"),
         ("=3", "recipe: unknown key ''"),
+        ("auxiliary=height", "recipe: auxiliary: expected a list; found 'height'"),
     ],
 )
 def test_what_does_not_fit_is_one_line(override, said):
     with pytest.raises(ConfigError, match=re.escape(said)) as caught:
         load_recipe("subtask", None, [override])
     assert "\n" not in str(caught.value)
+
+
+def test_auxiliary_tasks_are_a_list():
+    assert load_recipe("base", None, ["auxiliary=[height, flow]"]).auxiliary == ("height", "flow")
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path):
@@ -67,8 +72,9 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
 def test_what_belongs_to_the_run_alone_does_not_decide_about_going_on():
     slow, often = Recipe(checkpoint_s=1000), Recipe(checkpoint_s=0, judged=3, judgements=9)
     assert slow.deciding() == often.deciding()
-    assert Recipe.model_fields.keys() - slow.deciding().keys() == set(RUN_ONLY)
-    assert Recipe(rank=3).deciding() != Recipe().deciding()
+    assert Recipe.model_fields.keys() - Recipe(auxiliary=("x",)).deciding().keys() == set(RUN_ONLY)
+    assert "auxiliary" not in slow.deciding(), "checkpoints from before there were any still load"
+    assert Recipe(rank=3).deciding() != Recipe().deciding() != Recipe(auxiliary=("x",)).deciding()
 
 
 def test_a_recipe_is_numbers_alone():

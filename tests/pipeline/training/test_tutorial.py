@@ -119,12 +119,12 @@ def test_the_table_of_the_recipe_is_the_recipe():
             for place, key in enumerate(keys):
                 told[key] = [column.split(", ")[place].strip() for column in columns]
     assert told.keys() == Recipe.model_fields.keys()
-    for steps, place in ((("base", "stl"), 0), (("subtask",), 1), (("frozen",), 2)):
-        for step in steps:
-            recipe = load_recipe(step)
-            for key, columns in told.items():
-                if columns[place] != "–":
-                    assert float(columns[place]) == getattr(recipe, key), f"{key} of {step}"
+    for step, place in (("base", 0), ("stl", 0), ("subtask", 1), ("frozen", 2)):
+        recipe = load_recipe(step).model_dump(mode="json")
+        for key, columns in told.items():
+            if columns[place] != "–":
+                value = yaml.safe_load(columns[place])
+                assert (float(value) if isinstance(value, str) else value) == recipe[key], f"{key} of {step}"
 
 
 def test_links_of_the_page_lead_somewhere():
