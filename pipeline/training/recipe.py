@@ -60,9 +60,8 @@ class Recipe(BaseModel):
     judgements: int = Field(default=2, ge=1)
 
     def deciding(self) -> dict[str, Any]:
-        """The numbers that a run must share to go on from a checkpoint; older checkpoints know no auxiliary heads."""
-        left_out = {*RUN_ONLY, *(() if self.auxiliary else ("auxiliary",))}
-        return self.model_dump(mode="json", exclude=left_out)
+        """The numbers that a run must share to go on from a checkpoint."""
+        return self.model_dump(mode="json", exclude=set(RUN_ONLY))
 
 
 def load_recipe(step: str, file: Path | None = None, overrides: Sequence[str] = ()) -> Recipe:

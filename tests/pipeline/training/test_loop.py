@@ -73,7 +73,9 @@ def test_an_older_checkpoint_that_does_not_say_what_it_trains_is_gone_on_with(tm
     parameters, optimiser = parameters_and_optimiser()
     save_checkpoint(path, parameters, optimiser, 3, RECIPE, TRAINING)
     save_file(load_file(path), path, metadata={"position": "3", "recipe": '{"rank": 2, "seed": 0}'})
-    assert load_checkpoint(path, parameters, optimiser, RECIPE, TRAINING) == 3
+    assert load_checkpoint(path, parameters, optimiser, {**RECIPE, "auxiliary": []}, TRAINING) == 3
+    with pytest.raises(UsageError, match=r"recipe: auxiliary: expected \['flow'\]; found None"):
+        load_checkpoint(path, parameters, optimiser, {**RECIPE, "auxiliary": ["flow"]}, TRAINING)
 
 
 def test_a_log_is_read_without_what_was_run_again_or_torn(tmp_path):
