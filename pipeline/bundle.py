@@ -29,6 +29,7 @@ from deltascene.pipeline.plain_yaml import read_mapping, render_yaml
 from deltascene.pipeline.problems import first_problem, one_line, shown
 from deltascene.stages.errors import StageError
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector
+from deltascene.stages.preprocess import InputPlan, plan_input
 
 __all__ = [
     "FORMAT",
@@ -42,6 +43,7 @@ __all__ = [
     "TaskEntry",
     "TaskName",
     "build_kind",
+    "changed_entry",
     "choose_tasks",
     "find_bundle",
     "import_head",
@@ -76,6 +78,25 @@ class Bundle:
     def taps(self, tasks: Sequence[str]) -> tuple[int, ...]:
         """Every place where one of these tasks reads the residual stream."""
         return tuple(sorted({tap for task in tasks for tap in self.entry.tasks[task].taps}))
+
+    def input_plan(
+        self, frame_size: tuple[int, int], patch: int, asked: int | tuple[int, int] | None = None
+    ) -> InputPlan:
+        """How frames of a size become the model's input.
+
+        Args:
+            frame_size: height and width.
+            patch: side of a patch in pixels.
+            asked: short side, or height and width, in place of the bundle's.
+
+        Raises:
+            StageError: the frames are smaller than one patch.
+        """
+        entry = self.entry.input
+        size, short_side = entry.size, entry.short_side
+        if asked is not None:
+            size, short_side = (None, asked) if isinstance(asked, int) else (asked, None)
+        return plan_input(frame_size, patch, size=size, short_side=short_side, resize=entry.resize)
 
     def backbone_file(self) -> Path:
         """Where the backbone's weights lie."""
@@ -149,6 +170,23 @@ def read_folder(folder: Path) -> Bundle:
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error
     return Bundle(folder, entry, kinds)
+
+
+def changed_entry(entry: BundleEntry, changes: Mapping[str, Any], where: str) -> BundleEntry:
+    """A description with some of its keys changed, checked again as a whole.
+
+    Args:
+        entry: stays as it is.
+        changes: new values by key.
+        where: what an error begins with.
+
+    Raises:
+        BundleError: its parts don't fit together any more.
+    """
+    try:
+        return BundleEntry.model_validate(entry.model_copy(update=changes).model_dump(exclude_unset=True))
+    except ValidationError as error:
+        raise BundleError(f"{where}: {first_problem(error, BundleEntry)}") from error
 
 
 def write_bundle(folder: Path, entry: BundleEntry) -> Path:

@@ -1,7 +1,7 @@
 """`deltascene train …`: the training steps, each a command that goes on where it was stopped."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def base(
     json: JsonOption = False,
 ) -> None:
     """Fine-tune the backbone and the base task's head; the sub-tasks come after it."""
-    _run("base", data, model, out, None, None, None, config, set_, device, json)
+    _run("base", data, model, out, config, set_, json, device=device)
 
 
 @train_app.command()
@@ -53,7 +53,8 @@ def subtask(
     json: JsonOption = False,
 ) -> None:
     """Train a sub-task's delta weights and head on the frozen base."""
-    _run("subtask", data, model, out, task, split, activations, config, set_, device, json)
+    options = {"task": task, "split": split, "activations": activations, "device": device}
+    _run("subtask", data, model, out, config, set_, json, **options)
 
 
 @train_app.command()
@@ -69,7 +70,7 @@ def frozen(
     json: JsonOption = False,
 ) -> None:
     """Train a head alone on the frozen base: the cheapest sub-task, and a reference for the others."""
-    _run("frozen", data, model, out, task, None, activations, config, set_, device, json)
+    _run("frozen", data, model, out, config, set_, json, task=task, activations=activations, device=device)
 
 
 @train_app.command()
@@ -84,7 +85,7 @@ def stl(
     json: JsonOption = False,
 ) -> None:
     """Fine-tune a network for one task alone: the reference that the bundle is compared with."""
-    _run("stl", data, model, out, task, None, None, config, set_, device, json)
+    _run("stl", data, model, out, config, set_, json, task=task, device=device)
 
 
 def _run(
@@ -92,18 +93,14 @@ def _run(
     data: Path,
     model: str,
     out: Path,
-    task: str | None,
-    split: int | None,
-    activations: Path | None,
     config: Path | None,
     set_: list[str] | None,
-    device: str,
     json: bool,
+    **options: Any,
 ) -> None:
     from deltascene.pipeline.training.recipe import load_recipe
     from deltascene.pipeline.training.steps import Order
     from deltascene.pipeline.training.train_command import train_command
 
-    recipe = load_recipe(step, config, set_ or ())
-    order = Order(step, data, model, out, recipe, task, split, activations, device)
+    order = Order(step, data, model, out, load_recipe(step, config, set_ or ()), **options)
     raise typer.Exit(train_command(order, as_json=json))

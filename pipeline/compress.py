@@ -7,15 +7,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deltascene.pipeline.bundle import Bundle, BundleEntry, read_bundle, read_folder, write_bundle
+from deltascene.pipeline.bundle import Bundle, changed_entry, read_bundle, read_folder, write_bundle
 from deltascene.pipeline.compress_inputs import Checkpoint, base_file, load_backbone, open_checkpoint
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.new_folder import filled_or_emptied, refuse_full
-from deltascene.pipeline.problems import first_problem
 from deltascene.pipeline.weight_files import DELTA, weight_shapes, write_weights
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.compress import Cut, TensorFit, below_split, compress_blocks, relative_change, relative_error
@@ -158,11 +156,8 @@ def _resplit(bundle: Bundle, names: Sequence[str], split: int | None) -> Bundle:
     if split is None:
         return bundle
     tasks = {name: bundle.entry.tasks[name].model_copy(update={"split": split}) for name in names}
-    entry = bundle.entry.model_copy(update={"tasks": {**bundle.entry.tasks, **tasks}})
-    try:
-        return Bundle(bundle.folder, BundleEntry.model_validate(entry.model_dump(exclude_unset=True)), bundle.kinds)
-    except ValidationError as error:
-        raise UsageError(f"--split: {first_problem(error, BundleEntry)}") from error
+    entry = changed_entry(bundle.entry, {"tasks": {**bundle.entry.tasks, **tasks}}, "--split")
+    return Bundle(bundle.folder, entry, bundle.kinds)
 
 
 def _compress_task(bundle: Bundle, checkpoint: Checkpoint, base: Backbone, cut: Cut) -> CompressedTask:

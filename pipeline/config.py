@@ -174,10 +174,7 @@ def load_config(
     """
     data = _read_user_file(file, preset) if file is not None else _read_preset(preset)
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: expected key=value; found {text!r}")
-        _assign(data, key.strip(), _parse(value, f"--set {key.strip()}"))
+        _assign(data, *parse_override(text))
     for key, value in (values or {}).items():
         if value is not None:
             _assign(data, key, value)
@@ -279,11 +276,19 @@ def _assign(data: dict[str, Any], key: str, value: Any) -> None:
     data[last] = value
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_override(text: str) -> tuple[str, Any]:
+    """Key and value of `--set key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise ConfigError(f"--set: expected key=value; found {text!r}")
     try:
-        return parse_yaml(text)
+        return key, parse_yaml(value)
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"--set {key}: {error}") from error
 
 
 def _lines(data: Mapping[str, Any], effects: Mapping[str, str], path: str = "") -> Iterator[tuple[str, str]]:

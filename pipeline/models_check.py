@@ -18,7 +18,6 @@ from deltascene.pipeline.weight_files import check_shapes, weight_shapes
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.cost import blocks_macs, embed_macs
 from deltascene.stages.errors import StageError
-from deltascene.stages.preprocess import plan_input
 from deltascene.stages.types import TokenGrid
 
 if TYPE_CHECKING:
@@ -213,9 +212,7 @@ def _check_backbone_weights(model: SceneModel) -> None:
 
 
 def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:
-    wanted = bundle.entry.input
-    plan = plan_input(_WIDE_FRAME, patch, size=wanted.size, short_side=wanted.short_side, resize=wanted.resize)
-    return plan.model_size
+    return bundle.input_plan(_WIDE_FRAME, patch).model_size
 
 
 def _backbone_facts(backbone: Backbone, grid: TokenGrid) -> dict[str, str]:

@@ -27,7 +27,7 @@ from deltascene.stages.base_task import run_base
 from deltascene.stages.change import patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.motion import estimate_flow, to_grey
-from deltascene.stages.preprocess import InputPlan, normalise_patches, plan_input, resize_frame
+from deltascene.stages.preprocess import InputPlan, normalise_patches, resize_frame
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -123,11 +123,7 @@ def grid_of(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> t
     Raises:
         StageError: the frames are smaller than one patch.
     """
-    entry, asked = model.bundle.entry.input, config.input.size
-    size, short_side = entry.size, entry.short_side
-    if asked is not None:
-        size, short_side = (None, asked) if isinstance(asked, int) else (asked, None)
-    plan = plan_input(frame_size, model.backbone.patch, size=size, short_side=short_side, resize=entry.resize)
+    plan = model.bundle.input_plan(frame_size, model.backbone.patch, config.input.size)
     return plan, model.backbone.grid(plan.model_size)
 
 

@@ -158,7 +158,7 @@ def bootstrap(
         drawn.append(statistic(*(_drawn_sums(record, starts, times) for record in clip)))
     values = np.stack(drawn)
     chosen = rng.integers(len(values), size=values.shape)
-    return [_interval(row) for row in values], _interval(np.take_along_axis(values, chosen, 0).mean(0))
+    return [interval95(row) for row in values], interval95(np.take_along_axis(values, chosen, 0).mean(0))
 
 
 def _drawn_sums(record: Columns, starts: NDArray[np.intp], times: Numbers) -> dict[str, Numbers]:
@@ -167,6 +167,10 @@ def _drawn_sums(record: Columns, starts: NDArray[np.intp], times: Numbers) -> di
     return {name: np.tensordot(times, values, axes=1) for name, values in blocks.items()}
 
 
-def _interval(values: Iterable[float]) -> tuple[float, float]:
-    low, high = np.nanpercentile(np.asarray(values), [2.5, 97.5])
+def interval95(values: Iterable[float]) -> tuple[float, float]:
+    """Where 95 % of drawn values lie; NaN where none of them is known."""
+    drawn = np.asarray(values)
+    if np.isnan(drawn).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.engine import Engine, Stream
+from deltascene.pipeline.evaluation.clip_scores import interval95
 from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.stages.kinds import Kind
 from deltascene.stages.metrics import METRICS, Sums, multi_task_gain
@@ -115,7 +116,7 @@ def intervals(
             drawn |= {"gain": gain(drawn, reference.headlines(weights_G), scores.kinds)}
         for name, value in drawn.items():
             found.setdefault(name, []).append(value)
-    return {name: _interval(values) for name, values in found.items()}
+    return {name: interval95(values) for name, values in found.items()}
 
 
 def gain(headlines: Mapping[str, float], single_task: Mapping[str, float], kinds: Mapping[str, Kind]) -> float:
@@ -142,10 +143,3 @@ def _stacked(sums: Sequence[Sums]) -> Sums:
     """Groups of one task beside each other; where some saw fewer classes, the rest is zero."""
     width = max(each.shape[1] for each in sums)
     return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in sums])
-
-
-def _interval(values: Sequence[float]) -> Interval:
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)

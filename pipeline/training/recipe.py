@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from deltascene.pipeline.config import parse_override
 from deltascene.pipeline.errors import ConfigError, nearest
-from deltascene.pipeline.plain_yaml import parse_yaml, read_mapping
+from deltascene.pipeline.plain_yaml import read_mapping
 from deltascene.pipeline.problems import first_problem
 
 RUN_ONLY = ("checkpoint_s", "judged", "judgements")
@@ -78,14 +79,7 @@ def load_recipe(step: str, file: Path | None = None, overrides: Sequence[str] = 
     data = dict(read_mapping(Path(str(resources.files("deltascene.configs"))) / "training" / f"{step}.yaml"))
     if file is not None:
         data |= _read(file)
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: expected key=value; found {text!r}")
-        try:
-            data[key.strip()] = parse_yaml(value)
-        except ValueError as error:
-            raise ConfigError(f"--set {key.strip()}: {error}") from error
+    data |= dict(map(parse_override, overrides))
     return _validated(data)
 
 

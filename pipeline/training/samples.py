@@ -21,7 +21,7 @@ from deltascene.pipeline.training.augment import is_mirrored, variant_of, vary
 from deltascene.pipeline.training.cells import mirrored, truth_cells
 from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.pipeline.training.recipe import Recipe
-from deltascene.stages.preprocess import InputPlan, normalise, plan_input, resize_frame
+from deltascene.stages.preprocess import normalise, resize_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Samples:
     def of(cls, bundle: Bundle, data: LabelledFolder, part: str, recipe: Recipe, patch: int) -> "Samples":
         """Samples of a part; `train` alone is varied."""
         variants, stems = recipe.variants if part == "train" else 0, tuple(data.stems(part))
-        size = _plan(data.image(stems[0]), bundle, patch).model_size
+        size = bundle.input_plan(data.image(stems[0]).shape[:2], patch).model_size
         return cls(bundle, data, stems, variants, recipe.seed, patch, size)
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Samples:
         """
         stem, variant = self._which(number)
         varied = vary(self.data.image(stem), variant, (self.seed, zlib.crc32(stem.encode())))
-        wanted, plan = self.bundle.entry.input, _plan(varied, self.bundle, self.patch)
+        wanted, plan = self.bundle.entry.input, self.bundle.input_plan(varied.shape[:2], self.patch)
         if plan.model_size != self.size:
             raise UsageError(
                 f"{self.data.image_file(stem)}: expected an image that comes to an input of {self.size}, as "
@@ -101,12 +101,6 @@ class Samples:
         sizes = [self.data.image_file(stem).stat().st_size for stem in self.stems]
         pictures = {"bytes": sizes, "input": self.bundle.entry.input.model_dump(mode="json")}
         return {"samples": fingerprint(named), "pictures": fingerprint(pictures)}
-
-
-def _plan(image: NDArray[np.uint8], bundle: Bundle, patch: int) -> InputPlan:
-    wanted = bundle.entry.input
-    shape = (image.shape[0], image.shape[1])
-    return plan_input(shape, patch, size=wanted.size, short_side=wanted.short_side, resize=wanted.resize)
 
 
 def batches_of(count: int, recipe: Recipe) -> list[NDArray[np.intp]]:

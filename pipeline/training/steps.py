@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 
-from deltascene.pipeline.bundle import Bundle, BundleEntry, read_bundle, read_folder, write_bundle
+from deltascene.pipeline.bundle import Bundle, BundleEntry, changed_entry, read_bundle, read_folder, write_bundle
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.problems import first_problem, one_line
+from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.training.activations import Activations, begun, keep_activations
 from deltascene.pipeline.training.data import open_labelled
 from deltascene.pipeline.training.fit import CHECKPOINT, Said, fit
@@ -136,18 +135,11 @@ def _planned(source: Bundle, order: Order) -> tuple[Bundle, str]:
         )
     if order.step == "stl":
         alone = entry.tasks[task].model_copy(update={"split": None, "delta": None, "weights": None})
-        entry = _checked(entry, {"base": task, "tasks": {task: alone}})
+        entry = changed_entry(entry, {"base": task, "tasks": {task: alone}}, "bundle")
     if order.split is not None:
         moved = entry.tasks[task].model_copy(update={"split": order.split})
-        entry = _checked(entry, {"tasks": {**entry.tasks, task: moved}})
+        entry = changed_entry(entry, {"tasks": {**entry.tasks, task: moved}}, "bundle")
     return Bundle(source.folder, entry, {name: source.kinds[name] for name in entry.tasks}), task
-
-
-def _checked(entry: BundleEntry, changes: Mapping[str, Any]) -> BundleEntry:
-    try:
-        return BundleEntry.model_validate(entry.model_copy(update=changes).model_dump(exclude_unset=True))
-    except ValidationError as error:
-        raise UsageError(f"bundle: {first_problem(error, BundleEntry)}") from error
 
 
 def _is_finished(order: Order) -> bool:
@@ -179,7 +171,7 @@ def _refuse_loss(source: Bundle, bundle: Bundle, task: str, order: Order) -> Non
 def _joined(current: BundleEntry, bundle: Bundle, task: str) -> BundleEntry:
     """What a bundle says once it has the trained task, still without a delta."""
     trained = bundle.entry.tasks[task].model_copy(update={"delta": None})
-    return _checked(current, {"tasks": {**current.tasks, task: trained}})
+    return changed_entry(current, {"tasks": {**current.tasks, task: trained}}, "bundle")
 
 
 def _check_data(samples: Samples, judged: Samples | None, task: str) -> None:
