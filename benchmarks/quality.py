@@ -41,6 +41,7 @@ EAGER = "timm"
 
 
 def main() -> None:
+    """The command."""
     options = _parser().parse_args()
     part, folder = ("demo", DEMO) if options.clips is None else (options.part, options.clips)
     if options.make:

@@ -95,6 +95,7 @@ class Judged:
 
 
 def main() -> None:
+    """The command."""
     options = _parser().parse_args()
     clips = read_marks(MARKS)
     if options.videos is None:
