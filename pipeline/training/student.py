@@ -17,6 +17,7 @@ from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.model import build_task_head, load_model
 from deltascene.pipeline.training.gates import Gates
 from deltascene.pipeline.training.recipe import Recipe
+from deltascene.pipeline.weight_files import HEAD, load_part, weight_shapes
 from deltascene.stages.backbone import Backbone, Block
 from deltascene.stages.delta import DeltaLinear, DeltaWeights, LowRank, difference, start_delta
 from deltascene.stages.heads import HEADS, TokenHead
@@ -177,7 +178,7 @@ class Student:
 
 
 def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """The whole backbone and a new head: the base, perhaps with auxiliary heads, or a single-task network.
+    """The whole backbone and a head: the base, perhaps with auxiliary heads, or a single-task network.
 
     Raises:
         UsageError: an auxiliary task isn't another one of the bundle.
@@ -189,21 +190,21 @@ def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
             raise UsageError(f"auxiliary: expected other tasks, {known}; found {name!r}")
     backbone = load_model(bundle, ()).backbone
     backbone.vit.requires_grad_(True)
-    head, *auxiliary = (new_head(bundle, backbone, name, recipe) for name in (task, *recipe.auxiliary))
+    head, *auxiliary = (start_head(bundle, backbone, name, recipe) for name in (task, *recipe.auxiliary))
     heads = dict(zip(recipe.auxiliary, auxiliary, strict=True))
     return _ready(Student(bundle, task, backbone, 0, tuple(backbone.blocks), head, embeds=True, auxiliary=heads))
 
 
 def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """A new head on the frozen base."""
+    """A head on the frozen base."""
     backbone = load_model(bundle, ()).backbone
     backbone.vit.requires_grad_(False)
     last = max(bundle.entry.tasks[task].taps)
-    return _ready(Student(bundle, task, backbone, last, (), new_head(bundle, backbone, task, recipe)))
+    return _ready(Student(bundle, task, backbone, last, (), start_head(bundle, backbone, task, recipe)))
 
 
 def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """Deltas of zero from the task's split on, and a new head.
+    """Deltas of zero from the task's split on, and a head.
 
     Raises:
         UsageError: the task is the base.
@@ -219,13 +220,28 @@ def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
     delta = start_delta(backbone.blocks, split, recipe.rank, torch.Generator().manual_seed(recipe.seed))
     blocks = build_sub_task(backbone, split, delta, merged=False).blocks
     gates = Gates(list(delta.tensors)) if recipe.gate_penalty > 0 else None
-    head = new_head(bundle, backbone, task, recipe)
+    head = start_head(bundle, backbone, task, recipe)
     return _ready(Student(bundle, task, backbone, split, blocks, head, gates=gates))
 
 
 def open_blocks(delta: DeltaWeights) -> Sequence[int]:
     """Blocks in which a delta changes anything."""
     return sorted({int(name.split(".")[1]) for name in delta.tensors})
+
+
+def start_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> TokenHead:
+    """A task's head as the bundle has it, perhaps trained along with the base.
+
+    A new one where the bundle has none that fits its description, or one that learned together with a delta.
+
+    Raises:
+        UsageError: it is the bundle's author's own.
+    """
+    head, path = new_head(bundle, backbone, task, recipe), bundle.head_file(task)
+    shapes = {f"{HEAD}{name}": tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    if bundle.entry.tasks[task].delta is None and path.is_file() and weight_shapes(path) == shapes:
+        load_part(head, path, HEAD)
+    return head
 
 
 def new_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> TokenHead:

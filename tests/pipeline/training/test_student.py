@@ -9,9 +9,9 @@ import torch
 
 from deltascene.pipeline.bundle import read_bundle, read_folder
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import load_model
+from deltascene.pipeline.model import build_backbone, load_model
 from deltascene.pipeline.training.recipe import Recipe
-from deltascene.pipeline.training.student import open_blocks, start_frozen, start_network, start_subtask
+from deltascene.pipeline.training.student import new_head, open_blocks, start_frozen, start_network, start_subtask
 from deltascene.pipeline.weight_files import write_head, write_task, write_weights
 from deltascene.stages.base_task import run_base
 from deltascene.stages.delta import LowRank
@@ -153,17 +153,43 @@ def test_the_frozen_base_gets_no_gradient(bundle, pictures):
 
 
 def test_a_new_head_is_the_same_for_the_same_seed(bundle):
+    backbone = build_backbone(bundle)
     torch.manual_seed(0)
-    one = start_frozen(bundle, "hands", RECIPE).head.state_dict()
+    one = new_head(bundle, backbone, "hands", RECIPE).state_dict()
     here = torch.rand(1)
     torch.manual_seed(0)
     torch.rand(1)
-    again = start_frozen(bundle, "hands", RECIPE).head.state_dict()
-    other = start_frozen(bundle, "hands", Recipe(seed=1)).head.state_dict()
+    again = new_head(bundle, backbone, "hands", RECIPE).state_dict()
+    other = new_head(bundle, backbone, "hands", Recipe(seed=1)).state_dict()
     assert all(torch.equal(again[name], value) for name, value in one.items())
     assert not torch.equal(other["layers.0.weight"], one["layers.0.weight"])
     torch.manual_seed(0)
     assert torch.equal(torch.rand(1), here), "starting a student takes nothing from the common generator"
+
+
+@pytest.mark.parametrize("start", [start_frozen, start_subtask])
+def test_training_starts_from_the_bundles_head(bundle, tmp_path, start):
+    copied = read_folder(shutil.copytree(bundle.folder, tmp_path / "copy"))
+    untrained = new_head(copied, build_backbone(copied), "hands", RECIPE)
+    for parameter in untrained.parameters():
+        parameter.detach().fill_(0.25)
+    write_head(copied.head_file("hands"), untrained)
+    head = start(copied, "hands", RECIPE).head
+    assert all((value == 0.25).all() and value.requires_grad for value in head.parameters())
+
+
+@pytest.mark.parametrize("lacking", ["file", "shape", "delta"])
+def test_training_starts_from_a_new_head_where_the_bundles_is_no_start(bundle, tmp_path, lacking):
+    copied = read_folder(shutil.copytree(bundle.folder, tmp_path / "copy"))
+    new = new_head(copied, build_backbone(copied), "hands", RECIPE)
+    if lacking == "file":
+        copied.head_file("hands").unlink()
+    elif lacking == "shape":
+        write_weights(copied.head_file("hands"), {"head.layers.0.weight": torch.ones(1)})
+    else:
+        write_task(copied.head_file("hands"), new, start_subtask(copied, "hands", RECIPE).delta())
+    head = start_frozen(copied, "hands", RECIPE).head.state_dict()
+    assert all(torch.equal(head[name], value) for name, value in new.state_dict().items())
 
 
 @torch.no_grad()
