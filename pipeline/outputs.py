@@ -130,6 +130,7 @@ def ledger_rows(
                 "oldest_s": output.oldest_s,
                 "macs_executed": part.cost.executed.total,
                 "macs_dense": part.cost.dense.total,
+                "macs_single_task": part.cost.single_task,
                 "seconds": sum(seconds.values()),
                 **{f"seconds_{stage}": seconds.get(stage, 0.0) for stage in ledger.STAGES},
                 "drift": part.cost.drift,

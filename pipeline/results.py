@@ -38,6 +38,8 @@ class TaskCost:
         executed: MACs that ran.
         dense: MACs of the same task with every row, every frame.
         seconds: measured time by stage.
+        single_task: MACs of a network of this task alone, with every row and the same head; 0 where nothing is
+            predicted, None where the bundle's evidence lists no such network.
         drift: how far its prediction lies from a dense one, in its kind's unit; None unless the frame was audited.
     """
 
@@ -46,6 +48,7 @@ class TaskCost:
     executed: Macs
     dense: Macs
     seconds: Mapping[str, float]
+    single_task: int | None = 0
     drift: float | None = None
 
 

@@ -241,6 +241,7 @@ def frame_costs(
         shared(computed, head.executed.head if head else 0),
         shared(grid.tokens, head.dense.head if head else 0),
         clock.of(base, shared=True),
+        head.single_task if head else 0,
     )
     return {base: own} | {task: cost for task, cost in costs.items() if task != base}
 

@@ -20,7 +20,7 @@ from deltascene.pipeline.results import Prediction, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.stages.age import PatchAges, age_map, aged
 from deltascene.stages.change import patches_of
-from deltascene.stages.cost import Macs, blocks_macs
+from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
 from deltascene.stages.motion import Lookup, plan_lookup, warp, warp_age
@@ -131,7 +131,21 @@ def task_cost(
         return Macs(blocks=blocks_macs(shapes, rows, tokens), head=patches * head.macs_per_token())
 
     executed = macs(computed) if computed else Macs()
-    return TaskCost(tokens, computed if sub is not None else 0, executed, macs(tokens), seconds)
+    alone = single_task_macs(model, task, grid)
+    return TaskCost(tokens, computed if sub is not None else 0, executed, macs(tokens), seconds, alone)
+
+
+def single_task_macs(model: SceneModel, task: str, grid: TokenGrid) -> int | None:
+    """MACs of a frame in a network of this task alone, with the same head.
+
+    None where the bundle's evidence doesn't list that network among its `single_task`.
+    """
+    told, backbone = model.bundle.entry.evidence.get("single_task"), model.backbone
+    if not isinstance(told, dict) or task not in told:
+        return None
+    shapes = backbone.block_shapes()[: max(model.bundle.entry.tasks[task].taps)]
+    embedded = embed_macs(grid.patches, backbone.patch_macs())
+    return embedded + blocks_macs(shapes, grid.tokens, grid.tokens) + grid.patches * model.heads[task].macs_per_token()
 
 
 def _head_patches(record: FrameRecord, grid: TokenGrid, reach: int, rows: int) -> int:

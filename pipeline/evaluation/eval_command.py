@@ -222,12 +222,13 @@ def _with_interval(value: float, interval: Interval) -> str:
 
 def _clips_table(title: str, judged: Mapping[str, Mapping[str, Judged]]) -> Table:
     table = Table(title=title)
-    for column in ("clip", "loss whole %", "loss moving %", "flicker %", "dense %", "MACs %", "ms", "dense ms"):
-        table.add_column(column, justify="left" if column == "clip" else "right")
+    table.add_column("clip", no_wrap=True)
+    for column in ("loss whole %", "loss moving %", "flicker %", "dense %", "MACs %", "ms", "dense ms"):
+        table.add_column(column, justify="right", overflow="fold")
     for clip, of in judged.items():
         dense, row = of[EXACT], next(one for name, one in of.items() if name != EXACT)
         losses = [
-            f"{row.loss[region]:+.1f} [{row.interval[region][0]:+.1f}, {row.interval[region][1]:+.1f}]"
+            f"{row.loss[region]:+.1f}\n[{row.interval[region][0]:+.1f}, {row.interval[region][1]:+.1f}]"
             for region in row.loss
         ]
         shares = (f"{row.flicker:.2f}", f"{dense.flicker:.2f}", f"{row.macs:.1f}", f"{row.ms:.1f}", f"{dense.ms:.1f}")

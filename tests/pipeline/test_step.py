@@ -205,6 +205,42 @@ def test_macs_of_rows_by_hand(model):
     )
 
 
+def told_of(model, evidence):
+    return replace(
+        model, bundle=replace(model.bundle, entry=model.bundle.entry.model_copy(update={"evidence": evidence}))
+    )
+
+
+def test_macs_of_networks_of_single_tasks_by_hand(model):
+    """The same for every valid frame, whatever ran."""
+    known = told_of(model, {"single_task": {task: {} for task in TASKS}})
+    results = play(known, settings_for("balanced"), FILM, invalid=(3,))
+    embed, block = 12 * 3 * 16 * 16 * WIDTH, block_macs(TOKENS)
+    by_hand = {
+        "parts": embed + 6 * block + 12 * (2 * WIDTH * 16 + 16 * 3 * 16),
+        "height": embed + 6 * block + 12 * 2 * WIDTH * 16,
+        "flow": embed + 6 * block + 12 * WIDTH * 3 * 4,
+        "hands": embed + 6 * block + 12 * (2 * WIDTH * 8 + 8 * 2 * 16),
+    }
+    for number, result in enumerate(results):
+        found = {task: cost.single_task for task, cost in result.cost.tasks.items()}
+        assert found == (dict.fromkeys(TASKS, 0) if number == 3 else by_hand), number
+
+
+def test_a_base_that_nobody_asked_for_is_no_network_of_its_own(bundle):
+    lone = told_of(load_model(bundle, ["height"]), {"single_task": {"parts": {}, "height": {}}})
+    costs = play(lone, settings_for("balanced"), FILM[:1])[0].cost.tasks
+    assert costs["parts"].single_task == 0
+    assert costs["height"].single_task > 0
+
+
+@pytest.mark.parametrize("evidence", [{}, {"single_task": "none"}, {"single_task": {"parts": {}}}])
+def test_without_evidence_nothing_is_said_of_single_tasks(model, evidence):
+    costs = play(told_of(model, evidence), settings_for("balanced"), FILM[:1])[0].cost.tasks
+    assert costs["height"].single_task is None
+    assert (costs["parts"].single_task is None) == (evidence.get("single_task") in (None, "none"))
+
+
 def test_low_rank_products_are_counted(bundle, model):
     """Rank 2 beside each of a block's four weights; the same answers up to rounding."""
     low = load_model(bundle, TASKS, merged=False)
