@@ -53,6 +53,9 @@ def main() -> None:
     configs = settings(options.model, options.setting)
     records = Records.of(options.store, model, options.frames)
     specs = [spec for spec in rendered(folder, part) if options.only is None or spec.name in options.only]
+    if not specs:
+        known = ", ".join(spec.name for spec in rendered(folder, part)) or "none"
+        sys.exit(f"{folder}: expected clips of part {part}, there are {known}; found none of those asked for")
     print(
         f"{len(specs)} clips, torch {torch.__version__}, {torch.get_num_threads()} threads, model {model.bundle.name}"
     )
