@@ -115,13 +115,22 @@ def loss_percent(sums: Columns, dense: Columns, region: str) -> Numbers:
         sums: column sums [..., rows, thresholds], any number of resampled clips first.
         dense: the same of dense prediction.
         region: where.
+
+    Returns:
+        NaN where no task has an error to compare with, as in the moving region of a film in which nothing moves.
     """
     names = [name for name in sums if name.endswith(f"/{region}")]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.stack([error_of(sums[name]) / error_of(dense[name]) for name in names])
-    known = np.isfinite(ratios)
-    total = np.where(known, ratios, 0).sum(0)
-    return np.asarray(100 * (total / np.maximum(known.sum(0), 1) - 1))
+    ratios[~np.isfinite(ratios)] = np.nan
+    return 100 * (mean_of_known(ratios) - 1)
+
+
+def mean_of_known(values: Numbers) -> Numbers:
+    """Mean over the first axis of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(0) / known.sum(0))
 
 
 def add_up(record: Columns) -> dict[str, Numbers]:
@@ -158,7 +167,7 @@ def bootstrap(
         drawn.append(statistic(*(_drawn_sums(record, starts, times) for record in clip)))
     values = np.stack(drawn)
     chosen = rng.integers(len(values), size=values.shape)
-    return [interval95(row) for row in values], interval95(np.take_along_axis(values, chosen, 0).mean(0))
+    return [interval95(row) for row in values], interval95(mean_of_known(np.take_along_axis(values, chosen, 0)))
 
 
 def _drawn_sums(record: Columns, starts: NDArray[np.intp], times: Numbers) -> dict[str, Numbers]:

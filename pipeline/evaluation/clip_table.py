@@ -17,6 +17,7 @@ from deltascene.pipeline.evaluation.clip_scores import (
     bootstrap,
     error_of,
     loss_percent,
+    mean_of_known,
 )
 from deltascene.pipeline.evaluation.walk import EXACT
 
@@ -59,7 +60,7 @@ def judge(clips: Sequence[Mapping[str, Columns]], name: str) -> Judged:
     for region in REGIONS:
         pairs = [(clip[name], clip[EXACT]) for clip in clips]
         sums = [(add_up(mine), add_up(dense)) for mine, dense in pairs]
-        loss[region] = float(np.mean([_loss(*both, region=region) for both in sums]))
+        loss[region] = float(mean_of_known(np.stack([_loss(*both, region=region) for both in sums])))
         each, of_mean = bootstrap(pairs, lambda *both, region=region: _loss(*both, region=region))
         interval[region] = each[0] if len(clips) == 1 else of_mean
     totals = [add_up(clip[name]) for clip in clips]
@@ -70,7 +71,7 @@ def judge(clips: Sequence[Mapping[str, Columns]], name: str) -> Judged:
     )
 
     def mean(column: str, scale: float) -> float:
-        return scale * float(np.mean([error_of(total[column]) for total in totals]))
+        return scale * float(mean_of_known(np.stack([error_of(total[column]) for total in totals])))
 
     errors = {column: mean(column, 1) for column in totals[0] if "/" in column}
     shares = (mean("flicker", 100), mean("agreement", 100), mean("macs", 100), _ms(clips, name))

@@ -148,6 +148,8 @@ def compare_clips(model: str, asked: Asked, console: Console) -> dict[str, dict[
     if not paths:
         raise UsageError(f"{asked.clips}: expected videos with <stem>.truth.npz beside them; found none")
     loaded = Engine.load(model).model
+    for path in paths:
+        open_clip(path, loaded.bundle.kinds)  # a damaged truth is said now, not after an hour
     configs = {name: load_config(name, values={"model": model}) for name in (EXACT, asked.preset)}
     records: dict[str, dict[str, Columns]] = {}
     with _bar(console) as bar:
@@ -229,6 +231,8 @@ def _clips_table(title: str, judged: Mapping[str, Mapping[str, Judged]]) -> Tabl
         dense, row = of[EXACT], next(one for name, one in of.items() if name != EXACT)
         losses = [
             f"{row.loss[region]:+.1f}\n[{row.interval[region][0]:+.1f}, {row.interval[region][1]:+.1f}]"
+            if math.isfinite(row.loss[region])
+            else "–"  # nothing moves
             for region in row.loss
         ]
         shares = (f"{row.flicker:.2f}", f"{dense.flicker:.2f}", f"{row.macs:.1f}", f"{row.ms:.1f}", f"{dense.ms:.1f}")

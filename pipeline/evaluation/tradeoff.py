@@ -42,6 +42,7 @@ def plot_tradeoff(points: Mapping[str, Point], path: Path) -> Path | None:
         error = [[point.gain - low], [high - point.gain]]
         axes.errorbar(point.macs / 1e9, point.gain, yerr=error, marker="o", capsize=3)
         axes.annotate(name, (point.macs / 1e9, point.gain), textcoords="offset points", xytext=(6, 6), fontsize=8)
+    axes.margins(x=0.2)  # room for the name of the last one
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set(xlabel="GMAC of a dense frame, all tasks", ylabel="Δm against single-task networks, %")
     axes.grid(alpha=0.3)

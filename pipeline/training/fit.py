@@ -38,7 +38,7 @@ def fit(
     activations: Activations | None = None,
     device: torch.device | None = None,
     say: Said = lambda event: None,
-) -> None:
+) -> int:
     """Trains a student; goes on after the last checkpoint.
 
     Args:
@@ -50,6 +50,9 @@ def fit(
         activations: of the frozen base at the student's points, for these samples; None computes them at every step.
         device: where to compute.
         say: told every line of the log.
+
+    Returns:
+        How many images it has seen, again and again in every pass.
     """
     work.mkdir(parents=True, exist_ok=True)
     device = device or torch.device("cpu")
@@ -85,6 +88,7 @@ def fit(
         if done == steps or now - saved >= recipe.checkpoint_s:  # after the log, so that a cut loses no line of it
             save_checkpoint(path, parameters, optimiser, done, *whole)
             saved = time.perf_counter()
+    return sum(len(batch) for batch in batches)
 
 
 @torch.no_grad()

@@ -107,9 +107,9 @@ def train_step(order: Order, say: Said = lambda event: None) -> Bundle:
     kept = None
     if order.activations is not None and not student.embeds:
         kept = _kept(samples, student, order.activations, say)
-    fit(student, samples, judged, work, order.recipe, activations=kept, device=device, say=say)
+    seen = fit(student, samples, judged, work, order.recipe, activations=kept, device=device, say=say)
     student.to(torch.device("cpu"))
-    _write(student, heads, order, {"images": len(samples) * order.recipe.passes, **_last_score(work)})
+    _write(student, heads, order, {"images": seen, **_last_score(work)})
     (work / CHECKPOINT).unlink()
     return read_folder(order.out)
 

@@ -93,6 +93,15 @@ def test_a_task_without_pixels_in_a_region_is_left_out(scores):
     assert scores.loss_percent(mine, dense, "moving") == pytest.approx(20)
 
 
+def test_where_nothing_can_be_compared_the_loss_is_unknown(scores):
+    nothing = {"parts/moving": np.zeros((2, 1))}
+    assert np.isnan(scores.loss_percent(nothing, nothing, "moving"))
+    assert scores.mean_of_known(np.array([[1.0, np.nan], [3.0, np.nan]])).tolist() == [
+        2.0,
+        pytest.approx(np.nan, nan_ok=True),
+    ]
+
+
 def test_intervals_hold_the_value_and_vanish_where_nothing_varies(scores):
     same = {"a/whole": pairs(*[(1, 10)] * 60)}
     mixed = {"a/whole": pairs(*[(1, 10)] * 30, *[(3, 10)] * 30)}

@@ -18,21 +18,21 @@ DEMO = Path(str(resources.files("deltascene.configs"))) / "demo"
 FRAMES = 12
 
 # What `balanced` does with the clip's 150 frames. They change with its thresholds, and only then.
-DENSE_MACS = 13_643_732_480
-GOLDEN_POLICIES = {"dense": 7, "rows": 68, "warped": 75}
-GOLDEN_ROWS = 8_137
-GOLDEN_MACS = 314_401_513_472
+DENSE_MACS = 16_282_804_736
+GOLDEN_POLICIES = {"dense": 13, "rows": 62, "warped": 75}
+GOLDEN_ROWS = 9_739
+GOLDEN_MACS = 449_171_445_248
 
-# ViT-S/14 at 224x308: 352 patches + 1 class token, width 384, 12 blocks, MLP ratio 4; heads read 4 taps through 256.
-# Depth has blocks of its own from the 7th on, the other tasks read the base's.
+# ViT-S/14 at 224x308: 352 patches + 1 class token, width 384, 12 blocks, MLP ratio 4; heads read 2 taps (edges 3)
+# through 256. Depth has blocks of its own from the 11th on, normals and edges from the 9th.
 TOKENS, EMBED_PATCH = 353, (3 * 14 * 14) * 384
 BLOCK_ROW = (3 + 1 + 4 + 4) * 384 * 384 + 2 * TOKENS * 384
-OWN_BLOCKS = {"seg": 12, "depth": 6, "normals": 0, "edges": 0}
+OWN_BLOCKS = {"seg": 12, "depth": 2, "normals": 4, "edges": 4}
 HEAD_PATCH = {
-    "seg": 4 * 384 * 256 + 256 * 24 * 4 * 4,
-    "depth": 4 * 384 * 256 + 256 * 1 * 4 * 4,
-    "normals": 4 * 384 * 256 + 256 * 3 * 4 * 4,
-    "edges": 4 * 384 * 256 + 256 * 1 * 7 * 7,
+    "seg": 2 * 384 * 256 + 256 * 24 * 4 * 4,
+    "depth": 2 * 384 * 256 + 256 * 1 * 4 * 4,
+    "normals": 2 * 384 * 256 + 256 * 3 * 4 * 4,
+    "edges": 3 * 384 * 256 + 256 * 1 * 7 * 7,
 }
 
 
@@ -42,6 +42,11 @@ def macs_by_hand(task, rows):
         return 0
     embed = (rows - 1) * EMBED_PATCH if task == "seg" else 0
     return embed + OWN_BLOCKS[task] * rows * BLOCK_ROW + (rows - 1) * HEAD_PATCH[task]
+
+
+def single_task_by_hand(task):
+    """A frame's MACs in a network of this task alone."""
+    return 352 * EMBED_PATCH + 12 * TOKENS * BLOCK_ROW + 352 * HEAD_PATCH[task]
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +64,12 @@ def test_golden_macs(demo):
     assert len(rows) == FRAMES * len(OWN_BLOCKS)
     for row in rows:
         assert row["macs_executed"] == row["macs_dense"] == macs_by_hand(row["task"], TOKENS)
-        assert row["rows_computed"] == (TOKENS if OWN_BLOCKS[row["task"]] else 0)
+        assert row["rows_computed"] == TOKENS
+        assert row["macs_single_task"] == single_task_by_hand(row["task"])
     assert sum(row["macs_executed"] for row in rows) == FRAMES * DENSE_MACS
     report = json.loads((demo / "report.json").read_text())
     assert report["format"] == 1
+    assert report["totals"]["sharing"] == pytest.approx(sum(map(single_task_by_hand, OWN_BLOCKS)) / DENSE_MACS)
 
 
 def test_golden_rows_of_balanced():

@@ -124,11 +124,16 @@ def write_truth(path: Path, truths: list[Truth], fps: float, seed: int, models: 
 
 
 def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """An npz that `numpy.load` reads like any other, with LZMA inside: a third smaller than numpy's own deflate."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+    """An npz that `numpy.load` reads like any other, with LZMA inside: a third smaller than numpy's own deflate.
+
+    It gets its name when it is whole: who finds it takes the clip as done.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as archive:
         for name, array in arrays.items():
             # A fixed date keeps the file the same each time it is made.
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_LZMA
             with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
+    partial.replace(path)

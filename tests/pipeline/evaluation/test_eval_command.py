@@ -109,6 +109,30 @@ def test_what_is_unknown_is_null(deltascene, tiny, labelled, tmp_path):
     assert not (tmp_path / "out" / "tradeoff.svg").exists()
 
 
+def test_a_film_in_which_nothing_moves_says_nothing_of_the_moving_region(deltascene, make_clip, tiny, clips, tmp_path):
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    shutil.copyfile(make_clip(frames=6, name="rest"), folder / "rest.avi")
+    rest = {"parts": np.ones((48, 64, 6), np.uint8), "height": np.full((48, 64, 6), 2.0, np.float16)}
+    np.savez(folder / "rest.truth.npz", **rest)
+    code, said, error = deltascene("eval", "--model", tiny, "--clips", folder, "-o", tmp_path / "out")
+    assert code == 0, error
+    (found,) = json.loads((tmp_path / "out" / "eval.json").read_text())["clips"].values()
+    moving = {clip: of["balanced"]["loss"]["moving"] for clip, of in found.items()}
+    assert moving["rest"] is None
+    assert moving["mean"] == pytest.approx((moving["one"] + moving["two"]) / 2)
+    assert "nan" not in said
+
+
+def test_a_damaged_truth_is_said_before_any_clip_runs(deltascene, tiny, clips, tmp_path):
+    folder = Path(shutil.copytree(clips, tmp_path / "clips"))
+    whole = (folder / "two.truth.npz").read_bytes()
+    (folder / "two.truth.npz").write_bytes(whole[: len(whole) // 2])
+    (folder / "one.avi").write_bytes(b"")  # would fail first, if it ran
+    code, _, error = deltascene("eval", "--model", tiny, "--clips", folder, "-o", tmp_path / "out")
+    assert code == 2
+    assert "two.truth.npz: expected an npz file" in error
+
+
 def test_wrong_use_is_one_line(deltascene, tiny, alone, labelled, clips, tmp_path):
     (tmp_path / "no_clips").mkdir()
     only = tmp_path / "only"

@@ -52,6 +52,11 @@ def refusal(order) -> str:
 # ---- what comes out
 
 
+def test_images_are_those_that_were_seen(tiny, ordered):
+    order = ordered("frozen", tiny, "out", "hands", steps=3, batch=2)
+    assert train_step(order).entry.evidence["training"]["hands"]["images"] == 6
+
+
 def test_a_new_base_with_untrained_sub_tasks(tiny_delta, ordered, written, labelled):
     before = written(Path(tiny_delta))
     order = ordered("base", tiny_delta, "out")
