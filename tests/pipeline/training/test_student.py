@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,14 @@ from deltascene.pipeline.bundle import read_bundle, read_folder
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.model import build_backbone, load_model
 from deltascene.pipeline.training.recipe import Recipe
-from deltascene.pipeline.training.student import new_head, open_blocks, start_frozen, start_network, start_subtask
+from deltascene.pipeline.training.student import (
+    new_head,
+    open_blocks,
+    start_frozen,
+    start_head,
+    start_network,
+    start_subtask,
+)
 from deltascene.pipeline.weight_files import write_head, write_task, write_weights
 from deltascene.stages.base_task import run_base
 from deltascene.stages.delta import LowRank
@@ -178,18 +187,38 @@ def test_training_starts_from_the_bundles_head(bundle, tmp_path, start):
     assert all((value == 0.25).all() and value.requires_grad for value in head.parameters())
 
 
-@pytest.mark.parametrize("lacking", ["file", "shape", "delta"])
+@pytest.mark.parametrize("lacking", ["file", "shape", "delta in the file", "delta in the description"])
 def test_training_starts_from_a_new_head_where_the_bundles_is_no_start(bundle, tmp_path, lacking):
     copied = read_folder(shutil.copytree(bundle.folder, tmp_path / "copy"))
     new = new_head(copied, build_backbone(copied), "hands", RECIPE)
+    stored = deepcopy(new)
+    for parameter in stored.parameters():
+        torch.nn.init.constant_(parameter, 0.25)
+    path = copied.head_file("hands")
+    write_head(path, stored)
     if lacking == "file":
-        copied.head_file("hands").unlink()
+        path.unlink()
     elif lacking == "shape":
-        write_weights(copied.head_file("hands"), {"head.layers.0.weight": torch.ones(1)})
+        write_weights(path, {"head.layers.0.weight": torch.ones(1)})
+    elif lacking == "delta in the file":
+        write_task(path, stored, start_subtask(copied, "hands", RECIPE).delta())
     else:
-        write_task(copied.head_file("hands"), new, start_subtask(copied, "hands", RECIPE).delta())
-    head = start_frozen(copied, "hands", RECIPE).head.state_dict()
-    assert all(torch.equal(head[name], value) for name, value in new.state_dict().items())
+        hands = copied.entry.tasks["hands"].model_copy(update={"delta": "elsewhere.safetensors"})
+        copied = replace(
+            copied, entry=copied.entry.model_copy(update={"tasks": {**copied.entry.tasks, "hands": hands}})
+        )
+    start = start_head(copied, build_backbone(copied), "hands", RECIPE).state_dict()
+    assert all(torch.equal(start[name], value) for name, value in new.state_dict().items())
+
+
+def test_training_starts_from_the_bundles_head_where_it_fits(bundle, tmp_path):
+    copied = read_folder(shutil.copytree(bundle.folder, tmp_path / "copy"))
+    stored = new_head(copied, build_backbone(copied), "hands", RECIPE)
+    for parameter in stored.parameters():
+        torch.nn.init.constant_(parameter, 0.25)
+    write_head(copied.head_file("hands"), stored)
+    start = start_head(copied, build_backbone(copied), "hands", RECIPE).state_dict()
+    assert all(torch.equal(start[name], value) for name, value in stored.state_dict().items())
 
 
 @torch.no_grad()
