@@ -31,7 +31,7 @@ from deltascene.pipeline.evaluation.clip_table import markdown, overview, plain
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.records import Records
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Eager, EveryKth, Walker, walk
-from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.model import SceneModel, load_model
 from deltascene.pipeline.training.rooms.clip_sets import CLIPS, rendered
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
@@ -119,7 +119,7 @@ def candidates(model: SceneModel, configs: Mapping[str, Config]) -> dict[str, Ca
 
 def eager(model: SceneModel, configs: Mapping[str, Config]) -> Candidate:
     """timm's forward and the heads."""
-    return Candidate({"eager": True}, partial(Eager, model, configs[EXACT]))
+    return Candidate({"eager": True}, partial(Eager, load_model(model.bundle, model.tasks), configs[EXACT]))
 
 
 def score(clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records) -> dict[str, Columns]:

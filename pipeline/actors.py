@@ -8,7 +8,7 @@ from typing import Any
 from deltascene.pipeline.bundle import read_folder
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.model import load_model, load_sub_task_model
+from deltascene.pipeline.model import SceneModel, fold_model, load_model, load_sub_task_model
 from deltascene.pipeline.numerics import honour
 from deltascene.pipeline.parts import EnginePart, ReaderPart, TaskPart, WriterPart
 
@@ -33,6 +33,10 @@ class Seat:
     def merged(self) -> bool:
         """Whether deltas are added into dense weights."""
         return self.config.numerics.delta == "merged"
+
+    def prepared(self, model: SceneModel) -> SceneModel:
+        """A loaded model as the run's numerics want it."""
+        return fold_model(model) if self.config.numerics.kernel == "compiled" else model
 
 
 class ReaderActor:
@@ -69,7 +73,7 @@ class EngineActor:
         """
         honour(seat.config, seat.numerics)
         model = load_model(read_folder(seat.folder), tasks, allow_code=seat.allow_code, merged=seat.merged)
-        self._part = EnginePart(model, seat.config, extra_points)
+        self._part = EnginePart(seat.prepared(model), seat.config, extra_points)
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """As the part."""
@@ -87,7 +91,7 @@ class TaskActor:
         """
         honour(seat.config, seat.numerics)
         model = load_sub_task_model(read_folder(seat.folder), task, allow_code=seat.allow_code, merged=seat.merged)
-        self._part = TaskPart(model, seat.config)
+        self._part = TaskPart(seat.prepared(model), seat.config)
 
     def run(self, job: VideoJob, made: SpanOutputs) -> SpanTask:
         """As the part."""

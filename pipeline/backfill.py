@@ -23,8 +23,8 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
-from deltascene.pipeline.model import SceneModel, load_sub_task_model
-from deltascene.pipeline.numerics import honour, numerics_record
+from deltascene.pipeline.model import SceneModel, fold_model, load_sub_task_model
+from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import TaskPart, timed
 from deltascene.pipeline.predictions import PredictionWriter, plan_layout
@@ -102,13 +102,19 @@ def plan_backfill(
         raise UsageError(f"--task: the run has predicted {task} already")
     if not any(len(video) for video in run.videos):
         raise UsageError(f"{out}: expected a run with finished segments; found none; run its own command first")
-    if not other_numerics:
+    if other_numerics:
+        anew = config.numerics.model_copy(update={"kernel": "auto"})
+        config = settle(config.model_copy(update={"numerics": anew}))
+    else:
         recorded = {name.removeprefix("numerics."): value for name, value in run.config["key"].items()}
         wanted = {name: recorded.get(name) for name in numerics_record(config)}
         honour(config, wanted)
     loaded = load_sub_task_model(bundle, task, allow_code=allow_code, merged=config.numerics.delta == "merged")
     base = base_key(bundle, file_sha256(bundle.backbone_file()))
-    return Backfill(run, task, _with_blocks(loaded, task, config), config, _task_key(bundle, task, config), base)
+    loaded = _with_blocks(loaded, task, config)
+    if config.numerics.kernel == "compiled":
+        loaded = fold_model(loaded)
+    return Backfill(run, task, loaded, config, _task_key(bundle, task, config), base)
 
 
 def _config_of(run: Run) -> Config:

@@ -286,11 +286,18 @@ def cache_gc(
 
 
 @app.command()
-def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    build_kernels: Annotated[
+        bool, typer.Option("--build-kernels", help="Compile the kernel for this machine first; needs a C++ compiler.")
+    ] = False,
+) -> None:
     """Check this installation and machine; a table for a bug report."""
-    from deltascene.pipeline.doctor import examine, print_checks
+    from deltascene.pipeline import doctor as clinic
 
-    raise typer.Exit(print_checks(_console(), examine(), as_json=json))
+    if build_kernels:
+        clinic.build_kernels(_console())
+    raise typer.Exit(clinic.print_checks(_console(), clinic.examine(), as_json=json))
 
 
 @config_app.command("show")

@@ -94,6 +94,7 @@ class NumericsConfig(_Section):
     dtype: Literal["float32"] = _result()
     threads: int | None = _result(ge=1, le=1024)
     split_dtype: Literal["native", "float32", "bfloat16"] = _result()
+    kernel: Literal["auto", "torch", "compiled"] = _run_only()
     delta: Literal["merged", "lowrank"] = _result()
 
 

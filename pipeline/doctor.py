@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltascene.pipeline.doctor_check import Check, Examination, guarded
@@ -12,6 +13,7 @@ from deltascene.pipeline.doctor_machine import (
     check_disk,
     check_gpu,
     check_instruction_sets,
+    check_kernel,
     check_memory,
     check_processor,
     check_threads,
@@ -39,6 +41,7 @@ def examine(model: str | None = None) -> list[Check]:
         ("instruction sets", check_instruction_sets),
         ("memory", check_memory),
         ("torch threads", check_threads),
+        ("kernel", check_kernel),
         ("GPU", check_gpu),
         ("decoders", check_decoders),
         ("overlay", check_webm),
@@ -46,6 +49,18 @@ def examine(model: str | None = None) -> list[Check]:
         ("disk", check_disk),
     )
     return [check for name, examination in examinations for check in guarded(name, examination)]
+
+
+def build_kernels(console: "Console") -> Path:
+    """Compiles the kernel for this machine and torch, with a spinner; what `deltascene doctor --build-kernels` does.
+
+    Raises:
+        UsageError: it can't be compiled.
+    """
+    from deltascene.pipeline.kernel import build_kernel  # imports torch
+
+    with console.status("compiling the kernel, about a quarter of a minute"):
+        return build_kernel()
 
 
 def print_checks(console: "Console", checks: Sequence[Check], *, as_json: bool = False) -> int:

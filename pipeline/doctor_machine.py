@@ -60,6 +60,17 @@ def check_threads() -> list[Check]:
     return [Check("torch threads", "ok", f"{threads}; torch's CPU kernels: {torch.backends.cpu.get_cpu_capability()}")]
 
 
+def check_kernel() -> list[Check]:
+    """Whether the compiled kernel is there for this torch and processor, and loads."""
+    from deltascene.pipeline.kernel import choose_kernel, kernel_file
+
+    if not kernel_file().is_file():
+        found = "not compiled: blocks run through PyTorch"
+        return [Check("kernel", "ok", f"{found}; deltascene doctor --build-kernels makes them about twice as fast")]
+    choose_kernel("compiled")
+    return [Check("kernel", "ok", f"compiled: {kernel_file()}")]
+
+
 def check_gpu() -> list[Check]:
     """Whether there is one; this version has no use for it."""
     import torch

@@ -10,6 +10,7 @@ from deltascene.pipeline.bundle import packaged_models
 from deltascene.pipeline.doctor_check import Check
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError
+from deltascene.pipeline.model import load_model
 from deltascene.pipeline.units import duration, milliseconds
 from deltascene.stages.errors import StageError
 from deltascene.stages.preprocess import normalise, resize_frame
@@ -45,6 +46,7 @@ def check_model_runs(model: str | None = None) -> list[Check]:
 def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check:
     stream = engine.open_stream("doctor")
     entry, plan = engine.model.bundle.entry, engine.plan(_FRAME_SIZE)
+    vit = load_model(engine.model.bundle, ()).backbone.vit
     ready = normalise(resize_frame(image, plan), entry.input.mean, entry.input.std)[None]
 
     def ours() -> None:
@@ -53,7 +55,7 @@ def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check
 
     def timms() -> None:
         with torch.inference_mode():
-            engine.model.backbone.vit.forward_features(ready)
+            vit.forward_features(ready)
 
     timm_s, our_s = _least(timms), _least(ours)
     height, width = plan.model_size

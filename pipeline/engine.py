@@ -10,10 +10,11 @@ import torch
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config, SourceConfig, load_config
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.model import SceneModel, load_model
+from deltascene.pipeline.model import SceneModel, fold_model, load_model
+from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, find_sources, read_frames
-from deltascene.pipeline.step import StreamState, plan_geometry, step
+from deltascene.pipeline.step import StreamState, plan_geometry, step_streams
 from deltascene.stages.motion import set_flow_threads
 from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, Image
@@ -36,10 +37,7 @@ class Stream:
         Raises:
             UsageError: the image isn't RGB uint8.
         """
-        if not isinstance(frame, Frame):
-            frame = as_frame(frame, self.name, self._count, pts_s)
-        self._count = frame.index + 1
-        self._state, result = step(self._model, self._engine.config, self._state, frame)
+        (result,) = step_together(self._engine, [self], [frame], pts_s)
         return result
 
     @property
@@ -51,6 +49,21 @@ class Stream:
     def reset(self) -> None:
         """Forgets what was computed: the next frame runs dense, as at the start of a segment."""
         self._state = StreamState()
+
+
+def step_together(
+    engine: "Engine", streams: Sequence[Stream], frames: Sequence[Frame | Image], pts_s: float | None = None
+) -> list[FrameResult]:
+    """One frame each of streams with the same tasks."""
+    given = [
+        frame if isinstance(frame, Frame) else as_frame(frame, stream.name, stream._count, pts_s)
+        for stream, frame in zip(streams, frames, strict=True)
+    ]
+    states = [stream._state for stream in streams]
+    done = step_streams(streams[0]._model, engine.config, list(zip(states, given, strict=True))) if streams else []
+    for stream, frame, (state, _) in zip(streams, given, done, strict=True):
+        stream._state, stream._count = state, frame.index + 1
+    return [result for _, result in done]
 
 
 class Engine:
@@ -96,10 +109,10 @@ class Engine:
     @classmethod
     def from_config(cls, config: Config, *, allow_code: bool = False) -> "Engine":
         """Loads what a resolved config names."""
-        bundle = read_bundle(config.model)
-        merged = config.numerics.delta == "merged"
+        bundle, config = read_bundle(config.model), settle(config)
         tasks = choose_tasks(bundle, config.tasks)
-        return cls(load_model(bundle, tasks, allow_code=allow_code, merged=merged), config)
+        model = load_model(bundle, tasks, allow_code=allow_code, merged=config.numerics.delta == "merged")
+        return cls(fold_model(model) if config.numerics.kernel == "compiled" else model, config)
 
     def open_stream(self, name: str, tasks: Sequence[str] | None = None) -> Stream:
         """A new stream, for some of the loaded tasks or all of them."""
@@ -114,11 +127,15 @@ class Engine:
         return plan_geometry(self.model, self.config, frame_size).plan
 
     def step(self, frames: Mapping[str, Frame | Image]) -> dict[str, FrameResult]:
-        """One frame each of several streams, by the streams' names; a new name opens a stream."""
-        for name in frames:
-            if name not in self._streams:
-                self._streams[name] = self.open_stream(name)
-        return {name: self._streams[name](frame) for name, frame in frames.items()}
+        """One frame each of several streams, by the streams' names; a new name opens a stream.
+
+        Their rows run packed: one pass over the weights serves them all.
+
+        Raises:
+            UsageError: an image isn't RGB uint8.
+        """
+        streams = [self._streams.setdefault(name, Stream(self, self.model, name)) for name in frames]
+        return dict(zip(frames, step_together(self, streams, list(frames.values())), strict=True))
 
     def run(self, source: str | Path | Iterable[Image], tasks: Sequence[str] | None = None) -> Iterator[FrameResult]:
         """Every frame of a source, one at a time; memory stays flat.

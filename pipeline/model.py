@@ -1,7 +1,7 @@
 """A bundle's networks: backbone, delta weights and heads of some tasks, as shapes alone or with their weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -24,6 +24,7 @@ from deltascene.pipeline.weight_files import (
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError, UnfitDelta
+from deltascene.stages.folded import fold
 from deltascene.stages.heads import TokenHead, build_head
 from deltascene.stages.sub_task import SubTask, build_sub_task
 
@@ -99,6 +100,15 @@ def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, 
     sub_tasks = {name: load_sub_task(bundle, backbone, name, merged) for name in _with_delta(bundle, [task])}
     load_exactly(heads[task], bundle.head_file(task), HEAD, _beside_head(bundle, task))
     return SceneModel(bundle, (task,), backbone, heads, sub_tasks)
+
+
+def fold_model(model: SceneModel) -> SceneModel:
+    """A model prepared for the compiled kernel, which has to be loaded; its plain blocks' memory is given up."""
+    blocks = [block if _is_empty(block) else fold(block) for block in model.backbone.blocks]
+    sub_tasks = {
+        task: replace(sub, blocks=tuple(fold(block) for block in sub.blocks)) for task, sub in model.sub_tasks.items()
+    }
+    return replace(model, backbone=model.backbone.with_blocks(blocks), sub_tasks=sub_tasks)
 
 
 def sketch_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:
@@ -196,6 +206,11 @@ def _sketch_parts(bundle: Bundle, tasks: Sequence[str], allow_code: bool) -> tup
     with torch.device("meta"):
         backbone = build_backbone(bundle)
         return backbone, {task: build_task_head(bundle, backbone, task, allow_code=allow_code) for task in tasks}
+
+
+def _is_empty(block: nn.Module) -> bool:
+    """Whether a block has shapes and no memory."""
+    return any(parameter.is_meta for parameter in block.parameters())
 
 
 def _with_delta(bundle: Bundle, tasks: Sequence[str]) -> list[str]:

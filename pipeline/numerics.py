@@ -10,6 +10,7 @@ from deltascene.cache.keys import first_difference
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.kernel import choose_kernel, kernel_name
 from deltascene.stages.motion import flow_threads, set_flow_threads
 
 
@@ -17,12 +18,12 @@ def numerics_record(config: Config) -> dict[str, Any]:
     """What results depend on beside config, weights and input: two runs with equal records are byte-equal.
 
     Args:
-        config: resolved config.
+        config: resolved and settled config.
     """
     return {
         "dtype": config.numerics.dtype,
         "split_dtype": split_dtype(config),
-        "kernel": "torch eager",
+        "kernel": kernel_name() if config.numerics.kernel == "compiled" else "torch eager",
         "threads": torch.get_num_threads(),
         "packing": "none",
         "deltas": config.numerics.delta,
@@ -35,12 +36,23 @@ def numerics_record(config: Config) -> dict[str, Any]:
     }
 
 
+def settle(config: Config) -> Config:
+    """A config whose open questions of arithmetic are answered for this machine.
+
+    Raises:
+        UsageError: it asks for what isn't there.
+    """
+    numerics = config.numerics.model_copy(update={"kernel": choose_kernel(config.numerics.kernel)})
+    return config.model_copy(update={"numerics": numerics})
+
+
 def honour(config: Config, wanted: Mapping[str, Any]) -> None:
     """Sets this process up to compute under a record.
 
     Raises:
         UsageError: it can't; the text names what differs.
     """
+    choose_kernel(config.numerics.kernel)
     torch.set_num_threads(int(wanted["threads"]))
     set_flow_threads(int(wanted["flow_threads"]))
     difference = first_difference(wanted, numerics_record(config))

@@ -36,7 +36,7 @@ from deltascene.pipeline.results import TaskCost
 from deltascene.pipeline.sources import Reader
 from deltascene.pipeline.step import StreamState, step
 from deltascene.pipeline.stopwatch import Stopwatch
-from deltascene.pipeline.task_step import TaskState, receive, step_task, task_cost
+from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
 from deltascene.stages.age import PatchAges
 from deltascene.stages.cost import Macs
 from deltascene.stages.errors import StageError
@@ -163,7 +163,8 @@ class TaskPart:
         self._ages = moment.ages
         clock.lap("warp" if moment.where is not None else "head", self.task)
         keep = self._config.policy.reuse
-        self._state, prediction = step_task(self._model, self.task, self._state, moment, {}, clock, keep=keep)
+        turn = Turn(self._state, moment, {}, clock)
+        [(self._state, prediction)] = step_task(self._model, self.task, [turn], keep=keep)
         output = form.task(prediction, task_cost(self._model, self.task, record, grid, clock.of(self.task)))
         return FrameOutput(record, {self.task: output}, form.age(moment.age), moment.ages.oldest_s(record.pts_s))
 

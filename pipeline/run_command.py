@@ -62,6 +62,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     specs = find_sources(options.sources)
     truths = {spec.id: _truth_of(spec, options.truth, len(specs)) for spec in specs} if options.truth else {}
     engine = Engine.from_config(config, allow_code=options.allow_code)
+    config = engine.config
     if options.dry_run:
         return _dry_run(engine, specs, console)
     folder = RunFolder(options.out)

@@ -1,10 +1,10 @@
-"""The walk of one frame through the stages, on one screen: `step(model, config, state, frame)`.
+"""The walk of a frame through the stages, on one screen; frames of several streams go together.
 
 Pixels decide what is computed (temporal.py). The base runs those rows and hands a record on; every task makes its
 outputs of that record (task_step.py), here or wherever else it arrives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,17 +17,17 @@ from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import encode_rows, split_dtype
 from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.results import FrameCost, FrameResult, TaskCost
-from deltascene.pipeline.stopwatch import Stopwatch
-from deltascene.pipeline.task_step import COMPUTED, TaskState, receive, step_task, task_cost
+from deltascene.pipeline.results import FrameCost, FrameResult, Prediction, TaskCost
+from deltascene.pipeline.stopwatch import Stopwatch, lap_together
+from deltascene.pipeline.task_step import COMPUTED, Moment, TaskState, Turn, receive, step_task, task_cost
 from deltascene.pipeline.temporal import Decision, TemporalState, decide
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
-from deltascene.stages.base_task import run_base
 from deltascene.stages.change import patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.motion import estimate_flow, to_grey
 from deltascene.stages.preprocess import InputPlan, normalise_patches, resize_frame
+from deltascene.stages.rows import Part, key_shapes, run_streams
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -60,25 +60,78 @@ class StreamState:
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
 
 
-@torch.inference_mode()
+@dataclass(slots=True)
+class _Walk:
+    """One stream's frame on its way through the stages.
+
+    Attributes:
+        state: what the stream carries.
+        frame: the frame.
+        clock: its seconds.
+        pixels: it at the model's size, uint8 [3, H, W].
+        decision: what will be done with it.
+        tapped: the base's tokens of the computed rows [R, D], wherever somebody reads them.
+    """
+
+    state: StreamState
+    frame: Frame
+    clock: Stopwatch
+    pixels: Tensor
+    decision: Decision
+    tapped: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> TokenGrid:
+        assert self.state.geometry is not None
+        return self.state.geometry.grid
+
+
 def step(
     model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...] = ()
 ) -> tuple[StreamState, FrameResult]:
-    """One frame of one stream: preprocess, decide, run what is needed.
+    """One frame of one stream; see `step_streams`."""
+    (done,) = step_streams(model, config, [(state, frame)], points)
+    return done
+
+
+@torch.inference_mode()
+def step_streams(
+    model: SceneModel, config: Config, streams: Sequence[tuple[StreamState, Frame]], points: tuple[int, ...] = ()
+) -> list[tuple[StreamState, FrameResult]]:
+    """One frame each of some streams: preprocess, decide, run what is needed. Their rows run packed.
 
     Args:
         model: backbone, heads, and blocks of tasks with a delta.
         config: resolved config.
-        state: what the stream carries; an empty one starts a segment with a dense frame.
-        frame: the frame; an invalid one is passed through without a prediction.
+        streams: what each stream carries, an empty state starts a segment with a dense frame; and its frame, an
+            invalid one is passed through without a prediction.
         points: where the base's tokens are handed on besides the splits of the model's own tasks.
 
     Returns:
-        The stream's next state, and the frame's result with the base's record.
+        The streams' next states, and the frames' results with the base's records.
     """
-    clock, image = Stopwatch(), frame.image
-    if not frame.valid or image is None:
-        return state, _skipped(model, config, state, replace(frame, valid=False), points, clock)
+    done: dict[int, tuple[StreamState, FrameResult]] = {}
+    walks: dict[int, _Walk] = {}
+    for place, (state, frame) in enumerate(streams):
+        clock = Stopwatch()
+        if frame.valid and frame.image is not None:
+            walks[place] = _begin(model, config, state, frame, points, clock)
+        else:
+            done[place] = state, _skipped(model, config, state, replace(frame, valid=False), points, clock)
+    _run_rows(model, list(walks.values()), points)
+    for place, (state, result) in zip(walks, _run_tasks(model, config, list(walks.values()), points), strict=True):
+        if config.policy.reuse and result.policy != "dense" and _audit_due(config, result.frame):
+            result = _audit(model, config, state, result, points)
+        done[place] = state, result
+    return [done[place] for place in range(len(streams))]
+
+
+def _begin(
+    model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...], clock: Stopwatch
+) -> _Walk:
+    """Pixels at the model's size, and what will be done with them."""
+    image = frame.image
+    assert image is not None
     if state.geometry is None or state.geometry.plan.frame_size != image.shape[:2]:
         frame = frame if state.geometry is None else replace(frame, cause=frame.cause or "resized")
         state = StreamState(plan_geometry(model, config, image.shape[:2]))
@@ -89,22 +142,37 @@ def step(
     temporal, decision = decide(config, grid, state.temporal, frame, pixels)
     clock.lap("mask")
     if config.policy.reuse and state.cache is None:
-        blocks = model.backbone.blocks[: base_depth(model, points)]
-        state = replace(state, cache=allocate_cache(blocks, grid.tokens, model.backbone.width, ()))
-    tapped = _run_rows(model, state, decision, pixels, points, clock)
-    record = _record(model, config, frame, decision, tapped, pixels, grid, points, clock)
-    moment = receive(record, grid, state.ages)
-    clock.lap("mask" if moment.where is None else "warp")
-    tasks, predictions = dict(state.tasks), {}
+        shapes = key_shapes(model.backbone.blocks[: base_depth(model, points)])
+        state = replace(state, cache=allocate_cache(shapes, grid.tokens, model.backbone.width, ()))
+    return _Walk(replace(state, temporal=temporal), frame, clock, pixels, decision)
+
+
+def _run_tasks(
+    model: SceneModel, config: Config, walks: Sequence[_Walk], points: tuple[int, ...]
+) -> list[tuple[StreamState, FrameResult]]:
+    """What the base hands on, through every task; walks are in the order of the results."""
+    moments: list[Moment] = []
+    for walk in walks:
+        walk.clock.start()
+        record = _record(model, config, walk, points)
+        moments.append(receive(record, walk.grid, walk.state.ages))
+        walk.clock.lap("mask" if moments[-1].where is None else "warp")
+    tasks: list[dict[str, TaskState]] = [{} for _ in walks]
+    predictions: list[dict[str, Prediction]] = [{} for _ in walks]
     for task in model.tasks:
-        before = tasks.get(task, TaskState())
-        tasks[task], predictions[task] = step_task(model, task, before, moment, tapped, clock, keep=config.policy.reuse)
-    cost = FrameCost(frame_costs(model, record, grid, points, clock), moment.ages.oldest_s(frame.pts_s))
-    state = replace(state, temporal=temporal, ages=moment.ages, tasks=tasks)
-    result = FrameResult(frame, record, predictions, cost, moment.age)
-    if config.policy.reuse and decision.policy != "dense" and _audit_due(config, frame):
-        result = _audit(model, config, state, result, points)
-    return state, result
+        turns = [
+            Turn(walk.state.tasks.get(task, TaskState()), moment, walk.tapped, walk.clock)
+            for walk, moment in zip(walks, moments, strict=True)
+        ]
+        for place, (state, prediction) in enumerate(step_task(model, task, turns, keep=config.policy.reuse)):
+            tasks[place][task], predictions[place][task] = state, prediction
+    done = []
+    for walk, moment, states, made in zip(walks, moments, tasks, predictions, strict=True):
+        costs = frame_costs(model, moment.record, walk.grid, points, walk.clock)
+        cost = FrameCost(costs, moment.ages.oldest_s(walk.frame.pts_s))
+        after = replace(walk.state, ages=moment.ages, tasks={**walk.state.tasks, **states})
+        done.append((after, FrameResult(walk.frame, moment.record, made, cost, moment.age)))
+    return done
 
 
 def plan_geometry(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> InputGeometry:
@@ -143,50 +211,42 @@ def _handed_on(model: SceneModel, points: tuple[int, ...]) -> list[int]:
     return sorted({*points, *(sub.split for sub in model.sub_tasks.values())})
 
 
-def _run_rows(
-    model: SceneModel,
-    state: StreamState,
-    decision: Decision,
-    pixels: Tensor,
-    points: tuple[int, ...],
-    clock: Stopwatch,
-) -> dict[int, Tensor]:
-    """The base on the rows to compute: their tokens [R, D] wherever somebody reads them."""
-    if decision.policy not in COMPUTED:
-        return {}
-    assert state.geometry is not None
-    entry, grid = model.bundle.entry.input, state.geometry.grid
-    patches = patches_of(decision.rows, grid)
-    cut = cut_patches(pixels, grid.patch)
-    normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
-    x_RD = model.backbone.embed_patches(normalised, state.geometry.positions, patches)
-    clock.lap("embed")
-    tapped = run_base(model.backbone, x_RD, _base_taps(model, points), rows=decision.rows, cache=state.cache)
-    clock.lap("blocks")
-    return tapped
+def _run_rows(model: SceneModel, walks: Sequence[_Walk], points: tuple[int, ...]) -> None:
+    """The base on the rows to compute, of all streams together."""
+    walks = [walk for walk in walks if walk.decision.policy in COMPUTED]
+    if not walks:
+        return
+    entry, streams = model.bundle.entry.input, []
+    for walk in walks:
+        assert walk.state.geometry is not None
+        walk.clock.start()
+        rows = walk.decision.rows
+        patches = patches_of(rows, walk.grid)
+        cut = cut_patches(walk.pixels, walk.grid.patch)
+        normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
+        x_RD = model.backbone.embed_patches(normalised, walk.state.geometry.positions, patches)
+        streams.append((x_RD, Part(len(x_RD), rows, walk.state.cache)))
+        walk.clock.lap("embed")
+    clocks = [walk.clock for walk in walks]
+    clocks[0].start()
+    tapped = run_streams(model.backbone.blocks, streams, _base_taps(model, points))
+    lap_together(clocks, [part.count for _, part in streams], "blocks")
+    for walk, own in zip(walks, tapped, strict=True):
+        walk.tapped = own
 
 
-def _record(
-    model: SceneModel,
-    config: Config,
-    frame: Frame,
-    decision: Decision,
-    tapped: Mapping[int, Tensor],
-    pixels: Tensor,
-    grid: TokenGrid,
-    points: tuple[int, ...],
-    clock: Stopwatch,
-) -> FrameRecord:
+def _record(model: SceneModel, config: Config, walk: _Walk, points: tuple[int, ...]) -> FrameRecord:
     """What is handed on: the rows' tokens where tasks split off, or the flow since they were last computed."""
-    rows, flow = row_numbers(decision, grid), None
+    frame, decision, flow = walk.frame, walk.decision, None
+    rows = row_numbers(decision, walk.grid)
     if decision.policy == "warped":
         assert decision.computed is not None
-        now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
-        flow = estimate_flow(now, computed, decision.moved, grid)
-        clock.lap("flow")
-    handed = _encoded(model, config, tapped, points)
-    if tapped:
-        clock.lap("blocks")
+        now, computed = to_grey(walk.pixels.numpy()), to_grey(decision.computed.numpy())
+        flow = estimate_flow(now, computed, decision.moved, walk.grid)
+        walk.clock.lap("flow")
+    handed = _encoded(model, config, walk.tapped, points)
+    if walk.tapped:
+        walk.clock.lap("blocks")
     about = (frame.index, frame.pts_s, True, frame.cause, decision.policy, decision.reason)
     return FrameRecord(*about, rows, handed, decision.strength, flow)
 

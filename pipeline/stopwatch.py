@@ -1,6 +1,7 @@
 """Seconds by task and stage."""
 
 import time
+from collections.abc import Sequence
 
 
 class Stopwatch:
@@ -10,11 +11,13 @@ class Stopwatch:
         self.seconds: dict[tuple[str, str], float] = {}
         self._last = time.perf_counter()
 
+    def start(self) -> None:
+        """Begins a lap: the time since the last one is somebody else's."""
+        self._last = time.perf_counter()
+
     def lap(self, stage: str, task: str = "") -> None:
         """Books the time since the last lap; no task means shared by all, booked on the base."""
-        now = time.perf_counter()
-        self.seconds[task, stage] = self.seconds.get((task, stage), 0.0) + now - self._last
-        self._last = now
+        lap_together([self], [1], stage, task)
 
     def of(self, task: str, *, shared: bool = False) -> dict[str, float]:
         """Seconds of a task by stage, with what is shared by all where it carries that."""
@@ -23,3 +26,12 @@ class Stopwatch:
             if owner == task or (shared and owner == ""):
                 spent[stage] = spent.get(stage, 0.0) + seconds
         return spent
+
+
+def lap_together(clocks: Sequence[Stopwatch], rows: Sequence[int], stage: str, task: str = "") -> None:
+    """Books the time since the first clock's last lap on all of them, by their shares of the rows."""
+    now, total = time.perf_counter(), sum(rows)
+    spent = now - clocks[0]._last
+    for clock, count in zip(clocks, rows, strict=True):
+        clock.seconds[task, stage] = clock.seconds.get((task, stage), 0.0) + spent * count / total
+        clock._last = now

@@ -5,7 +5,7 @@ on the rows that the record names; it needs no pixels and nothing below the spli
 base, in an actor of its own, and from the archive.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,14 +17,14 @@ from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.convert import decode_rows
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import Prediction, TaskCost
-from deltascene.pipeline.stopwatch import Stopwatch
+from deltascene.pipeline.stopwatch import Stopwatch, lap_together
 from deltascene.stages.age import PatchAges, age_map, aged
 from deltascene.stages.change import patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
 from deltascene.stages.motion import Lookup, plan_lookup, warp, warp_age
-from deltascene.stages.rows import run_blocks, write_rows
+from deltascene.stages.rows import Part, key_shapes, run_streams, write_rows
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import TokenGrid
 
@@ -82,40 +82,50 @@ def receive(record: FrameRecord, grid: TokenGrid, ages: PatchAges | None) -> Mom
     return Moment(record, grid, ages, age, where)
 
 
-def step_task(
-    model: SceneModel,
-    task: str,
-    state: TaskState,
-    moment: Moment,
-    shared: Mapping[int, Tensor],
-    clock: Stopwatch,
-    *,
-    keep: bool,
-) -> tuple[TaskState, Prediction]:
-    """One task on one frame.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One stream's frame, as a task gets it.
+
+    Attributes:
+        state: what the task carries for the stream; overwritten in place.
+        moment: what the base hands on.
+        shared: the base's tokens of the computed rows [R, D] by tap, for tasks without a delta.
+        clock: books the time on the task.
+    """
+
+    state: TaskState
+    moment: Moment
+    shared: Mapping[int, Tensor]
+    clock: Stopwatch
+
+
+def step_task(model: SceneModel, task: str, turns: Sequence[Turn], *, keep: bool) -> list[tuple[TaskState, Prediction]]:
+    """One task on one frame each of some streams.
 
     Args:
         model: holds its head, and its blocks where it has a delta.
         task: its name.
-        state: what it carries; overwritten in place.
-        moment: what the base hands on.
-        shared: the base's tokens of the computed rows [R, D] by tap, for tasks without a delta.
-        clock: books the time on the task.
+        turns: of the streams.
         keep: whether rows may run later; without it nothing is kept but the outputs.
 
     Returns:
-        Its next state and its prediction.
+        Its next state and its prediction for each stream.
     """
-    kind = model.bundle.kinds[task]
-    if moment.record.policy in COMPUTED:
-        state = _compute(model, task, state, moment, shared, clock, keep)
-    assert state.value is not None, "a segment starts with a dense frame"
-    if moment.where is None:
-        value = state.value.copy()  # whoever gets it may write into it
-    else:
-        value = warp(state.value, kind, moment.where)
-        clock.lap("warp", task)
-    return state, Prediction(kind, value, moment.age)
+    kind, done = model.bundle.kinds[task], []
+    for turn in _through_blocks(model, task, turns, keep):
+        turn.clock.start()
+        state, where = turn.state, turn.moment.where
+        if turn.moment.record.policy in COMPUTED:
+            state = _through_head(model, task, turn)
+            turn.clock.lap("head", task)
+        assert state.value is not None, "a segment starts with a dense frame"
+        if where is None:
+            value = state.value.copy()  # whoever gets it may write into it
+        else:
+            value = warp(state.value, kind, where)
+            turn.clock.lap("warp", task)
+        done.append((state, Prediction(kind, value, turn.moment.age)))
+    return done
 
 
 def task_cost(
@@ -160,38 +170,44 @@ def _rows(record: FrameRecord) -> Tensor | None:
     return None if record.policy == "dense" else torch.from_numpy(record.rows.astype(np.int64))
 
 
-def _compute(
-    model: SceneModel,
-    task: str,
-    state: TaskState,
-    moment: Moment,
-    shared: Mapping[int, Tensor],
-    clock: Stopwatch,
-    keep: bool,
-) -> TaskState:
-    """The moved rows, or all, through the task's blocks and head."""
-    head, grid, rows = model.heads[task], moment.grid, _rows(moment.record)
-    taps, sub = model.bundle.entry.tasks[task].taps, model.sub_tasks.get(task)
-    if keep and state.cache is None:
-        looks_back = taps if head.receptive_field else ()
-        blocks = () if sub is None else sub.blocks[: max(taps) - sub.split]
-        state = replace(state, cache=allocate_cache(blocks, grid.tokens, model.backbone.width, looks_back))
-    tapped = shared
-    if sub is not None:
-        x_RD = decode_rows(moment.record.activations[sub.split])
-        tapped = run_blocks(sub.blocks, x_RD, set(taps), first=sub.split, rows=rows, cache=state.cache)
-        clock.lap("blocks", task)
-    state, touched = _run_cells(model, task, state, tapped, rows, grid)
+def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: bool) -> list[Turn]:
+    """The rows of all streams through the task's own blocks, if it has any; their tokens then are what it reads."""
+    taps, sub, ready = model.bundle.entry.tasks[task].taps, model.sub_tasks.get(task), list(turns)
+    blocks = () if sub is None else sub.blocks[: max(taps) - sub.split]
+    looks_back = taps if model.heads[task].receptive_field else ()
+    computing = [place for place, turn in enumerate(turns) if turn.moment.record.policy in COMPUTED]
+    for place in computing:
+        state, tokens = ready[place].state, ready[place].moment.grid.tokens
+        if keep and state.cache is None:
+            cache = allocate_cache(key_shapes(blocks), tokens, model.backbone.width, looks_back)
+            ready[place] = replace(ready[place], state=replace(state, cache=cache))
+    if sub is None or not computing:
+        return ready
+    clocks = [ready[place].clock for place in computing]
+    clocks[0].start()
+    streams = []
+    for place in computing:
+        record = ready[place].moment.record
+        x_RD = decode_rows(record.activations[sub.split])
+        streams.append((x_RD, Part(len(x_RD), _rows(record), ready[place].state.cache)))
+    tapped = run_streams(blocks, streams, set(taps), first=sub.split)
+    lap_together(clocks, [part.count for _, part in streams], "blocks", task)
+    for place, own in zip(computing, tapped, strict=True):
+        ready[place] = replace(ready[place], shared=own)
+    return ready
+
+
+def _through_head(model: SceneModel, task: str, turn: Turn) -> TaskState:
+    """The computed rows' tokens through the head, and its outputs into the picture."""
+    head, grid, kind = model.heads[task], turn.moment.grid, model.bundle.kinds[task]
+    state, touched = _run_cells(model, task, turn.state, turn.shared, _rows(turn.moment.record), grid)
     assert state.cells_PX is not None
-    kind = model.bundle.kinds[task]
     drawn = None if touched is None else touched_patches(touched, grid, 1)  # pixels mix with the cells around a patch
     pixels = activate(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation).numpy()
     if kind.activation == "argmax":
         pixels = pixels.astype(kind.stored.dtype)
     onto, places = (None, None) if drawn is None else (state.value, drawn.numpy())
-    value = lay_out(pixels, grid, onto, places)
-    clock.lap("head", task)
-    return replace(state, value=value)
+    return replace(state, value=lay_out(pixels, grid, onto, places))
 
 
 def _run_cells(

@@ -6,15 +6,18 @@ be run by rows, because its tokens mix anywhere but in plain attention, is refus
 Source: timm.models.vision_transformer.VisionTransformer (Apache-2.0), whose modules are called, not copied.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
-from timm.layers import Attention, GluMlp, Mlp, PatchEmbed, SwiGLU, resample_abs_pos_embed
-from timm.models.vision_transformer import Block as Block  # handed on: the other stages don't know timm
+from timm.layers import Attention, GluMlp, PatchEmbed, SwiGLU, resample_abs_pos_embed
+from timm.layers import Mlp as Mlp  # handed on, as the next two: the other stages don't know timm
+from timm.models.vision_transformer import Block as Block
+from timm.models.vision_transformer import LayerScale as LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,7 +48,7 @@ class Backbone:
         width: width of the residual stream.
         patch: side of a patch in pixels.
         prefix: class and register tokens.
-        blocks: the blocks, in order.
+        blocks: the blocks, in order; timm's own, or prepared for the compiled kernel.
     """
 
     def __init__(self, vit: nn.Module) -> None:
@@ -60,7 +63,8 @@ class Backbone:
         refuse_unsupported(vit)
         assert isinstance(vit, VisionTransformer)
         self.vit = vit.eval()
-        self.blocks: list[Block] = list(vit.blocks)
+        self.blocks: Sequence[Block] = list(vit.blocks)
+        self._shapes = [_block_shape(block) for block in vit.blocks]
         self.depth, self.width, self.prefix = len(self.blocks), vit.embed_dim, vit.num_prefix_tokens
         self.patch = int(vit.patch_embed.patch_size[0])
 
@@ -132,15 +136,14 @@ class Backbone:
 
     def block_shapes(self) -> list[BlockShape]:
         """What one row costs in each block."""
-        return [
-            BlockShape(
-                linear=sum(
-                    part.in_features * part.out_features for part in block.modules() if isinstance(part, nn.Linear)
-                ),
-                attention=block.attn.num_heads * block.attn.head_dim,
-            )
-            for block in self.blocks
-        ]
+        return self._shapes
+
+    def with_blocks(self, blocks: Sequence[Block]) -> Self:
+        """The same network that runs these blocks instead of its own, whose memory is given up."""
+        other = copy(self)
+        other.blocks = list(blocks)
+        self.vit.blocks = nn.Sequential()
+        return other
 
     def patch_macs(self) -> int:
         """Multiply-accumulates to embed one patch."""
@@ -207,6 +210,12 @@ def _parts(vit: VisionTransformer) -> Iterator[tuple[str, object, tuple[type, ..
         yield f"blocks.{number}", block, (Block,)
         yield f"blocks.{number}.attn", block.attn, (Attention,)
         yield f"blocks.{number}.mlp", block.mlp, (Mlp, GluMlp, SwiGLU)
+
+
+def _block_shape(block: Block) -> BlockShape:
+    layers = (part for part in block.modules() if isinstance(part, nn.Linear))
+    linear = sum(layer.in_features * layer.out_features for layer in layers)
+    return BlockShape(linear, block.attn.num_heads * block.attn.head_dim)
 
 
 def cut_patches(image_CHW: Tensor, patch: int) -> Tensor:

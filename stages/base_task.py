@@ -1,12 +1,11 @@
 """The base transformer: embedded rows of a frame in, their residual stream at the taps out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 from deltascene.stages.backbone import Backbone
-from deltascene.stages.rows import run_blocks
-from deltascene.stages.scene_cache import SceneCache
+from deltascene.stages.rows import Part, run_blocks
 
 
 def run_base(
@@ -14,20 +13,18 @@ def run_base(
     x_RD: Tensor,
     taps: Iterable[int],
     *,
-    rows: Tensor | None = None,
-    cache: SceneCache | None = None,
+    parts: Sequence[Part] | None = None,
 ) -> dict[int, Tensor]:
     """Rows of a frame through the base transformer's blocks.
 
     Args:
         backbone: the base's network.
-        x_RD: embedded tokens [R, D], prefix tokens first.
+        x_RD: embedded tokens [R, D], prefix tokens first; one part after the other.
         taps: where the residual stream is wanted, as the number of blocks run before: 0 is the embedding, `depth` the
             end. Blocks after the last tap aren't run.
-        rows: which tokens they are; None is all of them.
-        cache: of the base's blocks; overwritten at `rows`.
+        parts: whose rows they are, with caches of the base's blocks; None is all of one frame's, nothing kept.
 
     Returns:
         Residual stream of the rows [R, D] at every tap.
     """
-    return run_blocks(backbone.blocks, x_RD, set(taps), rows=rows, cache=cache)
+    return run_blocks(backbone.blocks, x_RD, set(taps), parts=parts)

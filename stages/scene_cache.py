@@ -6,11 +6,36 @@ is the only state of the network, it never outlives a segment, and only rows.py 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from deltascene.stages.backbone import Block
+PANEL = 32  # tokens that a compiled product reads at a time, at most: every row of keys takes whole ones
+
+
+class KeysValues(NamedTuple):
+    """Of all tokens of a frame in one block.
+
+    Attributes:
+        keys_HdN: keys, token last, so that scores of some rows are a plain product [heads, d, N].
+        values_HNd: values [heads, N, d].
+    """
+
+    keys_HdN: Tensor
+    values_HNd: Tensor
+
+
+class KeyShape(NamedTuple):
+    """What a block needs to know to be given a cache.
+
+    Attributes:
+        heads: attention heads.
+        head_dim: width of one.
+    """
+
+    heads: int
+    head_dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,29 +43,38 @@ class SceneCache:
     """Preallocated tensors; their contents are undefined until a dense pass has run.
 
     Attributes:
-        keys_values: of every block, head-major [2, heads, N, d].
+        keys_values: of every block.
         taps: residual stream at every tap [N, D], by the number of blocks run before.
     """
 
-    keys_values: Sequence[Tensor]
+    keys_values: Sequence[KeysValues]
     taps: dict[int, Tensor]
 
     @property
     def size_bytes(self) -> int:
         """Memory that it holds."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys_values, *self.taps.values()))
+        kept = (tensor for pair in self.keys_values for tensor in pair)
+        return sum(tensor.untyped_storage().nbytes() for tensor in (*kept, *self.taps.values()))
 
 
-def allocate_cache(blocks: Sequence[Block], tokens: int, width: int, taps: Iterable[int]) -> SceneCache:
+def allocate_cache(shapes: Sequence[KeyShape], tokens: int, width: int, taps: Iterable[int]) -> SceneCache:
     """A cache for some blocks.
 
     Args:
-        blocks: those that will run, in order.
+        shapes: of those that will run, in order.
         tokens: N, of a frame.
         width: D of the residual stream.
         taps: where heads read.
     """
     return SceneCache(
-        [torch.empty(2, block.attn.num_heads, tokens, block.attn.head_dim) for block in blocks],
+        [allocate_keys_values(shape, tokens) for shape in shapes],
         {tap: torch.empty(tokens, width) for tap in sorted(set(taps))},
     )
+
+
+def allocate_keys_values(shape: KeyShape, tokens: int) -> KeysValues:
+    """Room for one block's keys and values."""
+    heads, head_dim = shape
+    padded = -(-tokens // PANEL) * PANEL
+    keys_HdN = torch.empty(heads, head_dim, padded)[..., :tokens]
+    return KeysValues(keys_HdN, torch.empty(heads, tokens, head_dim))

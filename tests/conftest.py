@@ -1,5 +1,6 @@
 """A tiny bundle on another network than the packaged one, and real little clips, made once per session."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from deltascene.pipeline import kernel
 from deltascene.pipeline.bundle import read_bundle
 from deltascene.pipeline.model import build_backbone, build_task_head
 from deltascene.pipeline.weight_files import write_delta, write_head, write_task
@@ -34,6 +36,34 @@ TINY_DELTA = TINY.replace("name: tiny", "name: tiny_delta").replace(
     "log: true, split: 3,", "log: true, split: 3, delta: height.safetensors,"
 )
 TINY_DELTA = TINY_DELTA.replace("split: 4,", "split: 4, delta: flow_delta.safetensors,")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory) -> Iterator[Path]:
+    """A user's cache of their own for the tests: what is compiled on this machine changes nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def built_kernel(tmp_path_factory) -> Path:
+    """A user's cache with the kernel in it, compiled for real and loaded."""
+    if not shutil.which("c++"):
+        pytest.skip("no C++ compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("kernel")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        kernel.build_kernel()
+        assert kernel.choose_kernel("auto") == "compiled"
+    return folder
+
+
+@pytest.fixture
+def with_kernel(built_kernel, monkeypatch) -> None:
+    """As on a machine where the kernel was built."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(built_kernel))
 
 
 def write_tiny_bundle(folder: Path, text: str = TINY) -> Path:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -322,9 +323,14 @@ def test_a_warped_frame_is_moved_from_what_was_computed_never_from_another_warp(
 
 def contents(state):
     """All that a stream carries, as bytes."""
-    tensors = [*state.cache.keys_values, state.temporal.pixels, state.temporal.reference.cells_PQ]
+    tensors = [*chain(*state.cache.keys_values), state.temporal.pixels, state.temporal.reference.cells_PQ]
     for task in state.tasks.values():
-        tensors += [*task.cache.keys_values, *task.cache.taps.values(), task.cells_PX, torch.from_numpy(task.value)]
+        tensors += [
+            *chain(*task.cache.keys_values),
+            *task.cache.taps.values(),
+            task.cells_PX,
+            torch.from_numpy(task.value),
+        ]
     return [tensor.numpy().tobytes() for tensor in tensors]
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.base_task import run_base
+from deltascene.stages.rows import Part, key_shapes
 from deltascene.stages.scene_cache import allocate_cache
 
 
@@ -40,8 +41,8 @@ def our_features() -> Callable[..., Tensor]:
     def run(backbone: Backbone, image_CHW: Tensor, *, by_rows: bool = False) -> Tensor:
         grid = backbone.grid((image_CHW.shape[1], image_CHW.shape[2]))
         x_ND = backbone.embed(image_CHW, backbone.positions(grid))
-        cache = allocate_cache(backbone.blocks, grid.tokens, backbone.width, ()) if by_rows else None
-        rows = torch.arange(grid.tokens) if by_rows else None
-        return backbone.final_norm(run_base(backbone, x_ND, [backbone.depth], rows=rows, cache=cache)[backbone.depth])
+        cache = allocate_cache(key_shapes(backbone.blocks), grid.tokens, backbone.width, ()) if by_rows else None
+        parts = [Part(grid.tokens, torch.arange(grid.tokens), cache)] if by_rows else None
+        return backbone.final_norm(run_base(backbone, x_ND, [backbone.depth], parts=parts)[backbone.depth])
 
     return run

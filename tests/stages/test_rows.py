@@ -10,7 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from deltascene.stages.backbone import Backbone, cut_patches
 from deltascene.stages.base_task import run_base
 from deltascene.stages.change import rows_of
-from deltascene.stages.rows import run_blocks, write_rows
+from deltascene.stages.folded import FoldedBlock, fold
+from deltascene.stages.rows import Part, key_shapes, run_blocks, write_rows
 from deltascene.stages.scene_cache import allocate_cache
 
 TOLERANCE = 1e-4
@@ -22,6 +23,7 @@ NETWORKS = {
     "no prefix": {"class_token": False, "pos_embed": "none", "qk_norm": True},
     "gated": {"mlp_layer": SwiGLU, "scale_attn_norm": True, "scale_mlp_norm": True, "pre_norm": True},
 }
+WIDE = {"embed_dim": 64, "num_heads": 2, "reg_tokens": 1, "init_values": 0.3, "qkv_bias": False}  # whole panels
 patches = st.one_of(
     st.just(frozenset(range(12))),
     st.integers(0, 11).map(lambda number: frozenset([number])),
@@ -33,11 +35,14 @@ seeds = st.integers(0, 2**16)
 class Scene:
     """A network with the cache of one stream."""
 
-    def __init__(self, vit):
+    def __init__(self, vit, *, kernel):
         self.backbone = Backbone(vit)
+        if kernel:
+            self.backbone = self.backbone.with_blocks([fold(block) for block in self.backbone.blocks])
+            assert all(isinstance(block, FoldedBlock) for block in self.backbone.blocks)
         self.grid = self.backbone.grid(SIZE)
         self.positions = self.backbone.positions(self.grid)
-        self.cache = allocate_cache(self.backbone.blocks, self.grid.tokens, self.backbone.width, TAPS)
+        self.cache = allocate_cache(key_shapes(self.backbone.blocks), self.grid.tokens, self.backbone.width, TAPS)
 
     def embed(self, image):
         return self.backbone.embed(image, self.positions)
@@ -52,32 +57,35 @@ class Scene:
         """All rows, or those of some patches, and the tokens at the taps kept."""
         rows = None if chosen is None else rows_of(torch.tensor(sorted(chosen), dtype=torch.int64), self.grid)
         x_RD = self.embed(image) if rows is None else self.embed(image)[rows]
-        tapped = run_base(self.backbone, x_RD, TAPS, rows=rows, cache=self.cache)
+        tapped = run_base(self.backbone, x_RD, TAPS, parts=[Part(len(x_RD), rows, self.cache)])
         for tap in TAPS:
             write_rows(self.cache.taps[tap], rows, tapped[tap])
         return rows
 
     def kept(self):
-        """Copies of all that the cache holds."""
-        return [tensor.clone() for tensor in (*self.cache.keys_values, *self.cache.taps.values())]
+        """Copies of all that the cache holds, token second to last."""
+        pairs = ((keys_HdN.transpose(1, 2), values_HNd) for keys_HdN, values_HNd in self.cache.keys_values)
+        return [tensor.clone() for tensor in (*(half for pair in pairs for half in pair), *self.cache.taps.values())]
 
 
-@pytest.fixture(scope="module", params=list(NETWORKS))
+@pytest.fixture(scope="module", params=[*NETWORKS, "kernel"])
 def scene(request, randomise):
+    kernel = request.param == "kernel"
+    if kernel:
+        request.getfixturevalue("built_kernel")
+    shape = {"embed_dim": 24, "num_heads": 3, **(WIDE if kernel else NETWORKS[request.param])}
     vit = VisionTransformer(
         img_size=SIZE,
         patch_size=PATCH,
-        embed_dim=24,
-        num_heads=3,
         depth=3,
         mlp_ratio=2,
         num_classes=0,
         global_pool="",
         dynamic_img_size=True,
-        **NETWORKS[request.param],
+        **shape,
     )
     randomise(vit, 5)
-    return Scene(vit)
+    return Scene(vit, kernel=kernel)
 
 
 def picture(seed):
@@ -138,7 +146,7 @@ def test_keys_and_values_of_the_first_block_are_the_new_pictures_own(scene, chos
     rows = scene.run(picture(seed + 1), chosen)
     found = scene.kept()[0]
     scene.run(picture(seed + 1))
-    assert_close([found[:, :, rows]], [scene.kept()[0][:, :, rows]])
+    assert_close([found[:, rows]], [scene.kept()[0][:, rows]])
 
 
 def test_consecutive_parts_are_the_whole(scene):
@@ -146,20 +154,20 @@ def test_consecutive_parts_are_the_whole(scene):
     with torch.no_grad():
         whole = run_base(scene.backbone, scene.embed(picture(2)), (1, 3))
         rest = scene.backbone.blocks[1:]
-        cache = allocate_cache(rest, scene.grid.tokens, scene.backbone.width, ())
-        again = run_blocks(rest, whole[1], {1, 3}, first=1, cache=cache)
+        cache = allocate_cache(key_shapes(rest), scene.grid.tokens, scene.backbone.width, ())
+        again = run_blocks(rest, whole[1], {1, 3}, first=1, parts=[Part(len(whole[1]), None, cache)])
     assert torch.equal(again[1], whole[1])
     assert torch.equal(again[3], whole[3])
 
 
 def test_some_rows_need_a_cache(scene):
     with pytest.raises(AssertionError, match="keys and values of the others"):
-        run_base(scene.backbone, torch.zeros(1, 24), [1], rows=torch.tensor([0]))
+        Part(1, torch.tensor([0]))
 
 
 def test_a_cache_says_how_much_memory_it_holds(scene):
-    tokens = scene.grid.tokens
-    assert scene.cache.size_bytes == 4 * (3 * 2 * tokens * 24 + 2 * tokens * 24)
+    tokens, width = scene.grid.tokens, scene.backbone.width
+    assert scene.cache.size_bytes == 4 * width * (3 * (32 + tokens) + 2 * tokens)  # keys: whole panels of 32 tokens
 
 
 @given(patches, seeds)

@@ -1,0 +1,101 @@
+"""A block prepared for the compiled kernel: norms and LayerScale folded into the weights, weights packed once.
+
+    qkv(gamma * n + beta) = (W gamma) n + (b + W beta)          n: the rows at mean 0 and variance 1
+    ls * proj(x)          = (ls W) x + ls b
+
+and the queries' scale goes into their part of qkv. The kernel (rows.cpp) takes it from there. It is compiled on
+request, so everything works without it; whoever loads it says so (pipeline/kernel.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from deltascene.stages.backbone import Block, LayerScale, Mlp
+from deltascene.stages.scene_cache import KeyShape, KeysValues
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldedBlock:
+    """What the kernel runs instead of a block.
+
+    Attributes:
+        keys: shape of its keys.
+        eps: of both norms.
+        tensors: packed weight and bias of qkv, proj, fc1, fc2.
+    """
+
+    keys: KeyShape
+    eps: tuple[float, float]
+    tensors: tuple[Tensor, ...]
+
+    def __call__(
+        self, x_RD: Tensor, counts: Sequence[int], rows: Sequence[Tensor | None], kept: Sequence[KeysValues]
+    ) -> Tensor:
+        """Rows of several streams through the block; every stream's keys and values are overwritten at its rows.
+
+        Args:
+            x_RD: residual stream of all of them, one stream after the other [R, D].
+            counts: rows of each stream.
+            rows: which tokens they are; None is all.
+            kept: keys and values of all tokens.
+
+        Returns:
+            Residual stream after the block [R, D].
+        """
+        keys, values = [pair.keys_HdN for pair in kept], [pair.values_HNd for pair in kept]
+        mixed: Tensor = torch.ops.deltascene.run_block(x_RD, self.tensors, *self.eps, counts, rows, keys, values)
+        return mixed
+
+
+@torch.no_grad()
+def fold(block: Block) -> Block | FoldedBlock:
+    """A block for the loaded kernel, or the block itself where it has a part that the kernel doesn't know."""
+    if not fits(block, torch.ops.deltascene.panel()):
+        return block
+    attn, mlp = block.attn, block.mlp
+    qkv, bias = _behind_norm(attn.qkv, block.norm1)
+    scale = torch.ones(len(qkv))
+    scale[: attn.attn_dim] = attn.scale
+    layers = (
+        (qkv * scale[:, None], bias * scale),
+        _before_scale(attn.proj, block.ls1),
+        _behind_norm(mlp.fc1, block.norm2),
+        _before_scale(mlp.fc2, block.ls2),
+    )
+    tensors = [part for weight, bias in layers for part in (torch.ops.deltascene.pack(weight), bias.contiguous())]
+    return FoldedBlock(KeyShape(attn.num_heads, attn.head_dim), (block.norm1.eps, block.norm2.eps), tuple(tensors))
+
+
+def fits(block: Block, panel: int) -> bool:
+    """Whether the kernel can run a block: plain attention, a GELU between two layers, widths of whole panels."""
+    attn, mlp = block.attn, block.mlp
+    plain = (
+        all(type(part) is nn.Identity for part in (attn.q_norm, attn.k_norm, attn.norm))
+        and attn.gate is None
+        and type(mlp) is Mlp
+        and type(mlp.norm) is nn.Identity
+        and isinstance(mlp.act, nn.GELU)
+        and mlp.act.approximate == "none"
+        and all(isinstance(norm, nn.LayerNorm) and norm.weight is not None for norm in (block.norm1, block.norm2))
+        and all(type(part) in (nn.Identity, LayerScale) for part in (block.ls1, block.ls2))
+        and all(type(layer) is nn.Linear for layer in (attn.qkv, attn.proj, mlp.fc1, mlp.fc2))
+    )
+    if not plain:
+        return False
+    widths = (attn.qkv.in_features, attn.head_dim, attn.attn_dim, mlp.fc1.out_features)
+    return all(width % panel == 0 for width in widths)
+
+
+def _behind_norm(layer: nn.Linear, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    bias = layer.weight @ norm.bias if norm.bias is not None else torch.zeros(layer.out_features)
+    return layer.weight * norm.weight, bias if layer.bias is None else bias + layer.bias
+
+
+def _before_scale(layer: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor]:
+    bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
+    if isinstance(scale, LayerScale):
+        return layer.weight * scale.gamma[:, None], bias * scale.gamma
+    return layer.weight, bias
