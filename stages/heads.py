@@ -156,7 +156,8 @@ def assemble(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int, patche
     chosen = windows if patches is None else windows[patches]
     weights = _bilinear(grid.patch, side)
     # Rows and columns in one product: many tiny ones, one a patch and channel, take several times as long.
-    pixels = functional.linear(chosen.reshape(-1, (side + 2) ** 2), torch.kron(weights, weights))
+    both = (weights[:, None, :, None] * weights[:, None, :]).reshape(grid.patch**2, (side + 2) ** 2)
+    pixels = functional.linear(chosen.reshape(-1, (side + 2) ** 2), both)
     return pixels.view(-1, channels, grid.patch, grid.patch)
 
 

@@ -30,7 +30,8 @@ constexpr int MR = 12;  // rows of a tile: 2 MR sums, 2 vectors of the panel and
 #else
 constexpr int MR = 6;  // of 16
 #endif
-constexpr int64_t STACK = 96;  // rows that go against a panel while it is in the cache
+constexpr int64_t STACK = 96;         // rows that go against a panel of weights while it is in the cache
+constexpr int64_t QUERIES = 4 * MR;   // rows that go against a panel of keys or values, for the same reason
 
 // Sums of M rows over a panel: done(row, left, right) gets each row's.
 template <int M, typename Done>
@@ -72,13 +73,18 @@ inline float total(V values) {
 
 inline V gelu(V x) { return V(0.5f) * x * (V(1.f) + (x * V(float(M_SQRT1_2))).erf()); }
 
+// Rows of a part, of at most `most`: all parts alike, and of whole tiles.
+inline int64_t alike(int64_t rows, int64_t most) {
+  const int64_t parts = (rows + most - 1) / most, even = (rows + parts - 1) / parts;
+  return (even + MR - 1) / MR * MR;
+}
+
 enum class After { store, gelu, add };  // what becomes of a product: y = it, y = gelu(it), y += it
 
 // y [rows, out] of x [rows, in]; packed [out / NR, in, NR].
 template <After after>
 void linear(const float* x, int64_t rows, int64_t in, const float* packed, const float* bias, int64_t out, float* y) {
-  const int64_t panels = out / NR, stacks = (rows + STACK - 1) / STACK;
-  const int64_t even = (rows + stacks - 1) / stacks, stack = (even + MR - 1) / MR * MR;  // all stacks alike, of whole tiles
+  const int64_t panels = out / NR, stack = alike(rows, STACK), stacks = (rows + stack - 1) / stack;
   at::parallel_for(0, stacks * panels, 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item / panels * stack, panel = item % panels, count = std::min(stack, rows - first);
@@ -137,19 +143,19 @@ void keep(const float* qkv, int64_t rows, const int64_t* places, const Scene& sc
 
 // seen [rows, heads * d]; queries come scaled.
 void attend(const float* qkv, int64_t rows, const Scene& scene, float* seen) {
-  const int64_t width = scene.heads * scene.d, groups = (rows + MR - 1) / MR;
+  const int64_t width = scene.heads * scene.d, group = alike(rows, QUERIES), groups = (rows + group - 1) / group;
   const int64_t padded = (scene.tokens + NR - 1) / NR * NR;
   at::parallel_for(0, scene.heads * groups, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scores(MR * padded);
+    std::vector<float> scores(group * padded);
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t head = item / groups, first = item % groups * MR, count = std::min<int64_t>(MR, rows - first);
+      const int64_t head = item / groups, first = item % groups * group, count = std::min(group, rows - first);
       const float* queries = qkv + first * 3 * width + head * scene.d;
       const float *keys = scene.keys + head * scene.d * scene.step, *values = scene.values + head * scene.tokens * scene.d;
       for (int64_t n = 0; n < padded; n += NR)
         tiles(count, queries, 3 * width, keys + n, scene.step, scene.d, [&](int64_t r, V left, V right) {
           left.store(&scores[r * padded + n]), right.store(&scores[r * padded + n + L]);
         });
-      float share[MR];
+      float share[QUERIES];
       for (int64_t r = 0; r < count; ++r) {
         float* row = &scores[r * padded];
         std::fill(row + scene.tokens, row + padded, -std::numeric_limits<float>::infinity());

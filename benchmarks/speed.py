@@ -1,0 +1,275 @@
+"""What rows cost on the clock: `python benchmarks/speed.py`.
+
+Four tables, each of one interleaved run: all contenders take turns, and medians are compared. Networks with drawn
+weights at fixed row fractions against timm's eager forward and OpenVINO; the packaged model's four tasks against what a
+user would run instead (B1: a network a task, B2: the bundle's own dense network); streams packed against streams alone;
+and where the time goes. With and without the compiled kernel, where `deltascene doctor --build-kernels` made it.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.evaluation.yardsticks import Precision, by_openvino, by_torch, networks
+from deltascene.pipeline.kernel import choose_kernel, kernel_file
+from deltascene.pipeline.versions import cpu_name
+from deltascene.stages.backbone import Backbone, create_backbone
+from deltascene.stages.base_task import run_base
+from deltascene.stages.folded import fold
+from deltascene.stages.rows import Part, key_shapes
+from deltascene.stages.scene_cache import allocate_cache
+from deltascene.stages.types import Image
+
+FRACTIONS = (1.0, 0.25, 0.1, 0.05, 0.02)
+FEW = (0.1, 0.05, 0.02)
+STREAMS = (1, 2, 4, 8)
+FRAME = (480, 640)
+Contenders = Mapping[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network at an input size."""
+
+    name: str
+    timm: str
+    size: tuple[int, int]
+
+
+CASES = (
+    Case("S/14", "vit_small_patch14_dinov2", (224, 308)),
+    Case("S/14", "vit_small_patch14_dinov2", (448, 616)),
+    Case("B/16", "vit_base_patch16_224", (448, 576)),
+)
+
+
+def main() -> None:
+    """Prints the tables."""
+    options = _parser().parse_args()
+    _place_threads()
+    torch.set_num_threads(options.threads)
+    kernels = ["torch"] + (["compiled"] if choose_kernel("auto") == "compiled" else [])
+    precisions: list[Precision] = ["f32", "bf16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["f32"]
+    print(f"{cpu_name()}, torch {torch.__version__}, {options.threads} threads, medians of {options.runs} rounds")
+    print(f"kernel: {kernel_file().stem if len(kernels) > 1 else 'not compiled'}")
+    if len(precisions) == 1:
+        print("float32 alone: this processor has no bfloat16 products")
+    for part in options.parts:
+        print(flush=True)
+        {"networks": networks_table, "tasks": tasks_table, "streams": streams_table, "stages": stages_table}[part](
+            options, kernels, precisions
+        )
+
+
+def networks_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+    """Row fractions of single networks, embedding and final norm included."""
+    print("| network, tokens | contender | ms | times faster than eager | than OpenVINO |\n|---|---|---|---|---|")
+    for case in CASES:
+        backbone = create_backbone(case.timm, {"img_size": case.size[0]})
+        image = torch.randn(3, *case.size, generator=torch.Generator().manual_seed(0))
+        tokens = backbone.grid(case.size).tokens
+        contenders: dict[str, Callable[[], object]] = {}
+        for precision in precisions:
+            features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
+            contenders[f"eager {precision}"] = partial(by_torch(features, precision), image[None])
+            features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
+            contenders[f"OpenVINO {precision}"] = partial(
+                by_openvino(features, image[None], options.threads, precision), image[None]
+            )
+        for kernel in kernels:
+            own = backbone.with_blocks([fold(block) for block in backbone.blocks]) if kernel == "compiled" else backbone
+            for fraction in FRACTIONS:
+                contenders[f"{fraction:.0%} of the rows, {kernel}"] = _rows_of(own, image, fraction)
+        ms = interleaved(contenders, options.runs)
+        best = precisions[-1]
+        for name, spent in ms.items():
+            ratios = f"{ms[f'eager {best}'] / spent:.1f} | {ms[f'OpenVINO {best}'] / spent:.1f}"
+            print(f"| {case.name}, {tokens} | {name} | {spent:.1f} | {ratios} |", flush=True)
+
+
+def tasks_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+    """All tasks of the packaged model where a known share of the patches moved; mask and heads included."""
+    engine = Engine.load("rooms", "exact", overrides=["numerics.kernel=torch"])
+    bundle, tasks = engine.model.bundle, engine.model.tasks
+    plan = engine.plan(FRAME)
+    grid = engine.model.backbone.grid(plan.model_size)
+    image = torch.randn(1, 3, *plan.model_size, generator=torch.Generator().manual_seed(0))
+    contenders: dict[str, Callable[[], object]] = {}
+    for precision in precisions:
+        for name, single in (("B1", True), ("B2", False)):
+            dense = networks(bundle, tasks, grid, single_task=single)
+            contenders[f"{name}, OpenVINO {precision}"] = partial(
+                _each, [by_openvino(network, image, options.threads, precision) for network in dense], image
+            )
+            contenders[f"{name}, eager {precision}"] = partial(
+                _each, [by_torch(network, precision) for network in dense], image
+            )
+    for kernel in kernels:
+        for fraction in FRACTIONS:
+            contenders[f"{fraction:.0%} of the rows, {kernel}"] = _film_of(_engine(kernel, fraction), fraction)
+    ms = interleaved(contenders, options.runs)
+    best = precisions[-1]
+    yardsticks = [f"{name}, {by} {best}" for name in ("B1", "B2") for by in ("eager", "OpenVINO")]
+    print(f"| four tasks, {grid.tokens} tokens | ms | {' | '.join(f'than {name}' for name in yardsticks)} |")
+    print("|---|---|" + "---|" * len(yardsticks))
+    for name, spent in ms.items():
+        print(f"| {name} | {spent:.1f} | {' | '.join(f'{ms[other] / spent:.1f}' for other in yardsticks)} |")
+
+
+def streams_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+    """Milliseconds a stream, streams stepped together and one after the other."""
+    print("| rows, kernel | streams | together | one by one | ratio |\n|---|---|---|---|---|")
+    for kernel in kernels:
+        for fraction in FEW:
+            contenders: dict[str, Callable[[], object]] = {}
+            for count in STREAMS:
+                names = [f"{number}" for number in range(count)]
+                engine = _engine(kernel, fraction)
+                films = {name: moving_patches(engine, fraction, seed) for seed, name in enumerate(names)}
+                contenders[f"{count} together"] = partial(_together, engine, films)
+                apart = _engine(kernel, fraction)
+                contenders[f"{count} apart"] = partial(_apart, apart, {**films})
+            ms = interleaved(contenders, options.runs)
+            for count in STREAMS:
+                packed, alone = ms[f"{count} together"] / count, ms[f"{count} apart"] / count
+                print(f"| {fraction:.0%}, {kernel} | {count} | {packed:.2f} | {alone:.2f} | {alone / packed:.2f} |")
+
+
+def stages_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+    """Where the time of a frame goes, milliseconds by stage."""
+    stages = ("mask", "embed", "blocks", "head")
+    print(f"| rows, kernel | {' | '.join(stages)} | all | GMAC |\n|---|{'---|' * (len(stages) + 2)}")
+    for kernel in kernels:
+        for fraction in FRACTIONS:
+            engine = _engine(kernel, fraction)
+            stream, frames = engine.open_stream("film"), moving_patches(engine, fraction, 0)
+            stream(next(frames))
+            results = [stream(next(frames)) for _ in range(options.runs)]
+            spent = {stage: 1e3 * statistics.median(_seconds(result, stage) for result in results) for stage in stages}
+            gmac = statistics.median(result.cost.macs_executed for result in results) / 1e9
+            listed = " | ".join(f"{value:.2f}" for value in (*spent.values(), sum(spent.values()), gmac))
+            print(f"| {fraction:.0%}, {kernel} | {listed} |", flush=True)
+
+
+def interleaved(contenders: Contenders, runs: int) -> dict[str, float]:
+    """Median milliseconds of each; they take turns, and who is next changes from round to round."""
+    names, seconds = list(contenders), {name: list[float]() for name in contenders}
+    for number in range(runs + 1):  # the first round warms up
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            began = time.perf_counter()
+            contenders[name]()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: 1e3 * statistics.median(spent) for name, spent in seconds.items()}
+
+
+def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image]:
+    """Pictures in which a share of the patches changes from each to the next, others every time, and nothing else."""
+    rng, (height, width) = np.random.default_rng(seed), engine.plan(FRAME).model_size
+    patch = engine.model.backbone.patch
+    rows, columns = height // patch, width // patch
+    count = round(fraction * (rows * columns + 1)) - 1
+    picture = rng.integers(60, 180, (height, width, 3), np.uint8)
+    while True:
+        yield picture
+        picture = picture.copy()
+        for number in rng.choice(rows * columns, count, replace=False):
+            top, left = (side * patch for side in divmod(int(number), columns))
+            square = picture[top : top + patch, left : left + patch]
+            square[...] = np.where(square.mean() > 120, 70, 170)
+
+
+class _Features(torch.nn.Module):
+    """timm's own forward."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.vit = backbone.vit
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        tokens: Tensor = self.vit.forward_features(image_BCHW)  # type: ignore[operator]
+        return tokens
+
+
+def _engine(kernel: str, fraction: float) -> Engine:
+    rules = ["policy.every=1", "policy.refresh=100000", "policy.refresh_s=1000000.0", "policy.camera_share=1"]
+    rules += ["policy.cut_share=1", "policy.light_step=10"]
+    preset, rules = ("exact", []) if fraction == 1 else ("balanced", rules)
+    return Engine.load("rooms", preset, overrides=[*rules, f"numerics.kernel={kernel}"])
+
+
+def _film_of(engine: Engine, fraction: float) -> Callable[[], object]:
+    stream, frames = engine.open_stream("film"), moving_patches(engine, fraction, 0)
+    stream(next(frames))
+    return lambda: stream(next(frames))
+
+
+def _together(engine: Engine, films: Mapping[str, Iterator[Image]]) -> object:
+    return engine.step({name: next(frames) for name, frames in films.items()})
+
+
+def _apart(engine: Engine, films: Mapping[str, Iterator[Image]]) -> object:
+    return [engine.step({name: next(frames)}) for name, frames in films.items()]
+
+
+def _each(run: list[Callable[[Tensor], object]], image: Tensor) -> object:
+    return [network(image) for network in run]
+
+
+def _rows_of(backbone: Backbone, image: Tensor, fraction: float) -> Callable[[], object]:
+    """Some rows through a network, after a dense pass."""
+    grid = backbone.grid((image.shape[1], image.shape[2]))
+    positions = backbone.positions(grid)
+    cache = allocate_cache(key_shapes(backbone.blocks), grid.tokens, backbone.width, ())
+    count = round(fraction * grid.tokens) - grid.prefix
+    which = torch.randperm(grid.patches, generator=torch.Generator().manual_seed(1))[:count].sort().values
+    rows = torch.cat([torch.arange(grid.prefix), which + grid.prefix]) if fraction < 1 else None
+
+    @torch.inference_mode()
+    def run(rows: Tensor | None = rows) -> Tensor:
+        from deltascene.stages.backbone import cut_patches
+
+        cut = cut_patches(image, grid.patch)
+        x_RD = backbone.embed_patches(cut if rows is None else cut[which], positions, None if rows is None else which)
+        parts = [Part(len(x_RD), rows, cache)]
+        return backbone.final_norm(run_base(backbone, x_RD, [backbone.depth], parts=parts)[backbone.depth])
+
+    run(None)
+    return run
+
+
+def _seconds(result: object, stage: str) -> float:
+    return sum(task.seconds.get(stage, 0.0) for task in result.cost.tasks.values())  # type: ignore[attr-defined]
+
+
+def _place_threads() -> None:
+    """One torch thread a core; OpenVINO's own threads may go anywhere."""
+    if "OMP_PROC_BIND" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_PROC_BIND": "true"})
+    _ = torch.randn(600, 600) @ torch.randn(600, 600)  # starts torch's threads where they are to stay
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ["networks", "tasks", "streams", "stages"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--runs", type=int, default=9, help="rounds")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

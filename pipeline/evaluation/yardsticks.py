@@ -1,0 +1,106 @@
+"""What a user would run instead: dense networks in eager PyTorch, and the same ones compiled by OpenVINO.
+
+B1 is one whole network a task, B2 the bundle's own dense network, which already shares the base's blocks (METHOD of the
+benchmarks: docs/benchmarks.md). Both are the plain code path of this package, which is timm's own speed
+(`benchmarks/dense.py`), with the same heads.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deltascene.pipeline.bundle import Bundle
+from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.model import SceneModel, load_model
+from deltascene.stages.heads import activate, assemble, stack_taps
+from deltascene.stages.rows import run_blocks
+from deltascene.stages.types import TokenGrid
+
+Precision = Literal["f32", "bf16"]
+Network = Callable[[Tensor], Sequence[NDArray[Any]]]
+
+
+class DenseNetwork(nn.Module):
+    """Every row of a frame through the base, the tasks' own blocks and their heads: image in, natural values out."""
+
+    def __init__(self, model: SceneModel, grid: TokenGrid) -> None:
+        """Takes a model as `load_model` gives it, not prepared for the kernel."""
+        super().__init__()
+        model.backbone.vit.requires_grad_(False)
+        self._model, self._grid, self._positions = model, grid, model.backbone.positions(grid)
+        self._vit = model.backbone.vit
+        self._heads = nn.ModuleDict(model.heads)
+        self._own = nn.ModuleList(block for sub in model.sub_tasks.values() for block in sub.blocks)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """A normalised image [1, 3, H, W] to one output a task, in the model's order."""
+        model, grid = self._model, self._grid
+        x_ND = model.backbone.embed(image_BCHW[0], self._positions)
+        own = {task: sub.split for task, sub in model.sub_tasks.items()}
+        read = {tap for task in model.tasks if task not in own for tap in model.bundle.entry.tasks[task].taps}
+        shared = run_blocks(model.backbone.blocks, x_ND, read | set(own.values()))
+        outputs = []
+        for task in model.tasks:
+            taps, tapped = model.bundle.entry.tasks[task].taps, shared
+            kind, head = model.bundle.kinds[task], model.heads[task]
+            if task in own:
+                tapped = run_blocks(model.sub_tasks[task].blocks, shared[own[task]], set(taps), first=own[task])
+            cells = head.cells(stack_taps(tapped, taps, grid.prefix))
+            outputs.append(activate(assemble(cells, grid, kind.channels, head.side), kind.activation))
+        return tuple(outputs)
+
+
+def networks(bundle: Bundle, tasks: Sequence[str], grid: TokenGrid, *, single_task: bool) -> list[DenseNetwork]:
+    """The dense networks of some tasks: one each (B1), or the bundle's (B2)."""
+    groups = [[task] for task in tasks] if single_task else [list(tasks)]
+    return [DenseNetwork(load_model(bundle, group), grid).eval() for group in groups]
+
+
+def by_torch(network: nn.Module, precision: Precision = "f32") -> Network:
+    """Eager PyTorch."""
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
+    network = network.to(dtype)
+
+    @torch.inference_mode()
+    def run(image_BCHW: Tensor) -> list[NDArray[Any]]:
+        outputs = network(image_BCHW.to(dtype))
+        plain = (out.float() if out.is_floating_point() else out for out in _listed(outputs))
+        return [out.numpy() for out in plain]
+
+    return run
+
+
+def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precision: Precision = "f32") -> Network:
+    """OpenVINO's CPU plug-in, for latency on one stream.
+
+    Raises:
+        UsageError: the extra `bench` isn't installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError("openvino: expected the extra `bench`: pip install 'deltascene[bench]'") from error
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of Python's own checks of shapes
+        found = openvino.convert_model(network.requires_grad_(False), example_input=example_BCHW)
+    found.reshape(list(example_BCHW.shape))
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = openvino.Core().compile_model(found, "CPU", settings)
+
+    def run(image_BCHW: Tensor) -> list[NDArray[Any]]:
+        return [np.array(out) for out in compiled(image_BCHW.numpy()).values()]
+
+    return run
+
+
+def _listed(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
