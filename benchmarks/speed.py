@@ -132,13 +132,12 @@ def streams_table(options: argparse.Namespace, kernels: list[str], precisions: l
     for kernel in kernels:
         for fraction in FEW:
             contenders: dict[str, Callable[[], object]] = {}
+            engine = _engine(kernel, fraction)
             for count in STREAMS:
-                names = [f"{number}" for number in range(count)]
-                engine = _engine(kernel, fraction)
-                films = {name: moving_patches(engine, fraction, seed) for seed, name in enumerate(names)}
-                contenders[f"{count} together"] = partial(_together, engine, films)
-                apart = _engine(kernel, fraction)
-                contenders[f"{count} apart"] = partial(_apart, apart, {**films})
+                for how, run in (("together", _together), ("apart", _apart)):
+                    names = [f"{count} {how} {number}" for number in range(count)]
+                    films = {name: moving_patches(engine, fraction, seed) for seed, name in enumerate(names)}
+                    contenders[f"{count} {how}"] = partial(run, engine, films)
             ms = interleaved(contenders, options.runs)
             for count in STREAMS:
                 packed, alone = ms[f"{count} together"] / count, ms[f"{count} apart"] / count
@@ -175,7 +174,7 @@ def interleaved(contenders: Contenders, runs: int) -> dict[str, float]:
 
 
 def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image]:
-    """Pictures in which a share of the patches changes from each to the next, others every time, and nothing else."""
+    """Pictures in which a blob of patches changes from each to the next, elsewhere every time, and nothing else."""
     rng, (height, width) = np.random.default_rng(seed), engine.plan(FRAME).model_size
     patch = engine.model.backbone.patch
     rows, columns = height // patch, width // patch
@@ -184,7 +183,9 @@ def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image
     while True:
         yield picture
         picture = picture.copy()
-        for number in rng.choice(rows * columns, count, replace=False):
+        down, across = (rng.integers(0, side) for side in (rows, columns))
+        far = [(number // columns - down) ** 2 + (number % columns - across) ** 2 for number in range(rows * columns)]
+        for number in np.argsort(far, kind="stable")[:count]:
             top, left = (side * patch for side in divmod(int(number), columns))
             square = picture[top : top + patch, left : left + patch]
             square[...] = np.where(square.mean() > 120, 70, 170)

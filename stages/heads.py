@@ -6,6 +6,7 @@ just the rows that changed, and only they and their neighbours' rims are drawn a
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -154,10 +155,8 @@ def assemble(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int, patche
     padded = functional.pad(laid_out, (1, 1, 1, 1), mode="replicate")[0]
     windows = padded.unfold(1, side + 2, side).unfold(2, side + 2, side).permute(1, 2, 0, 3, 4).flatten(0, 1)
     chosen = windows if patches is None else windows[patches]
-    weights = _bilinear(grid.patch, side)
-    # Rows and columns in one product: many tiny ones, one a patch and channel, take several times as long.
-    both = (weights[:, None, :, None] * weights[:, None, :]).reshape(grid.patch**2, (side + 2) ** 2)
-    pixels = functional.linear(chosen.reshape(-1, (side + 2) ** 2), both)
+    weights = torch.from_numpy(_bilinear(grid.patch, side))
+    pixels = functional.linear(chosen.reshape(-1, (side + 2) ** 2), weights)
     return pixels.view(-1, channels, grid.patch, grid.patch)
 
 
@@ -215,7 +214,12 @@ def _windows(taps_NTD: Tensor, grid: TokenGrid, reach: int, patches: Tensor | No
     return around.flatten(1, 2)
 
 
-def _bilinear(patch: int, side: int) -> Tensor:
-    """Weights of the cells of a patch, and of one cell on either side, for each of its pixels [patch, side + 2]."""
-    centre = (torch.arange(patch) + 0.5) * (side / patch) + 0.5  # in the coordinates of the side + 2 cells
-    return (1 - (centre[:, None] - torch.arange(side + 2)).abs()).clamp_min(0)
+@cache
+def _bilinear(patch: int, side: int) -> NDArray[np.float32]:
+    """Weights of the cells of a patch, and of one cell all around, for its pixels [patch^2, (side + 2)^2].
+
+    Rows and columns in one product: many tiny ones, one a patch and channel, take several times as long.
+    """
+    centre = (np.arange(patch, dtype=np.float32) + 0.5) * np.float32(side / patch) + 0.5  # in coordinates of the cells
+    along = np.clip(1 - np.abs(centre[:, None] - np.arange(side + 2, dtype=np.float32)), 0, None)
+    return np.asarray(np.kron(along, along), np.float32)

@@ -33,13 +33,22 @@ constexpr int MR = 6;  // of 16
 constexpr int64_t STACK = 96;         // rows that go against a panel of weights while it is in the cache
 constexpr int64_t QUERIES = 4 * MR;   // rows that go against a panel of keys or values, for the same reason
 
+// NR columns of a matrix.
+struct Panel {
+  const float* from;
+  int64_t step, depth;  // floats from one row to the next; rows
+  int64_t ahead;        // floats to what will be read soon, and may lie in memory still
+};
+
 // Sums of M rows over a panel: done(row, left, right) gets each row's.
 template <int M, typename Done>
-inline void tile(const float* x, int64_t x_step, const float* panel, int64_t panel_step, int64_t depth, Done done) {
+inline void tile(const float* x, int64_t x_step, const Panel& panel, Done done) {
   V sum[M][2];
   for (int m = 0; m < M; ++m) sum[m][0] = sum[m][1] = V(0.f);
-  for (int64_t k = 0; k < depth; ++k, panel += panel_step) {
-    const V left = V::loadu(panel), right = V::loadu(panel + L);
+  const float* from = panel.from;
+  for (int64_t k = 0; k < panel.depth; ++k, from += panel.step) {
+    const V left = V::loadu(from), right = V::loadu(from + L);
+    __builtin_prefetch(from + panel.ahead);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
       const V value(x[m * x_step + k]);
@@ -52,19 +61,19 @@ inline void tile(const float* x, int64_t x_step, const float* panel, int64_t pan
 
 // The last rows of a stack, fewer than MR.
 template <int M, typename Done>
-inline void rest(int64_t rows, const float* x, int64_t x_step, const float* panel, int64_t panel_step, int64_t depth, Done done) {
+inline void rest(int64_t rows, const float* x, int64_t x_step, const Panel& panel, Done done) {
   if constexpr (M > 0) {
-    if (rows == M) return tile<M>(x, x_step, panel, panel_step, depth, done);
-    rest<M - 1>(rows, x, x_step, panel, panel_step, depth, done);
+    if (rows == M) return tile<M>(x, x_step, panel, done);
+    rest<M - 1>(rows, x, x_step, panel, done);
   }
 }
 
 template <typename Done>
-inline void tiles(int64_t rows, const float* x, int64_t x_step, const float* panel, int64_t panel_step, int64_t depth, Done done) {
+inline void tiles(int64_t rows, const float* x, int64_t x_step, const Panel& panel, Done done) {
   int64_t first = 0;
   const auto shifted = [&](int64_t m, V left, V right) { done(first + m, left, right); };
-  for (; first + MR <= rows; first += MR) tile<MR>(x + first * x_step, x_step, panel, panel_step, depth, shifted);
-  rest<MR - 1>(rows - first, x + first * x_step, x_step, panel, panel_step, depth, shifted);
+  for (; first + MR <= rows; first += MR) tile<MR>(x + first * x_step, x_step, panel, shifted);
+  rest<MR - 1>(rows - first, x + first * x_step, x_step, panel, shifted);
 }
 
 inline float total(V values) {
@@ -90,7 +99,8 @@ void linear(const float* x, int64_t rows, int64_t in, const float* packed, const
       const int64_t first = item / panels * stack, panel = item % panels, count = std::min(stack, rows - first);
       const V left_bias = V::loadu(bias + panel * NR), right_bias = V::loadu(bias + panel * NR + L);
       float* to = y + first * out + panel * NR;
-      tiles(count, x + first * in, in, packed + panel * in * NR, NR, in, [&](int64_t r, V left, V right) {
+      const Panel weights{packed + panel * in * NR, NR, in, in * NR};  // ahead: the next panel
+      tiles(count, x + first * in, in, weights, [&](int64_t r, V left, V right) {
         float* at = to + r * out;
         left = left + left_bias, right = right + right_bias;
         if constexpr (after == After::add) left = left + V::loadu(at), right = right + V::loadu(at + L);
@@ -152,7 +162,7 @@ void attend(const float* qkv, int64_t rows, const Scene& scene, float* seen) {
       const float* queries = qkv + first * 3 * width + head * scene.d;
       const float *keys = scene.keys + head * scene.d * scene.step, *values = scene.values + head * scene.tokens * scene.d;
       for (int64_t n = 0; n < padded; n += NR)
-        tiles(count, queries, 3 * width, keys + n, scene.step, scene.d, [&](int64_t r, V left, V right) {
+        tiles(count, queries, 3 * width, Panel{keys + n, scene.step, scene.d, NR}, [&](int64_t r, V left, V right) {
           left.store(&scores[r * padded + n]), right.store(&scores[r * padded + n + L]);
         });
       float share[QUERIES];
@@ -170,7 +180,7 @@ void attend(const float* qkv, int64_t rows, const Scene& scene, float* seen) {
         share[r] = 1.f / total(sum);
       }
       for (int64_t k = 0; k < scene.d; k += NR)
-        tiles(count, scores.data(), padded, values + k, scene.d, scene.tokens, [&](int64_t r, V left, V right) {
+        tiles(count, scores.data(), padded, Panel{values + k, scene.d, scene.tokens, NR}, [&](int64_t r, V left, V right) {
           float* to = seen + (first + r) * width + head * scene.d + k;
           (left * V(share[r])).store(to), (right * V(share[r])).store(to + L);
         });
