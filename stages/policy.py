@@ -39,7 +39,7 @@ class Rules:
         max_age_s: and at the latest after so many seconds; while the camera moves, all rows do.
         refresh: a dense frame every so many frames.
         refresh_s: and at the latest after so many seconds.
-        camera_share: more moved patches than this share mean that the camera moves.
+        camera_share: more moved patches than this share, of those with contrast, mean that the camera moves.
         camera_every: a dense frame every so many frames while it does.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
@@ -66,6 +66,8 @@ class Situation:
         first: nothing was computed yet in this segment, or the size changed.
         identical: the input is byte-identical to the last computed one.
         moved: share that differs from what was last computed.
+        contrasty_moved: the same share of the patches with contrast, which a moving camera moves nearly all of, and a
+            crowd before a still one doesn't.
         jumped: share that differs much from the frame before.
         gain: exposure against the last dense frame.
         frames_since_computed: frames since rows last ran.
@@ -79,6 +81,7 @@ class Situation:
     first: bool = False
     identical: bool = False
     moved: float = 0.0
+    contrasty_moved: float = 0.0
     jumped: float = 0.0
     gain: float = 1.0
     frames_since_computed: int = 1
@@ -107,7 +110,7 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
     old = now.seconds_since_computed >= rules.max_age_s
-    if now.moved > rules.camera_share:
+    if now.contrasty_moved > rules.camera_share:
         return ("dense" if old or now.frames_since_computed >= rules.camera_every else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"

@@ -48,6 +48,7 @@ OTHER = {
     "numerics.dtype": None,
     "numerics.threads": 1,
     "numerics.split_dtype": "bfloat16",
+    "numerics.kernel": "torch",
     "numerics.delta": "lowrank",
     "save.video": False,
     "save.png": True,

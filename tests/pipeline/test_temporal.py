@@ -1,7 +1,7 @@
 """What a frame needs, from its pixels alone: whole little films of decisions, without a network."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -173,6 +173,23 @@ def test_a_camera_pan_is_dense_now_and_then_and_warped_in_between():
     assert found == expected
     slow = told(walk(pan, without_refresh(), fps=2))
     assert "warped" not in {policy for policy, _ in slow}  # too old after one frame
+
+
+def test_a_crowd_before_a_still_camera_is_rows_not_a_camera_pan():
+    """More than half of the patches move, but what has contrast behind them stands."""
+    room = still()
+    room[:, :42, ::4] = 240  # fine stripes on the upper half: contrast in every patch
+    films = []
+    for number in range(9):
+        pixels = room.clone()
+        for row, column in product(range(2, 6), range(8)):  # flat things, as clothes are, over four of six rows
+            shade = 70 + 30 * ((3 * row + 2 * column + number) % 5)
+            pixels[:, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = shade
+        films.append(pixels)
+    decisions = walk(films, without_refresh(**{"change.cell_px": 2}))
+    assert all(decision.moved.mean() > 0.5 for decision in decisions[1:] if decision.policy != "held")
+    assert {decision.policy for decision in decisions[1:]} == {"warped", "rows"}
+    assert "camera" not in {decision.reason for decision in decisions}
 
 
 def test_slow_change_is_never_lost():
