@@ -183,7 +183,7 @@ def test_a_crowd_before_a_still_camera_is_rows_not_a_camera_pan():
     for number in range(9):
         pixels = room.clone()
         for row, column in product(range(2, 6), range(8)):  # flat things, as clothes are, over four of six rows
-            shade = 70 + 30 * ((3 * row + 2 * column + number) % 5)
+            shade = 100 + 20 * ((row + column + number) % 3)
             pixels[:, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = shade
         films.append(pixels)
     decisions = walk(films, without_refresh(**{"change.cell_px": 2}))
