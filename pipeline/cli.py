@@ -230,6 +230,30 @@ def evaluate(
 
 
 @app.command()
+def tune(
+    sources: Annotated[list[str], typer.Argument(metavar="CLIP…", help="Videos; truth may lie beside them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New YAML file for the preset.")],
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Largest loss, e.g. 'moved.loss<=0.05'; again for 'whole.loss'. Default: 0.05 and 0.01."),
+    ] = None,
+    objective: Annotated[str, typer.Option(help="What is to be least: time or macs.")] = "time",
+    model: Annotated[str, typer.Option(help="Packaged bundle, folder or URL.")] = "rooms",
+    preset: Annotated[str, typer.Option(help="Preset whose frequency, refresh and threshold are varied.")] = "balanced",
+    frames: Annotated[int, typer.Option(min=2, help="At most so many of each clip.")] = 150,
+) -> None:
+    """Find the cheapest preset for your own clips, against truth beside them or against dense prediction."""
+    from deltascene.pipeline.errors import UsageError
+    from deltascene.pipeline.evaluation.tune import TuneRequest, parse_budgets, tune_command
+
+    if objective not in ("time", "macs"):
+        raise UsageError(f"--objective: expected time or macs; found {objective!r}")
+    budgets = parse_budgets(budget or ["moved.loss<=0.05", "whole.loss<=0.01"])
+    asked = TuneRequest(sources, out, model, budgets, objective, preset, frames)  # type: ignore[arg-type]
+    raise typer.Exit(tune_command(asked, _console()))
+
+
+@app.command()
 def compress(
     model: Annotated[
         str, typer.Argument(metavar="BUNDLE", help="Base, tasks and heads: a packaged name, a folder or a URL.")
