@@ -30,14 +30,18 @@ from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clip_table import markdown, overview, plain
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.records import Records
-from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Eager, EveryKth, Walker, walk
+from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, ByNetworks, Eager, EveryKth, Walker, walk
+from deltascene.pipeline.evaluation.yardsticks import by_openvino, by_torch, networks
 from deltascene.pipeline.model import SceneModel, load_model
+from deltascene.pipeline.sources import find_sources, read_frames
+from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.training.rooms.clip_sets import CLIPS, rendered
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)
 PRESETS = ("balanced", "fast")
 EAGER = "timm"
+WARPED = (2, 3)  # the k of flow-warp that keep to the bounds of balanced and fast
 
 
 def main() -> None:
@@ -64,9 +68,14 @@ def main() -> None:
         clip = open_clip(folder / f"{spec.name}.mp4", model.bundle.kinds)
         policies = candidates(model, configs)
         found = score(clip, model, policies, records)
-        times = time_policies(clip, model, {EAGER: eager(model, configs), **policies}, records, options.timing)
+        others = {EAGER: eager(model, configs)}
+        if options.timing and options.yardsticks:
+            others |= yardsticks(model, configs[EXACT], clip)
+        times = time_policies(clip, model, {**others, **policies}, records, options.timing)
         clips[spec.name] = {name: {**record, **times.get(name, {})} for name, record in found.items()}
         clips[spec.name] |= {EAGER: times[EAGER]} if times else {}
+        if times:
+            print_times(times)
         print(f"\n### {spec.name}\n\n{markdown([clips[spec.name]], EAGER)}", flush=True)
     still = [clips[spec.name] for spec in specs if spec.still]
     if len(still) > 1:
@@ -120,6 +129,38 @@ def candidates(model: SceneModel, configs: Mapping[str, Config]) -> dict[str, Ca
 def eager(model: SceneModel, configs: Mapping[str, Config]) -> Candidate:
     """timm's forward and the heads."""
     return Candidate({"eager": True}, partial(Eager, load_model(model.bundle, model.tasks), configs[EXACT]))
+
+
+def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candidate]:
+    """B1, a network a task, and B2, the bundle's dense one, in eager PyTorch and OpenVINO; B2 with flow-warp-k."""
+    with read_frames(find_sources([str(clip.path)])[0]) as reader:
+        first = next(iter(reader)).image
+    assert first is not None
+    geometry, bundle, threads = plan_geometry(model, dense, first.shape[:2]), model.bundle, torch.get_num_threads()
+    image = torch.zeros(1, 3, *geometry.plan.model_size)
+    found: dict[str, Candidate] = {}
+    for name, single in (("B1", True), ("B2", False)):
+        for engine in ("eager", "OpenVINO"):
+            nets = networks(bundle, model.tasks, geometry.grid, single_task=single)
+            ready = [by_torch(net) if engine == "eager" else by_openvino(net, image, threads) for net in nets]
+            start = partial(ByNetworks, model, dense, ready)
+            found[f"{name} {engine}"] = Candidate({name: engine}, start)
+    b2 = found["B2 OpenVINO"].start()
+    for k in WARPED:
+        start = partial(EveryKth, model, dense, k, warped=True, dense=b2)
+        found[f"B2 OpenVINO, warp {k}"] = Candidate({"B2": "OpenVINO", "every": k}, start)
+    return found
+
+
+def print_times(times: Mapping[str, Columns]) -> None:
+    """Mean milliseconds of a frame, everybody in the same walk."""
+    ms = {
+        name: 1e3 * float(record["seconds"].sum(0)[0, 0] / record["seconds"].sum(0)[1, 0])
+        for name, record in times.items()
+    }
+    print("\n| ms a frame | |\n|---|---|")
+    for name, spent in ms.items():
+        print(f"| {name} | {spent:.1f} |", flush=True)
 
 
 def score(clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records) -> dict[str, Columns]:
@@ -184,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=10_000, help="at most so many of each clip")
     parser.add_argument("--store", type=Path, help="folder where records are kept and found again")
     parser.add_argument("--timing", type=int, default=0, metavar="WALKS", help="take times in so many walks")
+    parser.add_argument("--yardsticks", action="store_true", help="with --timing: B1 and B2, too")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--out", type=Path, help="JSON file for all numbers")
     parser.add_argument("--make", action="store_true", help="render the clips that are missing, and end")

@@ -53,10 +53,15 @@ def check_threads() -> list[Check]:
     """Threads of torch; more than there are cores slow each other down."""
     import torch
 
+    from deltascene.pipeline.placement import describe, seconds_lost
+
     threads, cores = torch.get_num_threads(), usable_cores()
     if threads > cores + 0.5:
         way_out = f"--set numerics.threads={max(1, int(cores))}"
         return [Check("torch threads", "warning", f"{threads} on {cores:g} usable cores", way_out)]
+    lost_s = seconds_lost()
+    if lost_s:
+        return [Check("torch threads", "warning", f"{threads} on {cores:g} usable cores", describe(lost_s))]
     return [Check("torch threads", "ok", f"{threads}; torch's CPU kernels: {torch.backends.cpu.get_cpu_capability()}")]
 
 

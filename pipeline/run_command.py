@@ -18,6 +18,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine, open_source
 from deltascene.pipeline.errors import DeltasceneError, UsageError
 from deltascene.pipeline.jobs import segment_info
+from deltascene.pipeline.placement import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import claim_folder, result_key
@@ -65,6 +66,9 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     config = engine.config
     if options.dry_run:
         return _dry_run(engine, specs, console)
+    lost_s = seconds_lost()
+    if lost_s:
+        print(f"note: {describe(lost_s)}", file=sys.stderr)
     folder = RunFolder(options.out)
     events = _events(options.json, console, len(specs))
     with locked(folder) as token, stoppable() as stop:

@@ -1,7 +1,7 @@
 """One walk through a clip: every policy sees every frame in turn, so that their times can be compared."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +13,11 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
 from deltascene.pipeline.evaluation.clips import Clip
+from deltascene.pipeline.evaluation.yardsticks import Network
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.sources import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry
-from deltascene.stages.heads import activate, assemble, stack_taps
+from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp
 from deltascene.stages.preprocess import normalise, resize_frame
@@ -75,15 +76,21 @@ class EveryKth:
     Warped outputs follow the optical flow of the whole frame back to the dense one.
     """
 
-    def __init__(self, model: SceneModel, config: Config, k: int, *, warped: bool) -> None:
-        self._model, self._config, self._k, self._warped = model, config, k, warped
+    def __init__(
+        self, model: SceneModel, config: Config, k: int, *, warped: bool, dense: "ByNetworks | None" = None
+    ) -> None:
+        """Starts before a clip's first frame; `dense` computes instead of what `exact` said."""
+        self._model, self._config, self._k, self._warped, self._dense = model, config, k, warped, dense
         self._count, self._values, self._grey = 0, dict[str, Array](), np.zeros((0, 0), np.uint8)
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
         """Takes the dense outputs, with their time and their cost, when it is their turn."""
-        assert dense is not None
         assert frame.image is not None
-        began, turn = time.perf_counter(), self._count % self._k == 0
+        turn = self._count % self._k == 0
+        if self._dense is not None:
+            dense = self._dense(frame, None) if turn else Outcome({}, 0.0, 0, 0, "")
+        assert dense is not None
+        began = time.perf_counter()
         self._count += 1
         values = dict(dense.values) if turn else self._values
         if self._warped:
@@ -100,6 +107,28 @@ class EveryKth:
             values = {task: warp(value, kinds[task], where) for task, value in values.items()}
         policy = "warped" if self._warped else "held"
         return Outcome(values, time.perf_counter() - began, 0, dense.macs_dense, policy)
+
+
+class ByNetworks:
+    """Dense networks of the tasks, as a user would run them: see `yardsticks`."""
+
+    def __init__(self, model: SceneModel, config: Config, networks: Sequence[Network]) -> None:
+        """Takes one network for all tasks, or one for each, in the model's order."""
+        self._model, self._config, self._networks = model, config, networks
+
+    def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
+        """One frame; the time includes putting the outputs into pictures."""
+        assert frame.image is not None
+        entry, geometry = (
+            self._model.bundle.entry.input,
+            plan_geometry(self._model, self._config, frame.image.shape[:2]),
+        )
+        pixels = resize_frame(frame.image, geometry.plan)
+        began = time.perf_counter()
+        image = normalise(pixels, entry.mean, entry.std)[None]
+        outputs = [output for network in self._networks for output in network(image)]
+        values = {task: lay_out(output, geometry.grid) for task, output in zip(self._model.tasks, outputs, strict=True)}
+        return Outcome(values, time.perf_counter() - began, 0, 0, "dense")
 
 
 class Eager:

@@ -46,6 +46,7 @@ CLIPS: Mapping[str, Sequence[ClipSpec]] = {
         ClipSpec("val_flicker", 300107, "flicker"),
         ClipSpec("val_cut", 300106, "cut"),
         ClipSpec("val_pan", 300105, "pan"),
+        ClipSpec("val_drift", 300108, "drift"),
     ),
     "test": (
         ClipSpec("test_static", 300200, "static"),

@@ -1,0 +1,90 @@
+"""Runs the benchmarks, shows what they print, and writes it into docs/benchmarks.md: `make bench`.
+
+Every program's output goes between its marks in the page, so that a part can be measured again alone:
+`python benchmarks/write_page.py speed`. Plots are drawn from the same numbers.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PAGE, PLOT = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "images" / "speed.svg"
+PARTS = {
+    "speed": ["speed.py"],
+    "quality": ["quality.py", "--timing", "1", "--yardsticks", "--threads", "2"],
+    "dense": ["dense.py", "--runs", "15"],
+    "archive": ["archive.py", "--runs", "2"],
+    "memory": ["memory.py"],
+}
+_ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<kernel>\w+) \| (?P<ms>[\d.]+) \|")
+_DENSE = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<who>(eager|OpenVINO) \w+) \| (?P<ms>[\d.]+) \|")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="some of them; default all")
+    for part in parser.parse_args().parts or PARTS:
+        print(f"== {part}", flush=True)
+        text = run(PARTS[part])
+        write(part, text)
+        if part == "speed":
+            plot(text)
+
+
+def run(arguments: list[str]) -> str:
+    """What a program prints, shown while it does."""
+    command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        for line in program.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if program.returncode:
+        sys.exit(f"{' '.join(arguments)}: failed")
+    return "".join(lines).strip()
+
+
+def write(part: str, text: str) -> None:
+    """Puts an output between its marks."""
+    begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
+    page = PAGE.read_text(encoding="utf-8")
+    before, found, rest = page.partition(begin)
+    if not found or end not in rest:
+        sys.exit(f"{PAGE.name}: expected {begin} and {end}")
+    told = f"{begin}\n\n`python benchmarks/{' '.join(PARTS[part])}`\n\n{text}\n\n{end}"
+    PAGE.write_text(before + told + rest.partition(end)[2], encoding="utf-8")
+
+
+def plot(text: str) -> None:
+    """Milliseconds against the share of rows, a panel for each network."""
+    from matplotlib import pyplot
+
+    lines: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    levels: dict[str, dict[str, float]] = defaultdict(dict)
+    for line in text.splitlines():
+        if rows := _ROWS.match(line):
+            lines[rows["network"]][rows["kernel"]][int(rows["share"])] = float(rows["ms"])
+        elif dense := _DENSE.match(line):
+            levels[dense["network"]][dense["who"]] = float(dense["ms"])
+    figure, panels = pyplot.subplots(1, len(lines), figsize=(4 * len(lines), 3.6), squeeze=False)
+    for panel, (network, by_kernel) in zip(panels[0], lines.items(), strict=True):
+        for kernel, points in by_kernel.items():
+            shares = sorted(points)
+            panel.plot(shares, [points[share] for share in shares], marker="o", label=f"rows, {kernel}")
+        for (who, ms), style in zip(levels[network].items(), ("-", "--", ":", "-."), strict=False):
+            panel.axhline(ms, color="grey", linestyle=style, linewidth=1, label=f"dense, {who}")
+        panel.set(title=f"{network} tokens", xlabel="% of the rows", ylabel="ms", xscale="log", yscale="log")
+        panel.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(PLOT, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

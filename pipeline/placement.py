@@ -1,0 +1,42 @@
+"""Whether torch's threads have a core each: where two share one, every small product takes a tick of the scheduler."""
+
+import statistics
+import time
+
+import torch
+
+_ROWS, _IN, _OUT = 16, 384, 1536
+_REPEATS = 15
+_TICK_S = 1e-3  # slower than alone by more than this isn't arithmetic
+
+
+def seconds_lost() -> float:
+    """Seconds that a small product takes longer on all of torch's threads than on one; 0 where it doesn't."""
+    threads = torch.get_num_threads()
+    if threads < 2:
+        return 0.0
+    together = _median_s()
+    torch.set_num_threads(1)
+    try:
+        alone = _median_s()
+    finally:
+        torch.set_num_threads(threads)
+    return together - alone if together - alone > _TICK_S else 0.0
+
+
+def describe(lost_s: float) -> str:
+    """What was found and the way out, on one line."""
+    return (
+        f"torch's {torch.get_num_threads()} threads wait for each other, {1e3 * lost_s:.0f} ms in a small product: "
+        "they share a core, or another program has it; OMP_PROC_BIND=true gives each its own core"
+    )
+
+
+def _median_s() -> float:
+    x_RI, weight_OI = torch.ones(_ROWS, _IN), torch.ones(_OUT, _IN)
+    spent = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        torch.nn.functional.linear(x_RI, weight_OI)
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)

@@ -1,0 +1,45 @@
+"""Threads of torch that share a core are noticed; those with one each aren't accused."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import os, torch
+torch.set_num_threads({threads})
+torch.randn(600, 600) @ torch.randn(600, 600)  # starts them
+from deltascene.pipeline.placement import describe, seconds_lost
+lost_s = seconds_lost()
+print(lost_s)
+print(describe(lost_s))
+assert torch.get_num_threads() == {threads}
+"""
+
+
+def lost(threads, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(threads=threads)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    seconds, text = done.stdout.splitlines()
+    return float(seconds), text
+
+
+def test_one_thread_waits_for_nobody():
+    assert lost(1)[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system can't place threads")
+def test_two_threads_on_one_core_are_noticed():
+    """Threads that spin while they wait, bound to the same place, as a full machine has them now and then."""
+    core = min(os.sched_getaffinity(0))
+    seconds, text = lost(2, OMP_PLACES=f"{{{core}}},{{{core}}}", OMP_PROC_BIND="true", OMP_WAIT_POLICY="active")
+    assert seconds > 1e-3
+    assert text.startswith("torch's 2 threads wait for each other, ")
+    assert "OMP_PROC_BIND=true" in text
