@@ -255,12 +255,9 @@ def _seconds(result: object, stage: str) -> float:
 
 
 def _place_threads() -> None:
-    """One torch thread a core; OpenVINO's own threads may go anywhere."""
+    """One torch thread a core."""
     if "OMP_PROC_BIND" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_PROC_BIND": "true"})
-    _ = torch.randn(600, 600) @ torch.randn(600, 600)  # starts torch's threads where they are to stay
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -53,6 +53,7 @@ class PolicyConfig(_Section):
     refresh: int = _result(ge=1, le=100_000)
     refresh_s: float = _result(gt=0)
     camera_share: float = _result(ge=0, le=1)
+    camera_standing: float = _result(ge=0, le=1)
     camera_every: int = _result(ge=1, le=1000)
     cut_share: float = _result(ge=0, le=1)
     light_step: float = _result(gt=1)

@@ -17,17 +17,15 @@ from deltascene.stages.change import (
     as_computed,
     cell_means,
     change_strength,
-    contrast,
     exposure,
     moved_patches,
     rows_of,
 )
+from deltascene.stages.motion import standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
 WHOLE_RANGE = 255.0  # no difference is over it
-CONTRAST = 3.0  # thresholds of change: a patch with that range of grey shows that it moved
-FEWEST_CONTRASTY = 0.05  # of the patches: fewer don't tell a moving camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +97,14 @@ def decide(
     cells_PQ = cell_means(pixels, grid, config.change.cell_px)
     gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
     patches = moved_patches(strength_P, config.change.threshold)
-    standing_PQ = cells_PQ if state.reference is None else state.reference.cells_PQ
-    contrasty = contrast(standing_PQ) > CONTRAST * config.change.threshold
+    moved, standing = len(patches) / grid.patches, 1.0
+    if moved > config.policy.camera_share and state.pixels is not None:
+        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()))
     situation = Situation(
         first=state.pixels is None,
         identical=_identical(pixels, state.pixels),
-        moved=len(patches) / grid.patches,
-        contrasty_moved=_share_of(patches, contrasty),
+        moved=moved,
+        standing=standing,
         jumped=jumped,
         gain=gain,
         frames_since_computed=state.frames_since_computed + 1,
@@ -159,13 +158,6 @@ def _compare(cells_PQ: Tensor, state: TemporalState, cut_threshold: float) -> tu
     jump_P = change_strength(cells_PQ, since_last, gain / state.reference.gain)
     jumped = float((jump_P > cut_threshold).float().mean())
     return gain, change_strength(cells_PQ, state.reference, gain), jumped
-
-
-def _share_of(patches: Tensor, contrasty_P: Tensor) -> float:
-    """Share of moved patches among those with contrast; among all where too few have any."""
-    if int(contrasty_P.sum()) < FEWEST_CONTRASTY * len(contrasty_P):
-        return len(patches) / len(contrasty_P)
-    return float(contrasty_P[patches].sum() / contrasty_P.sum())
 
 
 def _shown(strength_P: Tensor, grid: TokenGrid, threshold: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

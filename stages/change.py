@@ -79,12 +79,6 @@ def change_strength(cells_PQ: Tensor, reference: Reference, gain: float) -> Tens
     return (cells_PQ - (reference.cells_PQ * gain).clamp_max(WHITE)).abs().amax(dim=1)
 
 
-def contrast(cells_PQ: Tensor) -> Tensor:
-    """How much there is to see in every patch [patches], in steps of 255: the largest range of a colour's cells."""
-    cells_PCQ = cells_PQ.view(len(cells_PQ), COLOURS, -1)
-    return (cells_PCQ.amax(2) - cells_PCQ.amin(2)).amax(1)
-
-
 def moved_patches(strength_P: Tensor, threshold: float) -> Tensor:
     """Numbers of the patches that changed by more than a threshold, increasing int64. One decision, not a clip: a
     larger threshold gives a subset."""

@@ -22,6 +22,9 @@ COARSER = 4  # pixels between flow vectors
 LEAST_BOX = 64  # pixels: smaller or thinner pictures leave the search without a pyramid, and some of them crash it
 FINEST_SCALE = 1  # half the resolution; the preset stops at a quarter
 SMOOTHED = (3, 3)  # pixels that are averaged before two images are compared: noise
+CORNERS, CORNER_QUALITY, CORNER_APART = 100, 0.02, 8  # at most so many, of the best one's quality, pixels
+FEWEST_CORNERS = 12
+STANDS = 0.75  # pixels
 COMPARED = (9, 9)  # pixels around one that tell whether the flow fits there
 
 Grey = NDArray[np.uint8]
@@ -87,6 +90,27 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
     return flow * _closer(flow, now, computed)
 
 
+def standing_share(now: Grey, computed: Grey) -> float:
+    """Share of a picture's corners that are where they were; 0 where too few can be found again.
+
+    Under a moving camera next to none is; in front of a still one the background's are, whatever else moves. Edges
+    wouldn't do: one that lies along a motion stands still in it.
+
+    Args:
+        now: the frame [H, W].
+        computed: the last computed image [H, W].
+
+    Source: Shi and Tomasi, "Good features to track", CVPR 1994; Lucas and Kanade's search in pyramids, as in OpenCV.
+    """
+    corners = cv2.goodFeaturesToTrack(computed, CORNERS, CORNER_QUALITY, CORNER_APART)
+    if corners is None:
+        return 0.0
+    found, is_found, _ = cv2.calcOpticalFlowPyrLK(computed, now, corners, np.empty_like(corners))
+    back, is_back, _ = cv2.calcOpticalFlowPyrLK(now, computed, found, np.empty_like(corners))
+    again = np.logical_and(is_found, is_back)[:, 0] & _near(back, corners)
+    return 0.0 if again.sum() < FEWEST_CORNERS else float(_near(found, corners)[again].mean())
+
+
 def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
     """Where every pixel of an image is looked up under a flow; outside the picture, its edge.
 
@@ -115,6 +139,11 @@ def warp(value: NDArray[Any], kind: Kind, where: Lookup) -> NDArray[Any]:
 def warp_age(age: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
     """Age of the outputs, carried along with them [H, W]."""
     return np.asarray(_remapped(age, where, cv2.INTER_NEAREST), np.uint8)
+
+
+def _near(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which points [n, 1, 2] are as good as at the same place."""
+    return np.asarray(np.abs(points - others).max(axis=(1, 2)) < STANDS)
 
 
 def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:

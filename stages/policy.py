@@ -39,7 +39,8 @@ class Rules:
         max_age_s: and at the latest after so many seconds; while the camera moves, all rows do.
         refresh: a dense frame every so many frames.
         refresh_s: and at the latest after so many seconds.
-        camera_share: more moved patches than this share, of those with contrast, mean that the camera moves.
+        camera_share: only if more patches than this share moved may the camera move,
+        camera_standing: and only if fewer corners than this share stand where they stood: a crowd leaves some.
         camera_every: a dense frame every so many frames while it does.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
@@ -52,6 +53,7 @@ class Rules:
     refresh: int
     refresh_s: float
     camera_share: float
+    camera_standing: float
     camera_every: int
     cut_share: float
     light_step: float
@@ -66,8 +68,7 @@ class Situation:
         first: nothing was computed yet in this segment, or the size changed.
         identical: the input is byte-identical to the last computed one.
         moved: share that differs from what was last computed.
-        contrasty_moved: the same share of the patches with contrast, which a moving camera moves nearly all of, and a
-            crowd before a still one doesn't.
+        standing: share of the corners of the last computed image that are where they were; asked only if need be.
         jumped: share that differs much from the frame before.
         gain: exposure against the last dense frame.
         frames_since_computed: frames since rows last ran.
@@ -81,7 +82,7 @@ class Situation:
     first: bool = False
     identical: bool = False
     moved: float = 0.0
-    contrasty_moved: float = 0.0
+    standing: float = 1.0
     jumped: float = 0.0
     gain: float = 1.0
     frames_since_computed: int = 1
@@ -110,7 +111,7 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
     old = now.seconds_since_computed >= rules.max_age_s
-    if now.contrasty_moved > rules.camera_share:
+    if now.moved > rules.camera_share and now.standing < rules.camera_standing:
         return ("dense" if old or now.frames_since_computed >= rules.camera_every else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"

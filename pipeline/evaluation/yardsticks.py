@@ -5,6 +5,7 @@ benchmarks: docs/benchmarks.md). Both are the plain code path of this package, w
 (`benchmarks/dense.py`), with the same heads.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -81,6 +82,7 @@ def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precisio
     Raises:
         UsageError: the extra `bench` isn't installed.
     """
+    _unbind()
     try:
         import openvino
     except ImportError as error:
@@ -100,6 +102,14 @@ def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precisio
         return [np.array(out) for out in compiled(image_BCHW.numpy()).values()]
 
     return run
+
+
+def _unbind() -> None:
+    """Lets this thread run anywhere: OMP_PROC_BIND binds it when torch's threads start, and OpenVINO looks for its own
+    cores when it is imported, where this thread may run."""
+    _ = torch.ones(600, 600) @ torch.ones(600, 600)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def _listed(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

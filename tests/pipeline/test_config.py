@@ -33,6 +33,7 @@ OTHER = {
     "policy.refresh": 16,
     "policy.refresh_s": 4.0,
     "policy.camera_share": 0.4,
+    "policy.camera_standing": 0.25,
     "policy.camera_every": 8,
     "policy.cut_share": 0.7,
     "policy.light_step": 1.5,

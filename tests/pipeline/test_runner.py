@@ -91,6 +91,29 @@ def test_a_sub_task_alone_in_its_actor_gives_the_local_bytes(cluster, deltascene
     assert open_run(tmp_path / "local")["clip"].arrays.age("height", slice(None)).any()
 
 
+def test_with_the_compiled_kernel_actors_and_a_backfill_give_the_local_bytes(
+    cluster, deltascene, tiny_delta, clip, built_kernel, user_cache, tmp_path
+):
+    """Actors find it where this user keeps it, as on a machine where it was built."""
+    arguments = ["--model", tiny_delta, "--set", "numerics.kernel=compiled", *OPTIONS]
+    shutil.copytree(built_kernel, user_cache, dirs_exist_ok=True)
+    try:
+        assert deltascene("run", clip, "-o", tmp_path / "local", *arguments)[0] == 0
+        split = ["--executor", "ray", "--placement", "split"]
+        assert deltascene("run", clip, "-o", tmp_path / "split", *split, *arguments)[0] == 0
+        assert_runs_equal(tmp_path / "local", tmp_path / "split")
+        assert deltascene("run", clip, "-o", tmp_path / "later", "--tasks", "parts,flow", *arguments)[0] == 0
+        assert deltascene("backfill", tmp_path / "later", "--task", "height")[0] == 0
+    finally:
+        shutil.rmtree(user_cache / "deltascene")
+    whole, later = (open_run(tmp_path / name)["clip"].arrays for name in ("local", "later"))
+    assert whole._read("height").tobytes() == later._read("height").tobytes()
+    assert open_run(tmp_path / "local").config["key"]["numerics.kernel"].startswith("rows-")
+    code, _, error = deltascene("backfill", tmp_path / "later", "--task", "hands")
+    assert code == 2
+    assert "numerics.kernel: expected a compiled kernel; found none" in error
+
+
 def test_what_actors_began_is_finished_here(deltascene, tiny_delta, clip, local, fused, tmp_path):
     out = shutil.copytree(fused, tmp_path / "out")
     files = open_run(out)["clip"].files

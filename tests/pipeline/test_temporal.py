@@ -176,9 +176,10 @@ def test_a_camera_pan_is_dense_now_and_then_and_warped_in_between():
 
 
 def test_a_crowd_before_a_still_camera_is_rows_not_a_camera_pan():
-    """More than half of the patches move, but what has contrast behind them stands."""
+    """Two thirds of the patches move, but corners in the background stand."""
     room = still()
-    room[:, :42, ::4] = 240  # fine stripes on the upper half: contrast in every patch
+    for row, column in product(range(2, 26, 8), range(4, 108, 12)):  # lamps on the wall
+        room[:, row : row + 5, column : column + 6] = 240
     films = []
     for number in range(9):
         pixels = room.clone()
@@ -186,7 +187,7 @@ def test_a_crowd_before_a_still_camera_is_rows_not_a_camera_pan():
             shade = 100 + 20 * ((row + column + number) % 3)
             pixels[:, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] = shade
         films.append(pixels)
-    decisions = walk(films, without_refresh(**{"change.cell_px": 2}))
+    decisions = walk(films, without_refresh())
     assert all(decision.moved.mean() > 0.5 for decision in decisions[1:] if decision.policy != "held")
     assert {decision.policy for decision in decisions[1:]} == {"warped", "rows"}
     assert "camera" not in {decision.reason for decision in decisions}

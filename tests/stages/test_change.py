@@ -13,7 +13,6 @@ from deltascene.stages.change import (
     cell_means,
     cells_per_side,
     change_strength,
-    contrast,
     exposure,
     moved_patches,
     rows_of,
@@ -36,15 +35,6 @@ def shot(picture, gain=1.0, noise=0.0, seed=1):
     """What a camera of 8 bits sees of it."""
     grain = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed)) * noise
     return (picture * gain + grain).round().clamp(0, 255).to(torch.uint8)
-
-
-def test_contrast_is_the_largest_range_of_one_colour_in_a_patch():
-    pixels = torch.full((3, *GRID.image_size), 100, dtype=torch.uint8)
-    pixels[1, :14, 14:28] = 130  # a flat patch of another colour
-    pixels[2, :14, 28:33] = 40  # a third of a patch
-    found = contrast(cell_means(pixels, GRID, CELL))
-    assert found[:3].tolist() == pytest.approx([0, 0, 60], abs=1)
-    assert not found[3:].any()
 
 
 def moved_between(before, after):

@@ -13,6 +13,7 @@ from deltascene.stages.motion import (
     estimate_flow,
     flow_size,
     plan_lookup,
+    standing_share,
     to_grey,
     warp,
     warp_age,
@@ -158,3 +159,31 @@ def test_grey_is_what_the_eye_sees():
     pixels = np.zeros((3, 2, 3), np.uint8)
     pixels[:, 0] = np.eye(3) * 255
     assert to_grey(pixels)[0].tolist() == [76, 150, 29]
+
+
+def speckled(seed, size=(112, 168)):
+    """Squares of many greys: corners everywhere."""
+    squares = np.random.default_rng(seed).integers(40, 220, (size[0] // 7, size[1] // 7), np.uint8)
+    return squares.repeat(7, 0).repeat(7, 1)
+
+
+def test_corners_stand_before_a_still_camera_whatever_walks_by():
+    room, walkers = speckled(0), speckled(1)
+    assert standing_share(room, room) == 1
+    crowd = room.copy()
+    crowd[:, 20:130] = np.roll(walkers, 5, axis=1)[:, 20:130]
+    before = room.copy()
+    before[:, 20:130] = walkers[:, 20:130]
+    assert 0.2 < standing_share(crowd, before) < 0.6
+
+
+@pytest.mark.parametrize("step", [(0, 3), (2, 0), (-2, 4)])
+def test_no_corner_stands_before_a_moving_camera(step):
+    wide = speckled(0, (140, 196))
+    before, after = wide[10:122, 10:178], wide[10 + step[0] : 122 + step[0], 10 + step[1] : 178 + step[1]]
+    assert standing_share(np.ascontiguousarray(after), np.ascontiguousarray(before)) < 0.05
+
+
+def test_without_corners_nothing_is_known_to_stand():
+    flat = np.full((112, 168), 90, np.uint8)
+    assert standing_share(flat, flat) == 0
