@@ -15,7 +15,7 @@ import torch
 
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.step import base_depth
-from deltascene.stages.scene_cache import PANEL
+from deltascene.stages.scene_cache import padded_tokens
 from deltascene.stages.types import Image
 
 FRAME = (480, 640)
@@ -65,7 +65,7 @@ def expected_bytes(engine: Engine) -> dict[str, int]:
     model, plan = engine.model, engine.plan(FRAME)
     grid = model.backbone.grid(plan.model_size)
     height, width = plan.model_size
-    kept = -(-grid.tokens // PANEL) * PANEL + grid.tokens  # keys in whole panels, values
+    kept = padded_tokens(grid.tokens) + grid.tokens  # keys in whole panels, values
     block = 4 * model.backbone.width * kept
     quantities = 3 * round(grid.patch / engine.config.change.cell_px) ** 2
     positions = 4 * model.backbone.width * grid.tokens

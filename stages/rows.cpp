@@ -31,6 +31,7 @@ constexpr int MR = 12;  // rows of a tile: 2 MR sums, 2 vectors of the panel and
 constexpr int MR = 6;  // of 16
 #endif
 constexpr int64_t STACK = 96;         // rows that go against a panel of weights while it is in the cache
+constexpr int64_t DEPTH = 768;        // of a layer's inputs, for the same reason
 constexpr int64_t QUERIES = 4 * MR;   // rows that go against a panel of keys or values, for the same reason
 
 // NR columns of a matrix.
@@ -90,25 +91,29 @@ inline int64_t alike(int64_t rows, int64_t most) {
 
 enum class After { store, gelu, add };  // what becomes of a product: y = it, y = gelu(it), y += it
 
-// y [rows, out] of x [rows, in]; packed [out / NR, in, NR].
+// y [rows, out] of x [rows, in]; packed [out / NR, in, NR]. Deep layers go in parts: rows of a stack stay in the cache.
 template <After after>
 void linear(const float* x, int64_t rows, int64_t in, const float* packed, const float* bias, int64_t out, float* y) {
   const int64_t panels = out / NR, stack = alike(rows, STACK), stacks = (rows + stack - 1) / stack;
   at::parallel_for(0, stacks * panels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item / panels * stack, panel = item % panels, count = std::min(stack, rows - first);
-      const V left_bias = V::loadu(bias + panel * NR), right_bias = V::loadu(bias + panel * NR + L);
-      float* to = y + first * out + panel * NR;
-      const Panel weights{packed + panel * in * NR, NR, in, in * NR};  // ahead: the next panel
-      tiles(count, x + first * in, in, weights, [&](int64_t r, V left, V right) {
-        float* at = to + r * out;
-        left = left + left_bias, right = right + right_bias;
-        if constexpr (after == After::add) left = left + V::loadu(at), right = right + V::loadu(at + L);
-        left.store(at), right.store(at + L);
-      });
-      if constexpr (after == After::gelu)  // afterwards, while it is near: a call in between would spill the sums
-        for (int64_t r = 0; r < count; ++r)
-          for (int64_t k = 0; k < NR; k += L) gelu(V::loadu(to + r * out + k)).store(to + r * out + k);
+    for (int64_t last; begin < end; begin = last) {  // one stack after the other
+      const int64_t first = begin / panels * stack, count = std::min(stack, rows - first);
+      last = std::min(end, (begin / panels + 1) * panels);
+      for (int64_t from = 0; from < in; from += DEPTH)
+        for (int64_t item = begin; item < last; ++item) {
+          const int64_t panel = item % panels, depth = std::min(DEPTH, in - from);
+          const Panel weights{packed + (panel * in + from) * NR, NR, depth, in * NR};  // ahead: the next panel
+          float* to = y + first * out + panel * NR;
+          tiles(count, x + first * in + from, in, weights, [&](int64_t r, V left, V right) {
+            float* at = to + r * out;
+            if (from == 0) left = left + V::loadu(bias + panel * NR), right = right + V::loadu(bias + panel * NR + L);
+            if (after == After::add || from > 0) left = left + V::loadu(at), right = right + V::loadu(at + L);
+            left.store(at), right.store(at + L);
+          });
+          if (after == After::gelu && from + depth == in)  // at last, while it is near: a call in between would spill the sums
+            for (int64_t r = 0; r < count; ++r)
+              for (int64_t k = 0; k < NR; k += L) gelu(V::loadu(to + r * out + k)).store(to + r * out + k);
+        }
     }
   });
 }

@@ -72,9 +72,15 @@ def allocate_cache(shapes: Sequence[KeyShape], tokens: int, width: int, taps: It
     )
 
 
+def padded_tokens(tokens: int) -> int:
+    """Tokens that a row of keys has room for: whole panels, an odd number of them, so that neighbouring rows don't
+    compete for the same places of a processor's cache."""
+    panels = -(-tokens // PANEL)
+    return PANEL * (panels + 1 - panels % 2)
+
+
 def allocate_keys_values(shape: KeyShape, tokens: int) -> KeysValues:
     """Room for one block's keys and values."""
     heads, head_dim = shape
-    padded = -(-tokens // PANEL) * PANEL
-    keys_HdN = torch.empty(heads, head_dim, padded)[..., :tokens]
+    keys_HdN = torch.empty(heads, head_dim, padded_tokens(tokens))[..., :tokens]
     return KeysValues(keys_HdN, torch.empty(heads, tokens, head_dim))
