@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 PAGE, PLOT = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "images" / "speed.svg"
 PARTS = {
     "speed": ["speed.py"],
-    "quality": ["quality.py", "--timing", "1", "--yardsticks", "--threads", "2"],
+    "quality": ["quality.py", "--timing", "1", "--yardsticks", "--threads", "2", "--frames", "60"],
     "dense": ["dense.py", "--runs", "15"],
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
