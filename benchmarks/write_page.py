@@ -57,6 +57,8 @@ def write(part: str, text: str) -> None:
     before, found, rest = page.partition(begin)
     if not found or end not in rest:
         sys.exit(f"{PAGE.name}: expected {begin} and {end}")
+    if "\n|" not in text:  # plain lines
+        text = f"```\n{text}\n```"
     told = f"{begin}\n\n`python benchmarks/{' '.join(PARTS[part])}`\n\n{text}\n\n{end}"
     PAGE.write_text(before + told + rest.partition(end)[2], encoding="utf-8")
 
@@ -80,6 +82,11 @@ def plot(text: str) -> None:
         for (who, ms), style in zip(levels[network].items(), ("-", "--", ":", "-."), strict=False):
             panel.axhline(ms, color="grey", linestyle=style, linewidth=1, label=f"dense, {who}")
         panel.set(title=f"{network} tokens", xlabel="% of the rows", ylabel="ms", xscale="log", yscale="log")
+        panel.set_xticks(shares, [f"{share}" for share in shares])
+        ticks = [tick for tick in (2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if panel.get_ylim()[0] < tick]
+        panel.set_yticks(ticks, [f"{tick}" for tick in ticks])
+        panel.set_ylim(top=1.5 * max(levels[network].values()))
+        panel.minorticks_off()
         panel.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(PLOT, metadata={"Date": None})
