@@ -4,6 +4,7 @@ Its file is named by all that it depends on: our source, torch, and the instruct
 torch or another machine finds none, and runs through plain PyTorch until it is built again.
 """
 
+import logging
 import os
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -64,10 +65,19 @@ def build_kernel() -> Path:
     """Compiles the kernel; another process sees all of the file or none. Takes about a quarter of a minute.
 
     Raises:
-        UsageError: there is no compiler, or it fails; the text ends with what it said.
+        UsageError: there is no compiler, or it fails, the text ends with what it said; or the user's cache can't be
+            written.
     """
     capability, path = torch.backends.cpu.get_cpu_capability(), kernel_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".try").touch()
+        path.with_suffix(".try").unlink()
+    except OSError as error:
+        raise UsageError(
+            f"kernel: can't be kept in {path.parent}: {one_line(error)}; XDG_CACHE_HOME names another folder"
+        ) from error
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of GPUs, which nobody asked for
     flags = ["-O3", "-fopenmp", "-fno-math-errno", *_FLAGS.get(capability, ())]
     defines = [f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"]
     said = StringIO()

@@ -103,6 +103,13 @@ def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path):
     assert done.exit_code != 0
 
 
+def test_a_cache_that_cant_be_written_is_said(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match=r"^kernel: can't be kept in .*; XDG_CACHE_HOME names another folder"):
+        build_kernel()
+
+
 @pytest.mark.usefixtures("with_kernel")
 def test_the_doctor_says_where_it_lies():
     from deltascene.pipeline.doctor_machine import check_kernel
