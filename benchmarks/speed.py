@@ -3,7 +3,8 @@
 Four tables, each of one interleaved run: all contenders take turns, and medians are compared. Networks with drawn
 weights at fixed row fractions against timm's eager forward and OpenVINO; the packaged model's four tasks against what a
 user would run instead (B1: a network a task, B2: the bundle's own dense network); streams packed against streams alone;
-and where the time goes. With and without the compiled kernel, where `deltascene doctor --build-kernels` made it.
+and where the time goes. With and without the compiled kernel, where `deltascene doctor --build-kernels` made it; in
+bfloat16 where the processor multiplies it, and in float32.
 """
 
 import argparse
@@ -19,13 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deltascene.pipeline.config import NumericsConfig, load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation.yardsticks import Precision, by_openvino, by_torch, networks
 from deltascene.pipeline.kernel import choose_kernel, kernel_file
+from deltascene.pipeline.model import prepare_block
+from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.base_task import run_base
-from deltascene.stages.folded import fold
+from deltascene.stages.packed import multiplies_bfloat16
 from deltascene.stages.rows import Part, key_shapes
 from deltascene.stages.scene_cache import allocate_cache
 from deltascene.stages.types import Image
@@ -34,7 +38,25 @@ FRACTIONS = (1.0, 0.25, 0.1, 0.05, 0.02)
 FEW = (0.1, 0.05, 0.02)
 STREAMS = (1, 2, 4, 8)
 FRAME = (480, 640)
+SHORT = {"float32": "f32", "bfloat16": "bf16"}
 Contenders = Mapping[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What multiplies, and in which type."""
+
+    kernel: str
+    dtype: str
+
+    @property
+    def numerics(self) -> NumericsConfig:
+        """As a settled config has it."""
+        overrides = [f"numerics.kernel={self.kernel}", f"numerics.dtype={self.dtype}"]
+        return load_config(overrides=overrides).numerics
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {SHORT[self.dtype]}"
 
 
 @dataclass(frozen=True)
@@ -59,19 +81,22 @@ def main() -> None:
     _place_threads()
     torch.set_num_threads(options.threads)
     kernels = ["torch"] + (["compiled"] if choose_kernel("auto") == "compiled" else [])
-    precisions: list[Precision] = ["f32", "bf16"] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["f32"]
+    fast = multiplies_bfloat16() and settle(load_config()).numerics.dtype == "bfloat16"
+    ways = [Way(kernel, dtype) for dtype in (["bfloat16"] if fast else []) + ["float32"] for kernel in kernels]
+    if fast:
+        ways.remove(Way("torch", "float32"))  # nobody's choice
     print(f"{cpu_name()}, torch {torch.__version__}, {options.threads} threads, medians of {options.runs} rounds")
     print(f"kernel: {kernel_file().stem if len(kernels) > 1 else 'not compiled'}")
-    if len(precisions) == 1:
-        print("float32 alone: this processor has no bfloat16 products")
+    if not fast:
+        print("float32 alone: this processor has no fast bfloat16 products")
     for part in options.parts:
         print(flush=True)
         {"networks": networks_table, "tasks": tasks_table, "streams": streams_table, "stages": stages_table}[part](
-            options, kernels, precisions
+            options, ways, "bf16" if fast else "f32"
         )
 
 
-def networks_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+def networks_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
     """Row fractions of single networks, embedding and final norm included."""
     print("| network, tokens | contender | ms | times faster than eager | than OpenVINO |\n|---|---|---|---|---|")
     for case in CASES:
@@ -79,25 +104,26 @@ def networks_table(options: argparse.Namespace, kernels: list[str], precisions: 
         image = torch.randn(3, *case.size, generator=torch.Generator().manual_seed(0))
         tokens = backbone.grid(case.size).tokens
         contenders: dict[str, Callable[[], object]] = {}
-        for precision in precisions:
+        for eager in _precisions(best):
             features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
-            contenders[f"eager {precision}"] = partial(by_torch(features, precision), image[None])
+            contenders[f"eager {eager}"] = partial(by_torch(features, eager), image[None])
+        for precision in (*_precisions(best), "int8"):
             features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
             contenders[f"OpenVINO {precision}"] = partial(
                 by_openvino(features, image[None], options.threads, precision), image[None]
             )
-        for kernel in kernels:
-            own = backbone.with_blocks([fold(block) for block in backbone.blocks]) if kernel == "compiled" else backbone
+        plain = backbone.blocks
+        for way in ways:
+            own = backbone.with_blocks([prepare_block(block, way.numerics) for block in plain])
             for fraction in FRACTIONS:
-                contenders[f"{fraction:.0%} of the rows, {kernel}"] = _rows_of(own, image, fraction)
+                contenders[f"{fraction:.0%} of the rows, {way}"] = _rows_of(own, image, fraction)
         ms = interleaved(contenders, options.runs)
-        best = precisions[-1]
         for name, spent in ms.items():
             ratios = f"{ms[f'eager {best}'] / spent:.1f} | {ms[f'OpenVINO {best}'] / spent:.1f}"
             print(f"| {case.name}, {tokens} | {name} | {spent:.1f} | {ratios} |", flush=True)
 
 
-def tasks_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+def tasks_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
     """All tasks of the packaged model where a known share of the patches moved; mask and heads included."""
     engine = Engine.load("rooms", "exact", overrides=["numerics.kernel=torch"])
     bundle, tasks = engine.model.bundle, engine.model.tasks
@@ -105,20 +131,19 @@ def tasks_table(options: argparse.Namespace, kernels: list[str], precisions: lis
     grid = engine.model.backbone.grid(plan.model_size)
     image = torch.randn(1, 3, *plan.model_size, generator=torch.Generator().manual_seed(0))
     contenders: dict[str, Callable[[], object]] = {}
-    for precision in precisions:
-        for name, single in (("B1", True), ("B2", False)):
-            dense = networks(bundle, tasks, grid, single_task=single)
+    for name, single in (("B1", True), ("B2", False)):
+        dense = networks(bundle, tasks, grid, single_task=single)
+        for precision in (*_precisions(best), "int8"):
             contenders[f"{name}, OpenVINO {precision}"] = partial(
                 _each, [by_openvino(network, image, options.threads, precision) for network in dense], image
             )
-            contenders[f"{name}, eager {precision}"] = partial(
-                _each, [by_torch(network, precision) for network in dense], image
-            )
-    for kernel in kernels:
+        for eager in _precisions(best):
+            own = networks(bundle, tasks, grid, single_task=single)  # its type will be changed
+            contenders[f"{name}, eager {eager}"] = partial(_each, [by_torch(network, eager) for network in own], image)
+    for way in ways:
         for fraction in FRACTIONS:
-            contenders[f"{fraction:.0%} of the rows, {kernel}"] = _film_of(_engine(kernel, fraction), fraction)
+            contenders[f"{fraction:.0%} of the rows, {way}"] = _film_of(_engine(way, fraction), fraction)
     ms = interleaved(contenders, options.runs)
-    best = precisions[-1]
     yardsticks = [f"{name}, {by} {best}" for name in ("B1", "B2") for by in ("eager", "OpenVINO")]
     print(f"| four tasks, {grid.tokens} tokens | ms | {' | '.join(f'than {name}' for name in yardsticks)} |")
     print("|---|---|" + "---|" * len(yardsticks))
@@ -126,13 +151,13 @@ def tasks_table(options: argparse.Namespace, kernels: list[str], precisions: lis
         print(f"| {name} | {spent:.1f} | {' | '.join(f'{ms[other] / spent:.1f}' for other in yardsticks)} |")
 
 
-def streams_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+def streams_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
     """Milliseconds a stream, streams stepped together and one after the other."""
     print("| rows, kernel | streams | together | one by one | ratio |\n|---|---|---|---|---|")
-    for kernel in kernels:
+    for way in ways:
         for fraction in FEW:
             contenders: dict[str, Callable[[], object]] = {}
-            engine = _engine(kernel, fraction)
+            engine = _engine(way, fraction)
             for count in STREAMS:
                 for how, run in (("together", _together), ("apart", _apart)):
                     names = [f"{count} {how} {number}" for number in range(count)]
@@ -141,23 +166,23 @@ def streams_table(options: argparse.Namespace, kernels: list[str], precisions: l
             ms = interleaved(contenders, options.runs)
             for count in STREAMS:
                 packed, alone = ms[f"{count} together"] / count, ms[f"{count} apart"] / count
-                print(f"| {fraction:.0%}, {kernel} | {count} | {packed:.2f} | {alone:.2f} | {alone / packed:.2f} |")
+                print(f"| {fraction:.0%}, {way} | {count} | {packed:.2f} | {alone:.2f} | {alone / packed:.2f} |")
 
 
-def stages_table(options: argparse.Namespace, kernels: list[str], precisions: list[Precision]) -> None:
+def stages_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
     """Where the time of a frame goes, milliseconds by stage."""
     stages = ("mask", "embed", "blocks", "head")
     print(f"| rows, kernel | {' | '.join(stages)} | all | GMAC |\n|---|{'---|' * (len(stages) + 2)}")
-    for kernel in kernels:
+    for way in ways:
         for fraction in FRACTIONS:
-            engine = _engine(kernel, fraction)
+            engine = _engine(way, fraction)
             stream, frames = engine.open_stream("film"), moving_patches(engine, fraction, 0)
             stream(next(frames))
             results = [stream(next(frames)) for _ in range(options.runs)]
             spent = {stage: 1e3 * statistics.median(_seconds(result, stage) for result in results) for stage in stages}
             gmac = statistics.median(result.cost.macs_executed for result in results) / 1e9
             listed = " | ".join(f"{value:.2f}" for value in (*spent.values(), sum(spent.values()), gmac))
-            print(f"| {fraction:.0%}, {kernel} | {listed} |", flush=True)
+            print(f"| {fraction:.0%}, {way} | {listed} |", flush=True)
 
 
 def interleaved(contenders: Contenders, runs: int) -> dict[str, float]:
@@ -203,11 +228,18 @@ class _Features(torch.nn.Module):
         return tokens
 
 
-def _engine(kernel: str, fraction: float) -> Engine:
+def _precisions(best: Precision) -> list[Precision]:
+    """float32 first, and bfloat16 where it is worth it."""
+    return ["f32"] if best == "f32" else ["f32", "bf16"]
+
+
+def _engine(way: Way, fraction: float) -> Engine:
     rules = ["policy.every=1", "policy.refresh=100000", "policy.refresh_s=1000000.0", "policy.camera_share=1"]
     rules += ["policy.cut_share=1", "policy.light_step=10"]
     preset, rules = ("exact", []) if fraction == 1 else ("balanced", rules)
-    return Engine.load("rooms", preset, overrides=[*rules, f"numerics.kernel={kernel}"])
+    return Engine.load(
+        "rooms", preset, overrides=[*rules, f"numerics.kernel={way.kernel}", f"numerics.dtype={way.dtype}"]
+    )
 
 
 def _film_of(engine: Engine, fraction: float) -> Callable[[], object]:

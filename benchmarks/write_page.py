@@ -20,7 +20,7 @@ PARTS = {
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
 }
-_ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<kernel>\w+) \| (?P<ms>[\d.]+) \|")
+_ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<way>[\w ]+) \| (?P<ms>[\d.]+) \|")
 _DENSE = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<who>(eager|OpenVINO) \w+) \| (?P<ms>[\d.]+) \|")
 
 
@@ -71,14 +71,14 @@ def plot(text: str) -> None:
     levels: dict[str, dict[str, float]] = defaultdict(dict)
     for line in text.splitlines():
         if rows := _ROWS.match(line):
-            lines[rows["network"]][rows["kernel"]][int(rows["share"])] = float(rows["ms"])
+            lines[rows["network"]][rows["way"]][int(rows["share"])] = float(rows["ms"])
         elif dense := _DENSE.match(line):
             levels[dense["network"]][dense["who"]] = float(dense["ms"])
     figure, panels = pyplot.subplots(1, len(lines), figsize=(4 * len(lines), 3.6), squeeze=False)
-    for panel, (network, by_kernel) in zip(panels[0], lines.items(), strict=True):
-        for kernel, points in by_kernel.items():
+    for panel, (network, by_way) in zip(panels[0], lines.items(), strict=True):
+        for way, points in by_way.items():
             shares = sorted(points)
-            panel.plot(shares, [points[share] for share in shares], marker="o", label=f"rows, {kernel}")
+            panel.plot(shares, [points[share] for share in shares], marker="o", label=f"rows, {way}")
         for (who, ms), style in zip(levels[network].items(), ("-", "--", ":", "-."), strict=False):
             panel.axhline(ms, color="grey", linestyle=style, linewidth=1, label=f"dense, {who}")
         panel.set(title=f"{network} tokens", xlabel="% of the rows", ylabel="ms", xscale="log", yscale="log")

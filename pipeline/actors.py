@@ -8,7 +8,7 @@ from typing import Any
 from deltascene.pipeline.bundle import read_folder
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.model import SceneModel, fold_model, load_model, load_sub_task_model
+from deltascene.pipeline.model import SceneModel, load_model, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour
 from deltascene.pipeline.parts import EnginePart, ReaderPart, TaskPart, WriterPart
 
@@ -36,7 +36,7 @@ class Seat:
 
     def prepared(self, model: SceneModel) -> SceneModel:
         """A loaded model as the run's numerics want it."""
-        return fold_model(model) if self.config.numerics.kernel == "compiled" else model
+        return prepare_model(model, self.config.numerics)
 
 
 class ReaderActor:

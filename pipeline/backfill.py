@@ -23,7 +23,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
-from deltascene.pipeline.model import SceneModel, fold_model, load_sub_task_model
+from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import TaskPart, timed
@@ -103,7 +103,8 @@ def plan_backfill(
     if not any(len(video) for video in run.videos):
         raise UsageError(f"{out}: expected a run with finished segments; found none; run its own command first")
     if other_numerics:
-        anew = config.numerics.model_copy(update={"kernel": "auto"})
+        kept = {"kernel": "auto", "dtype": "auto", "split_dtype": split_dtype(config)}  # as the archive has it
+        anew = config.numerics.model_copy(update=kept)
         config = settle(config.model_copy(update={"numerics": anew}))
     else:
         recorded = {name.removeprefix("numerics."): value for name, value in run.config["key"].items()}
@@ -111,9 +112,7 @@ def plan_backfill(
         honour(config, wanted)
     loaded = load_sub_task_model(bundle, task, allow_code=allow_code, merged=config.numerics.delta == "merged")
     base = base_key(bundle, file_sha256(bundle.backbone_file()))
-    loaded = _with_blocks(loaded, task, config)
-    if config.numerics.kernel == "compiled":
-        loaded = fold_model(loaded)
+    loaded = prepare_model(_with_blocks(loaded, task, config), config.numerics)
     return Backfill(run, task, loaded, config, _task_key(bundle, task, config), base)
 
 
@@ -254,10 +253,10 @@ def _with_blocks(model: SceneModel, task: str, config: Config) -> SceneModel:
     """
     if task in model.sub_tasks:
         return model
-    if split_dtype(config) != config.numerics.dtype:
+    if split_dtype(config) != "float32":
         raise UsageError(
-            f"--task: {task} has no delta and reads the base's own tokens; the archive holds them rounded to"
-            f" {split_dtype(config)}; run it on the video"
+            f"--task: {task} has no delta and reads the base's own tokens, which are float32; the archive holds them"
+            f" rounded to {split_dtype(config)}; run it on the video, or archive with split_dtype=float32"
         )
     split = model.bundle.entry.tasks[task].split
     assert split is not None

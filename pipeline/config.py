@@ -92,7 +92,7 @@ class SourceConfig(_Section):
 class NumericsConfig(_Section):
     """Arithmetic."""
 
-    dtype: Literal["float32"] = _result()
+    dtype: Literal["auto", "float32", "bfloat16"] = _result()
     threads: int | None = _result(ge=1, le=1024)
     split_dtype: Literal["native", "float32", "bfloat16"] = _result()
     kernel: Literal["auto", "torch", "compiled"] = _run_only()

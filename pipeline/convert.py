@@ -13,7 +13,11 @@ from deltascene.pipeline.config import Config
 
 
 def split_dtype(config: Config) -> str:
-    """What activations are handed on as, `float32` or `bfloat16`; `native` is the engine's own type."""
+    """What activations are handed on as, `float32` or `bfloat16`; `native` is the type that blocks multiply.
+
+    Args:
+        config: with settled numerics.
+    """
     asked = config.numerics.split_dtype
     return config.numerics.dtype if asked == "native" else asked
 

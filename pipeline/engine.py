@@ -10,7 +10,7 @@ import torch
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config, SourceConfig, load_config
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.model import SceneModel, fold_model, load_model
+from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, find_sources, read_frames
@@ -112,7 +112,7 @@ class Engine:
         bundle, config = read_bundle(config.model), settle(config)
         tasks = choose_tasks(bundle, config.tasks)
         model = load_model(bundle, tasks, allow_code=allow_code, merged=config.numerics.delta == "merged")
-        return cls(fold_model(model) if config.numerics.kernel == "compiled" else model, config)
+        return cls(prepare_model(model, config.numerics), config)
 
     def open_stream(self, name: str, tasks: Sequence[str] | None = None) -> Stream:
         """A new stream, for some of the loaded tasks or all of them."""

@@ -29,7 +29,7 @@ _FLAGS = {  # by torch's name of the instruction set
 
 def kernel_name() -> str:
     """What the numerics record calls the kernel of this source, torch and instruction set."""
-    text = "\0".join((_source(), torch.__version__, torch.backends.cpu.get_cpu_capability()))
+    text = "\0".join((_source(), torch.__version__, *_flags()))
     return f"rows-{sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -78,7 +78,7 @@ def build_kernel() -> Path:
             f"kernel: can't be kept in {path.parent}: {one_line(error)}; XDG_CACHE_HOME names another folder"
         ) from error
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of GPUs, which nobody asked for
-    flags = ["-O3", "-fopenmp", "-fno-math-errno", *_FLAGS.get(capability, ())]
+    flags = ["-O3", "-fopenmp", "-fno-math-errno", "-fno-strict-aliasing", *_flags()]
     defines = [f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"]
     said = StringIO()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, redirect_stdout(said), redirect_stderr(said):
@@ -99,6 +99,17 @@ def build_kernel() -> Path:
             raise UsageError(f"kernel: can't be compiled: {_last_error(f'{error}')}") from error
         os.replace(Path(folder) / f"{path.stem.replace('-', '_')}.so", path)
     return path
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether a kernel compiled here has products of bfloat16."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+
+
+def _flags() -> tuple[str, ...]:
+    """Of the compiler, for the instructions that torch uses here."""
+    flags = _FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
+    return (*flags, "-mavx512bf16") if multiplies_bfloat16() else flags
 
 
 def _source() -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deltascene.pipeline.bundle import Bundle, import_head
+from deltascene.pipeline.config import NumericsConfig
 from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.weight_files import (
@@ -21,11 +22,12 @@ from deltascene.pipeline.weight_files import (
     read_weights,
     weight_shapes,
 )
-from deltascene.stages.backbone import Backbone, create_backbone
+from deltascene.stages.backbone import Backbone, Block, create_backbone
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError, UnfitDelta
-from deltascene.stages.folded import fold
+from deltascene.stages.folded import FoldedBlock, fold
 from deltascene.stages.heads import TokenHead, build_head
+from deltascene.stages.packed import pack_linears
 from deltascene.stages.sub_task import SubTask, build_sub_task
 
 LARGEST_FIELD = 8  # tokens on each side of a patch that a head may look at: more, and few moved tokens mean all
@@ -102,13 +104,29 @@ def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, 
     return SceneModel(bundle, (task,), backbone, heads, sub_tasks)
 
 
-def fold_model(model: SceneModel) -> SceneModel:
-    """A model prepared for the compiled kernel, which has to be loaded; its plain blocks' memory is given up."""
-    blocks = [block if _is_empty(block) else fold(block) for block in model.backbone.blocks]
+def prepare_model(model: SceneModel, numerics: NumericsConfig) -> SceneModel:
+    """A model as settled numerics want it: for the compiled kernel, which has to be loaded, or for bfloat16.
+
+    Its plain blocks' memory is given up.
+    """
+
+    def prepared(block: Block) -> Block | FoldedBlock:
+        return block if _is_empty(block) else prepare_block(block, numerics)
+
+    backbone = model.backbone.with_blocks([prepared(block) for block in model.backbone.blocks])
     sub_tasks = {
-        task: replace(sub, blocks=tuple(fold(block) for block in sub.blocks)) for task, sub in model.sub_tasks.items()
+        task: replace(sub, blocks=tuple(prepared(block) for block in sub.blocks))
+        for task, sub in model.sub_tasks.items()
     }
-    return replace(model, backbone=model.backbone.with_blocks(blocks), sub_tasks=sub_tasks)
+    return replace(model, backbone=backbone, sub_tasks=sub_tasks)
+
+
+def prepare_block(block: Block, numerics: NumericsConfig) -> Block | FoldedBlock:
+    """As `prepare_model`, one block; itself where it has a part that isn't prepared for."""
+    dtype = getattr(torch, numerics.dtype)
+    if numerics.kernel == "compiled":
+        return fold(block, dtype)
+    return pack_linears(block) if dtype == torch.bfloat16 else block
 
 
 def sketch_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:

@@ -11,6 +11,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.kernel import choose_kernel, kernel_name
+from deltascene.pipeline.precision import choose_dtype
 from deltascene.stages.motion import flow_threads, set_flow_threads
 
 
@@ -20,10 +21,11 @@ def numerics_record(config: Config) -> dict[str, Any]:
     Args:
         config: resolved and settled config.
     """
+    assert config.numerics.dtype != "auto", "a record is of settled numerics"
     return {
         "dtype": config.numerics.dtype,
         "split_dtype": split_dtype(config),
-        "kernel": kernel_name() if config.numerics.kernel == "compiled" else "torch eager",
+        "kernel": kernel_name() if config.numerics.kernel == "compiled" else "torch",
         "threads": torch.get_num_threads(),
         "packing": "none",
         "deltas": config.numerics.delta,
@@ -43,6 +45,7 @@ def settle(config: Config) -> Config:
         UsageError: it asks for what isn't there.
     """
     numerics = config.numerics.model_copy(update={"kernel": choose_kernel(config.numerics.kernel)})
+    numerics = numerics.model_copy(update={"dtype": choose_dtype(numerics)})
     return config.model_copy(update={"numerics": numerics})
 
 

@@ -3,8 +3,9 @@
     qkv(gamma * n + beta) = (W gamma) n + (b + W beta)          n: the rows at mean 0 and variance 1
     ls * proj(x)          = (ls W) x + ls b
 
-and the queries' scale goes into their part of qkv. The kernel (rows.cpp) takes it from there. It is compiled on
-request, so everything works without it; whoever loads it says so (pipeline/kernel.py).
+and the queries' scale goes into their part of qkv. Weights are float32 or bfloat16, everything around the products is
+float32. The kernel (rows.cpp) takes it from there. It is compiled on request, so everything works without it; whoever
+loads it says so (pipeline/kernel.py).
 """
 
 from collections.abc import Sequence
@@ -45,14 +46,21 @@ class FoldedBlock:
         Returns:
             Residual stream after the block [R, D].
         """
-        keys, values = [pair.keys_HdN for pair in kept], [pair.values_HNd for pair in kept]
-        mixed: Tensor = torch.ops.deltascene.run_block(x_RD, self.tensors, *self.eps, counts, rows, keys, values)
+        keys, values, tokens = ([pair[half] for pair in kept] for half in range(3))
+        mixed: Tensor = torch.ops.deltascene.run_block(
+            x_RD, self.tensors, *self.eps, counts, rows, tokens, keys, values
+        )
         return mixed
 
 
 @torch.no_grad()
-def fold(block: Block) -> Block | FoldedBlock:
-    """A block for the loaded kernel, or the block itself where it has a part that the kernel doesn't know."""
+def fold(block: Block, dtype: torch.dtype = torch.float32) -> Block | FoldedBlock:
+    """A block for the loaded kernel, or the block itself where it has a part that the kernel doesn't know.
+
+    Args:
+        block: plain, float32.
+        dtype: of weights, keys and values in the products: float32, or bfloat16 where the kernel was compiled for it.
+    """
     if not fits(block, torch.ops.deltascene.panel()):
         return block
     attn, mlp = block.attn, block.mlp
@@ -65,14 +73,27 @@ def fold(block: Block) -> Block | FoldedBlock:
         _behind_norm(mlp.fc1, block.norm2),
         _before_scale(mlp.fc2, block.ls2),
     )
-    tensors = [part for weight, bias in layers for part in (torch.ops.deltascene.pack(weight), bias.contiguous())]
-    return FoldedBlock(KeyShape(attn.num_heads, attn.head_dim), (block.norm1.eps, block.norm2.eps), tuple(tensors))
+    tensors = [
+        part for weight, bias in layers for part in (torch.ops.deltascene.pack(weight.to(dtype)), bias.contiguous())
+    ]
+    keys = KeyShape(attn.num_heads, attn.head_dim, dtype, 4 // dtype.itemsize)
+    return FoldedBlock(keys, (block.norm1.eps, block.norm2.eps), tuple(tensors))
 
 
 def fits(block: Block, panel: int) -> bool:
-    """Whether the kernel can run a block: plain attention, a GELU between two layers, widths of whole panels."""
+    """Whether the kernel can run a block: a plain one with widths of whole panels."""
+    if not is_plain(block):
+        return False
     attn, mlp = block.attn, block.mlp
-    plain = (
+    return all(
+        width % panel == 0 for width in (attn.qkv.in_features, attn.head_dim, attn.attn_dim, mlp.fc1.out_features)
+    )
+
+
+def is_plain(block: Block) -> bool:
+    """Whether a block is plain attention and two layers with a GELU between, each behind a norm, and nothing else."""
+    attn, mlp = block.attn, block.mlp
+    return (
         all(type(part) is nn.Identity for part in (attn.q_norm, attn.k_norm, attn.norm))
         and attn.gate is None
         and type(mlp) is Mlp
@@ -83,10 +104,6 @@ def fits(block: Block, panel: int) -> bool:
         and all(type(part) in (nn.Identity, LayerScale) for part in (block.ls1, block.ls2))
         and all(type(layer) is nn.Linear for layer in (attn.qkv, attn.proj, mlp.fc1, mlp.fc2))
     )
-    if not plain:
-        return False
-    widths = (attn.qkv.in_features, attn.head_dim, attn.attn_dim, mlp.fc1.out_features)
-    return all(width % panel == 0 for width in widths)
 
 
 def _behind_norm(layer: nn.Linear, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from deltascene.stages.backbone import Block
 from deltascene.stages.folded import FoldedBlock
+from deltascene.stages.packed import PackedLinear
 from deltascene.stages.scene_cache import KeyShape, KeysValues, SceneCache, allocate_keys_values
 
 PACKED_ROWS = 512  # rows of several streams that go together: more fall out of the cache between two products
@@ -131,7 +132,7 @@ def attend(q_HRd: Tensor, kept: KeysValues) -> Tensor:
     scaled_HRd = q_HRd * q_HRd.shape[-1] ** -0.5
     return torch.cat(
         [
-            torch.bmm(torch.bmm(some_HRd, kept.keys_HdN).softmax(-1), kept.values_HNd)
+            torch.bmm(torch.bmm(some_HRd, kept.plain_keys).softmax(-1), kept.plain_values)
             for some_HRd in scaled_HRd.split(ROWS_AT_ONCE, dim=1)
         ],
         dim=1,
@@ -141,7 +142,9 @@ def attend(q_HRd: Tensor, kept: KeysValues) -> Tensor:
 def key_shapes(blocks: Sequence[Block | FoldedBlock]) -> list[KeyShape]:
     """What a scene cache of some blocks has to hold."""
     return [
-        block.keys if isinstance(block, FoldedBlock) else KeyShape(block.attn.num_heads, block.attn.head_dim)
+        block.keys
+        if isinstance(block, FoldedBlock)
+        else KeyShape(block.attn.num_heads, block.attn.head_dim, torch.bfloat16 if _is_packed(block) else torch.float32)
         for block in blocks
     ]
 
@@ -172,7 +175,7 @@ def _attention(block: Block, normed_RD: Tensor, parts: Sequence[Part], place: in
     q_HRd, k_HRd = attn.q_norm(q_HRd), attn.k_norm(k_HRd)
     counts = [part.count for part in parts]
     streams = zip(parts, *(rows_HRd.split(counts, dim=1) for rows_HRd in (q_HRd, k_HRd, v_HRd)), strict=True)
-    seen_HRd = torch.cat([_attend_part(part, place, *new) for part, *new in streams], dim=1)
+    seen_HRd = torch.cat([_attend_part(block, part, place, *new) for part, *new in streams], dim=1)
     seen_RD = attn.norm(seen_HRd.transpose(0, 1).reshape(count, attn.attn_dim))
     if attn.gate is not None:
         seen_RD = seen_RD * torch.sigmoid(attn.gate(normed_RD))
@@ -180,14 +183,21 @@ def _attention(block: Block, normed_RD: Tensor, parts: Sequence[Part], place: in
     return projected
 
 
-def _attend_part(part: Part, place: int, q_HRd: Tensor, k_HRd: Tensor, v_HRd: Tensor) -> Tensor:
+def _is_packed(block: Block) -> bool:
+    return isinstance(block.attn.qkv, PackedLinear)
+
+
+def _attend_part(block: Block, part: Part, place: int, q_HRd: Tensor, k_HRd: Tensor, v_HRd: Tensor) -> Tensor:
     """One stream's attention; its new keys and values are kept first."""
+    kept = KeysValues(k_HRd.transpose(1, 2)[..., None], v_HRd[..., None], part.count)
     if part.cache is not None:
         kept = part.cache.keys_values[place]
-        if part.rows is not None:
-            kept.keys_HdN.index_copy_(2, part.rows, k_HRd.transpose(1, 2))
-            kept.values_HNd.index_copy_(1, part.rows, v_HRd)
-            return attend(q_HRd, kept)
-        kept.keys_HdN.copy_(k_HRd.transpose(1, 2))
-        kept.values_HNd.copy_(v_HRd)
-    return functional.scaled_dot_product_attention(q_HRd[None], k_HRd[None], v_HRd[None])[0]
+        if part.rows is None:
+            kept.plain_keys.copy_(k_HRd.transpose(1, 2))
+            kept.plain_values.copy_(v_HRd)
+        else:
+            kept.plain_keys.index_copy_(2, part.rows, k_HRd.transpose(1, 2))
+            kept.plain_values.index_copy_(1, part.rows, v_HRd)
+    if part.rows is None and not _is_packed(block):  # all rows: faster than ours in float32, much slower in bfloat16
+        return functional.scaled_dot_product_attention(q_HRd[None], k_HRd[None], v_HRd[None])[0]
+    return attend(q_HRd, kept)

@@ -14,28 +14,44 @@ from torch import Tensor
 PANEL = 32  # tokens that a compiled product reads at a time, at most: every row of keys takes whole ones
 
 
-class KeysValues(NamedTuple):
-    """Of all tokens of a frame in one block.
-
-    Attributes:
-        keys_HdN: keys, token last, so that scores of some rows are a plain product [heads, d, N].
-        values_HNd: values [heads, N, d].
-    """
-
-    keys_HdN: Tensor
-    values_HNd: Tensor
-
-
 class KeyShape(NamedTuple):
     """What a block needs to know to be given a cache.
 
     Attributes:
         heads: attention heads.
         head_dim: width of one.
+        dtype: of keys and values.
+        lane: numbers that lie side by side: 2 where a compiled product takes pairs of bfloat16.
     """
 
     heads: int
     head_dim: int
+    dtype: torch.dtype = torch.float32
+    lane: int = 1
+
+
+class KeysValues(NamedTuple):
+    """Of all tokens of a frame in one block, in lanes of l numbers along what a product sums over.
+
+    Attributes:
+        keys_HdNl: keys, token after width, so that scores of some rows are a plain product [heads, d / l, padded, l].
+        values_HNdl: values [heads, ceil(N / l), d, l].
+        tokens: N.
+    """
+
+    keys_HdNl: Tensor
+    values_HNdl: Tensor
+    tokens: int
+
+    @property
+    def plain_keys(self) -> Tensor:
+        """Keys in lanes of one, without the room at the end [heads, d, N]."""
+        return self.keys_HdNl.squeeze(-1)[..., : self.tokens]
+
+    @property
+    def plain_values(self) -> Tensor:
+        """Values in lanes of one [heads, N, d]."""
+        return self.values_HNdl.squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,7 @@ class SceneCache:
     @property
     def size_bytes(self) -> int:
         """Memory that it holds."""
-        kept = (tensor for pair in self.keys_values for tensor in pair)
+        kept = (tensor for pair in self.keys_values for tensor in (pair.keys_HdNl, pair.values_HNdl))
         return sum(tensor.untyped_storage().nbytes() for tensor in (*kept, *self.taps.values()))
 
 
@@ -81,6 +97,7 @@ def padded_tokens(tokens: int) -> int:
 
 def allocate_keys_values(shape: KeyShape, tokens: int) -> KeysValues:
     """Room for one block's keys and values."""
-    heads, head_dim = shape
-    keys_HdN = torch.empty(heads, head_dim, padded_tokens(tokens))[..., :tokens]
-    return KeysValues(keys_HdN, torch.empty(heads, tokens, head_dim))
+    heads, head_dim, dtype, lane = shape
+    keys_HdNl = torch.empty(heads, head_dim // lane, padded_tokens(tokens), lane, dtype=dtype)
+    values_HNdl = torch.zeros(heads, -(-tokens // lane), head_dim, lane, dtype=dtype)  # a lane's end may have no token
+    return KeysValues(keys_HdNl, values_HNdl, tokens)

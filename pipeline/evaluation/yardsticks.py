@@ -5,6 +5,7 @@ benchmarks: docs/benchmarks.md). Both are the plain code path of this package, w
 (`benchmarks/dense.py`), with the same heads.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from deltascene.stages.rows import run_blocks
 from deltascene.stages.types import TokenGrid
 
 Precision = Literal["f32", "bf16"]
+Compiled = Literal[Precision, "int8"]
 Network = Callable[[Tensor], Sequence[NDArray[Any]]]
 
 
@@ -41,7 +43,7 @@ class DenseNetwork(nn.Module):
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
         """A normalised image [1, 3, H, W] to one output a task, in the model's order."""
         model, grid = self._model, self._grid
-        x_ND = model.backbone.embed(image_BCHW[0], self._positions)
+        x_ND = model.backbone.embed(image_BCHW[0], self._positions).to(image_BCHW.dtype)  # positions are float32
         own = {task: sub.split for task, sub in model.sub_tasks.items()}
         read = {tap for task in model.tasks if task not in own for tap in model.bundle.entry.tasks[task].taps}
         shared = run_blocks(model.backbone.blocks, x_ND, read | set(own.values()))
@@ -51,7 +53,7 @@ class DenseNetwork(nn.Module):
             kind, head = model.bundle.kinds[task], model.heads[task]
             if task in own:
                 tapped = run_blocks(model.sub_tasks[task].blocks, shared[own[task]], set(taps), first=own[task])
-            cells = head.cells(stack_taps(tapped, taps, grid.prefix))
+            cells = head.cells(stack_taps(tapped, taps, grid.prefix)).float()
             outputs.append(activate(assemble(cells, grid, kind.channels, head.side), kind.activation))
         return tuple(outputs)
 
@@ -76,8 +78,14 @@ def by_torch(network: nn.Module, precision: Precision = "f32") -> Network:
     return run
 
 
-def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precision: Precision = "f32") -> Network:
+def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precision: Compiled = "f32") -> Network:
     """OpenVINO's CPU plug-in, for latency on one stream.
+
+    Args:
+        network: image in, one or more outputs.
+        example_BCHW: an image of the size that will be asked for; int8 takes its ranges of it.
+        threads: at most.
+        precision: int8 weights and activations are nncf's, after training; what stays wider is bf16.
 
     Raises:
         UsageError: the extra `bench` isn't installed.
@@ -91,10 +99,12 @@ def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precisio
         warnings.simplefilter("ignore")  # tracing warns of Python's own checks of shapes
         found = openvino.convert_model(network.requires_grad_(False), example_input=example_BCHW)
     found.reshape(list(example_BCHW.shape))
+    if precision == "int8":
+        found = _quantised(found, example_BCHW)
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "int8" else precision,
     }
     compiled = openvino.Core().compile_model(found, "CPU", settings)
 
@@ -102,6 +112,16 @@ def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precisio
         return [np.array(out) for out in compiled(image_BCHW.numpy()).values()]
 
     return run
+
+
+def _quantised(model: Any, example_BCHW: Tensor) -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise UsageError("nncf: expected the extra `bench`: pip install 'deltascene[bench]'") from error
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    ranges = nncf.Dataset([example_BCHW.numpy()])
+    return nncf.quantize(model, ranges, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
 
 
 def _unbind() -> None:
