@@ -118,5 +118,9 @@ def _source() -> str:
 
 def _last_error(text: str) -> str:
     """The line of a compiler's output that names the fault."""
-    faults = [line for line in text.splitlines() if "error" in line.lower() or "not found" in line.lower()]
-    return one_line(faults[0] if faults else text)
+    lines = text.splitlines()
+    for sign in (" error: ", "not found", "error"):
+        faults = [line for line in lines if sign in line.lower()]
+        if faults:
+            return one_line(faults[0])
+    return one_line(text)

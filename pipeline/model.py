@@ -25,7 +25,7 @@ from deltascene.pipeline.weight_files import (
 from deltascene.stages.backbone import Backbone, Block, create_backbone
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError, UnfitDelta
-from deltascene.stages.folded import FoldedBlock, fold
+from deltascene.stages.folded import FoldedBlock, fold, fold_head
 from deltascene.stages.heads import TokenHead, build_head
 from deltascene.stages.packed import pack_linears
 from deltascene.stages.sub_task import SubTask, build_sub_task
@@ -118,7 +118,10 @@ def prepare_model(model: SceneModel, numerics: NumericsConfig) -> SceneModel:
         task: replace(sub, blocks=tuple(prepared(block) for block in sub.blocks))
         for task, sub in model.sub_tasks.items()
     }
-    return replace(model, backbone=backbone, sub_tasks=sub_tasks)
+    heads = model.heads
+    if numerics.kernel == "compiled":
+        heads = {task: fold_head(head, getattr(torch, numerics.dtype)) for task, head in heads.items()}
+    return replace(model, backbone=backbone, heads=heads, sub_tasks=sub_tasks)
 
 
 def prepare_block(block: Block, numerics: NumericsConfig) -> Block | FoldedBlock:

@@ -1,4 +1,4 @@
-"""A block prepared for the compiled kernel: norms and LayerScale folded into the weights, weights packed once.
+"""Blocks and heads prepared for the compiled kernel: norms and LayerScale folded into the weights, weights packed once.
 
     qkv(gamma * n + beta) = (W gamma) n + (b + W beta)          n: the rows at mean 0 and variance 1
     ls * proj(x)          = (ls W) x + ls b
@@ -9,12 +9,15 @@ loads it says so (pipeline/kernel.py).
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deltascene.stages.backbone import Block, LayerScale, Mlp
+from deltascene.stages.heads import TokenHead
 from deltascene.stages.scene_cache import KeyShape, KeysValues
 
 
@@ -78,6 +81,48 @@ def fold(block: Block, dtype: torch.dtype = torch.float32) -> Block | FoldedBloc
     ]
     keys = KeyShape(attn.num_heads, attn.head_dim, dtype, 4 // dtype.itemsize)
     return FoldedBlock(keys, (block.norm1.eps, block.norm2.eps), tuple(tensors))
+
+
+class FoldedLinear(nn.Module):
+    """A linear layer in the kernel."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        missing = -layer.out_features % torch.ops.deltascene.panel()  # columns to a whole panel
+        weight_OI = nn.functional.pad(layer.weight.detach(), (0, 0, 0, missing))
+        bias_O = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
+        self.weight = torch.ops.deltascene.pack(weight_OI.to(dtype))
+        self.bias = nn.functional.pad(bias_O, (0, missing))
+
+    def forward(self, x_RI: Tensor) -> Tensor:
+        """float32 [R, in] to float32 [R, out]."""
+        out_RO: Tensor = torch.ops.deltascene.linear(x_RI, self.weight, self.bias)
+        return out_RO[:, : self.out_features]
+
+
+def fold_head(head: TokenHead, dtype: torch.dtype = torch.float32) -> TokenHead:
+    """A head whose layers run in the loaded kernel; one of the user's own, or of odd widths, stays itself.
+
+    Args:
+        head: plain, float32.
+        dtype: as of `fold`.
+    """
+    lane = 4 // dtype.itemsize
+    if type(head) is not TokenHead or any(layer.in_features % lane for layer in head.linears()):
+        return head
+    folded: TokenHead = copied(head)
+    folded.layers = nn.Sequential(
+        *(FoldedLinear(layer, dtype) if isinstance(layer, nn.Linear) else layer for layer in head.layers)
+    )
+    return folded
+
+
+def copied(module: nn.Module) -> Any:
+    """A module whose parts can be replaced without changing the first one's."""
+    other = copy(module)
+    other._modules = dict(module._modules)
+    return other
 
 
 def fits(block: Block, panel: int) -> bool:

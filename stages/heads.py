@@ -67,6 +67,7 @@ class TokenHead(nn.Module):
             if hidden
             else nn.Sequential(nn.Linear(width * taps, out))
         )
+        self._macs = sum(layer.in_features * layer.out_features for layer in self.linears())
 
     def cells(self, taps_RTD: Tensor) -> Tensor:
         """Output cells of some patch tokens: [..., taps, D] to [..., C*K*K]."""
@@ -80,7 +81,11 @@ class TokenHead(nn.Module):
 
     def macs_per_token(self) -> int:
         """MACs of the linear layers for one token."""
-        return sum(layer.in_features * layer.out_features for layer in self.layers if isinstance(layer, nn.Linear))
+        return self._macs
+
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
 
 def _linear(width: int, taps: int, channels: int, side: int = 4) -> TokenHead:

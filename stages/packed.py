@@ -4,14 +4,11 @@ Only the four linear layers change. They take any type and give bfloat16, so que
 are bfloat16; norms and the residual stream stay float32. Everything else is the block's own code in rows.py.
 """
 
-from copy import copy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from deltascene.stages.backbone import Block
-from deltascene.stages.folded import is_plain
+from deltascene.stages.folded import copied, is_plain
 
 
 class PackedLinear(nn.Module):
@@ -40,16 +37,9 @@ def pack_linears(block: Block) -> Block:
     """A block with packed layers, or the block itself where it has parts beside plain attention and a plain MLP."""
     if not is_plain(block):
         return block
-    packed, attn, mlp = _copied(block), _copied(block.attn), _copied(block.mlp)
+    packed, attn, mlp = copied(block), copied(block.attn), copied(block.mlp)
     attn.qkv, attn.proj = PackedLinear(attn.qkv), PackedLinear(attn.proj)
     mlp.fc1, mlp.fc2 = PackedLinear(mlp.fc1), PackedLinear(mlp.fc2)
     packed.attn, packed.mlp = attn, mlp
     done: Block = packed
     return done
-
-
-def _copied(module: nn.Module) -> Any:
-    """A module whose parts can be replaced without changing the first one's."""
-    other = copy(module)
-    other._modules = dict(module._modules)
-    return other

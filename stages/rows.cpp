@@ -16,6 +16,7 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -347,11 +348,28 @@ Tensor run_block(
   return block_of<Float32>(x_RD, weights, eps1, eps2, counts, rows, tokens, keys, values);
 }
 
+// float32 [rows, in] to float32 [rows, out], through the type of the weights.
+Tensor apply_linear(const Tensor& x_RI, const Tensor& packed, const Tensor& bias_O) {
+  const int64_t rows = x_RI.size(0), in = x_RI.size(1), out = bias_O.size(0);
+  TORCH_CHECK(x_RI.is_contiguous() && packed.numel() == in * out, "x: expected contiguous rows of ", packed.numel() / out, "; found ", in);
+  const Tensor y = at::zeros({rows, out}, bias_O.options());
+#ifdef __AVX512BF16__
+  if (packed.scalar_type() == at::kBFloat16) {
+    const Tensor rounded = x_RI.to(at::kBFloat16);
+    linear<Bfloat16, After::add>(lanes(rounded.const_data_ptr<at::BFloat16>()), rows, in / Bfloat16::LANE, weights_of<Bfloat16>(packed), floats(bias_O, "bias"), out, y.mutable_data_ptr<float>());
+    return y;
+  }
+#endif
+  linear<Float32, After::add>(floats(x_RI, "x"), rows, in, weights_of<Float32>(packed), floats(bias_O, "bias"), out, y.mutable_data_ptr<float>());
+  return y;
+}
+
 }  // namespace
 
 TORCH_LIBRARY(deltascene, m) {
   m.def("panel() -> int", &panel);
   m.def("pack(Tensor weight) -> Tensor", &pack);
+  m.def("linear(Tensor x, Tensor packed, Tensor bias) -> Tensor", &apply_linear);
   m.def(
       "run_block(Tensor x, Tensor[] weights, float eps1, float eps2, int[] counts, Tensor?[] rows, int[] tokens, Tensor(a!)[] keys, "
       "Tensor(b!)[] values) -> Tensor",

@@ -22,7 +22,7 @@ from deltascene.stages.packed import PackedLinear
 from deltascene.stages.scene_cache import KeyShape, KeysValues, SceneCache, allocate_keys_values
 
 PACKED_ROWS = 512  # rows of several streams that go together: more fall out of the cache between two products
-ROWS_AT_ONCE = 32  # queries whose scores are held at a time: more fall out of the cache
+ROWS_AT_ONCE = {torch.float32: 32, torch.bfloat16: 128}  # queries whose scores are held: more fall out of the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def attend(q_HRd: Tensor, kept: KeysValues) -> Tensor:
     return torch.cat(
         [
             torch.bmm(torch.bmm(some_HRd, kept.plain_keys).softmax(-1), kept.plain_values)
-            for some_HRd in scaled_HRd.split(ROWS_AT_ONCE, dim=1)
+            for some_HRd in scaled_HRd.split(ROWS_AT_ONCE[q_HRd.dtype], dim=1)
         ],
         dim=1,
     )
