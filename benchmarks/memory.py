@@ -66,7 +66,7 @@ def expected_bytes(engine: Engine) -> dict[str, int]:
     grid = model.backbone.grid(plan.model_size)
     height, width = plan.model_size
     kept = padded_tokens(grid.tokens) + grid.tokens  # keys in whole panels, values
-    block = 4 * model.backbone.width * kept
+    block = (2 if engine.config.numerics.dtype == "bfloat16" else 4) * model.backbone.width * kept
     quantities = 3 * round(grid.patch / engine.config.change.cell_px) ** 2
     positions = 4 * model.backbone.width * grid.tokens
     pixels = 3 * height * width + 2 * 4 * grid.patches * quantities

@@ -31,8 +31,9 @@ from deltascene.pipeline.evaluation.clip_table import markdown, overview, plain
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.records import Records
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, ByNetworks, Eager, EveryKth, Walker, walk
-from deltascene.pipeline.evaluation.yardsticks import by_openvino, by_torch, networks
+from deltascene.pipeline.evaluation.yardsticks import Precision, by_openvino, by_torch, networks
 from deltascene.pipeline.model import SceneModel, load_model
+from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.sources import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.training.rooms.clip_sets import CLIPS, rendered
@@ -61,7 +62,8 @@ def main() -> None:
         known = ", ".join(spec.name for spec in rendered(folder, part)) or "none"
         sys.exit(f"{folder}: expected clips of part {part}, there are {known}; found none of those asked for")
     print(
-        f"{len(specs)} clips, torch {torch.__version__}, {torch.get_num_threads()} threads, model {model.bundle.name}"
+        f"{len(specs)} clips, torch {torch.__version__}, {torch.get_num_threads()} threads, model {model.bundle.name},"
+        f" everybody in {configs[EXACT].numerics.dtype}, ours with kernel {configs[EXACT].numerics.kernel}"
     )
     clips: dict[str, dict[str, Columns]] = {}
     for spec in specs:
@@ -104,11 +106,11 @@ class Candidate:
 
 def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
     """The configs that are judged, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`."""
-    found = {name: load_config(name, values={"model": model}) for name in (EXACT, *PRESETS)}
+    found = {name: settle(load_config(name, values={"model": model})) for name in (EXACT, *PRESETS)}
     for text in texts:
         name, _, changes = text.partition(":")
         overrides = [change for change in changes.split(",") if change]
-        found[name] = load_config("balanced", overrides=overrides, values={"model": model})
+        found[name] = settle(load_config("balanced", overrides=overrides, values={"model": model}))
     return found
 
 
@@ -131,6 +133,11 @@ def eager(model: SceneModel, configs: Mapping[str, Config]) -> Candidate:
     return Candidate({"eager": True}, partial(Eager, load_model(model.bundle, model.tasks), configs[EXACT]))
 
 
+def precision_of(config: Config) -> Precision:
+    """What the yardsticks run in: the faster type here, as the engine does."""
+    return "bf16" if config.numerics.dtype == "bfloat16" else "f32"
+
+
 def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candidate]:
     """B1, a network a task, and B2, the bundle's dense one, in eager PyTorch and OpenVINO; B2 with flow-warp-k."""
     with read_frames(find_sources([str(clip.path)])[0]) as reader:
@@ -138,11 +145,14 @@ def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candid
     assert first is not None
     geometry, bundle, threads = plan_geometry(model, dense, first.shape[:2]), model.bundle, torch.get_num_threads()
     image = torch.zeros(1, 3, *geometry.plan.model_size)
-    found: dict[str, Candidate] = {}
+    best, found = precision_of(dense), dict[str, Candidate]()
     for name, single in (("B1", True), ("B2", False)):
         for engine in ("eager", "OpenVINO"):
             nets = networks(bundle, model.tasks, geometry.grid, single_task=single)
-            ready = [by_torch(net) if engine == "eager" else by_openvino(net, image, threads) for net in nets]
+            best = precision_of(dense)
+            ready = [
+                by_torch(net, best) if engine == "eager" else by_openvino(net, image, threads, best) for net in nets
+            ]
             start = partial(ByNetworks, model, dense, ready)
             found[f"{name} {engine}"] = Candidate({name: engine}, start)
     b2 = found["B2 OpenVINO"].start()

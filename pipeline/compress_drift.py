@@ -75,7 +75,7 @@ def measure_drift(
     """
     model = load_model(bundle, [task], allow_code=allow_code)
     plain = replace(model, sub_tasks={})
-    config = load_config("exact", values={"model": str(bundle.folder)})
+    config = load_config("exact", values={"model": str(bundle.folder), "numerics.dtype": "float32"})
     models = (replace(plain, backbone=tuned), model, plain)
     streams = [Engine(each, config).open_stream(task) for each in models]
     kind, compressed, without = bundle.kinds[task], list[float](), list[float]()

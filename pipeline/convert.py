@@ -18,6 +18,7 @@ def split_dtype(config: Config) -> str:
     Args:
         config: with settled numerics.
     """
+    assert config.numerics.dtype != "auto", "numerics have to be settled"
     asked = config.numerics.split_dtype
     return config.numerics.dtype if asked == "native" else asked
 

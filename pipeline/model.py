@@ -109,6 +109,8 @@ def prepare_model(model: SceneModel, numerics: NumericsConfig) -> SceneModel:
 
     Its plain blocks' memory is given up.
     """
+    if numerics.kernel == "torch" and numerics.dtype == "float32":
+        return model
 
     def prepared(block: Block) -> Block | FoldedBlock:
         return block if _is_empty(block) else prepare_block(block, numerics)

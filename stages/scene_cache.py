@@ -45,13 +45,13 @@ class KeysValues(NamedTuple):
 
     @property
     def plain_keys(self) -> Tensor:
-        """Keys in lanes of one, without the room at the end [heads, d, N]."""
-        return self.keys_HdNl.squeeze(-1)[..., : self.tokens]
+        """Keys without lanes and the room at the end [heads, d, N]; a view where lanes are of one."""
+        return self.keys_HdNl.transpose(2, 3).flatten(1, 2)[..., : self.tokens]
 
     @property
     def plain_values(self) -> Tensor:
-        """Values in lanes of one [heads, N, d]."""
-        return self.values_HNdl.squeeze(-1)
+        """Values without lanes [heads, N, d]; a view where lanes are of one."""
+        return self.values_HNdl.transpose(2, 3).flatten(1, 2)[:, : self.tokens]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from deltascene.pipeline.evaluation.clips import find_clips, open_clip
 from deltascene.pipeline.evaluation.images import ImageScores, Interval, gain, intervals, score_images
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
+from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 from deltascene.stages.metrics import METRICS
 
@@ -150,7 +151,7 @@ def compare_clips(model: str, asked: Asked, console: Console) -> dict[str, dict[
     loaded = Engine.load(model).model
     for path in paths:
         open_clip(path, loaded.bundle.kinds)  # a damaged truth is said now, not after an hour
-    configs = {name: load_config(name, values={"model": model}) for name in (EXACT, asked.preset)}
+    configs = {name: settle(load_config(name, values={"model": model})) for name in (EXACT, asked.preset)}
     records: dict[str, dict[str, Columns]] = {}
     with _bar(console) as bar:
         task = bar.add_task("clips", total=len(paths))

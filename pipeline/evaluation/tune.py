@@ -25,6 +25,7 @@ from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE, C
 from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
+from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.sources import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry, row_numbers
 from deltascene.pipeline.temporal import TemporalState, decide
@@ -114,7 +115,7 @@ def tune_command(asked: TuneRequest, console: Console) -> int:
         raise OutputError(f"{asked.out}: expected a new file; found one; remove it or give another name")
     paths = [Path(spec.path) for spec in find_sources(asked.sources)]
     engine = Engine.load(asked.model)
-    base = load_config(asked.preset, values={"model": asked.model})
+    base = settle(load_config(asked.preset, values={"model": asked.model}))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         clips = list(_clips(asked, paths, engine, bar))
@@ -165,7 +166,7 @@ def _clips(asked: TuneRequest, paths: Sequence[Path], engine: Engine, bar: Progr
     if any(with_truth) and not all(with_truth):
         lacking = ", ".join(path.name for path, has in zip(paths, with_truth, strict=True) if not has)
         raise UsageError(f"tune: expected <stem>.truth.npz beside every clip or none; found none beside {lacking}")
-    kinds, dense = engine.model.bundle.kinds, load_config("exact", values={"model": asked.model})
+    kinds, dense = engine.model.bundle.kinds, settle(load_config("exact", values={"model": asked.model}))
     task = bar.add_task("dense prediction", total=len(paths))
     for path, has in zip(paths, with_truth, strict=True):
         clip = open_clip(path, kinds) if has else _dense_as_truth(path, engine, dense, asked.frames)

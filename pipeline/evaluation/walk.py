@@ -138,7 +138,10 @@ class Eager:
     """
 
     def __init__(self, model: SceneModel, config: Config) -> None:
-        self._model, self._config = model, config
+        """Takes a model as `load_model` gives it, and changes its type to the config's."""
+        self._model, self._config, self._dtype = model, config, getattr(torch, config.numerics.dtype)
+        for part in (model.backbone.vit, *model.heads.values()):
+            part.to(self._dtype)
 
     @torch.inference_mode()
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
@@ -148,14 +151,14 @@ class Eager:
         geometry = plan_geometry(model, self._config, frame.image.shape[:2])
         pixels, taps = resize_frame(frame.image, geometry.plan), model.bundle.taps(model.tasks)
         began = time.perf_counter()
-        image = normalise(pixels, entry.input.mean, entry.input.std)[None]
+        image = normalise(pixels, entry.input.mean, entry.input.std)[None].to(self._dtype)
         found = model.backbone.vit.forward_intermediates(
             image, indices=[tap - 1 for tap in taps], norm=False, output_fmt="NLC", intermediates_only=True
         )
         tapped = {tap: tokens[0] for tap, tokens in zip(taps, found, strict=True)}
         for task, head in model.heads.items():
             kind = model.bundle.kinds[task]
-            cells = head.cells(stack_taps(tapped, entry.tasks[task].taps, 0))
+            cells = head.cells(stack_taps(tapped, entry.tasks[task].taps, 0)).float()
             activate(assemble(cells, geometry.grid, kind.channels, head.side), kind.activation).numpy()
         return Outcome({}, time.perf_counter() - began, 0, 0, "eager")
 

@@ -14,6 +14,7 @@ from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation import clip_scores
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.evaluation.records import Records
+from deltascene.pipeline.numerics import settle
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -123,7 +124,7 @@ def test_policies_walk_together_and_are_found_again(judging, make_clip, tiny, tm
     moving = np.zeros((9, *size), bool)
     moving[1:, 10:30] = True
     clip = Clip("square", path, truth, moving)
-    configs = {name: load_config(name, values={"model": tiny}) for name in ("exact", "fast")}
+    configs = {name: settle(load_config(name, values={"model": tiny})) for name in ("exact", "fast")}
     policies = {name: one for name, one in judging.candidates(model, configs).items() if name[-1] not in "468"}
     records = Records.of(tmp_path, model, 100)
     found = judging.score(clip, model, policies, records)

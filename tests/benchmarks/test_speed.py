@@ -14,8 +14,11 @@ import torch
 from deltascene.pipeline.bundle import read_bundle
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation.yardsticks import by_openvino, by_torch, networks
+from deltascene.stages.packed import multiplies_bfloat16
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+DTYPES = ["float32", "bfloat16"] if multiplies_bfloat16() else ["float32"]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,7 +53,7 @@ def test_everybody_takes_turns(speed):
 
 @pytest.mark.parametrize("single_task", [True, False])
 def test_the_yardsticks_say_what_the_exact_engine_says(tiny_delta, single_task):
-    engine, bundle = Engine.load(tiny_delta), read_bundle(tiny_delta)
+    engine, bundle = Engine.load(tiny_delta, overrides=["numerics.dtype=float32"]), read_bundle(tiny_delta)
     grid = engine.model.backbone.grid((48, 64))
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     expected = engine.open_stream("still")(picture)
@@ -70,10 +73,11 @@ def test_the_yardsticks_say_what_the_exact_engine_says(tiny_delta, single_task):
                 np.testing.assert_allclose(laid, expected[task].array, rtol=1e-3, atol=1e-3)
 
 
-def test_a_stream_holds_what_the_formula_says(tiny_delta, monkeypatch):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_stream_holds_what_the_formula_says(tiny_delta, monkeypatch, dtype):
     memory = importlib.import_module("memory")
     monkeypatch.setattr(memory, "FRAME", (48, 64))
-    engine = Engine.load(tiny_delta, "balanced")
+    engine = Engine.load(tiny_delta, "balanced", overrides=[f"numerics.dtype={dtype}"])
     picture = np.random.default_rng(0).integers(60, 180, (48, 64, 3), np.uint8)
     for number in range(6):
         frame = picture.copy()

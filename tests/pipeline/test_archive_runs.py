@@ -80,9 +80,13 @@ def test_a_backfill_is_the_run_with_the_task_on(deltascene, whole, copy, task):
     assert set(report["tasks"]) == {"parts", task}
 
 
-def test_a_task_that_shares_the_bases_blocks_runs_them_from_the_archive(deltascene, whole, copy):
-    assert deltascene("backfill", copy, "--task", "hands")[0] == 0
-    assert_task_equal(whole, copy, "hands")
+def test_a_task_that_shares_the_bases_blocks_runs_them_from_the_archive(deltascene, tiny_delta, clip, tmp_path):
+    unrounded = [*OPTIONS, "--set", "numerics.split_dtype=float32", "--model", tiny_delta]
+    whole, later = tmp_path / "whole", tmp_path / "later"
+    assert deltascene("run", clip, "-o", whole, *unrounded)[0] == 0
+    assert deltascene("run", clip, "-o", later, "--tasks", "parts", *unrounded)[0] == 0
+    assert deltascene("backfill", later, "--task", "hands")[0] == 0
+    assert_task_equal(whole, later, "hands")
 
 
 def test_a_backfill_needs_no_video_and_nothing_below_the_split(

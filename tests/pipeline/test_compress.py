@@ -97,7 +97,8 @@ def refusal(tiny, out, *tasks, **options) -> str:
 
 
 def answer(folder, task):
-    return Engine.load(str(folder), tasks=[task]).open_stream("s")(IMAGE)[task].array
+    engine = Engine.load(str(folder), tasks=[task], overrides=["numerics.dtype=float32"])
+    return engine.open_stream("s")(IMAGE)[task].array
 
 
 def full_network(tiny, task, backbone, head, folder):

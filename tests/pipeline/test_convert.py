@@ -55,8 +55,8 @@ def test_what_is_not_a_number_stays_none():
     assert decode_rows(stored)[0, 1:].tolist() == [float("inf"), -float("inf")]
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"), [("native", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")]
-)
-def test_native_is_the_engines_own_type(asked, expected):
-    assert split_dtype(load_config(overrides=[f"numerics.split_dtype={asked}"])) == expected
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("asked", ["native", "float32", "bfloat16"])
+def test_native_is_the_type_that_blocks_multiply(asked, dtype):
+    config = load_config(overrides=[f"numerics.split_dtype={asked}", f"numerics.dtype={dtype}"])
+    assert split_dtype(config) == (dtype if asked == "native" else asked)

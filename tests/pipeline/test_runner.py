@@ -126,7 +126,7 @@ def test_what_actors_began_is_finished_here(deltascene, tiny_delta, clip, local,
 def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
     config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
     engine = Engine.from_config(config)
-    record = numerics_record(config)
+    config, record = engine.config, numerics_record(engine.config)
     honour(config, record)
     seat = Seat(config, engine.model.bundle.folder, record | {"torch": "0.1"}, False)
     with pytest.raises(UsageError, match=r"expected torch = 0\.1"):
@@ -136,7 +136,7 @@ def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
 def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
     engine = Engine.from_config(config)
-    real = numerics_record(config)
+    real = numerics_record(engine.config)
     monkeypatch.setattr("deltascene.pipeline.runner.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
         RayRunner(engine)

@@ -23,6 +23,7 @@ from deltascene.stages.types import Frame, TokenGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+FLOAT32 = ["numerics.dtype=float32"]  # as the models, which aren't prepared for anything
 GRID = TokenGrid(height=3, width=4, patch=16, prefix=1)
 WIDTH = 64
 WITH_DELTA = ("height", "flow")
@@ -93,7 +94,7 @@ def replay(model, records):
 @pytest.mark.parametrize("preset", ["balanced", "fast"])
 def test_a_replay_of_the_records_is_the_run_byte_for_byte(bundle, merged, dtype, preset):
     """What an actor of its own and a backfill rest on: no pixels, and no weight below the split."""
-    config = load_config(preset, overrides=["policy.refresh=12", f"numerics.split_dtype={dtype}"])
+    config = load_config(preset, overrides=[*FLOAT32, "policy.refresh=12", f"numerics.split_dtype={dtype}"])
     results = play(load_model(bundle, tuple(bundle.entry.tasks), merged=merged), config)
     told = {result.policy for result in results}
     assert told == {"dense", "rows", "warped", "held", "skipped"}
@@ -115,7 +116,7 @@ def test_a_replay_of_the_records_is_the_run_byte_for_byte(bundle, merged, dtype,
 
 def test_sub_tasks_take_the_decoded_value_in_the_run_as_well(bundle):
     """Else a replay could be the run only as long as nothing is rounded."""
-    config = load_config("balanced", overrides=["numerics.split_dtype=bfloat16"])
+    config = load_config("balanced", overrides=[*FLOAT32, "numerics.split_dtype=bfloat16"])
     for result in play(load_model(bundle, ("height",)), config):
         stored = result.record.activations[3]
         assert stored.dtype == np.uint16
@@ -124,7 +125,7 @@ def test_sub_tasks_take_the_decoded_value_in_the_run_as_well(bundle):
 
 def test_a_delta_of_nothing_answers_as_the_base_does(bundle):
     """Byte for byte, by rows and in full: so a sub-task differs from the base by its delta and nothing else."""
-    config = load_config("balanced")
+    config = load_config("balanced", overrides=FLOAT32)
     model = load_model(bundle, ("height", "flow"))
     subs = {
         task: replace(sub, blocks=tuple(model.backbone.blocks[sub.split :])) for task, sub in model.sub_tasks.items()

@@ -1,4 +1,4 @@
-"""Blocks in the compiled kernel: timm's own forward, whoever shares the pack, and nothing that it doesn't know."""
+"""Blocks and heads in the compiled kernel: timm's own, whoever shares the pack, and nothing that it doesn't know."""
 
 import pytest
 import timm
@@ -9,8 +9,10 @@ from timm.layers import SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from deltascene.pipeline.kernel import multiplies_bfloat16
 from deltascene.stages.backbone import Backbone
-from deltascene.stages.folded import FoldedBlock, fold
+from deltascene.stages.folded import FoldedBlock, fold, fold_head
+from deltascene.stages.heads import TokenHead
 from deltascene.stages.rows import Part, key_shapes, run_block, run_blocks, run_streams
 from deltascene.stages.scene_cache import allocate_cache
 
@@ -30,11 +32,22 @@ def network(randomise, seed=3, **shape):
     return Backbone(vit)
 
 
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.03}  # of the largest number
+bfloat16 = pytest.param(
+    torch.bfloat16, marks=pytest.mark.skipif(not multiplies_bfloat16(), reason="no AVX512-BF16"), id="bfloat16"
+)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(torch.float32, id="float32"), bfloat16])
+def dtype(request):
+    return request.param
+
+
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
-def blocks(request, randomise):
+def blocks(request, randomise, dtype):
     """timm's and the kernel's."""
     plain = network(randomise, **request.param).blocks
-    folded = [fold(block) for block in plain]
+    folded = [fold(block, dtype) for block in plain]
     assert all(isinstance(block, FoldedBlock) for block in folded)
     return plain, folded
 
@@ -43,20 +56,20 @@ def drawn(count, width, seed):
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_near(found, expected, tolerance=1e-4):
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+def assert_near(found, expected, dtype=torch.float32):
+    assert (found - expected).abs().max() <= TOLERANCES[dtype] * expected.abs().max()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_base_patch16_224", "vit_tiny_patch16_224"])
 @pytest.mark.parametrize("rows", [1, 5, 36, 97, 197])
-def test_real_widths_are_timms_own_forward(name, rows, randomise):
+def test_real_widths_are_timms_own_forward(name, rows, randomise, dtype):
     block = timm.create_model(name, num_classes=0).eval().blocks[0]
     randomise(block, 1)
     x_ND = drawn(rows, block.attn.qkv.in_features, 2)
-    folded = fold(block)
+    folded = fold(block, dtype)
     assert isinstance(folded, FoldedBlock)
-    assert_near(run_block(folded, x_ND, [Part(rows)]), block(x_ND[None])[0])
+    assert_near(run_block(folded, x_ND, [Part(rows)]), block(x_ND[None])[0], dtype)
 
 
 class Streams:
@@ -75,7 +88,8 @@ class Streams:
             self.streams.append((drawn(count, width, seed + 100 + place), Part(count, rows, cache)))
 
     def kept(self):
-        return [half.clone() for _, part in self.streams for pair in part.cache.keys_values for half in pair]
+        pairs = [pair for _, part in self.streams for pair in part.cache.keys_values]
+        return [half.clone() for pair in pairs for half in (pair.plain_keys, pair.plain_values)]
 
 
 streams = st.lists(
@@ -105,14 +119,14 @@ def test_a_pack_is_its_streams_alone_in_any_order(blocks, steps, random):
 @torch.no_grad()
 @settings(max_examples=25, deadline=None)
 @given(streams)
-def test_rows_through_the_kernel_are_rows_through_pytorch(blocks, steps):
+def test_rows_through_the_kernel_are_rows_through_pytorch(blocks, dtype, steps):
     plain, folded = (Streams(own, steps) for own in blocks)
     expected = run_streams(blocks[0], plain.streams, {3})
     found = run_streams(blocks[1], folded.streams, {3})
     for ours, theirs in zip(found, expected, strict=True):
-        assert_near(ours[3], theirs[3])
+        assert_near(ours[3], theirs[3], dtype)
     for ours, theirs in zip(folded.kept(), plain.kept(), strict=True):
-        assert_near(ours, theirs)
+        assert_near(ours, theirs, dtype)
 
 
 @torch.no_grad()
@@ -128,6 +142,27 @@ def test_threads_dont_change_a_bit(blocks):
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("hidden", "channels", "side"), [(32, 5, 4), (0, 1, 4), (0, 3, 7)])
+@pytest.mark.parametrize("rows", [1, 13, 50])
+def test_a_heads_layers_are_its_own(dtype, hidden, channels, side, rows, randomise):
+    head = TokenHead(64, 2, channels, side, hidden).eval()
+    randomise(head, 1)
+    taps_RTD = torch.randn(rows, 2, 64, generator=torch.Generator().manual_seed(2))
+    folded = fold_head(head, dtype)
+    assert_near(folded.cells(taps_RTD), head.cells(taps_RTD), dtype)
+    assert folded.macs_per_token() == head.macs_per_token()
+    assert isinstance(head.layers[0], nn.Linear)  # the plain one is as it was
+
+
+def test_a_head_of_the_users_own_stays_itself():
+    class Own(TokenHead):
+        pass
+
+    head = Own(64, 2, 3)
+    assert fold_head(head) is head
 
 
 UNKNOWN = {

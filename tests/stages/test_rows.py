@@ -1,5 +1,7 @@
 """Rows against the scene cache: the plain network where all rows run, and nothing else touched where some do."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 from timm.layers import SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 
+from deltascene.pipeline.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
 from deltascene.stages.backbone import Backbone, cut_patches
 from deltascene.stages.base_task import run_base
 from deltascene.stages.change import rows_of
 from deltascene.stages.folded import FoldedBlock, fold
+from deltascene.stages.packed import multiplies_bfloat16, pack_linears
 from deltascene.stages.rows import Part, key_shapes, run_blocks, write_rows
 from deltascene.stages.scene_cache import allocate_cache
 
@@ -35,17 +39,22 @@ seeds = st.integers(0, 2**16)
 class Scene:
     """A network with the cache of one stream."""
 
-    def __init__(self, vit, *, kernel):
-        self.backbone = Backbone(vit)
-        if kernel:
-            self.backbone = self.backbone.with_blocks([fold(block) for block in self.backbone.blocks])
-            assert all(isinstance(block, FoldedBlock) for block in self.backbone.blocks)
+    def __init__(self, vit, prepare=None, tolerance=TOLERANCE):
+        self.backbone, self.tolerance = Backbone(vit), tolerance
+        if prepare is not None:
+            plain = self.backbone.blocks
+            self.backbone = self.backbone.with_blocks([prepare(block) for block in plain])
+            assert not any(ours is theirs for ours, theirs in zip(self.backbone.blocks, plain, strict=True))
         self.grid = self.backbone.grid(SIZE)
         self.positions = self.backbone.positions(self.grid)
         self.cache = allocate_cache(key_shapes(self.backbone.blocks), self.grid.tokens, self.backbone.width, TAPS)
 
     def embed(self, image):
         return self.backbone.embed(image, self.positions)
+
+    def assert_close(self, found, expected):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours - theirs).abs().max() <= self.tolerance * theirs.abs().max()
 
     @torch.no_grad()
     def plain(self, image):
@@ -64,16 +73,28 @@ class Scene:
 
     def kept(self):
         """Copies of all that the cache holds, token second to last."""
-        pairs = ((keys_HdN.transpose(1, 2), values_HNd) for keys_HdN, values_HNd in self.cache.keys_values)
-        return [tensor.clone() for tensor in (*(half for pair in pairs for half in pair), *self.cache.taps.values())]
+        kept = self.cache.keys_values
+        halves = (half for pair in kept for half in (pair.plain_keys.transpose(1, 2), pair.plain_values))
+        return [tensor.clone() for tensor in (*halves, *self.cache.taps.values())]
 
 
-@pytest.fixture(scope="module", params=[*NETWORKS, "kernel"])
+PREPARED = {  # and how far rows alone may be from rows among others: the kernel's don't know of each other
+    "kernel": (fold, TOLERANCE),
+    "kernel, bfloat16": (partial(fold, dtype=torch.bfloat16), TOLERANCE),
+    "oneDNN, bfloat16": (pack_linears, 0.05),
+}
+
+
+@pytest.fixture(scope="module", params=[*NETWORKS, *PREPARED])
 def scene(request, randomise):
-    kernel = request.param == "kernel"
-    if kernel:
+    prepare, tolerance = PREPARED.get(request.param, (None, TOLERANCE))
+    if "kernel" in request.param:
         request.getfixturevalue("built_kernel")
-    shape = {"embed_dim": 24, "num_heads": 3, **(WIDE if kernel else NETWORKS[request.param])}
+    if request.param == "kernel, bfloat16" and not kernel_multiplies_bfloat16():
+        pytest.skip("no AVX512-BF16")
+    if request.param == "oneDNN, bfloat16" and not multiplies_bfloat16():
+        pytest.skip("oneDNN has no products of bfloat16 here")
+    shape = {"embed_dim": 24, "num_heads": 3, **(WIDE if prepare else NETWORKS[request.param])}
     vit = VisionTransformer(
         img_size=SIZE,
         patch_size=PATCH,
@@ -85,16 +106,11 @@ def scene(request, randomise):
         **shape,
     )
     randomise(vit, 5)
-    return Scene(vit, kernel=kernel)
+    return Scene(vit, prepare, tolerance)
 
 
 def picture(seed):
     return torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_close(found, expected):
-    for ours, theirs in zip(found, expected, strict=True):
-        assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
 
 
 def test_all_rows_fill_the_cache_and_are_the_plain_network_byte_for_byte(scene):
@@ -109,7 +125,7 @@ def test_any_rows_straight_after_a_dense_pass_change_nothing(scene, chosen, seed
     scene.run(picture(seed))
     dense = scene.kept()
     scene.run(picture(seed), chosen)
-    assert_close(scene.kept(), dense)
+    scene.assert_close(scene.kept(), dense)
 
 
 @settings(max_examples=20)
@@ -124,7 +140,7 @@ def test_rows_outside_are_untouched_and_the_same_rows_again_change_nothing(scene
         assert torch.equal(was[..., others, :], now[..., others, :])
         assert not chosen or not torch.equal(was[..., rows, :], now[..., rows, :])
     scene.run(picture(seed + 1), chosen)
-    assert_close(scene.kept(), once)
+    scene.assert_close(scene.kept(), once)
 
 
 @settings(max_examples=10)
@@ -134,8 +150,8 @@ def test_all_rows_of_another_picture_are_its_dense_pass(scene, seed):
     scene.run(picture(seed + 1), range(12))
     found = scene.kept()
     scene.run(picture(seed + 1))
-    assert_close(found, scene.kept())
-    assert_close([scene.cache.taps[tap] for tap in TAPS], [scene.plain(picture(seed + 1))[tap] for tap in TAPS])
+    scene.assert_close(found, scene.kept())
+    scene.assert_close([scene.cache.taps[tap] for tap in TAPS], [scene.plain(picture(seed + 1))[tap] for tap in TAPS])
 
 
 @settings(max_examples=10)
@@ -146,7 +162,7 @@ def test_keys_and_values_of_the_first_block_are_the_new_pictures_own(scene, chos
     rows = scene.run(picture(seed + 1), chosen)
     found = scene.kept()[0]
     scene.run(picture(seed + 1))
-    assert_close([found[:, rows]], [scene.kept()[0][:, rows]])
+    scene.assert_close([found[:, rows]], [scene.kept()[0][:, rows]])
 
 
 def test_consecutive_parts_are_the_whole(scene):
@@ -167,7 +183,10 @@ def test_some_rows_need_a_cache(scene):
 
 def test_a_cache_says_how_much_memory_it_holds(scene):
     tokens, width = scene.grid.tokens, scene.backbone.width
-    assert scene.cache.size_bytes == 4 * width * (3 * (32 + tokens) + 2 * tokens)  # keys: whole panels of 32 tokens
+    (size, lane) = {torch.float32: (4, 1), torch.bfloat16: (2, 2)}[scene.cache.keys_values[0].keys_HdNl.dtype]
+    values = -(-tokens // lane) * lane if isinstance(scene.backbone.blocks[0], FoldedBlock) else tokens
+    kept = size * width * 3 * (32 + values)  # keys: whole panels of 32 tokens; values: whole lanes
+    assert scene.cache.size_bytes == kept + 4 * width * 2 * tokens
 
 
 @given(patches, seeds)
