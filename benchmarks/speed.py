@@ -78,7 +78,7 @@ CASES = (
 def main() -> None:
     """Prints the tables."""
     options = _parser().parse_args()
-    _place_threads()
+    place_threads()
     torch.set_num_threads(options.threads)
     kernels = ["torch"] + (["compiled"] if choose_kernel("auto") == "compiled" else [])
     fast = multiplies_bfloat16() and settle(load_config()).numerics.dtype == "bfloat16"
@@ -286,7 +286,7 @@ def _seconds(result: object, stage: str) -> float:
     return sum(task.seconds.get(stage, 0.0) for task in result.cost.tasks.values())  # type: ignore[attr-defined]
 
 
-def _place_threads() -> None:
+def place_threads() -> None:
     """One torch thread a core."""
     if "OMP_PROC_BIND" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_PROC_BIND": "true"})
