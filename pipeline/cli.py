@@ -80,6 +80,9 @@ def run(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
     verify: Annotated[str | None, typer.Option(help="How much of an input its identity covers: quick or full.")] = None,
     device: Annotated[str | None, typer.Option(help="auto or cpu; other devices aren't supported yet.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="What blocks multiply: auto, float32 or bfloat16; auto measures which is faster.")
+    ] = None,
     executor: Annotated[str | None, typer.Option(help="local, or ray: reader, engine and writer in actors.")] = None,
     placement: Annotated[
         str | None, typer.Option(help="With ray: fused, or split: every sub-task with a delta in its own actor.")
@@ -105,6 +108,7 @@ def run(
         "save.size": save_size,
         "run.verify": verify,
         "run.device": device,
+        "numerics.dtype": dtype,
         "run.executor": executor,
         "run.placement": placement,
         "run.audit_every": audit_every,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deltascene.pipeline.doctor_check import Check, Examination, guarded
 from deltascene.pipeline.doctor_machine import (
+    check_arithmetic,
     check_cores,
     check_disk,
     check_gpu,
@@ -42,6 +43,7 @@ def examine(model: str | None = None) -> list[Check]:
         ("memory", check_memory),
         ("torch threads", check_threads),
         ("kernel", check_kernel),
+        ("arithmetic", check_arithmetic),
         ("GPU", check_gpu),
         ("decoders", check_decoders),
         ("overlay", check_webm),

@@ -76,6 +76,16 @@ def check_kernel() -> list[Check]:
     return [Check("kernel", "ok", f"compiled: {kernel_file()}")]
 
 
+def check_arithmetic() -> list[Check]:
+    """Which type blocks will multiply in, measured."""
+    from deltascene.pipeline.config import load_config
+    from deltascene.pipeline.numerics import settle
+
+    dtype = settle(load_config()).numerics.dtype
+    why = "measured to be faster than float32" if dtype == "bfloat16" else "bfloat16 isn't faster on this processor"
+    return [Check("arithmetic", "ok", f"blocks multiply {dtype}; {why}")]
+
+
 def check_gpu() -> list[Check]:
     """Whether there is one; this version has no use for it."""
     import torch

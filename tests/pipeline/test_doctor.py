@@ -30,8 +30,8 @@ def printed(checks: list[Check], *, as_json: bool = False) -> tuple[str, int]:
 def test_this_machine_has_no_problem_and_every_check_is_made(checks):
     for name in ("python", "deltascene", "torch", "timm", "opencv-python", "numpy", "zarr", "ray", "pyarrow"):
         assert checks[name].status == "ok", checks[name]
-    made = ["torchvision", "processor", "cores", "instruction sets", "memory", "torch threads", "kernel", "GPU"]
-    made += ["decord decoding", "opencv decoding", "overlay", "model", "disk"]
+    made = ["torchvision", "processor", "cores", "instruction sets", "memory", "torch threads", "kernel"]
+    made += ["arithmetic", "GPU", "decord decoding", "opencv decoding", "overlay", "model", "disk"]
     assert list(checks)[-len(made) :] == made
     assert [check for check in checks.values() if check.status == "problem"] == []
     assert "runs on the CPU" in checks["GPU"].found
