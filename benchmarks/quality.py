@@ -139,7 +139,7 @@ def precision_of(config: Config) -> Precision:
 
 
 def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candidate]:
-    """B1, a network a task, and B2, the bundle's dense one, in eager PyTorch and OpenVINO; B2 with flow-warp-k."""
+    """B1, a network a task, and B2, the bundle's dense one, in eager PyTorch and OpenVINO; these with flow-warp-k."""
     with read_frames(find_sources([str(clip.path)])[0]) as reader:
         first = next(iter(reader)).image
     assert first is not None
@@ -155,10 +155,9 @@ def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candid
             ]
             start = partial(ByNetworks, model, dense, ready)
             found[f"{name} {engine}"] = Candidate({name: engine}, start)
-    b2 = found["B2 OpenVINO"].start()
-    for k in WARPED:
-        start = partial(EveryKth, model, dense, k, warped=True, dense=b2)
-        found[f"B2 OpenVINO, warp {k}"] = Candidate({"B2": "OpenVINO", "every": k}, start)
+    for name, k in product(("B1", "B2"), WARPED):
+        start = partial(EveryKth, model, dense, k, warped=True, dense=found[f"{name} OpenVINO"].start())
+        found[f"{name} OpenVINO, warp {k}"] = Candidate({name: "OpenVINO", "every": k}, start)
     return found
 
 

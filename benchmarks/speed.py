@@ -171,17 +171,18 @@ def streams_table(options: argparse.Namespace, ways: list[Way], best: Precision)
 
 def stages_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
     """Where the time of a frame goes, milliseconds by stage."""
-    stages = ("mask", "embed", "blocks", "head")
+    stages = ("preprocess", "mask", "embed", "blocks", "head")
     print(f"| rows, kernel | {' | '.join(stages)} | all | GMAC |\n|---|{'---|' * (len(stages) + 2)}")
     for way in ways:
-        for fraction in FRACTIONS:
+        for fraction in (*FRACTIONS, 0.0):
             engine = _engine(way, fraction)
             stream, frames = engine.open_stream("film"), moving_patches(engine, fraction, 0)
             stream(next(frames))
             results = [stream(next(frames)) for _ in range(options.runs)]
             spent = {stage: 1e3 * statistics.median(_seconds(result, stage) for result in results) for stage in stages}
+            whole = 1e3 * statistics.median(result.cost.seconds for result in results)
             gmac = statistics.median(result.cost.macs_executed for result in results) / 1e9
-            listed = " | ".join(f"{value:.2f}" for value in (*spent.values(), sum(spent.values()), gmac))
+            listed = " | ".join(f"{value:.2f}" for value in (*spent.values(), whole, gmac))
             print(f"| {fraction:.0%}, {way} | {listed} |", flush=True)
 
 
@@ -203,7 +204,7 @@ def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image
     rng, (height, width) = np.random.default_rng(seed), engine.plan(FRAME).model_size
     patch = engine.model.backbone.patch
     rows, columns = height // patch, width // patch
-    count = round(fraction * (rows * columns + 1)) - 1
+    count = max(0, round(fraction * (rows * columns + 1)) - 1)
     picture = rng.integers(60, 180, (height, width, 3), np.uint8)
     while True:
         yield picture

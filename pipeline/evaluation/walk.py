@@ -90,12 +90,13 @@ class EveryKth:
         if self._dense is not None:
             dense = self._dense(frame, None) if turn else Outcome({}, 0.0, 0, 0, "")
         assert dense is not None
+        geometry = plan_geometry(self._model, self._config, frame.image.shape[:2])
+        pixels, grid = resize_frame(frame.image, geometry.plan).numpy(), geometry.grid
         began = time.perf_counter()
         self._count += 1
         values = dict(dense.values) if turn else self._values
         if self._warped:
-            geometry = plan_geometry(self._model, self._config, frame.image.shape[:2])
-            grid, grey = geometry.grid, to_grey(resize_frame(frame.image, geometry.plan).numpy())
+            grey = to_grey(pixels)
             self._grey = grey if turn else self._grey
         if turn:
             self._values = values
