@@ -9,6 +9,8 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any, Literal
 
 import numpy as np
@@ -121,7 +123,8 @@ def _quantised(model: Any, example_BCHW: Tensor) -> Any:
         raise UsageError("nncf: expected the extra `bench`: pip install 'deltascene[bench]'") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
     ranges = nncf.Dataset([example_BCHW.numpy()])
-    return nncf.quantize(model, ranges, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
+    with redirect_stdout(StringIO()):  # its progress
+        return nncf.quantize(model, ranges, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
 
 
 def _unbind() -> None:
