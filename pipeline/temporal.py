@@ -22,7 +22,7 @@ from deltascene.stages.change import (
     rows_of,
 )
 from deltascene.stages.motion import standing_share, to_grey
-from deltascene.stages.policy import Policy, Reason, Rules, Situation, choose_policy, refresh_due
+from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
 WHOLE_RANGE = 255.0  # no difference is over it
@@ -97,14 +97,10 @@ def decide(
     cells_PQ = cell_means(pixels, grid, config.change.cell_px)
     gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
     patches = moved_patches(strength_P, config.change.threshold)
-    moved, standing = len(patches) / grid.patches, 1.0
-    if moved > config.policy.camera_share and state.pixels is not None:
-        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()))
     situation = Situation(
         first=state.pixels is None,
         identical=_identical(pixels, state.pixels),
-        moved=moved,
-        standing=standing,
+        moved=len(patches) / grid.patches,
         jumped=jumped,
         gain=gain,
         frames_since_computed=state.frames_since_computed + 1,
@@ -113,7 +109,11 @@ def decide(
         seconds_since_dense=frame.pts_s - state.dense_s,
         refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
     )
-    policy, reason = choose_policy(rules_of(config), situation)
+    rules = rules_of(config)
+    if state.pixels is not None and asks_for_standing(rules, situation):
+        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()))
+        situation = replace(situation, standing=standing)
+    policy, reason = choose_policy(rules, situation)
     if policy == "dense":
         reference = as_computed(Reference(cells_PQ), cells_PQ, 1.0, None)
         after = TemporalState(pixels, reference, cells_PQ, computed_s=frame.pts_s, dense_s=frame.pts_s)

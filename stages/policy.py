@@ -5,7 +5,7 @@ they stand as they are. `skipped`: the frame isn't what the camera saw; nothing 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal
 
@@ -118,6 +118,12 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
     if old or now.frames_since_computed >= rules.every:
         return "rows", "changed"
     return "warped", "between"
+
+
+def asks_for_standing(rules: Rules, now: Situation) -> bool:
+    """Whether what is done with a frame depends on the share of corners that stand, which takes time to find out."""
+    outcomes = {choose_policy(rules, replace(now, standing=standing))[0] for standing in (0.0, 1.0)}
+    return len(outcomes) > 1
 
 
 def refresh_due(source: str, index: int, refresh: int) -> bool:

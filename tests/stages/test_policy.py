@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltascene.stages.policy import POLICIES, REASONS, Rules, Situation, choose_policy, refresh_due
+from deltascene.stages.policy import (
+    POLICIES,
+    REASONS,
+    Rules,
+    Situation,
+    asks_for_standing,
+    choose_policy,
+    refresh_due,
+)
 
 RULES = Rules(
     reuse=True,
@@ -147,3 +155,22 @@ def test_sources_take_turns():
 
 def test_a_name_that_is_not_text_has_a_turn_too():
     assert refresh_due("\udcff.mp4", 0, 1)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 30), st.integers(1, 30), st.booleans(), st.floats(0, 2))
+def test_standing_corners_are_asked_for_where_they_decide_and_nowhere_else(
+    moved, standing, since_computed, since_dense, due, seconds
+):
+    now = Situation(
+        moved=moved,
+        frames_since_computed=since_computed,
+        seconds_since_computed=seconds,
+        frames_since_dense=max(since_computed, since_dense),
+        refresh_due=due,
+    )
+    told = choose_policy(RULES, replace(now, standing=standing))[0]
+    if not asks_for_standing(RULES, now):
+        assert told == choose_policy(RULES, now)[0]
+    else:
+        assert moved > RULES.camera_share
+        assert told in ("dense", "rows", "warped")
