@@ -56,7 +56,7 @@ class ZarrStore(Store):
     """Segments of one video in a folder; one writer per segment, any number of readers.
 
     Attributes:
-        path: of the folder; the first `begin` makes it.
+        path: of the folder; `create` or the first `begin` makes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,15 +65,20 @@ class ZarrStore(Store):
     def begin(self, start: int, info: SegmentInfo, key: Mapping[str, Any], *, replace: bool = False) -> "_ZarrWriter":
         """As `Store.begin`."""
         assert start >= 0, start
+        if not self._unfinished.is_dir():
+            self.create()
+        self.admit(start, key, replace)
+        for earlier in self._unfinished.glob(f"{start:08d}.*"):
+            self.sweep(earlier, start)
+        return _ZarrWriter(self, start, info, plain(key), replace)
+
+    def create(self) -> None:
+        """Makes the folder; comes first where several will write."""
         root = zarr.open_group(self.path, mode="a", zarr_format=3)
         if "deltascene_archive" not in root.attrs:
             root.attrs["deltascene_archive"] = FORMAT
         for name in ("segments", "unfinished"):
             root.require_group(name)
-        self.admit(start, key, replace)
-        for earlier in self._unfinished.glob(f"{start:08d}.*"):
-            self.sweep(earlier, start)
-        return _ZarrWriter(self, start, info, plain(key), replace)
 
     def starts(self) -> tuple[int, ...]:
         """As `Store.starts`."""

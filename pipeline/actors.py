@@ -45,57 +45,74 @@ class ReaderActor:
     def __init__(self) -> None:
         self._part = ReaderPart()
 
-    def open(self, job: VideoJob) -> range:
-        """As the part."""
-        return self._part.open(job)
+    def ready(self) -> None:
+        """Answers."""
 
-    def read(self, span: Span) -> SpanFrames:
+    def read(self, job: VideoJob, span: Span) -> SpanFrames:
         """As the part."""
-        return self._part.read(span)
+        return self._part.read(job, span)
 
-    def finish(self) -> str:
-        """As the part."""
-        return self._part.finish()
-
-    def close(self) -> None:
-        """As the part."""
+    def abandon(self) -> None:
+        """Lets go of the video."""
         self._part.close()
 
 
 class EngineActor:
     """Holds an `EnginePart` with the base and some tasks."""
 
-    def load(self, seat: Seat, tasks: Sequence[str], extra_points: tuple[int, ...]) -> None:
+    def __init__(self, seat: Seat, tasks: Sequence[str], extra_points: tuple[int, ...]) -> None:
+        self._about = seat, tasks, extra_points
+        self._part: EnginePart | None = None
+
+    def ready(self) -> None:
         """Loads the model; comes first.
 
         Raises:
             UsageError: this process can't honour the run's numerics.
         """
+        if self._part is not None:
+            return
+        seat, tasks, extra_points = self._about
         honour(seat.config, seat.numerics)
         model = load_model(read_folder(seat.folder), tasks, allow_code=seat.allow_code, merged=seat.merged)
         self._part = EnginePart(seat.prepared(model), seat.config, extra_points)
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """As the part."""
+        assert self._part is not None, "ready comes first"
         return self._part.run(job, read)
+
+    def abandon(self) -> None:
+        """Nothing to let go of: a segment starts from nothing."""
 
 
 class TaskActor:
     """Holds a `TaskPart`."""
 
-    def load(self, seat: Seat, task: str) -> None:
+    def __init__(self, seat: Seat, task: str) -> None:
+        self._about = seat, task
+        self._part: TaskPart | None = None
+
+    def ready(self) -> None:
         """Loads the task; comes first.
 
         Raises:
             UsageError: this process can't honour the run's numerics.
         """
+        if self._part is not None:
+            return
+        seat, task = self._about
         honour(seat.config, seat.numerics)
         model = load_sub_task_model(read_folder(seat.folder), task, allow_code=seat.allow_code, merged=seat.merged)
         self._part = TaskPart(seat.prepared(model), seat.config)
 
     def run(self, job: VideoJob, made: SpanOutputs) -> SpanTask:
         """As the part."""
+        assert self._part is not None, "ready comes first"
         return self._part.run(job, made.span, [output.record for output in made.frames])
+
+    def abandon(self) -> None:
+        """Nothing to let go of: a segment starts from nothing."""
 
 
 class WriterActor:
@@ -104,14 +121,13 @@ class WriterActor:
     def __init__(self) -> None:
         self._part = WriterPart()
 
-    def open(self, job: VideoJob) -> None:
-        """As the part."""
-        self._part.open(job)
+    def ready(self) -> None:
+        """Answers."""
 
     def write(self, job: VideoJob, made: SpanOutputs, *others: SpanTask) -> SpanDone:
         """As the part."""
         return self._part.write(job, made, others)
 
-    def close(self) -> None:
-        """As the part."""
+    def abandon(self) -> None:
+        """Gives up what isn't sealed."""
         self._part.close()

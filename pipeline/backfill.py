@@ -27,7 +27,7 @@ from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_m
 from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import TaskPart, timed
-from deltascene.pipeline.predictions import PredictionWriter, plan_layout
+from deltascene.pipeline.predictions import PredictionWriter, create_arrays, plan_layout
 from deltascene.pipeline.resume import base_key
 from deltascene.pipeline.run_folder import (
     Run,
@@ -223,7 +223,9 @@ def _open_writer(filling: _Filling, form: StoredForm) -> PredictionWriter:
     if filling.writer is None:
         plan = filling.plan
         layout = plan_layout({plan.task: plan.model.bundle.kinds[plan.task]}, form.size, plan.config.segment.frames)
-        filling.writer = PredictionWriter(filling.video.files.predictions, layout, {})
+        path = filling.video.files.predictions
+        create_arrays(path, layout, {}, len(filling.video))
+        filling.writer = PredictionWriter(path, layout)
     return filling.writer
 
 

@@ -2,9 +2,12 @@
 
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
+from itertools import takewhile
 from shutil import disk_usage
 from typing import Any, Protocol
 
@@ -16,11 +19,13 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import Seal
 from deltascene.pipeline import ledger
 from deltascene.pipeline.archives import expected_bytes
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.crew import Crew, Event
+from deltascene.pipeline.engine import Engine, selected_frames
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
-from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, VideoJob, plan_spans, segment_info
+from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments, segment_info
+from deltascene.pipeline.parts import make_room
 from deltascene.pipeline.predictions import assemble
-from deltascene.pipeline.resume import archive_key, read_done, sealed_prefix, seals_intact, write_done
+from deltascene.pipeline.resume import archive_key, read_done, sealed_segments, seals_intact, write_done
 from deltascene.pipeline.run_folder import (
     RunFolder,
     RunVideo,
@@ -29,7 +34,6 @@ from deltascene.pipeline.run_folder import (
     keep_lock,
     write_videos,
 )
-from deltascene.pipeline.runner import Runner, WorkerLost
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
@@ -44,6 +48,9 @@ class Events(Protocol):
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """A frame was computed and written."""
+
+    def frames_lost(self, spec: SourceSpec, frames: int) -> None:
+        """A worker was lost; so many frames that were done will be computed again."""
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """What is drawn from the results is being written; share of it done, 0 to 1."""
@@ -65,7 +72,7 @@ class BatchRun:
 
     Attributes:
         engine: model and config.
-        runner: computes with them, here or elsewhere.
+        crew: computes with them, here or elsewhere.
         folder: OUT.
         key: what all results depend on, input apart, as flat plain values.
         token: of this writer.
@@ -78,7 +85,7 @@ class BatchRun:
     """
 
     engine: Engine
-    runner: Runner
+    crew: Crew
     folder: RunFolder
     key: Mapping[str, Any]
     token: str
@@ -89,9 +96,46 @@ class BatchRun:
     archived: int = 0
     over_budget: bool = False
 
+    @property
+    def archive_left(self) -> int | None:
+        """Bytes that archives may still take; None is any."""
+        return None if self.archive_budget is None else max(0, self.archive_budget - self.archived)
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A video that is being computed.
+
+    Attributes:
+        spec: the source.
+        job: what the parts know of it.
+        identity: of its bytes.
+        cause: `truncated` if it ends before its header says, else empty.
+        segments: all of them.
+        seals: of those that are finished, by start.
+    """
+
+    spec: SourceSpec
+    job: VideoJob
+    identity: str
+    cause: str
+    segments: Sequence[Segment]
+    seals: dict[int, Seal]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every segment is finished."""
+        return len(self.seals) == len(self.segments)
+
+    @property
+    def prefix(self) -> list[Seal]:
+        """Seals from the start up to the first gap."""
+        started = takewhile(lambda segment: segment.start in self.seals, self.segments)
+        return [self.seals[segment.start] for segment in started]
+
 
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
-    """Processes inputs one after another; one that fails doesn't stop the rest.
+    """Processes inputs, as many at once as there are lanes; one that fails doesn't stop the rest.
 
     Returns:
         One record per input that was reached, in order.
@@ -99,34 +143,35 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
     Raises:
         DiskFull: no room left; what was finished is sealed.
         OutputError: an input's earlier results were made from other bytes.
-        WorkerLost: an actor is gone; what was finished is sealed.
     """
-    folder, records = run.folder, []
-    folder.errors_jsonl.unlink(missing_ok=True)
-    for spec in specs:
-        try:
-            record = process_video(run, spec)
-        except (OutputError, DiskFull, WorkerLost):
-            raise
-        except (DeltasceneError, StageError, CacheError) as error:
-            record = _failed(folder, spec, error)
-        except OSError as error:
-            if error.errno in (ENOSPC, EDQUOT):
-                raise DiskFull(
-                    f"{folder.root}: no room left on the disk; finished segments are kept, the same command goes on"
-                ) from error
-            record = _failed(folder, spec, error)
-        if record.status == "failed":
-            run.events.video_ended(record, reused=False)
-        records.append(record)
-        write_videos(folder, records)
-        if run.stop.asked:
+    run.folder.errors_jsonl.unlink(missing_ok=True)
+    run.crew.archive(run.archive_left != 0)
+    waiting, under_way, records = deque(specs), dict[str, _UnderWay](), dict[str, VideoRecord]()
+
+    def ended(record: VideoRecord, reused: bool = False) -> None:
+        run.events.video_ended(record, reused=reused)
+        records[record.id] = record
+        write_videos(run.folder, [records[spec.id] for spec in specs if spec.id in records])
+
+    while True:
+        while waiting and not run.stop.asked and run.crew.waiting() < run.crew.lanes:
+            spec = waiting.popleft()
+            with _failing(run, spec, ended):
+                _begin_video(run, spec, under_way, ended)
+        event = run.crew.next()
+        if event is not None:
+            _take_in(run, event, under_way, ended)
+        elif run.stop.asked or not waiting:
             break
-    return records
+    for video in under_way.values():  # stopped before their end
+        ended(_assembled(video))
+    return [records[spec.id] for spec in specs if spec.id in records]
 
 
-def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
-    """One input from its first unsealed segment to its end.
+def _begin_video(
+    run: BatchRun, spec: SourceSpec, under_way: dict[str, _UnderWay], ended: Callable[[VideoRecord, bool], None]
+) -> None:
+    """Gives out an input's segments, or ends it if there is nothing to compute.
 
     Raises:
         SourceError: it can't be read.
@@ -136,38 +181,99 @@ def process_video(run: BatchRun, spec: SourceSpec) -> VideoRecord:
     config, files = run.engine.config, run.folder.video(spec.id)
     identity_now = identity(spec, config.run.verify == "full")
     if (done := read_done(files, identity_now)) is not None and seals_intact(files, done.frames):
-        run.events.video_ended(done, reused=True)
-        return done
+        ended(done, True)
+        return
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+    wanted = selected_frames(config.source, info)
+    if not wanted:
+        raise UnreadableSource(
+            f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
+        )
     key = fingerprint({**run.key, "input": identity_now, "decoder": info.decoder})
-    seals = sealed_prefix(files, key)
-    job = plan_job(run, spec, info, seals, key, identity_now)
-    wanted = run.runner.open(job)
+    job = plan_job(run, spec, info, len(wanted), key, identity_now)
+    segments = plan_segments(wanted, config.segment.frames)
+    seals = sealed_segments(files, key, segments)
+    cause = "truncated" if info.truncated and wanted.stop >= info.frames else ""
+    video = _UnderWay(spec, job, identity_now, cause, segments, seals)
+    left = [segment for segment in segments if segment.start not in seals]
+    frames = sum(segment.frames for segment in left)
+    make_room(job)
+    _refuse_too_large(run, job, frames)
+    estimate = _archive_estimate(run, job, frames)
+    run.events.video_started(spec, job.frames, job.frames - frames, estimate)
+    if video.complete:
+        ended(_finish(run, video), False)
+        return
+    under_way[spec.id] = video
+    run.crew.add(job, left)
+
+
+def _take_in(
+    run: BatchRun, event: Event, under_way: dict[str, _UnderWay], ended: Callable[[VideoRecord, bool], None]
+) -> None:
+    """Books what happened to a segment; a video ends with its last one."""
+    video, segment = under_way.get(event.task.job.id), event.task.segment
+    if video is None:  # its video was given up
+        return
+    with _failing(run, video.spec, ended, video, under_way):
+        if event.error is not None:
+            raise event.error
+        if event.lost is not None:
+            run.events.frames_lost(video.spec, event.lost)
+        if event.done is None:
+            return
+        for frame in event.done.frames:
+            run.events.frame_done(video.spec, frame)
+        if event.done.seal is None:
+            return
+        keep_lock(run.folder)
+        video.seals[segment.start] = event.done.seal
+        run.archived += event.done.archived
+        left = run.archive_left
+        run.crew.archive(left != 0)
+        beyond = run.archive_budget is not None and run.archived > run.archive_budget
+        run.over_budget |= beyond or (video.job.archive is not None and not segment.archived)
+        if run.stop.asked:
+            run.crew.drop()
+        if video.complete:
+            del under_way[video.job.id]
+            ended(_finish(run, video), False)
+
+
+@contextmanager
+def _failing(
+    run: BatchRun,
+    spec: SourceSpec,
+    ended: Callable[[VideoRecord, bool], None],
+    video: _UnderWay | None = None,
+    under_way: dict[str, _UnderWay] | None = None,
+) -> Iterator[None]:
+    """Ends an input that fails; what concerns the whole run is raised.
+
+    Raises:
+        DiskFull: no room left.
+        OutputError: an input's earlier results were made from other bytes.
+    """
     try:
-        if not job.done_frames and not wanted:
-            raise UnreadableSource(
-                f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
-            )
-        _refuse_too_large(job, len(wanted))
-        run.events.video_started(spec, job.done_frames + len(wanted), job.done_frames, _archive_estimate(job, wanted))
-        complete = _process_segments(run, job, wanted, seals)
-        cause = run.runner.finish() if complete else ""
-    except BaseException:
-        run.runner.abandon()
+        yield
+        return
+    except (OutputError, DiskFull):
         raise
-    if not complete:
-        run.runner.abandon()
-    record = assemble_video(spec, info, files, seals)
-    record = replace(record, status="done" if complete else "partial", cause=cause, identity=identity_now)
-    if complete:
-        record = _finish(run, spec, files, record)
-    run.events.video_ended(record, reused=False)
-    return record
+    except (DeltasceneError, StageError, CacheError) as error:
+        found: Exception = error
+    except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise DiskFull(
+                f"{run.folder.root}: no room left on the disk; finished segments are kept, the same command goes on"
+            ) from error
+        found = error
+    if video is not None and under_way is not None:
+        run.crew.drop(video.job.id)
+        under_way.pop(video.job.id, None)
+    ended(_failed(run.folder, spec, found), False)
 
 
-def plan_job(
-    run: BatchRun, spec: SourceSpec, info: SourceInfo, seals: Sequence[Seal], key: str, identity_now: str
-) -> VideoJob:
+def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key: str, identity_now: str) -> VideoJob:
     """What the parts need to know of a video.
 
     Raises:
@@ -177,16 +283,14 @@ def plan_job(
     geometry = plan_geometry(model, config, (info.height, info.width))
     archive = None
     if config.archive.enabled and model.bundle.entry.archive.blocks:
-        left = None if run.archive_budget is None else max(0, run.archive_budget - run.archived)
         archived = archive_key(run.key, model.bundle, identity_now, info.decoder)
-        archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived, left)
+        archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived)
     return VideoJob(
         config=config,
         spec=replace(spec, paths=tuple(path.resolve() for path in spec.paths)),
         info=info,
         files=VideoFolder(run.folder.video(spec.id).root.resolve()),
-        first_index=seals[-1].next_index if seals else None,
-        done_frames=sum(seal.frames for seal in seals),
+        frames=frames,
         plan=geometry.plan,
         grid=geometry.grid,
         kinds={task: engine.model.bundle.kinds[task] for task in engine.model.tasks},
@@ -197,20 +301,15 @@ def plan_job(
     )
 
 
-def _beyond(run: BatchRun) -> bool:
-    """Whether a segment went beyond the archive's budget, which is looked at where segments start."""
-    return run.archive_budget is not None and run.archived > run.archive_budget
-
-
-def _archive_estimate(job: VideoJob, wanted: range) -> int:
+def _archive_estimate(run: BatchRun, job: VideoJob, frames: int) -> int:
     """Bytes that its archive will about take; 0 without one."""
     if job.archive is None:
         return 0
-    expected = expected_bytes(job.config, job.archive.info, len(wanted))
-    return expected if job.archive.left is None else min(expected, job.archive.left)
+    expected, left = expected_bytes(job.config, job.archive.info, frames), run.archive_left
+    return expected if left is None else min(expected, left)
 
 
-def _refuse_too_large(job: VideoJob, frames: int) -> None:
+def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
     """Says before the work that the disk can't hold even the dense frames' activations.
 
     Raises:
@@ -219,7 +318,7 @@ def _refuse_too_large(job: VideoJob, frames: int) -> None:
     if job.archive is None or not frames:
         return
     least, free = expected_bytes(job.config, job.archive.info, frames, moved=0), disk_usage(job.files.root).free
-    least = least if job.archive.left is None else min(least, job.archive.left)
+    least = least if run.archive_left is None else min(least, run.archive_left)
     if least > free:
         raise DiskFull(
             f"{job.spec.id}: its archive takes {compact(least, 'B')} or more, {compact(free, 'B')} are free:"
@@ -227,36 +326,27 @@ def _refuse_too_large(job: VideoJob, frames: int) -> None:
         )
 
 
-def _process_segments(run: BatchRun, job: VideoJob, wanted: range, seals: list[Seal]) -> bool:
-    """Computes what is left; adds to the seals; says whether it came to the end."""
-    left = len(wanted)
-    spans = plan_spans(left, job.done_frames, job.config.segment.frames, run.runner.span_frames)
-    for done in run.runner.run(job, spans):
-        for frame in done.frames:
-            run.events.frame_done(job.spec, frame)
-        if done.seal is not None:
-            seals.append(done.seal)
-            run.archived += done.archived
-            run.over_budget |= done.over_budget or _beyond(run)
-            keep_lock(run.folder)
-            left -= done.seal.frames
-            if run.stop.asked:
-                break
-    return left == 0
+def _assembled(video: _UnderWay) -> VideoRecord:
+    """A video's record, and what is finished of it made readable."""
+    record = assemble_video(video.spec, video.job.info, video.job.files, video.prefix, whole=video.complete)
+    status, cause = ("done", video.cause) if video.complete else ("partial", "")
+    return replace(record, status=status, cause=cause, identity=video.identity)
 
 
-def assemble_video(spec: SourceSpec, info: SourceInfo, files: VideoFolder, seals: Sequence[Seal]) -> VideoRecord:
-    """Joins what is sealed into `frames.parquet` and the readable arrays."""
+def assemble_video(
+    spec: SourceSpec, info: SourceInfo, files: VideoFolder, seals: Sequence[Seal], *, whole: bool
+) -> VideoRecord:
+    """Joins what is sealed from the start on into `frames.parquet` and the readable arrays."""
     record = VideoRecord(spec.id, str(spec.path), "partial")
     if not seals:
         return record
-    join_video(files, [seal.start for seal in seals])
+    join_video(files, [seal.start for seal in seals], whole=whole)
     frames = next(iter(ledger.split_tasks(ledger.read_rows(files.frames_parquet)).values()))
     pts_s, valid = frames["pts_s"].to_numpy(), frames["valid"].to_numpy()
     return replace(record, frames=len(pts_s), invalid=len(pts_s) - int(valid.sum()), fps=_rate(pts_s, info))
 
 
-def join_video(files: VideoFolder, starts: Sequence[int]) -> None:
+def join_video(files: VideoFolder, starts: Sequence[int], *, whole: bool = True) -> None:
     """The ledger in one file, and arrays cut to the frames that there are; tasks that were added later included."""
     later = files.added_tasks(starts)
     parts = [files.part(start, task) for task in ("", *later) for start in starts]
@@ -264,7 +354,7 @@ def join_video(files: VideoFolder, starts: Sequence[int]) -> None:
     by_task = ledger.split_tasks(ledger.read_rows(files.frames_parquet))
     frames = next(iter(by_task.values()))
     kept = {task: rows["predicted"].to_numpy() for task, rows in by_task.items() if (files.predictions / task).is_dir()}
-    assemble(files.predictions, frames["index"].to_numpy(), frames["pts_s"].to_numpy(), kept)
+    assemble(files.predictions, frames["index"].to_numpy(), frames["pts_s"].to_numpy(), kept, whole=whole)
 
 
 def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
@@ -277,8 +367,10 @@ class _DrawingStopped(Exception):  # noqa: N818
     """An end was asked for while pictures were drawn; the next run draws them."""
 
 
-def _finish(run: BatchRun, spec: SourceSpec, files: VideoFolder, record: VideoRecord) -> VideoRecord:
-    """Draws what is drawn from results, then marks the video as done; stopped in between, it is partial."""
+def _finish(run: BatchRun, video: _UnderWay) -> VideoRecord:
+    """Makes a video readable, draws what is drawn from results, then marks it as done; stopped in between, it is
+    partial."""
+    spec, files, record = video.spec, video.job.files, _assembled(video)
 
     def drawn(what: str, share: float) -> None:
         keep_lock(run.folder)

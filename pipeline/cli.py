@@ -87,6 +87,8 @@ def run(
     placement: Annotated[
         str | None, typer.Option(help="With ray: fused, or split: every sub-task with a delta in its own actor.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="With ray: videos or segments computed at once.")] = None,
+    address: Annotated[str | None, typer.Option(help="With ray: a cluster to join; without, one starts here.")] = None,
     no_archive: Annotated[bool, typer.Option("--no-archive", help="Don't keep the base's activations.")] = False,
     audit_every: Annotated[
         int | None, typer.Option(help="Also compute every n-th frame in full, and report the drift of the others.")
@@ -111,6 +113,8 @@ def run(
         "numerics.dtype": dtype,
         "run.executor": executor,
         "run.placement": placement,
+        "run.workers": workers,
+        "run.address": address,
         "run.audit_every": audit_every,
         "archive.enabled": False if no_archive else None,
         "archive.budget_gb": None if archive_budget is None else parse_bytes(archive_budget) / 1e9,

@@ -14,6 +14,7 @@ from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, find_sources, read_frames
+from deltascene.pipeline.sources_wire import Selection
 from deltascene.pipeline.step import StreamState, plan_geometry, step_streams
 from deltascene.stages.motion import set_flow_threads
 from deltascene.stages.preprocess import InputPlan
@@ -190,6 +191,11 @@ def as_frame(image: Image, source: str, index: int, pts_s: float | None) -> Fram
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"frame: expected an RGB uint8 array [H, W, 3]; found {found}")
     return Frame(source, index, index / 25 if pts_s is None else pts_s, image)
+
+
+def selected_frames(chosen: SourceConfig, info: SourceInfo) -> range:
+    """Numbers of the frames of a source that a config selects."""
+    return Selection(chosen.start_s, chosen.end_s, chosen.stride).of(info.table.pts_s)
 
 
 def open_source(

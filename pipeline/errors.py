@@ -6,6 +6,7 @@ DeltasceneError              exit code
 │   ├── ConfigError          2   an unknown key or a value out of range
 │   └── OutputError          2   the output folder belongs to another run, is in use, or can't be written
 ├── SourceError              3   an input that can't be read (see sources.py)
+├── WorkerLost               3   an input whose workers were lost again and again
 └── DiskFull                 4   no room left; what was finished is sealed
 """
 
@@ -35,6 +36,12 @@ class ConfigError(UsageError):
 
 class OutputError(UsageError):
     """The output folder can't be used for this run."""
+
+
+class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened
+    """A process that computes a part of a run is gone."""
+
+    exit_code = 3
 
 
 class DiskFull(DeltasceneError):  # noqa: N818 - reads as what happened

@@ -24,12 +24,10 @@ class ArchiveJob:
     Attributes:
         info: what its segments have in common.
         key: what its activations depend on, as flat plain values.
-        left: bytes that the archive may still take; None is any.
     """
 
     info: SegmentInfo
     key: Mapping[str, Any]
-    left: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,7 @@ class VideoJob:
         spec: the source.
         info: what is known of it.
         files: where its results go; absolute.
-        first_index: frames of the source before this number are done; None starts at the selection's beginning.
-        done_frames: how many processed frames that were.
+        frames: how many of its frames are processed.
         plan: how its frames become model input.
         grid: token grid of that.
         kinds: of the tasks predicted, in order.
@@ -56,8 +53,7 @@ class VideoJob:
     spec: SourceSpec
     info: SourceInfo
     files: VideoFolder
-    first_index: int | None
-    done_frames: int
+    frames: int
     plan: InputPlan
     grid: TokenGrid
     kinds: Mapping[str, Kind]
@@ -65,6 +61,11 @@ class VideoJob:
     key: str
     token: str
     archive: ArchiveJob | None
+
+    @property
+    def id(self) -> str:
+        """Name of the video's folder; no other video of the run has it."""
+        return self.spec.id
 
     @property
     def form(self) -> StoredForm:
@@ -78,17 +79,36 @@ class VideoJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """The unit of work: a run of a video's frames whose result depends on nothing before it.
+
+    Attributes:
+        start: number of its first frame among the processed frames.
+        frames: how many it has.
+        first_index: the source's number of its first frame.
+        next_index: the source's number of the frame after its last one.
+        archived: whether its activations are archived, if the video's are.
+    """
+
+    start: int
+    frames: int
+    first_index: int
+    next_index: int
+    archived: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A run of frames inside one segment.
 
     Attributes:
-        segment: number of the segment's first frame among the processed frames.
+        segment: it lies in.
         frames: how many frames the run has.
         first: it starts its segment: whoever carries state starts anew.
         last: it ends its segment, which is sealed then.
     """
 
-    segment: int
+    segment: Segment
     frames: int
     first: bool
     last: bool
@@ -140,22 +160,32 @@ class SpanDone:
         frames: a word on each.
         seal: of its segment, where the span ended it.
         archived: bytes that its segment takes in the archive, where the span ended it.
-        over_budget: the segment wasn't archived because the budget was reached.
     """
 
     frames: Sequence[FrameSummary]
     seal: Seal | None = None
     archived: int = 0
-    over_budget: bool = False
 
 
-def plan_spans(frames: int, done_frames: int, segment_frames: int, span_frames: int) -> Iterator[Span]:
-    """Cuts the frames that are left into spans that never cross a segment."""
-    for segment in range(done_frames, done_frames + frames, segment_frames):
-        count = min(segment_frames, done_frames + frames - segment)
-        for begin in range(0, count, span_frames):
-            size = min(span_frames, count - begin)
-            yield Span(segment, size, begin == 0, begin + size == count)
+def plan_segments(wanted: range, frames: int) -> list[Segment]:
+    """Cuts a video into segments.
+
+    Args:
+        wanted: the source's numbers of the frames that are processed.
+        frames: of a segment; the last one may have fewer.
+    """
+    segments = []
+    for start in range(0, len(wanted), frames):
+        part = wanted[start : start + frames]
+        segments.append(Segment(start, len(part), part[0], part[-1] + wanted.step))
+    return segments
+
+
+def plan_spans(segment: Segment, span_frames: int) -> Iterator[Span]:
+    """Cuts a segment into spans."""
+    for begin in range(0, segment.frames, span_frames):
+        size = min(span_frames, segment.frames - begin)
+        yield Span(segment, size, begin == 0, begin + size == segment.frames)
 
 
 def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: TokenGrid) -> SegmentInfo:

@@ -22,6 +22,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import open_source
 from deltascene.pipeline.jobs import (
     FrameSummary,
+    Segment,
     Span,
     SpanDone,
     SpanFrames,
@@ -31,7 +32,7 @@ from deltascene.pipeline.jobs import (
 )
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, ledger_rows, output_of
-from deltascene.pipeline.predictions import PredictionWriter, plan_layout
+from deltascene.pipeline.predictions import Layout, PredictionWriter, create_arrays, plan_layout
 from deltascene.pipeline.results import TaskCost
 from deltascene.pipeline.sources import Reader
 from deltascene.pipeline.step import StreamState, step
@@ -57,38 +58,31 @@ def timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
 
 
 class ReaderPart:
-    """Decodes a video's frames in order."""
+    """Decodes a video's frames in order; segments that follow each other are read in one go."""
 
     def __init__(self) -> None:
         self._reader: Reader | None = None
+        self._at: tuple[str, int] | None = None  # where it stands: a video, the number of its next frame
 
-    def open(self, job: VideoJob) -> range:
-        """Opens a video; returns the numbers of the frames that are left to process.
+    def read(self, job: VideoJob, span: Span) -> SpanFrames:
+        """The next frames of a segment.
 
         Raises:
-            SourceError: it can't be read.
+            SourceError: the video can't be read.
         """
-        self.close()
-        self._reader = open_source(job.config.source, job.spec, start_frame=job.first_index, info=job.info)
-        return self._reader.wanted
-
-    def read(self, span: Span) -> SpanFrames:
-        """The next frames."""
-        assert self._reader is not None, "open a video first"
+        segment = span.segment
+        if span.first and self._at != (job.id, segment.first_index):
+            self.close()
+            self._reader = open_source(job.config.source, job.spec, start_frame=segment.first_index, info=job.info)
+        assert self._reader is not None, "a segment begins with its first span"
         frames = list(islice(timed(self._reader), span.frames))
         assert len(frames) == span.frames, "every frame selected comes"
+        self._at = (job.id, segment.next_index) if span.last else None
         return SpanFrames(span, frames)
-
-    def finish(self) -> str:
-        """Lets go of the video after its last frame; `truncated` if it ended before its header says, else empty."""
-        assert self._reader is not None, "open a video first"
-        next(self._reader, None)
-        cause = self._reader.cause
-        self.close()
-        return cause
 
     def close(self) -> None:
         """Lets go of the video, wherever it is."""
+        self._at = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -176,14 +170,7 @@ class WriterPart:
         self._arrays: PredictionWriter | None = None
         self._archive: SegmentWriter | None = None
         self._rows: list[dict[str, Any]] = []
-        self._frames = self._last_index = self._archived = 0
-        self._over_budget = False
-
-    def open(self, job: VideoJob) -> None:
-        """Starts a video."""
-        self.close()
-        job.files.segments.mkdir(parents=True, exist_ok=True)
-        self._arrays, self._archived = None, 0
+        self._video = ""
 
     def write(self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask]) -> SpanDone:
         """Writes a span.
@@ -193,10 +180,8 @@ class WriterPart:
             made: by the engine.
             others: by sub-tasks elsewhere.
         """
-        if self._arrays is None:
-            self._arrays = open_arrays(job)
         if made.span.first:
-            self._begin(job, made.span)
+            self._begin(job, made.span.segment)
         summaries = []
         for place, output in enumerate(made.frames):
             parts = {**output.tasks, **{other.task: other.frames[place] for other in others}}
@@ -204,7 +189,7 @@ class WriterPart:
             summaries.append(self._add(job, replace(output, tasks={task: parts[task] for task in order})))
         if not made.span.last:
             return SpanDone(summaries)
-        return self._seal(job, made.span, summaries)
+        return self._seal(job, made.span.segment, summaries)
 
     def close(self) -> None:
         """Gives up what wasn't sealed."""
@@ -212,19 +197,18 @@ class WriterPart:
             self._archive.discard()
             self._archive = None
 
-    def _begin(self, job: VideoJob, span: Span) -> None:
-        assert self._arrays is not None
+    def _begin(self, job: VideoJob, segment: Segment) -> None:
         self.close()
-        self._arrays.begin_segment(span.segment)
-        self._rows, self._frames = [], 0
-        archive = job.archive
-        self._over_budget = archive is not None and archive.left is not None and self._archived >= archive.left
-        if archive is None or self._over_budget:
+        if self._arrays is None or self._video != job.id:
+            self._arrays, self._video = PredictionWriter(job.files.predictions, layout_of(job)), job.id
+        self._arrays.begin_segment(segment.start)
+        self._rows = []
+        if job.archive is None or not segment.archived:
             return
         store = ZarrStore(job.files.activations)
-        if span.segment in store.starts():
-            store.drop(span.segment)  # its predictions were never sealed, or it wouldn't be done again
-        self._archive = store.begin(span.segment, archive.info, archive.key)
+        if segment.start in store.starts():
+            store.drop(segment.start)  # its predictions were never sealed, or it wouldn't be done again
+        self._archive = store.begin(segment.start, job.archive.info, job.archive.key)
 
     def _add(self, job: VideoJob, output: FrameOutput) -> FrameSummary:
         assert self._arrays is not None
@@ -240,34 +224,33 @@ class WriterPart:
         size = sum(output.record.activations[at].nbytes for at in job.points) if archived else 0
         rows = ledger_rows(output, job.spec.id, job.base, shared, size)
         self._rows += rows
-        self._frames, self._last_index = self._frames + 1, output.record.index
         record = output.record
         seconds = sum(row["seconds"] for row in rows)
         about = (record.index, record.pts_s, record.valid, record.cause, record.policy)
         return FrameSummary(*about, output.macs_executed, output.macs_dense, seconds)
 
-    def _seal(self, job: VideoJob, span: Span, summaries: Sequence[FrameSummary]) -> SpanDone:
+    def _seal(self, job: VideoJob, segment: Segment, summaries: Sequence[FrameSummary]) -> SpanDone:
         assert self._arrays is not None
-        next_index, archived = self._last_index + job.config.source.stride, 0
+        archived = 0
         if self._archive is not None:
-            archived = self._archive.seal(job.token, next_index).bytes
-            self._archive, self._archived = None, self._archived + archived
+            archived = self._archive.seal(job.token, segment.next_index).bytes
+            self._archive = None
         written = self._arrays.finish_segment()
-        part = job.files.part(span.segment)
+        part = job.files.part(segment.start)
         ledger.write_rows(part, self._rows)
         about = {
-            "start": span.segment,
-            "frames": self._frames,
-            "next_index": next_index,
+            "start": segment.start,
+            "frames": segment.frames,
+            "next_index": segment.next_index,
             "fingerprint": job.key,
             "token": job.token,
         }
-        seal = write_seal(job.files.seal(span.segment), job.files.root, about, [part, *written])
-        return SpanDone(summaries, seal, archived, self._over_budget)
+        seal = write_seal(job.files.seal(segment.start), job.files.root, about, [part, *written])
+        return SpanDone(summaries, seal, archived)
 
 
-def open_arrays(job: VideoJob) -> PredictionWriter:
-    """The writer of a video's predictions."""
+def make_room(job: VideoJob) -> None:
+    """Makes a video's folders and arrays, for all of its frames, before anybody writes into them."""
     config, form = job.config, job.form
     attributes = {
         "fps": float(job.info.fps) / config.source.stride,
@@ -276,5 +259,12 @@ def open_arrays(job: VideoJob) -> PredictionWriter:
         "content": list(form.plan.content),
         "change_threshold": config.change.threshold if config.policy.reuse else None,
     }
-    layout = plan_layout(job.kinds, form.size, config.segment.frames, (job.grid.height, job.grid.width))
-    return PredictionWriter(job.files.predictions, layout, attributes)
+    job.files.segments.mkdir(parents=True, exist_ok=True)
+    create_arrays(job.files.predictions, layout_of(job), attributes, job.frames)
+    if job.archive is not None:
+        ZarrStore(job.files.activations).create()
+
+
+def layout_of(job: VideoJob) -> Layout:
+    """Shape of a video's predictions."""
+    return plan_layout(job.kinds, job.form.size, job.config.segment.frames, (job.grid.height, job.grid.width))

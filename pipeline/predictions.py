@@ -58,25 +58,44 @@ def plan_layout(
     return Layout(kinds, size, segment_frames, shard, patches)
 
 
+def create_arrays(path: Path, layout: Layout, attributes: Mapping[str, Any], frames: int) -> None:
+    """Makes a video's arrays, or those of them that aren't there, with room for all of its segments.
+
+    Args:
+        path: of `predictions.zarr`.
+        layout: shape of the arrays.
+        attributes: written on the group: fps, sizes …
+        frames: that the video has.
+    """
+    group = zarr.open_group(path, mode="a", zarr_format=3)
+    group.attrs.update({**attributes, "size": list(layout.size)})
+    room = -(-frames // layout.segment_frames) * layout.segment_frames
+    for name in _array_names(layout):
+        array = group[name] if name in group else _create(group, layout, name)
+        assert isinstance(array, zarr.Array)
+        if array.shape[0] != room:
+            array.resize((room, *array.shape[1:]))
+
+
 class PredictionWriter:
-    """Writes one video's predictions, frame after frame; whole shards go to disk.
+    """Writes segments of one video's predictions, frame after frame; whole shards go to disk.
+
+    Several may write at once, as long as each has a segment of its own.
 
     Attributes:
         layout: shape of the arrays.
     """
 
-    def __init__(self, path: Path, layout: Layout, attributes: Mapping[str, Any]) -> None:
-        """Opens the group, or makes it.
+    def __init__(self, path: Path, layout: Layout) -> None:
+        """Opens arrays that `create_arrays` made.
 
         Args:
             path: of `predictions.zarr`.
             layout: shape of the arrays.
-            attributes: written on the group: fps, sizes …
         """
         self.layout, self._path = layout, path
-        self._group = zarr.open_group(path, mode="a", zarr_format=3)
-        self._group.attrs.update({**attributes, "size": list(layout.size)})
-        self._arrays = {name: self._open(name) for name in _array_names(layout)}
+        group = zarr.open_group(path, mode="r+")
+        self._arrays = {name: _array(group, path, name) for name in _array_names(layout)}
         self._buffers = {
             name: np.empty((layout.shard_frames, *array.shape[1:]), array.dtype) for name, array in self._arrays.items()
         }
@@ -87,9 +106,6 @@ class PredictionWriter:
         """Starts a segment at this processed frame; what an unfinished try left in memory is dropped."""
         assert start % self.layout.segment_frames == 0
         self._start, self._filled, self._written = start, 0, []
-        for array in self._arrays.values():
-            if array.shape[0] < start + self.layout.segment_frames:
-                array.resize((start + self.layout.segment_frames, *array.shape[1:]))
 
     def add(self, stored: Mapping[str, Array | None], age: Array | None, change: Array | None = None) -> None:
         """Adds a frame.
@@ -123,28 +139,10 @@ class PredictionWriter:
             self._written += [path for path in shard.rglob("*") if path.is_file()]
         self._start, self._filled = self._start + self._filled, 0
 
-    def _open(self, name: str) -> "zarr.Array[Any]":
-        if name in self._group:
-            array = self._group[name]
-            assert isinstance(array, zarr.Array)
-            return array
-        kind = self.layout.kinds.get(name)  # none: an age, or the change map
-        own = (self.layout.patches if name == CHANGE else self.layout.size) or ()
-        shape = own if kind is None else stored_shape(kind, self.layout.size)
-        dtype = np.dtype("uint8" if kind is None else kind.stored.dtype)
-        return self._group.create_array(
-            name,
-            shape=(0, *shape),
-            shards=(self.layout.shard_frames, *shape),
-            chunks=(_chunk_frames(self.layout.shard_frames), *shape),
-            dtype=dtype,
-            fill_value=0 if kind is None else dtype.type(kind.stored.fill),
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle, typesize=dtype.itemsize),
-            attributes={} if kind is None else describe_kind(kind),
-        )
 
-
-def assemble(path: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str, ArrayLike]) -> None:
+def assemble(
+    path: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str, ArrayLike], *, whole: bool = True
+) -> None:
     """Cuts the arrays to the frames there are and writes the small ones.
 
     Args:
@@ -152,11 +150,12 @@ def assemble(path: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str,
         index: the source's frame number of every processed frame.
         pts_s: their times in seconds.
         valid: per task, whether a frame was predicted.
+        whole: these are all frames; else arrays keep their room, as segments behind a gap may be finished.
     """
     group = zarr.open_group(path, mode="a")
     small: dict[str, Array] = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
     for name in [CHANGE, *(name for task in valid for name in (task, f"age/{task}"))]:
-        if name in group:
+        if whole and name in group:
             array = group[name]
             assert isinstance(array, zarr.Array)
             array.resize((len(small["index"]), *array.shape[1:]))
@@ -211,10 +210,31 @@ class PredictionReader:
         return np.asarray(self._array(name)[where])
 
     def _array(self, name: str) -> "zarr.Array[Any]":
-        array = self._group.get(name)
-        if not isinstance(array, zarr.Array):
-            raise OutputError(f"{self._path}: expected array {name}; found none; run its command again with --force")
-        return array
+        return _array(self._group, self._path, name)
+
+
+def _create(group: zarr.Group, layout: Layout, name: str) -> "zarr.Array[Any]":
+    kind = layout.kinds.get(name)  # none: an age, or the change map
+    own = (layout.patches if name == CHANGE else layout.size) or ()
+    shape = own if kind is None else stored_shape(kind, layout.size)
+    dtype = np.dtype("uint8" if kind is None else kind.stored.dtype)
+    return group.create_array(
+        name,
+        shape=(0, *shape),
+        shards=(layout.shard_frames, *shape),
+        chunks=(_chunk_frames(layout.shard_frames), *shape),
+        dtype=dtype,
+        fill_value=0 if kind is None else dtype.type(kind.stored.fill),
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle, typesize=dtype.itemsize),
+        attributes={} if kind is None else describe_kind(kind),
+    )
+
+
+def _array(group: zarr.Group, path: Path, name: str) -> "zarr.Array[Any]":
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise OutputError(f"{path}: expected array {name}; found none; run its command again with --force")
+    return array
 
 
 def _array_names(layout: Layout) -> list[str]:

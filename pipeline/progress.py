@@ -22,6 +22,10 @@ class Tally:
         self.frames = self.executed = self.dense = 0
         self.began = time.perf_counter()
 
+    def lose(self, frames: int) -> None:
+        """Takes back frames that will be computed again; their MACs were spent."""
+        self.frames -= frames
+
     def add(self, frame: FrameSummary) -> None:
         """Adds a frame."""
         self.frames += 1
@@ -65,6 +69,12 @@ class BarEvents:
         self._tally.add(frame)
         self.progress.update(self._bars[spec.id], advance=1, note=self._note())
 
+    def frames_lost(self, spec: SourceSpec, frames: int) -> None:
+        """Moves the bar back."""
+        self._tally.lose(frames)
+        self.progress.update(self._bars[spec.id], advance=-frames)
+        self.progress.console.print(lost_line(spec, frames), markup=False, highlight=False)
+
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """Says what is being drawn."""
         self.progress.update(self._bars[spec.id], note=f"{self._note()} · {what} {share:.0%}")
@@ -85,12 +95,13 @@ class LineEvents:
     every_s = 5.0
 
     def __init__(self, out: TextIO) -> None:
-        self._out, self._tally, self._last = out, Tally(), 0.0
-        self._frames, self._done, self._what = 0, 0, ""
+        self._out, self._tally, self._last, self._what = out, Tally(), 0.0, ""
+        self._frames: dict[str, int] = {}  # by video
+        self._done: dict[str, int] = {}
 
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """Says which input starts, and how large its archive will get."""
-        self._frames, self._done, self._what = frames, sealed, ""
+        self._frames[spec.id], self._done[spec.id], self._what = frames, sealed, ""
         kept = f", {sealed} of them finished before" if sealed else ""
         self._say(f"{spec.id}: {frames} frames{kept}")
         if archive:
@@ -99,15 +110,22 @@ class LineEvents:
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """Says how far it is, now and then."""
         self._tally.add(frame)
-        self._done += 1
+        self._done[spec.id] += 1
         if time.perf_counter() - self._last < self.every_s:
             return
         self._last = time.perf_counter()
-        left_s = (self._frames - self._done) / max(self._tally.fps, 1e-9)
+        done, frames = self._done[spec.id], self._frames[spec.id]
+        left_s = (sum(self._frames.values()) - sum(self._done.values())) / max(self._tally.fps, 1e-9)
         self._say(
-            f"{spec.id}: {self._done}/{self._frames} · {self._tally.fps:.1f} fps · {left_s:.0f} s left"
+            f"{spec.id}: {done}/{frames} · {self._tally.fps:.1f} fps · {left_s:.0f} s left"
             f" · {self._tally.saved:.1%} compute saved"
         )
+
+    def frames_lost(self, spec: SourceSpec, frames: int) -> None:
+        """Says that frames are computed again."""
+        self._tally.lose(frames)
+        self._done[spec.id] -= frames
+        self._say(lost_line(spec, frames))
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """Says what is being written, and how far it is now and then."""
@@ -152,6 +170,10 @@ class JsonEvents:
             seconds=round(frame.seconds, 6),
         )
 
+    def frames_lost(self, spec: SourceSpec, frames: int) -> None:
+        """`{"event": "frames_lost", …}`."""
+        self.say("frames_lost", id=spec.id, frames=frames)
+
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """`{"event": "finishing", …}`, once per thing."""
         if self._what != (spec.id, what):
@@ -172,6 +194,11 @@ class JsonEvents:
 def archive_line(spec: SourceSpec, expected: int) -> str:
     """What a video's archive will about take."""
     return f"{spec.id}: its archive will take about {compact(expected, 'B')} (--no-archive leaves it out)"
+
+
+def lost_line(spec: SourceSpec, frames: int) -> str:
+    """That a worker was lost."""
+    return f"{spec.id}: a worker was lost; its segment is computed again, {frames} frames that were done among it"
 
 
 def failed_table(records: Sequence[VideoRecord]) -> str:

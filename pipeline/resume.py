@@ -7,7 +7,7 @@ nothing is mixed: the run is refused by the first thing that differs.
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.bundle_fetch import public_url
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder, VideoRecord, read_run_yaml, write_run_yaml
@@ -101,17 +102,17 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
     )
 
 
-def sealed_prefix(files: VideoFolder, key: str) -> list[Seal]:
-    """Seals of the finished segments from the start on, up to the first gap; what lies after it is done again."""
-    seals: list[Seal] = []
-    while (path := files.seal(sum(seal.frames for seal in seals))).is_file():
+def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -> dict[int, Seal]:
+    """Seals of the finished segments among those planned, by start; all others are done again."""
+    seals = {}
+    for segment in segments:
+        path = files.seal(segment.start)
         try:
-            seal = read_seal(path, files.root)
+            seal = read_seal(path, files.root) if path.is_file() else None
         except BrokenSeal:
-            break
-        if seal.fingerprint != key:
-            break
-        seals.append(seal)
+            continue
+        if seal is not None and (seal.fingerprint, seal.frames) == (key, segment.frames):
+            seals[segment.start] = seal
     return seals
 
 

@@ -23,7 +23,7 @@ from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, fail
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
-from deltascene.pipeline.runner import open_runner
+from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
 from deltascene.pipeline.units import compact
 from deltascene.stages.errors import StageError
@@ -75,8 +75,8 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         key = result_key(config, engine.model)
         claim_folder(folder, config, key, force=options.force)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
-        with closing(open_runner(engine, allow_code=options.allow_code)) as runner:
-            run = BatchRun(engine, runner, folder, key, token, events, stop, _drawer(config), budget)
+        with closing(open_crew(engine, allow_code=options.allow_code)) as crew:
+            run = BatchRun(engine, crew, folder, key, token, events, stop, _drawer(config), budget)
             run.archived = archived_bytes(folder)
             with events.progress if isinstance(events, BarEvents) else nullcontext():
                 records = run_batch(run, specs)

@@ -195,7 +195,8 @@ class VideoRecord:
 
 def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
     """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
-    merged = {row["id"]: row for row in _old_rows(folder)} | {record.id: asdict(record) for record in records}
+    now = {record.id: asdict(record) for record in records}
+    merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
     partial = folder.videos_parquet.with_name("videos.parquet.part")
     pq.write_table(pa.Table.from_pylist(list(merged.values())), partial)
     os.replace(partial, folder.videos_parquet)

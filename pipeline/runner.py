@@ -1,63 +1,27 @@
 """Where the parts of a run are: in this process, or each in an actor of a Ray cluster. The results are the same.
 
-Both runners walk the same spans in the same order: reader, engine, sub-tasks in places of their own, writer.
+Both kinds of lane walk the same spans in the same order: reader, engine, sub-tasks in places of their own, writer.
 """
 
 import logging
+import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
+from deltascene.pipeline.crew import Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError, UsageError
-from deltascene.pipeline.jobs import Span, SpanDone, VideoJob
+from deltascene.pipeline.errors import UsageError, WorkerLost
+from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import EnginePart, ReaderPart, WriterPart
 
-
-class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened
-    """An actor of the run is gone."""
+_ANSWERS_S = 10.0  # that a cluster may take to answer
 
 
-class Runner(Protocol):
-    """Computes one video after the other.
-
-    Attributes:
-        span_frames: how many frames go from part to part at once.
-    """
-
-    span_frames: int
-
-    def open(self, job: VideoJob) -> range:
-        """Starts a video; returns the numbers of the frames that are left to process.
-
-        Raises:
-            SourceError: it can't be read.
-        """
-
-    def run(self, job: VideoJob, spans: Iterable[Span]) -> Iterator[SpanDone]:
-        """Computes and writes spans in order; what comes after the last one taken may be lost.
-
-        Raises:
-            DeltasceneError: whatever a part says.
-        """
-
-    def finish(self) -> str:
-        """Lets go of a video after its last frame; `truncated` if it ended before its header says, else empty."""
-
-    def abandon(self) -> None:
-        """Lets go of a video before its end."""
-
-    def close(self) -> None:
-        """Lets go of everything."""
-
-
-class LocalRunner:
-    """All parts in this process, one span at a time.
-
-    Attributes:
-        span_frames: one frame, so that progress shows.
-    """
+class LocalLane:
+    """All parts in this process, one frame at a time, so that progress shows."""
 
     span_frames = 1
 
@@ -66,31 +30,25 @@ class LocalRunner:
         self._reader, self._writer = ReaderPart(), WriterPart()
         self._engine = EnginePart(engine.model, engine.config)
 
-    def open(self, job: VideoJob) -> range:
-        """As `Runner.open`."""
-        self._writer.open(job)
-        return self._reader.open(job)
+    def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
+        """As `Lane.run`."""
+        for span in plan_spans(segment, self.span_frames):
+            yield self._writer.write(job, self._engine.run(job, self._reader.read(job, span)), [])
 
-    def run(self, job: VideoJob, spans: Iterable[Span]) -> Iterator[SpanDone]:
-        """As `Runner.run`."""
-        for span in spans:
-            yield self._writer.write(job, self._engine.run(job, self._reader.read(span)), [])
-
-    def finish(self) -> str:
-        """As `Runner.finish`."""
-        return self._reader.finish()
+    def restore(self) -> None:
+        """As `Lane.restore`; there is nothing to lose."""
 
     def abandon(self) -> None:
-        """As `Runner.abandon`."""
+        """As `Lane.abandon`."""
         self._writer.close()
         self._reader.close()
 
     def close(self) -> None:
-        """As `Runner.close`."""
+        """As `Lane.close`."""
         self.abandon()
 
 
-class RayRunner:
+class RayLane:
     """A reader, an engine, a writer, and with placement `split` one actor for every sub-task with a delta.
 
     Attributes:
@@ -101,8 +59,98 @@ class RayRunner:
     span_frames = 16
     in_flight = 3
 
+    def __init__(self, ray: Any, seat: Any, here: list[str], split: dict[str, int], cpus: float) -> None:
+        """Starts the actors.
+
+        Args:
+            ray: the module, joined to a cluster.
+            seat: what actors that compute need to know.
+            here: tasks that the engine predicts.
+            split: sub-tasks in actors of their own, and the blocks before each.
+            cpus: processors that an actor that computes asks for.
+        """
+        from deltascene.pipeline import actors
+
+        self._ray, self._closed, points = ray, False, tuple(sorted(set(split.values())))
+        self._makers: dict[str, Callable[[], Any]] = {
+            "reader": partial(self._start, actors.ReaderActor, 0),
+            "writer": partial(self._start, actors.WriterActor, 0),
+            "engine": partial(self._start, actors.EngineActor, cpus, seat, here, points),
+        }
+        self._makers |= {task: partial(self._start, actors.TaskActor, cpus, seat, task) for task in split}
+        self._tasks = list(split)
+        self._actors = {name: make() for name, make in self._makers.items()}
+
+    def _start(self, part: type, cpus: float, *about: Any) -> Any:
+        """An actor that holds a part."""
+        return self._ray.remote(part).options(num_cpus=cpus).remote(*about)
+
+    def ready(self) -> None:
+        """Waits until every actor has loaded what it needs.
+
+        Raises:
+            UsageError: one can't.
+            WorkerLost: one is gone.
+        """
+        self._get([actor.ready.remote() for actor in self._actors.values()])
+
+    def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
+        """As `Lane.run`."""
+        shared, under_way = self._ray.put(job), deque[Any]()
+        reader, engine, writer = (self._actors[name] for name in ("reader", "engine", "writer"))
+        for span in plan_spans(segment, self.span_frames):
+            made = engine.run.remote(shared, reader.read.remote(shared, span))
+            others = [self._actors[task].run.remote(shared, made) for task in self._tasks]
+            under_way.append(writer.write.remote(shared, made, *others))
+            if len(under_way) >= self.in_flight:
+                yield self._get(under_way.popleft())
+        while under_way:
+            yield self._get(under_way.popleft())
+
+    def restore(self) -> None:
+        """As `Lane.restore`: actors that answer stay, and give up what they began."""
+        for name, actor in self._actors.items():
+            try:
+                self._get(actor.abandon.remote())
+            except WorkerLost:
+                if self._closed:
+                    raise
+                self._ray.kill(actor)
+                self._actors[name] = self._makers[name]()
+        self.ready()
+
+    def abandon(self) -> None:
+        """As `Lane.abandon`."""
+        self._get([actor.abandon.remote() for actor in self._actors.values()])
+
+    def close(self) -> None:
+        """As `Lane.close`."""
+        self._closed = True
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+
+    def _get(self, refs: Any) -> Any:
+        """What actors answer; their errors are raised as if they had happened here."""
+        lost = self._ray.exceptions
+        try:
+            return self._ray.get(refs)
+        except lost.RayTaskError as error:
+            if isinstance(error.cause, lost.RayError):  # what it waited for is gone
+                raise WorkerLost(_lost(error.cause)) from None
+            raise error.cause from None
+        except (lost.RayActorError, lost.ObjectLostError, lost.OutOfMemoryError, lost.NodeDiedError) as error:
+            raise WorkerLost(_lost(error)) from error
+
+
+def _lost(error: Exception) -> str:
+    return f"a worker of the run died: {' '.join(str(error).split())[:200]}"
+
+
+class RayCrew(ManyLanes):
+    """Lanes of actors; a cluster on this machine is started if none is joined."""
+
     def __init__(self, engine: Engine, *, allow_code: bool = False) -> None:
-        """Starts the actors, and a cluster on this machine if none is joined.
+        """Joins or starts a cluster, and starts the lanes.
 
         Args:
             engine: its config and model say what the actors load; its own weights aren't sent.
@@ -112,88 +160,70 @@ class RayRunner:
 
         from deltascene.pipeline import actors
 
-        self._ray: Any = ray
-        self._own_cluster = not self._ray.is_initialized()
-        if self._own_cluster:
-            self._ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        if engine.config.run.audit_every and engine.config.run.placement == "split":
+        config = engine.config
+        if config.run.audit_every and config.run.placement == "split":
             raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
-        split = list(engine.model.sub_tasks) if engine.config.run.placement == "split" else []
+        _check_address(config.run.address)
+        self._ray: Any = ray
+        self._joined_here = not self._ray.is_initialized()
+        if self._joined_here:
+            about = {"address": config.run.address} if config.run.address else {"include_dashboard": False}
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **about)
+        subs = engine.model.sub_tasks
+        split = {task: sub.split for task, sub in subs.items()} if config.run.placement == "split" else {}
         here = [task for task in engine.model.tasks if task not in split]
         seat = actors.Seat(
-            config=engine.config,
+            config=config,
             folder=engine.model.bundle.folder.resolve(),
-            numerics=numerics_record(engine.config),
+            numerics=numerics_record(config),
             allow_code=allow_code,
         )
-        cpus = _share_of_cpus(self._ray.cluster_resources()["CPU"], seat.numerics["threads"], 1 + len(split))
-        self._reader = self._actor(actors.ReaderActor, 0)
-        self._writer = self._actor(actors.WriterActor, 0)
-        splits = tuple(sorted({engine.model.sub_tasks[task].split for task in split}))
-        self._engine = self._actor(actors.EngineActor, cpus)
-        self._tasks = [self._actor(actors.TaskActor, cpus) for _ in split]
-        loading = [self._engine.load.remote(seat, here, splits)]
-        loading += [actor.load.remote(seat, task) for actor, task in zip(self._tasks, split, strict=True)]
+        cluster, each = self._ray.cluster_resources()["CPU"], 1 + len(split)
+        lanes = config.run.workers or max(1, int(cluster // (each * seat.numerics["threads"])))
+        cpus = _share_of_cpus(cluster, seat.numerics["threads"], lanes * each)
+        made = [RayLane(self._ray, seat, here, split, cpus) for _ in range(lanes)]
         try:
-            self._get(loading)
+            for lane in made:
+                lane.ready()
         except BaseException:
-            self.close()
+            for lane in made:
+                lane.close()
+            self._leave()
             raise
-
-    def open(self, job: VideoJob) -> range:
-        """As `Runner.open`."""
-        self._get(self._writer.open.remote(job))
-        wanted: range = self._get(self._reader.open.remote(job))
-        return wanted
-
-    def run(self, job: VideoJob, spans: Iterable[Span]) -> Iterator[SpanDone]:
-        """As `Runner.run`."""
-        shared, under_way = self._ray.put(job), deque[Any]()
-        for span in spans:
-            read = self._reader.read.remote(span)
-            made = self._engine.run.remote(shared, read)
-            others = [task.run.remote(shared, made) for task in self._tasks]
-            under_way.append(self._writer.write.remote(shared, made, *others))
-            if len(under_way) >= self.in_flight:
-                yield self._get(under_way.popleft())
-        while under_way:
-            yield self._get(under_way.popleft())
-
-    def finish(self) -> str:
-        """As `Runner.finish`."""
-        cause: str = self._get(self._reader.finish.remote())
-        return cause
-
-    def abandon(self) -> None:
-        """As `Runner.abandon`."""
-        self._get([self._reader.close.remote(), self._writer.close.remote()])
+        super().__init__(made)
 
     def close(self) -> None:
-        """As `Runner.close`."""
-        for actor in (self._reader, self._writer, self._engine, *self._tasks):
-            self._ray.kill(actor)
-        if self._own_cluster:
+        """As `Crew.close`."""
+        super().close()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._joined_here:
             self._ray.shutdown()
 
-    def _actor(self, part: type, cpus: float) -> Any:
-        """Starts an actor that holds a part."""
-        return self._ray.remote(part).options(num_cpus=cpus).remote()
 
-    def _get(self, refs: Any) -> Any:
-        """What actors answer; their errors are raised as if they had happened here."""
-        try:
-            return self._ray.get(refs)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except self._ray.exceptions.RayActorError as error:
-            raise WorkerLost(f"an actor of the run died: {' '.join(str(error).split())[:200]}") from error
+def _check_address(address: str | None) -> None:
+    """Whether anybody listens at a cluster's address; Ray itself tries for minutes.
+
+    Raises:
+        UsageError: nobody does.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:  # none, or a name that Ray knows, as `auto`
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"run.address: expected a Ray cluster at HOST:PORT; found none at {address} ({error}); ray start --head"
+        ) from error
 
 
-def open_runner(engine: Engine, *, allow_code: bool = False) -> Runner:
-    """The runner that a config asks for."""
+def open_crew(engine: Engine, *, allow_code: bool = False) -> Crew:
+    """The lanes that a config asks for."""
     if engine.config.run.executor == "ray":
-        return RayRunner(engine, allow_code=allow_code)
-    return LocalRunner(engine)
+        return RayCrew(engine, allow_code=allow_code)
+    return OneLane(LocalLane(engine))
 
 
 def _share_of_cpus(cluster: float, threads: int, engines: int) -> float:

@@ -59,6 +59,8 @@ OTHER = {
     "archive.budget_gb": 2.5,
     "run.executor": "ray",
     "run.placement": "split",
+    "run.workers": 3,
+    "run.address": "127.0.0.1:6379",
     "run.audit_every": 5,
     "run.device": "cpu",
     "run.verify": "full",

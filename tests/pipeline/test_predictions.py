@@ -6,7 +6,14 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltascene.pipeline.predictions import SHARD_BYTES, PredictionReader, PredictionWriter, assemble, plan_layout
+from deltascene.pipeline.predictions import (
+    SHARD_BYTES,
+    PredictionReader,
+    PredictionWriter,
+    assemble,
+    create_arrays,
+    plan_layout,
+)
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 KINDS = {"parts": Classes(("a", "b")), "height": Scalar("m"), "flow": Vector(), "hands": Heatmaps(("l", "r"))}
@@ -38,7 +45,8 @@ def change(number):
 
 def write(path, numbers, segment=8, start=0):
     layout = plan_layout(KINDS, SIZE, segment, PATCHES)
-    writer = PredictionWriter(path, layout, {"fps": 10.0, "frame_size": [8, 12]})
+    create_arrays(path, layout, {"fps": 10.0, "frame_size": [8, 12]}, start + len(numbers))
+    writer = PredictionWriter(path, layout)
     files = []
     for first in range(0, len(numbers), segment):
         writer.begin_segment(start + first)

@@ -1,8 +1,14 @@
 """A real Ray cluster: what its actors compute is what this process computes, byte for byte."""
 
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 
-import numpy as np
 import pytest
 import ray
 
@@ -10,10 +16,9 @@ from deltascene import Engine, open_run
 from deltascene.pipeline.actors import EngineActor, Seat
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.jobs import plan_spans
 from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.numerics import honour, numerics_record
-from deltascene.pipeline.runner import RayRunner, _share_of_cpus
+from deltascene.pipeline.runner import RayCrew, RayLane, _share_of_cpus
 
 OPTIONS = ["--preset", "balanced", "--save", "arrays", "--set", "numerics.threads=1", "--set", "segment.frames=40"]
 
@@ -46,8 +51,8 @@ def files_of(folder):
     }
 
 
-def assert_runs_equal(one, other):
-    ours, theirs = open_run(one)["clip"], open_run(other)["clip"]
+def assert_runs_equal(one, other, video="clip"):
+    ours, theirs = open_run(one)[video], open_run(other)[video]
     tables = [video.ledger().drop_columns([*CLOCK_COLUMNS]) for video in (ours, theirs)]
     assert tables[0].equals(tables[1])
     for task in ours.arrays.valid:
@@ -130,7 +135,7 @@ def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
     honour(config, record)
     seat = Seat(config, engine.model.bundle.folder, record | {"torch": "0.1"}, False)
     with pytest.raises(UsageError, match=r"expected torch = 0\.1"):
-        EngineActor().load(seat, ["parts"], ())
+        EngineActor(seat, ["parts"], ()).ready()
 
 
 def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
@@ -139,20 +144,139 @@ def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     real = numerics_record(engine.config)
     monkeypatch.setattr("deltascene.pipeline.runner.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
-        RayRunner(engine)
+        RayCrew(engine)
+
+
+@pytest.fixture(scope="module")
+def long_clip(make_clip):
+    return make_clip(90, name="long")
+
+
+SEGMENTS_OF_8 = [*OPTIONS[:-1], "segment.frames=8"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(deltascene, tiny_delta, long_clip, clip, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert deltascene("run", long_clip, clip, "-o", out, "--model", tiny_delta, *SEGMENTS_OF_8)[0] == 0
+    return out
+
+
+def test_many_lanes_give_the_bytes_of_one(cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+    arguments = ["--executor", "ray", "--workers", "3", "--model", tiny_delta, *SEGMENTS_OF_8]
+    code, text, error = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert [video.id for video in open_run(tmp_path / "out").videos] == ["long", "clip"]
+    for name in ("long", "clip"):
+        assert_runs_equal(undisturbed, tmp_path / "out", name)
+
+
+@pytest.fixture
+def pids(monkeypatch):
+    """Processes of every lane's actors, by name, as they are when all of them are ready."""
+    found, real_ready = {}, RayLane.ready
+
+    def ready(self):
+        real_ready(self)
+        asked = {name: actor.__ray_call__.remote(lambda self: os.getpid()) for name, actor in self._actors.items()}
+        found[self] = dict(zip(asked, ray.get(list(asked.values())), strict=True))
+
+    monkeypatch.setattr(RayLane, "ready", ready)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_actors_are_replaced_and_their_segments_done_again(
+    cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids, seed
+):
+    """Each kind of actor once, at some span of some segment, by a real SIGKILL."""
+    rng, real_run, killed = random.Random(seed), RayLane.run, []
+    victims = ["reader", "engine", "writer", "height", "flow"]
+    rng.shuffle(victims)
+    when = {rng.randrange(2, 30) for _ in victims}
+    count = iter(range(1_000_000))
+
+    def run(self, job, segment):
+        for done in real_run(self, job, segment):
+            yield done
+            if next(count) in when and victims:
+                victim = victims.pop()
+                killed.append(victim)
+                with suppress(ProcessLookupError):
+                    os.kill(pids[self][victim], signal.SIGKILL)
+
+    monkeypatch.setattr(RayLane, "run", run)
+    monkeypatch.setattr(RayLane, "span_frames", 4)
+    arguments = ["--executor", "ray", "--workers", "2", "--placement", "split", "--model", tiny_delta]
+    code, text, error = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments, *SEGMENTS_OF_8)
+    assert code == 0, text + error
+    assert len(killed) >= 3
+    assert "a worker was lost; its segment is computed again" in text
+    for name in ("long", "clip"):
+        assert_runs_equal(undisturbed, tmp_path / "out", name)
+
+
+def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
+    cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids
+):
+    real_run = RayLane.run
+
+    def run(self, job, segment):
+        for done in real_run(self, job, segment):
+            yield done
+            if job.spec.id == "long" and segment.start == 16:
+                os.kill(pids[self]["engine"], signal.SIGKILL)
+
+    monkeypatch.setattr(RayLane, "run", run)
+    monkeypatch.setattr(RayLane, "span_frames", 4)
+    arguments = ["--executor", "ray", "--workers", "2", "--model", tiny_delta, *SEGMENTS_OF_8]
+    code, text, _ = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
+    assert code == 3
+    assert {video.id: video.status for video in open_run(tmp_path / "out").videos} == {"long": "failed", "clip": "done"}
+    assert "a worker of the run died" in text
+    assert_runs_equal(undisturbed, tmp_path / "out", "clip")
+    monkeypatch.undo()
+    assert deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)[0] == 0
+    assert_runs_equal(undisturbed, tmp_path / "out", "long")
+
+
+def test_a_killed_driver_goes_on_where_it_was(deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+    """Its own cluster goes down with it; what was sealed, before a gap or behind it, isn't done again."""
+    out = tmp_path / "out"
+    arguments = ["run", long_clip, clip, "-o", out, "--executor", "ray", "--workers", "2", "--model", tiny_delta]
+    arguments = [str(argument) for argument in [*arguments, *SEGMENTS_OF_8]]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    driver = subprocess.Popen([sys.executable, "-m", "deltascene", *arguments], env=environment)
+    segments, deadline = out / "videos" / "long" / "segments", time.monotonic() + 120
+    while len(list(segments.glob("*.json"))) < 3:
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    driver.kill()
+    driver.wait()
+    before = {path: path.stat().st_mtime_ns for path in segments.glob("*.json")}
+    code, text, error = deltascene(*arguments)
+    assert code == 0, text + error
+    kept = [path for path, when in before.items() if path.stat().st_mtime_ns == when]
+    assert len(kept) >= 3
+    for name in ("long", "clip"):
+        assert_runs_equal(undisturbed, out, name)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:no", "127.0.0.1:99999"])
+def test_no_cluster_at_an_address_is_one_clear_line(tiny_delta, address):
+    overrides = ["run.executor=ray", f"run.address={address}"]
+    engine = Engine.load(tiny_delta, overrides=overrides)
+    with pytest.raises(
+        UsageError, match=rf"^run.address: expected a Ray cluster at HOST:PORT; found none at {address} "
+    ):
+        RayCrew(engine)
 
 
 def test_audits_need_everything_in_one_place(cluster, deltascene, tiny_delta, clip, tmp_path):
     arguments = ["--executor", "ray", "--placement", "split", "--audit-every", "5", "--model", tiny_delta, *OPTIONS]
     code, _, error = deltascene("run", clip, "-o", tmp_path / "out", *arguments)
     assert (code, error.count("\n")) == (2, 1)
-
-
-def test_spans_never_cross_a_segment():
-    spans = list(plan_spans(frames=50, done_frames=40, segment_frames=40, span_frames=16))
-    assert [(span.segment, span.frames) for span in spans] == [(40, 16), (40, 16), (40, 8), (80, 10)]
-    assert [(span.first, span.last) for span in spans] == [(True, False), (False, False), (False, True), (True, True)]
-    assert np.sum([span.frames for span in spans]) == 50
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""Lanes on the clock: `python benchmarks/scale.py`.
+
+The same clips through `deltascene run`, as whole commands that take turns: in one process with one thread and with all
+cores, and by Ray with some workers of one thread each; then one long file, which its segments spread over the workers.
+Start-up, until the first frame is done, is told apart: a night pays it once.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo" / "room.mp4"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A name, and the options of `deltascene run`."""
+
+    name: str
+    options: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Took:
+    """A command's seconds.
+
+    Attributes:
+        whole: of the process.
+        start: until the first frame was done.
+        frames: that it computed.
+    """
+
+    whole: float
+    start: float
+    frames: int
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, start-up left out."""
+        return self.frames / (self.whole - self.start)
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=1.0, help="of the long file")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--runs", type=int, default=3, help="rounds")
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    ways = [
+        Way("local, one core", ["--set", "numerics.threads=1"]),
+        Way(f"local, {cores} threads", ["--set", f"numerics.threads={cores}"]),
+    ]
+    for count in options.workers:
+        ray = ["--executor", "ray", "--workers", f"{count}", "--set", "numerics.threads=1"]
+        ways.append(Way(f"Ray, {count} workers", ray))
+    with tempfile.TemporaryDirectory() as folder:
+        clips = Path(folder) / "clips"
+        clips.mkdir()
+        for number in range(options.clips):
+            shutil.copy(DEMO, clips / f"clip{number}.mp4")
+        table(f"{options.clips} clips", clips, ways, options.runs, Path(folder))
+        long = long_file(Path(folder), options.minutes)
+        table(f"one file of {options.minutes:g} min", long, ways, options.runs, Path(folder))
+
+
+def table(name: str, source: Path, ways: Sequence[Way], runs: int, folder: Path) -> None:
+    """Medians of interleaved rounds."""
+    took: dict[str, list[Took]] = {way.name: [] for way in ways}
+    for number in range(runs):
+        for place in range(len(ways)):
+            way = ways[(place + number) % len(ways)]
+            took[way.name].append(run(source, way, folder / "out"))
+    print(f"\n| {name} | s | start-up s | frames/s | times one core |\n|---|---|---|---|---|")
+    fps = {way.name: statistics.median(each.fps for each in took[way.name]) for way in ways}
+    for way in ways:
+        whole, start = (
+            statistics.median(getattr(each, what) for each in took[way.name]) for what in ("whole", "start")
+        )
+        ratio = fps[way.name] / fps[ways[0].name]
+        print(f"| {way.name} | {whole:.1f} | {start:.1f} | {fps[way.name]:.1f} | {ratio:.2f} |", flush=True)
+
+
+def run(source: Path, way: Way, out: Path) -> Took:
+    """One command from its start to its end."""
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "deltascene", "run", str(source), "-o", str(out), "--preset", "balanced", "--json"]
+    command += ["--set", "save.video=false", *way.options]
+    began, first, frames = time.perf_counter(), 0.0, 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        for line in program.stdout:
+            if json.loads(line)["event"] == "frame":
+                frames += 1
+                first = first or time.perf_counter() - began
+    if program.returncode:
+        sys.exit(f"{' '.join(command)}: exit {program.returncode}")
+    return Took(time.perf_counter() - began, first, frames)
+
+
+def long_file(folder: Path, minutes: float) -> Path:
+    """The demo clip over and over."""
+    import cv2
+
+    path, frames = folder / "long.mp4", round(minutes * 60 * 15)
+    pictures, reader = [], cv2.VideoCapture(str(DEMO))
+    while (read := reader.read())[0]:
+        pictures.append(read[1])
+    height, width = pictures[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 15, (width, height))
+    there_and_back = [*pictures, *pictures[-2:0:-1]]
+    for number in range(frames):
+        writer.write(there_and_back[number % len(there_and_back)])
+    writer.release()
+    return path
+
+
+if __name__ == "__main__":
+    main()

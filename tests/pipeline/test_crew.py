@@ -1,0 +1,177 @@
+"""Who computes what: every segment once, in long strokes, again when a worker is lost; on lanes without any Ray."""
+
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltascene.cache.seal import Seal
+from deltascene.pipeline.crew import TRIES, Board, ManyLanes, OneLane
+from deltascene.pipeline.errors import DiskFull, WorkerLost
+from deltascene.pipeline.jobs import Segment, SpanDone, plan_segments, plan_spans
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a crew asks of a job."""
+
+    id: str
+
+
+def segments(count, frames=4):
+    return plan_segments(range(count * frames), frames)
+
+
+@dataclass
+class FakeLane:
+    """Says what it would compute; loses its worker when it is told to."""
+
+    losses: list[tuple[str, int]] = field(default_factory=list)  # shared: each is met once
+    done: list[tuple[str, int]] = field(default_factory=list)
+    restored: int = 0
+    abandoned: int = 0
+    closed: bool = False
+    error: Exception | None = None
+
+    def run(self, job, segment):
+        for span in plan_spans(segment, 2):
+            if self.error is not None:
+                raise self.error
+            if span.last and (job.id, segment.start) in self.losses:
+                self.losses.remove((job.id, segment.start))
+                raise WorkerLost("gone")
+            seal = Seal(segment.start, segment.frames, segment.next_index, "f", "t", {}) if span.last else None
+            yield SpanDone([None] * span.frames, seal)
+        self.done.append((job.id, segment.start))
+
+    def restore(self):
+        self.restored += 1
+
+    def abandon(self):
+        self.abandoned += 1
+
+    def close(self):
+        self.closed = True
+
+
+def drain(crew):
+    events = []
+    while (event := crew.next()) is not None:
+        events.append(event)
+    return events
+
+
+def crews(lanes):
+    return OneLane(lanes[0]) if len(lanes) == 1 else ManyLanes(lanes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.lists(st.integers(0, 9), min_size=1, max_size=5), st.data())
+def test_every_segment_is_computed_once_and_lost_frames_are_taken_back(lanes, videos, data):
+    wanted = [(f"v{number}", segment.start) for number, count in enumerate(videos) for segment in segments(count)]
+    lost = data.draw(st.lists(st.sampled_from(wanted), unique=True)) if wanted else []
+    crew_lanes = [FakeLane(losses := list(lost)) for _ in range(lanes)]
+    for lane in crew_lanes:
+        lane.losses = losses
+    crew = crews(crew_lanes)
+    for number, count in enumerate(videos):
+        crew.add(Job(f"v{number}"), segments(count))
+    events = drain(crew)
+    crew.close()
+    assert sorted((event.task.job.id, event.task.segment.start) for event in events if event.ends) == sorted(wanted)
+    frames = sum(len(event.done.frames) for event in events if event.done) - sum(event.lost or 0 for event in events)
+    assert frames == 4 * len(wanted)
+    assert sum(event.lost is not None for event in events) == len(lost) == sum(lane.restored for lane in crew_lanes)
+    assert all(lane.closed for lane in crew_lanes)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_segment_that_is_lost_again_and_again_is_given_up(lanes):
+    losses = [("bad", 4)] * TRIES
+    made = [FakeLane(losses) for _ in range(lanes)]
+    crew = crews(made)
+    crew.add(Job("bad"), segments(2))
+    crew.add(Job("good"), segments(2))
+    ends = [event for event in drain(crew) if event.ends]
+    crew.close()
+    (failed,) = [event for event in ends if event.error]
+    assert (failed.task.job.id, failed.task.segment.start) == ("bad", 4)
+    assert isinstance(failed.error, WorkerLost)
+    assert len(ends) == 4
+    assert sum(lane.restored for lane in made) == TRIES - 1
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_another_error_comes_through_and_the_lane_gives_up_what_it_began(lanes):
+    made = [FakeLane(error=DiskFull("no room")) for _ in range(lanes)]
+    crew = crews(made)
+    crew.add(Job("v"), segments(1))
+    (event,) = drain(crew)
+    crew.close()
+    assert isinstance(event.error, DiskFull)
+    assert sum(lane.abandoned for lane in made) >= 1
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_what_nobody_began_can_be_taken_back(lanes):
+    crew = crews([FakeLane() for _ in range(lanes)])
+    crew.add(Job("a"), segments(50))
+    first = crew.next()
+    crew.drop()
+    assert crew.waiting() == 0
+    ends = [event for event in [first, *drain(crew)] if event.ends]
+    crew.close()
+    assert 1 <= len(ends) < 50
+
+
+def test_closing_ends_the_threads_even_if_nobody_listens():
+    before = threading.active_count()
+    crew = ManyLanes([FakeLane(), FakeLane()])
+    crew.add(Job("a"), segments(100))
+    crew.close()
+    assert threading.active_count() == before
+
+
+def test_lanes_go_on_where_they_were_and_share_a_long_video():
+    board = Board()
+    board.add(Job("long"), segments(8))
+    one = board.take(None)
+    assert one.segment.start == 0
+    two = board.take(None)
+    assert two.segment.start == 4 * (1 + 7 // 2)  # the middle of what waits
+    assert board.take(one).segment.start == 4
+    assert board.take(two).segment.start == two.segment.start + 4
+    board.add(Job("other"), segments(2))
+    assert board.take(None).job.id == "other"  # a video that nobody is at goes first
+    board.drop("other")
+    assert {board.take(None).job.id for _ in range(4)} == {"long"}
+    assert board.take(None) is None
+
+
+def test_over_the_budget_segments_are_computed_without_an_archive():
+    crew = OneLane(FakeLane())
+    crew.add(Job("a"), segments(3))
+    assert crew.next().task.segment.archived
+    crew.archive(False)
+    ends = [event for event in drain(crew) if event.ends]
+    assert [event.task.segment.archived for event in ends] == [True, False, False]
+
+
+@given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 20), st.integers(0, 7), st.integers(1, 9))
+def test_segments_and_spans_cover_the_frames(count, stride, frames, first, span):
+    wanted = range(first, first + count * stride, stride)
+    planned = plan_segments(wanted, frames)
+    assert [index for each in planned for index in range(each.first_index, each.next_index, stride)] == list(wanted)
+    assert [each.start for each in planned] == list(range(0, count, frames))
+    for each in planned:
+        spans = list(plan_spans(each, span))
+        assert sum(part.frames for part in spans) == each.frames
+        assert [part.first for part in spans] == [True] + [False] * (len(spans) - 1)
+        assert [part.last for part in spans] == [False] * (len(spans) - 1) + [True]
+        assert all(part.segment is each for part in spans)
+
+
+def test_a_segment_says_where_the_next_one_begins():
+    assert plan_segments(range(3, 20, 4), 2)[0] == Segment(0, 2, 3, 11)
