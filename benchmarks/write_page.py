@@ -19,6 +19,7 @@ PARTS = {
     "dense": ["dense.py", "--runs", "15"],
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
+    "scale": ["scale.py", "--runs", "1"],
 }
 _ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<way>[\w ]+) \| (?P<ms>[\d.]+) \|")
 _DENSE = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<who>(eager|OpenVINO) \w+) \| (?P<ms>[\d.]+) \|")
