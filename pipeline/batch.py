@@ -158,6 +158,8 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
             spec = waiting.popleft()
             with _failing(run, spec, ended):
                 _begin_video(run, spec, under_way, ended)
+        if run.stop.asked:
+            run.crew.drop()
         event = run.crew.next()
         if event is not None:
             _take_in(run, event, under_way, ended)
@@ -229,12 +231,9 @@ def _take_in(
         keep_lock(run.folder)
         video.seals[segment.start] = event.done.seal
         run.archived += event.done.archived
-        left = run.archive_left
-        run.crew.archive(left != 0)
+        run.crew.archive(run.archive_left != 0)
         beyond = run.archive_budget is not None and run.archived > run.archive_budget
         run.over_budget |= beyond or (video.job.archive is not None and not segment.archived)
-        if run.stop.asked:
-            run.crew.drop()
         if video.complete:
             del under_way[video.job.id]
             ended(_finish(run, video), False)

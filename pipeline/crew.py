@@ -91,15 +91,11 @@ class Board:
         if segments:
             self._jobs[job.id], self._waiting[job.id] = job, list(segments)
 
-    def drop(self, id_: str) -> None:
-        """Takes back what waits of a video."""
-        self._waiting.pop(id_, None)
-        self._jobs.pop(id_, None)
-
-    def clear(self) -> None:
-        """Takes back everything."""
-        for id_ in list(self._waiting):
-            self.drop(id_)
+    def drop(self, id_: str | None = None) -> None:
+        """Takes back what waits, of a video or of all."""
+        for each in list(self._waiting) if id_ is None else [id_]:
+            self._waiting.pop(each, None)
+            self._jobs.pop(each, None)
 
     def take(self, last: Task | None) -> Task | None:
         """The next segment for a lane, after its last one; None if none waits."""
@@ -175,7 +171,7 @@ class OneLane:
 
     def drop(self, id_: str | None = None) -> None:
         """As `Crew.drop`."""
-        _drop(self._board, id_)
+        self._board.drop(id_)
 
     def archive(self, on: bool) -> None:
         """As `Crew.archive`."""
@@ -191,7 +187,6 @@ class OneLane:
 
     def close(self) -> None:
         """As `Crew.close`."""
-        self._lane.abandon()
         self._lane.close()
 
 
@@ -223,7 +218,7 @@ class ManyLanes:
     def drop(self, id_: str | None = None) -> None:
         """As `Crew.drop`."""
         with self._change:
-            _drop(self._board, id_)
+            self._board.drop(id_)
 
     def archive(self, on: bool) -> None:
         """As `Crew.archive`."""
@@ -245,7 +240,7 @@ class ManyLanes:
         """As `Crew.close`."""
         with self._change:
             self._closed = True
-            self._board.clear()
+            self._board.drop()
             self._change.notify_all()
         for lane in self._crew:
             lane.close()  # whatever its thread waits for there ends with an error
@@ -294,13 +289,6 @@ def compute(lane: Lane, task: Task, given_up: Callable[[], bool] = lambda: False
                 lane.abandon()
             yield Event(task, error=error)
             return
-
-
-def _drop(board: Board, id_: str | None) -> None:
-    if id_ is None:
-        board.clear()
-    else:
-        board.drop(id_)
 
 
 def _longest_run(segments: Sequence[Segment]) -> tuple[int, int]:
