@@ -1,16 +1,20 @@
-"""What Ray makes actors of: each holds one part of a run and hands its calls on. No logic here."""
+"""What Ray makes actors of: each holds one part of a run and hands its calls on. No logic here.
+
+Only those that compute import torch, once they are asked to: a reader or a writer starts at once.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deltascene.pipeline.bundle import read_folder
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.model import SceneModel, load_model, load_sub_task_model, prepare_model
-from deltascene.pipeline.numerics import honour
-from deltascene.pipeline.parts import EnginePart, ReaderPart, TaskPart, WriterPart
+from deltascene.pipeline.parts import ReaderPart, WriterPart
+
+if TYPE_CHECKING:
+    from deltascene.pipeline.compute_parts import EnginePart, TaskPart
+    from deltascene.pipeline.model import SceneModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,10 @@ class Seat:
         """Whether deltas are added into dense weights."""
         return self.config.numerics.delta == "merged"
 
-    def prepared(self, model: SceneModel) -> SceneModel:
+    def prepared(self, model: "SceneModel") -> "SceneModel":
         """A loaded model as the run's numerics want it."""
+        from deltascene.pipeline.model import prepare_model
+
         return prepare_model(model, self.config.numerics)
 
 
@@ -72,6 +78,11 @@ class EngineActor:
         """
         if self._part is not None:
             return
+        from deltascene.pipeline.bundle import read_folder
+        from deltascene.pipeline.compute_parts import EnginePart
+        from deltascene.pipeline.model import load_model
+        from deltascene.pipeline.numerics import honour
+
         seat, tasks, extra_points = self._about
         honour(seat.config, seat.numerics)
         model = load_model(read_folder(seat.folder), tasks, allow_code=seat.allow_code, merged=seat.merged)
@@ -101,6 +112,11 @@ class TaskActor:
         """
         if self._part is not None:
             return
+        from deltascene.pipeline.bundle import read_folder
+        from deltascene.pipeline.compute_parts import TaskPart
+        from deltascene.pipeline.model import load_sub_task_model
+        from deltascene.pipeline.numerics import honour
+
         seat, task = self._about
         honour(seat.config, seat.numerics)
         model = load_sub_task_model(read_folder(seat.folder), task, allow_code=seat.allow_code, merged=seat.merged)

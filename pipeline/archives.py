@@ -13,9 +13,13 @@ from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.run_folder import Run, RunFolder, locked, read_run_yaml
 from deltascene.pipeline.units import compact
+from deltascene.stages.input_plan import InputPlan
+from deltascene.stages.types import TokenGrid
 
 FAILED = 3
 EXPECTED_MOVED = 0.2  # of the tokens, where nothing is known of a video yet: people walking about in a room
@@ -72,6 +76,22 @@ def look(video: str, store: ZarrStore, *, whole: bool = False) -> ArchiveState:
         segments.append(StoredSegment(video, start, seal.bytes, seal.sealed_s))
         frames += seal.frames
     return ArchiveState(video, tuple(segments), frames, tuple(problems))
+
+
+def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: TokenGrid) -> SegmentInfo:
+    """What a video's archived segments have in common."""
+    return SegmentInfo(
+        blocks=model.bundle.entry.archive.blocks,
+        dtype=split_dtype(config),
+        tokens=grid.tokens,
+        prefix=grid.prefix,
+        width=model.backbone.width,
+        grid=(grid.height, grid.width),
+        patch=grid.patch,
+        frame_size=plan.frame_size,
+        model_size=plan.model_size,
+        content=plan.content,
+    )
 
 
 def expected_bytes(config: Config, info: SegmentInfo, frames: int, moved: float = EXPECTED_MOVED) -> int:

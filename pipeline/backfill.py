@@ -19,6 +19,7 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
 from deltascene.pipeline.batch import Events, Stop, join_video
 from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.compute_parts import TaskPart
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
@@ -26,7 +27,7 @@ from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
-from deltascene.pipeline.parts import TaskPart, timed
+from deltascene.pipeline.parts import timed
 from deltascene.pipeline.predictions import PredictionWriter, create_arrays, plan_layout
 from deltascene.pipeline.resume import base_key
 from deltascene.pipeline.run_folder import (
@@ -43,7 +44,7 @@ from deltascene.pipeline.run_folder import (
 from deltascene.pipeline.sources import SourceSpec
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError
-from deltascene.stages.preprocess import InputPlan
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.sub_task import build_sub_task
 from deltascene.stages.types import TokenGrid
 

@@ -18,11 +18,11 @@ from deltascene.cache.errors import CacheError
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import Seal
 from deltascene.pipeline import ledger
-from deltascene.pipeline.archives import expected_bytes
+from deltascene.pipeline.archives import expected_bytes, segment_info
 from deltascene.pipeline.crew import Crew, Event
-from deltascene.pipeline.engine import Engine, selected_frames
+from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
-from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments, segment_info
+from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.parts import make_room
 from deltascene.pipeline.predictions import assemble
 from deltascene.pipeline.resume import archive_key, read_done, sealed_segments, seals_intact, write_done
@@ -35,6 +35,7 @@ from deltascene.pipeline.run_folder import (
     write_videos,
 )
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
+from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
 from deltascene.stages.errors import StageError

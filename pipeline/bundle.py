@@ -28,8 +28,8 @@ from deltascene.pipeline.errors import BundleError, nearest
 from deltascene.pipeline.plain_yaml import read_mapping, render_yaml
 from deltascene.pipeline.problems import first_problem, one_line, shown
 from deltascene.stages.errors import StageError
+from deltascene.stages.input_plan import InputPlan, plan_input
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector
-from deltascene.stages.preprocess import InputPlan, plan_input
 
 __all__ = [
     "FORMAT",

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
-from deltascene.pipeline.config import Config, SourceConfig, load_config
+from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.results import FrameResult
-from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, find_sources, read_frames
-from deltascene.pipeline.sources_wire import Selection
+from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources_chosen import open_source
 from deltascene.pipeline.step import StreamState, plan_geometry, step_streams
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import set_flow_threads
-from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, Image
 
 
@@ -191,34 +191,3 @@ def as_frame(image: Image, source: str, index: int, pts_s: float | None) -> Fram
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"frame: expected an RGB uint8 array [H, W, 3]; found {found}")
     return Frame(source, index, index / 25 if pts_s is None else pts_s, image)
-
-
-def selected_frames(chosen: SourceConfig, info: SourceInfo) -> range:
-    """Numbers of the frames of a source that a config selects."""
-    return Selection(chosen.start_s, chosen.end_s, chosen.stride).of(info.table.pts_s)
-
-
-def open_source(
-    chosen: SourceConfig, spec: SourceSpec, *, start_frame: int | None = None, info: SourceInfo | None = None
-) -> Reader:
-    """The frames of a source that a config selects.
-
-    Args:
-        chosen: times, stride, rate and decoder.
-        spec: the source.
-        start_frame: leave out frames before this number.
-        info: what `probe` said, to save asking again.
-
-    Raises:
-        SourceError: it can't be read.
-    """
-    return read_frames(
-        spec,
-        start_s=chosen.start_s,
-        end_s=chosen.end_s,
-        stride=chosen.stride,
-        start_frame=start_frame,
-        fps=chosen.fps,
-        decoder=chosen.decoder,
-        info=info,
-    )

@@ -7,13 +7,11 @@ from typing import Any
 from deltascene.cache.seal import Seal
 from deltascene.cache.segment import SegmentInfo
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.convert import split_dtype
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.pipeline.run_folder import VideoFolder
 from deltascene.pipeline.sources import SourceInfo, SourceSpec
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind
-from deltascene.stages.preprocess import InputPlan
 from deltascene.stages.types import Frame, TokenGrid
 
 
@@ -186,19 +184,3 @@ def plan_spans(segment: Segment, span_frames: int) -> Iterator[Span]:
     for begin in range(0, segment.frames, span_frames):
         size = min(span_frames, segment.frames - begin)
         yield Span(segment, size, begin == 0, begin + size == segment.frames)
-
-
-def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: TokenGrid) -> SegmentInfo:
-    """What a video's archived segments have in common."""
-    return SegmentInfo(
-        blocks=model.bundle.entry.archive.blocks,
-        dtype=split_dtype(config),
-        tokens=grid.tokens,
-        prefix=grid.prefix,
-        width=model.backbone.width,
-        grid=(grid.height, grid.width),
-        patch=grid.patch,
-        frame_size=plan.frame_size,
-        model_size=plan.model_size,
-        content=plan.content,
-    )

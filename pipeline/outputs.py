@@ -8,9 +8,8 @@ from typing import Any
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline import ledger
 from deltascene.pipeline.results import FrameResult, Prediction, TaskCost
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Array
-from deltascene.stages.preprocess import InputPlan
-from deltascene.stages.resample import resize_map, to_frame_size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,14 +75,21 @@ class StoredForm:
 
     def age(self, age: Array) -> Array:
         """Age of a frame's pixels as it is stored."""
-        return resize_map(age, self.plan, "nearest") if self.frame_size else age
+        if not self.frame_size:
+            return age
+        from deltascene.stages.resample import resize_map
+
+        return resize_map(age, self.plan, "nearest")
 
     def task(self, prediction: Prediction | None, cost: TaskCost) -> TaskOutput:
         """One task's part of a frame; without a prediction, what it cost alone."""
         if prediction is None:
             return TaskOutput(cost)
-        began, kind = time.perf_counter(), prediction.kind
-        value = to_frame_size(prediction.array, kind, self.plan) if self.frame_size else prediction.array
+        began, kind, value = time.perf_counter(), prediction.kind, prediction.array
+        if self.frame_size:
+            from deltascene.stages.resample import to_frame_size
+
+            value = to_frame_size(value, kind, self.plan)
         return TaskOutput(cost, kind.stored.encode(value), time.perf_counter() - began)
 
 

@@ -11,13 +11,12 @@ from types import FrameType
 from rich.console import Console
 
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
-from deltascene.pipeline.archives import archived_bytes, expected_bytes
+from deltascene.pipeline.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine, open_source
+from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, UsageError
-from deltascene.pipeline.jobs import segment_info
 from deltascene.pipeline.placement import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
@@ -25,6 +24,7 @@ from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
 from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
+from deltascene.pipeline.sources_chosen import open_source
 from deltascene.pipeline.units import compact
 from deltascene.stages.errors import StageError
 

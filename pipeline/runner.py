@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from deltascene.pipeline.compute_parts import EnginePart
 from deltascene.pipeline.crew import Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError, WorkerLost
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.numerics import numerics_record
-from deltascene.pipeline.parts import EnginePart, ReaderPart, WriterPart
+from deltascene.pipeline.parts import ReaderPart, WriterPart
 
 _ANSWERS_S = 10.0  # that a cluster may take to answer
 

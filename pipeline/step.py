@@ -25,8 +25,9 @@ from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
 from deltascene.stages.change import patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import estimate_flow, to_grey
-from deltascene.stages.preprocess import InputPlan, normalise_patches, resize_frame
+from deltascene.stages.preprocess import normalise_patches, resize_frame
 from deltascene.stages.rows import Part, key_shapes, run_streams
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import Frame, TokenGrid

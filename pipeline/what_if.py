@@ -13,9 +13,9 @@ from rich.table import Table
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import open_source
 from deltascene.pipeline.model import SceneModel, sketch_model
 from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.sources_chosen import open_source
 from deltascene.pipeline.step import frame_costs, grid_of, row_numbers
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.temporal import TemporalState, decide

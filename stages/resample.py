@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind, Resample, unit_vectors
-from deltascene.stages.preprocess import InputPlan
 
 
 def to_frame_size(value: NDArray[Any], kind: Kind, plan: InputPlan) -> NDArray[Any]:

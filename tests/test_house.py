@@ -139,3 +139,9 @@ def test_the_command_answers_at_once():
         assert done.stdout.splitlines()[-1] == "imported:"
         spent_s.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(spent_s) < 1, spent_s
+
+
+def test_actors_that_do_not_compute_start_without_torch():
+    code = "import sys, deltascene.pipeline.actors; print('torch' in sys.modules, 'cv2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from deltascene.stages.backbone import cut_patches
 from deltascene.stages.errors import StageError
-from deltascene.stages.preprocess import InputPlan, normalise, normalise_patches, plan_input, resize_frame
+from deltascene.stages.input_plan import InputPlan, plan_input
+from deltascene.stages.preprocess import normalise, normalise_patches, resize_frame
 
 
 def plan(frame_size, patch=14, size=None, short_side=None, resize="stretch"):

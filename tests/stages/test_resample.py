@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from deltascene.stages.input_plan import plan_input
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Stored, Vector
-from deltascene.stages.preprocess import plan_input
 from deltascene.stages.resample import resize_map, to_frame_size
 
 

@@ -1,0 +1,96 @@
+"""The parts of a run that compute: the engine, and sub-tasks in places of their own. The others: pipeline/parts.py."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
+from deltascene.pipeline.results import TaskCost
+from deltascene.pipeline.step import StreamState, step
+from deltascene.pipeline.stopwatch import Stopwatch
+from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
+from deltascene.stages.age import PatchAges
+from deltascene.stages.cost import Macs
+from deltascene.stages.errors import StageError
+from deltascene.stages.types import Frame, TokenGrid
+
+
+class EnginePart:
+    """The base, and every task of its model, on one stream."""
+
+    def __init__(self, model: SceneModel, config: Config, extra_points: tuple[int, ...] = ()) -> None:
+        """Takes a loaded model.
+
+        Args:
+            model: its tasks are computed here.
+            config: resolved config.
+            extra_points: splits of sub-tasks that run elsewhere.
+        """
+        self._model, self._config, self._extra = model, config, extra_points
+        self._state = StreamState()
+
+    def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
+        """Computes a span.
+
+        Raises:
+            StageError: a frame has another size than the first.
+        """
+        if read.span.first:
+            self._state = StreamState()
+        points = tuple(sorted({*self._extra, *job.points}))
+        return SpanOutputs(read.span, [self._step(job, frame, decode_s, points) for frame, decode_s in read.frames])
+
+    def _step(self, job: VideoJob, frame: Frame, decode_s: float, points: tuple[int, ...]) -> FrameOutput:
+        self._state, result = step(self._model, self._config, self._state, frame, points)
+        geometry = self._state.geometry
+        if geometry is not None and geometry.grid != job.grid:
+            raise StageError(
+                f"frame {frame.index}: expected size {job.plan.frame_size}, as the first frame;"
+                f" found {geometry.plan.frame_size}"
+            )
+        output = output_of(result, job.form, decode_s)
+        if output.record.valid:
+            return output
+        return replace(output, record=replace(output.record, change=np.zeros(job.grid.patches, np.uint8)))
+
+
+class TaskPart:
+    """One sub-task on what the base hands on: beside the engine, in a place of its own, or from the archive."""
+
+    def __init__(self, model: SceneModel, config: Config) -> None:
+        """Takes a model of just this task; its base need not have the blocks below the split."""
+        (self.task,) = model.tasks
+        self._model, self._config = model, config
+        self.reset()
+
+    def reset(self) -> None:
+        """A segment starts."""
+        self._state = TaskState()
+        self._ages: PatchAges | None = None
+
+    def run(self, job: VideoJob, span: Span, records: Sequence[FrameRecord]) -> SpanTask:
+        """Computes a span."""
+        if span.first:
+            self.reset()
+        return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in records])
+
+    @torch.inference_mode()
+    def step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:
+        """One frame, with this task alone."""
+        if not record.valid:
+            return FrameOutput(record, {self.task: TaskOutput(TaskCost(0, 0, Macs(), Macs(), {}))})
+        clock = Stopwatch()
+        moment = receive(record, grid, self._ages)
+        self._ages = moment.ages
+        clock.lap("warp" if moment.where is not None else "head", self.task)
+        keep = self._config.policy.reuse
+        turn = Turn(self._state, moment, {}, clock)
+        [(self._state, prediction)] = step_task(self._model, self.task, [turn], keep=keep)
+        output = form.task(prediction, task_cost(self._model, self.task, record, grid, clock.of(self.task)))
+        return FrameOutput(record, {self.task: output}, form.age(moment.age), moment.ages.oldest_s(record.pts_s))
