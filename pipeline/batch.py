@@ -44,6 +44,9 @@ from deltascene.stages.errors import StageError
 class Events(Protocol):
     """What a run tells while it goes on; the screen, plain lines and `--json` are three listeners."""
 
+    def workers_ready(self, workers: int, seconds: float) -> None:
+        """Workers elsewhere have started, which took so long."""
+
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """An input is opened: frames selected, how many are sealed already, bytes that its archive will about take."""
 

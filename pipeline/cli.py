@@ -83,7 +83,9 @@ def run(
     dtype: Annotated[
         str | None, typer.Option(help="What blocks multiply: auto, float32 or bfloat16; auto measures which is faster.")
     ] = None,
-    executor: Annotated[str | None, typer.Option(help="local, or ray: reader, engine and writer in actors.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="auto, local, or ray: reader, engine and writer in actors.")
+    ] = None,
     placement: Annotated[
         str | None, typer.Option(help="With ray: fused, or split: every sub-task with a delta in its own actor.")
     ] = None,

@@ -118,7 +118,7 @@ class ArchiveConfig(_Section):
 class RunConfig(_Section):
     """How a run goes."""
 
-    executor: Literal["local", "ray"] = _run_only()
+    executor: Literal["auto", "local", "ray"] = _run_only()
     placement: Literal["fused", "split"] = _run_only()
     workers: int | None = _run_only(ge=1, le=10_000)
     address: str | None = _run_only(min_length=1)

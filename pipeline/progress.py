@@ -58,6 +58,10 @@ class BarEvents:
         self._total = self.progress.add_task("inputs", total=inputs, note="", visible=inputs > 1)
         self._bars: dict[str, TaskID] = {}
 
+    def workers_ready(self, workers: int, seconds: float) -> None:
+        """Says how long Ray took to start."""
+        self.progress.console.print(ready_line(workers, seconds), markup=False, highlight=False)
+
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """Adds a bar; says how large the archive will get."""
         if archive:
@@ -98,6 +102,10 @@ class LineEvents:
         self._out, self._tally, self._last, self._what = out, Tally(), 0.0, ""
         self._frames: dict[str, int] = {}  # by video
         self._done: dict[str, int] = {}
+
+    def workers_ready(self, workers: int, seconds: float) -> None:
+        """Says how long Ray took to start."""
+        self._say(ready_line(workers, seconds))
 
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """Says which input starts, and how large its archive will get."""
@@ -150,6 +158,10 @@ class JsonEvents:
     def __init__(self, out: TextIO | None = None) -> None:
         self._out, self._what = out or sys.stdout, ("", "")
 
+    def workers_ready(self, workers: int, seconds: float) -> None:
+        """`{"event": "workers_ready", …}`."""
+        self.say("workers_ready", workers=workers, seconds=round(seconds, 3))
+
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """`{"event": "video_started", …}`."""
         about = {"frames": frames, "sealed": sealed, "archive_bytes_expected": archive}
@@ -189,6 +201,11 @@ class JsonEvents:
     def say(self, event: str, **values: Any) -> None:
         """Any event."""
         print(json.dumps({"event": event, **values}), file=self._out, flush=True)
+
+
+def ready_line(workers: int, seconds: float) -> str:
+    """That Ray's actors have loaded what they need."""
+    return f"Ray: {workers} worker{'s' if workers != 1 else ''} ready after {seconds:.1f} s"
 
 
 def archive_line(spec: SourceSpec, expected: int) -> str:

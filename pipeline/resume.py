@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.keys import file_sha256, fingerprint, first_difference
 from deltascene.cache.seal import Seal, read_seal, write_whole
 from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.bundle_fetch import public_url
-from deltascene.pipeline.config import Config
+from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
@@ -100,6 +102,24 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
             "key": dict(key),
         },
     )
+
+
+def as_begun(folder: RunFolder, config: Config) -> Config:
+    """A config whose open questions of arithmetic are answered as by the run that is there, so that it can go on.
+
+    So threads, type and kernel don't depend on whether a machine measures the same twice, or on where it computes.
+    """
+    recorded = read_run_yaml(folder).get("config") if folder.run_yaml.is_file() else None
+    before = recorded.get("numerics") if isinstance(recorded, dict) else None
+    if not isinstance(before, dict):
+        return config
+    asked = config.numerics.model_dump()
+    answers = {name: before[name] for name in asked if asked[name] in (None, "auto") and name in before}
+    try:
+        numerics = NumericsConfig.model_validate(asked | answers)
+    except ValidationError:  # whoever goes on compares keys, and says what differs
+        return config
+    return config.model_copy(update={"numerics": numerics})
 
 
 def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -> dict[int, Seal]:

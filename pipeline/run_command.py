@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.placement import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
-from deltascene.pipeline.resume import claim_folder, result_key
+from deltascene.pipeline.resume import as_begun, claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
 from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
@@ -62,20 +64,25 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     """
     specs = find_sources(options.sources)
     truths = {spec.id: _truth_of(spec, options.truth, len(specs)) for spec in specs} if options.truth else {}
+    folder = RunFolder(options.out)
+    config = config if options.force else as_begun(folder, config)
     engine = Engine.from_config(config, allow_code=options.allow_code)
-    config = engine.config
     if options.dry_run:
         return _dry_run(engine, specs, console)
+    engine = settle_executor(engine, specs)
+    config = engine.config
     lost_s = seconds_lost()
     if lost_s:
         print(f"note: {describe(lost_s)}", file=sys.stderr)
-    folder = RunFolder(options.out)
     events = _events(options.json, console, len(specs))
     with locked(folder) as token, stoppable() as stop:
         key = result_key(config, engine.model)
         claim_folder(folder, config, key, force=options.force)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
+        began = time.perf_counter()
         with closing(open_crew(engine, allow_code=options.allow_code)) as crew:
+            if config.run.executor == "ray":
+                events.workers_ready(crew.lanes, time.perf_counter() - began)
             run = BatchRun(engine, crew, folder, key, token, events, stop, _drawer(config), budget)
             run.archived = archived_bytes(folder)
             with events.progress if isinstance(events, BarEvents) else nullcontext():

@@ -1,0 +1,48 @@
+"""Where a run computes when that is left open."""
+
+import pytest
+
+from deltascene import open_run
+from deltascene.pipeline import executor
+from deltascene.pipeline.config import load_config
+from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.executor import settle_executor
+from deltascene.pipeline.sources import find_sources
+
+QUIET = ["--save", "arrays"]
+
+
+@pytest.fixture
+def engine(tiny):
+    return lambda *overrides: Engine.from_config(load_config(overrides=overrides, values={"model": tiny}))
+
+
+def test_an_address_is_ray_with_a_thread_for_each_engine(engine, monkeypatch):
+    settled = settle_executor(engine("run.address=127.0.0.1:6379"), []).config
+    assert (settled.run.executor, settled.numerics.threads) == ("ray", 1)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert settle_executor(engine("numerics.threads=2"), []).config.run.executor == "ray"
+
+
+def test_short_work_stays_here(engine, make_clip):
+    specs = find_sources([str(make_clip(12))])
+    assert settle_executor(engine(), specs).config.run.executor == "local"
+
+
+@pytest.mark.parametrize(("worth", "chosen"), [(0.0, "ray"), (1e9, "local")])
+def test_long_work_goes_where_it_measures_faster(engine, make_clip, monkeypatch, worth, chosen):
+    monkeypatch.setattr(executor, "LONG_S", 1e-9)
+    monkeypatch.setattr(executor, "WORTH", worth)
+    monkeypatch.setattr(executor.os, "sched_getaffinity", lambda _: {0, 1})
+    specs = find_sources([str(make_clip(12))])
+    assert settle_executor(engine("numerics.threads=1"), specs).config.run.executor == chosen
+
+
+def test_a_run_goes_on_with_the_arithmetic_that_it_began_with(deltascene, tiny, make_clip, tmp_path):
+    arguments = [make_clip(12), "-o", tmp_path / "out", "--model", tiny, *QUIET]
+    began = ["--set", "numerics.threads=1", "--set", "numerics.kernel=torch", "--dtype", "float32"]
+    assert deltascene("run", *arguments, *began)[0] == 0
+    code, text, _ = deltascene("run", *arguments)
+    assert code == 0
+    assert "by an earlier run" in text
+    assert open_run(tmp_path / "out").config["key"]["numerics.threads"] == 1
