@@ -1,19 +1,16 @@
-"""Seals: a small file, written last, that says which files make up a finished segment and what they must contain.
+"""Seals of a video's parts: what a finished segment's results are, and what they were made from.
 
-A segment without its seal doesn't exist: a reader lists seals, and a run that was cut off redoes what has none.
+A segment without its seal doesn't exist: a reader lists sealed files, and a run that was cut off redoes what has none.
 """
 
-import json
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deltascene.cache.errors import BrokenSeal
-from deltascene.cache.keys import file_sha256
-
-FORMAT = 1
+from deltascene.cache.places import Place
+from deltascene.cache.sealed_zip import SealedZip, write_sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class Seal:
         next_index: where in the source the frame after it lies.
         fingerprint: of everything that its result depends on.
         token: of the run that wrote it.
-        files: size in bytes and SHA-256 of every file, by path below the folder that holds the seals' folder.
+        files: size in bytes and SHA-256 of everything in it, by name.
     """
 
     start: int
@@ -37,88 +34,50 @@ class Seal:
     files: Mapping[str, tuple[int, str]]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees all of it or nothing."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def file_sums(root: Path, files: Iterable[Path]) -> dict[str, tuple[int, str]]:
-    """Size in bytes and SHA-256 of files, by path below a folder, in the order of their names."""
-    return {file.relative_to(root).as_posix(): (file.stat().st_size, file_sha256(file)) for file in sorted(files)}
-
-
-def check_files(root: Path, sums: Mapping[str, tuple[int, str]]) -> None:
-    """Compares files with their sums.
-
-    Raises:
-        BrokenSeal: one is missing, of another size, has other bytes, or lies outside the folder.
-    """
-    for name, (size, sum_) in sums.items():
-        _check(root, name, size, sum_)
-
-
-def write_seal_file(path: Path, fields: Mapping[str, Any], format_: int = FORMAT) -> None:
-    """Writes a seal: the last file of what it seals."""
-    write_whole(path, json.dumps({"format": format_, **fields}, indent=1) + "\n")
-
-
-def read_seal_file(path: Path, format_: int = FORMAT) -> dict[str, Any]:
-    """The fields of a seal, its files as size and sum; what they hold isn't checked here.
-
-    Raises:
-        BrokenSeal: it can't be read.
-    """
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != format_:
-            raise BrokenSeal(f"{path}: expected format {format_}")
-        files = {str(name): (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BrokenSeal(f"{path}: not a seal: {error}") from error
-    return {**data, "files": files}
-
-
-def write_seal(path: Path, root: Path, seal_of: Mapping[str, Any], files: Iterable[Path]) -> Seal:
-    """Seals a segment whose files are all written.
+def write_part(folder: Path, path: Place, about: Mapping[str, Any]) -> Seal:
+    """Seals a segment whose files are all in a folder. If another writer sealed the same one meanwhile, that stays.
 
     Args:
-        path: of the seal.
-        root: folder that the files' names are kept relative to.
-        seal_of: the other fields of `Seal`.
-        files: what belongs to the segment.
+        folder: its files; nothing else.
+        path: of the sealed segment.
+        about: the fields of `Seal` but its files.
+
+    Raises:
+        BrokenSeal: what the other writer left is something else.
     """
-    seal = Seal(files=file_sums(root, files), **seal_of)
-    write_seal_file(path, asdict(seal))
-    return seal
+    if (sealed := write_sealed(folder, path, lambda sums: about)) is not None:
+        return Seal(**sealed)
+    there = read_seal(path)
+    if (there.fingerprint, there.frames) != (about["fingerprint"], about["frames"]):
+        raise BrokenSeal(f"{path}: another writer sealed something else there meanwhile; run the same command again")
+    return there
 
 
-def read_seal(path: Path, root: Path) -> Seal:
+def read_seal(path: Place) -> Seal:
     """Reads a seal and checks that its files are there whole.
 
     Raises:
         BrokenSeal: the seal can't be read, or a file isn't what was sealed.
+        FileNotFoundError: there is none.
     """
-    fields = read_seal_file(path)
-    try:
-        seal = Seal(**fields)
-    except TypeError as error:
-        raise BrokenSeal(f"{path}: not a seal: {error}") from error
-    check_files(root, seal.files)
+    with SealedZip(path) as sealed:
+        seal = seal_of(sealed)
+        sealed.check()
     return seal
 
 
-def _check(root: Path, name: str, size: int, sum_: str) -> None:
-    file = (root / name).resolve()
-    if not file.is_relative_to(root.resolve()):
-        raise BrokenSeal(f"{name}: lies outside {root}")
-    if not file.is_file():
-        raise BrokenSeal(f"{file}: sealed, but missing")
-    if file.stat().st_size != size:
-        raise BrokenSeal(f"{file}: expected {size} bytes, as sealed; found {file.stat().st_size}")
-    if file_sha256(file) != sum_:
-        raise BrokenSeal(f"{file}: its bytes aren't those that were sealed")
+def seal_of(sealed: SealedZip) -> Seal:
+    """The seal of an open segment, once it makes sense; its files aren't checked.
+
+    Raises:
+        BrokenSeal: it doesn't.
+    """
+    try:
+        seal = Seal(**sealed.fields)
+    except TypeError as error:
+        raise BrokenSeal(f"{sealed.path}: not a seal: {error}") from error
+    if not all(type(number) is int and number >= 0 for number in (seal.start, seal.frames, seal.next_index)):
+        raise BrokenSeal(f"{sealed.path}: not a seal: expected whole numbers")
+    if not isinstance(seal.fingerprint, str):
+        raise BrokenSeal(f"{sealed.path}: not a seal: expected a fingerprint")
+    return seal

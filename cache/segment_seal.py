@@ -61,8 +61,8 @@ def make_seal(
     token: str,
     next_index: int | None,
     sums: Mapping[str, tuple[int, str]],
-) -> SegmentSeal:
-    """The seal of a segment whose files are all written.
+) -> dict[str, Any]:
+    """Fields of the seal of a segment whose files are all written, but for the files.
 
     Args:
         start: of the segment.
@@ -72,16 +72,15 @@ def make_seal(
         next_index: as `SegmentWriter.seal`.
         sums: size in bytes and SHA-256 of its files.
     """
-    return SegmentSeal(
-        start=start,
-        frames=packer.frames,
-        next_index=packer.next_index if next_index is None else next_index,
-        key=key,
-        token=token,
-        bytes=sum(size for size, _ in sums.values()),
-        sealed_s=time.time(),
-        files=sums,
-    )
+    return {
+        "start": start,
+        "frames": packer.frames,
+        "next_index": packer.next_index if next_index is None else next_index,
+        "key": key,
+        "token": token,
+        "bytes": sum(size for size, _ in sums.values()),
+        "sealed_s": time.time(),
+    }
 
 
 def plain(key: Mapping[str, Any]) -> dict[str, Any]:

@@ -222,7 +222,7 @@ class _MemoryWriter:
             for name, column in columns_of(self._info).items()
         }
         sums = {name: _array_sum(array) for name, array in arrays.items()}
-        seal = make_seal(self._start, self._packer, self._key, token, next_index, sums)
+        seal = SegmentSeal(**make_seal(self._start, self._packer, self._key, token, next_index, sums), files=sums)
         self._store._sealed[self._start] = _Held(seal, self._info, self._packer.books(), arrays)
         self.discard()
         return seal

@@ -1,26 +1,22 @@
-"""Segments on disk, one Zarr group each, that plain zarr reads without us (docs/archive.md).
+"""Segments in a folder or an object store, one file each, that plain zarr reads without us (docs/archive.md).
 
-    <path>/zarr.json                     a group; attributes say what it is
-    <path>/segments/<start:08d>/         a sealed segment: `rows_<block>`, `index`, `offsets`, `frames`, `pts_s`,
-                                         `change`, `flow` (cache/columns.py), and `seal.json`
-    <path>/unfinished/<start:08d>.<hex>/ one being written; sealing it moves it as a whole
+    <path>/segments/<start:08d>.zip      a sealed segment: a Zarr group of `rows_<block>`, `index`, `offsets`, `frames`,
+                                         `pts_s`, `change`, `flow` (cache/columns.py), and `seal.json`
+    <path>/unfinished/<start:08d>.<hex>/ one being written; sealing it makes the file at once
 
 Every array is one shard, or several of at most `SHARD_BYTES` of raw values, which is what a writer holds per array.
 """
 
-import os
-import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from errno import EEXIST, ENOENT, ENOTEMPTY
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec
+from zarr.storage import MemoryStore
 
 from deltascene.cache.columns import (
     TABLE,
@@ -34,7 +30,8 @@ from deltascene.cache.columns import (
     unpack,
 )
 from deltascene.cache.errors import AlreadySealed, BrokenSeal
-from deltascene.cache.seal import check_files, file_sums, read_seal_file, write_seal_file
+from deltascene.cache.places import Place, new_scratch, remove
+from deltascene.cache.sealed_zip import SealedZip, write_sealed
 from deltascene.cache.segment import Array, FrameRecord, SegmentInfo
 from deltascene.cache.segment_seal import (
     SegmentSeal,
@@ -47,71 +44,49 @@ from deltascene.cache.segment_seal import (
 )
 from deltascene.cache.store import Store
 
-FORMAT = 1
 SHARD_BYTES = 32 << 20  # of raw values, per array
-SEAL = "seal.json"
 
 
 class ZarrStore(Store):
-    """Segments of one video in a folder; one writer per segment, any number of readers.
+    """Segments of one video; one writer per segment, any number of readers.
 
     Attributes:
-        path: of the folder; `create` or the first `begin` makes it.
+        path: of the folder; the first segment makes it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
 
     def begin(self, start: int, info: SegmentInfo, key: Mapping[str, Any], *, replace: bool = False) -> "_ZarrWriter":
         """As `Store.begin`."""
         assert start >= 0, start
-        if not self._unfinished.is_dir():
-            self.create()
         self.admit(start, key, replace)
-        for earlier in self._unfinished.glob(f"{start:08d}.*"):
-            self.sweep(earlier, start)
+        for earlier in (self.path / "unfinished").glob(f"{start:08d}.*") if isinstance(self.path, Path) else ():
+            shutil.rmtree(earlier, ignore_errors=True)
         return _ZarrWriter(self, start, info, plain(key), replace)
-
-    def create(self) -> None:
-        """Makes the folder; comes first where several will write."""
-        root = zarr.open_group(self.path, mode="a", zarr_format=3)
-        if "deltascene_archive" not in root.attrs:
-            root.attrs["deltascene_archive"] = FORMAT
-        for name in ("segments", "unfinished"):
-            root.require_group(name)
 
     def starts(self) -> tuple[int, ...]:
         """As `Store.starts`."""
-        return tuple(sorted(int(seal.parent.name) for seal in self.path.glob(f"segments/[0-9]*/{SEAL}")))
+        return tuple(sorted(int(path.stem) for path in self.path.glob("segments/*.zip") if path.stem.isdecimal()))
 
     def seal(self, start: int) -> SegmentSeal:
         """As `Store.seal`."""
-        path = self.folder(start) / SEAL
-        if not path.is_file():
-            raise not_archived(start, self.starts())
-        fields = read_seal_file(path, FORMAT)
-        try:
-            seal = SegmentSeal(**fields)
-        except TypeError as error:
-            raise BrokenSeal(f"{path}: not a seal: {error}") from error
-        numbers = (seal.start, seal.frames, seal.next_index, seal.bytes)
-        if not all(type(number) is int for number in numbers) or not isinstance(seal.key, dict):
-            raise BrokenSeal(f"{path}: not a seal: expected whole numbers and a key")
-        if seal.start != start:
-            raise BrokenSeal(f"{path}: expected the seal of segment {start}; found that of {seal.start}")
-        return seal
+        with self._open(start) as sealed:
+            return _seal_of(sealed, start)
 
     def info(self, start: int) -> SegmentInfo:
         """As `Store.info`."""
-        return self._info(self.seal(start))
+        with self._open(start) as sealed:
+            _seal_of(sealed, start)
+            return _info_of(sealed)
 
     def frames(self, start: int, blocks: Sequence[int] | None = None) -> Iterator[FrameRecord]:
-        """As `Store.frames`."""
-        seal = self.seal(start)
-        info = self._info(seal)
-        wanted = chosen_blocks(info, blocks)
-        unread = {row_name(block) for block in info.blocks if block not in wanted}
-        arrays = self._arrays(seal, [name for name in columns_of(info) if name not in unread])
+        """As `Store.frames`; what is read of the segment is held, as compressed as it lies there."""
+        with self._open(start) as sealed:
+            seal, info = _seal_of(sealed, start), _info_of(sealed)
+            wanted = chosen_blocks(info, blocks)
+            unread = {row_name(block) for block in info.blocks if block not in wanted}
+            arrays = _arrays_of(sealed, seal, [name for name in columns_of(info) if name not in unread])
         books: Any = dict(arrays["frames"].attrs)
 
         def read(name: str, first: int, end: int) -> Array:
@@ -121,28 +96,25 @@ class ZarrStore(Store):
 
     def verify(self, start: int) -> SegmentSeal:
         """As `Store.verify`."""
-        seal = self.seal(start)
-        check_files(self.folder(start), seal.files)
-        self._arrays(seal, list(columns_of(self._info(seal))))
+        with self._open(start) as sealed:
+            seal = _seal_of(sealed, start)
+            sealed.check()
+            _arrays_of(sealed, seal, list(columns_of(_info_of(sealed))))
         return seal
 
     def drop(self, start: int) -> None:
         """As `Store.drop`."""
-        if not (self.folder(start) / SEAL).is_file():
+        if not self.file(start).is_file():
             raise not_archived(start, self.starts())
-        self.sweep(self.folder(start), start)
+        remove(self.file(start))
 
-    def folder(self, start: int) -> Path:
+    def file(self, start: int) -> Place:
         """Where a sealed segment lies."""
-        return self.path / "segments" / f"{start:08d}"
-
-    def new_try(self, start: int) -> Path:
-        """A path that no other writer has, for a segment that isn't sealed."""
-        return self._unfinished / f"{start:08d}.{secrets.token_hex(4)}"
+        return self.path / "segments" / f"{start:08d}.zip"
 
     def admit(self, start: int, key: Mapping[str, Any], replace: bool) -> None:
         """Refuses to write over a sealed segment; a broken seal may be replaced like one of the same key."""
-        if not (self.folder(start) / SEAL).is_file():
+        if not self.file(start).is_file():
             return
         try:
             sealed = self.seal(start)
@@ -152,51 +124,21 @@ class ZarrStore(Store):
             return
         refuse_overwriting(sealed, key, replace)
 
-    def sweep(self, folder: Path, start: int) -> None:
-        """Removes a segment's folder: first at once under another name, so that no one sees half of it."""
-        gone = self.new_try(start)
-        with suppress(FileNotFoundError):  # another writer was faster
-            os.replace(folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
-    @property
-    def _unfinished(self) -> Path:
-        return self.path / "unfinished"
-
-    def _info(self, seal: SegmentSeal) -> SegmentInfo:
-        self._check(seal, {"zarr.json"})
-        record: Any = zarr.open_group(self.folder(seal.start), mode="r").attrs["info"]
-        return read_info(record)
-
-    def _arrays(self, seal: SegmentSeal, names: Sequence[str]) -> "dict[str, zarr.Array[Any]]":
-        """Some arrays of a segment, once their files are what was sealed."""
-        self._check(seal, {f"{name}/zarr.json" for name in names})
-        group = zarr.open_group(self.folder(seal.start), mode="r")
-        arrays = {name: _array(group, name) for name in names}
-        stored = arrays["frames"].shape[0]
-        if seal.frames != stored:
-            path = self.folder(seal.start) / SEAL
-            raise BrokenSeal(f"{path}: expected {stored} frames, as stored; found {seal.frames}")
-        return arrays
-
-    def _check(self, seal: SegmentSeal, needed: Collection[str]) -> None:
-        """Files that must be there, and all others of their arrays."""
-        folder = self.folder(seal.start)
-        for name in sorted(needed):
-            if name not in seal.files:
-                raise BrokenSeal(f"{folder / SEAL}: expected {name} among the sealed files; it isn't")
-        arrays = {name.split("/")[0] for name in needed}
-        check_files(folder, {name: sum_ for name, sum_ in seal.files.items() if name.split("/")[0] in arrays})
+    def _open(self, start: int) -> SealedZip:
+        try:
+            return SealedZip(self.file(start))
+        except FileNotFoundError:
+            raise not_archived(start, self.starts()) from None
 
 
 class _ZarrWriter:
-    """An unfinished segment on disk."""
+    """An unfinished segment."""
 
     def __init__(self, store: ZarrStore, start: int, info: SegmentInfo, key: Mapping[str, Any], replace: bool) -> None:
         self._store, self._start, self._key, self._replace = store, start, key, replace
-        self._packer, self._folder = Packer(info), store.new_try(start)
+        self._packer, self._folder = Packer(info), new_scratch(store.path, f"{start:08d}")
         group = zarr.open_group(
-            self._folder, mode="w-", zarr_format=3, attributes={"start": start, "info": info_record(info)}
+            self._folder, mode="w", zarr_format=3, attributes={"start": start, "info": info_record(info)}
         )
         self._arrays = {name: _Growing(group, name, column) for name, column in columns_of(info).items()}
 
@@ -208,36 +150,28 @@ class _ZarrWriter:
     def seal(self, token: str, next_index: int | None = None) -> SegmentSeal:
         """As `SegmentWriter.seal`."""
         refuse_empty(self._start, self._packer)
+        try:
+            return self._seal(token, next_index)
+        except FileNotFoundError as error:  # someone swept its folder away
+            raise lost_writer(self._start) from error
+        finally:
+            self.discard()
+
+    def _seal(self, token: str, next_index: int | None) -> SegmentSeal:
+        if not (self._folder / "zarr.json").is_file():
+            raise lost_writer(self._start)
         for name, array in self._arrays.items():
             array.finish({"columns": list(TABLE), **self._packer.books()} if name == "frames" else {})
-        if not self._is_ours():
-            self.discard()
-            raise lost_writer(self._start)
         self._store.admit(self._start, self._key, self._replace)
-        try:
-            return self._publish(token, next_index)
-        except OSError as error:
-            if error.errno not in (ENOENT, EEXIST, ENOTEMPTY):
-                raise
-            raise lost_writer(self._start) from error
-
-    def _publish(self, token: str, next_index: int | None) -> SegmentSeal:
-        """Writes the seal and moves the whole segment to its place."""
-        sums = file_sums(self._folder, (path for path in self._folder.rglob("*") if path.is_file()))
-        seal = make_seal(self._start, self._packer, self._key, token, next_index, sums)
-        write_seal_file(self._folder / SEAL, asdict(seal), FORMAT)
-        place = self._store.folder(self._start)
-        if place.exists():
-            self._store.sweep(place, self._start)
-        os.rename(self._folder, place)
-        return seal
-
-    def _is_ours(self) -> bool:
-        """Whether nobody swept the folder away; what is written after that comes without the group's attributes."""
-        try:
-            return "info" in zarr.open_group(self._folder, mode="r").attrs
-        except FileNotFoundError:
-            return False
+        fields = write_sealed(
+            self._folder,
+            self._store.file(self._start),
+            lambda sums: make_seal(self._start, self._packer, self._key, token, next_index, sums),
+            replace=self._replace,
+        )
+        if fields is None:
+            raise AlreadySealed(f"segment {self._start}: another writer sealed it meanwhile; read that one")
+        return SegmentSeal(**fields)
 
     def discard(self) -> None:
         """As `SegmentWriter.discard`."""
@@ -295,6 +229,42 @@ class _Growing:
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=self._column.dtype.itemsize),
             config={"write_empty_chunks": True},  # every shard is a file, so that a missing one is seen
         )
+
+
+def _seal_of(sealed: SealedZip, start: int) -> SegmentSeal:
+    """The seal of a segment, once it makes sense."""
+    try:
+        seal = SegmentSeal(**sealed.fields)
+    except TypeError as error:
+        raise BrokenSeal(f"{sealed.path}: not a seal: {error}") from error
+    numbers = (seal.start, seal.frames, seal.next_index, seal.bytes)
+    if not all(type(number) is int for number in numbers) or not isinstance(seal.key, dict):
+        raise BrokenSeal(f"{sealed.path}: not a seal: expected whole numbers and a key")
+    if seal.start != start:
+        raise BrokenSeal(f"{sealed.path}: expected the seal of segment {start}; found that of {seal.start}")
+    return seal
+
+
+def _info_of(sealed: SealedZip) -> SegmentInfo:
+    record: Any = _group_of(sealed, ["zarr.json"]).attrs["info"]
+    return read_info(record)
+
+
+def _arrays_of(sealed: SealedZip, seal: SegmentSeal, names: Sequence[str]) -> "dict[str, zarr.Array[Any]]":
+    """Some arrays of a segment, once their files are what was sealed."""
+    needed = ["zarr.json", *(f"{name}/zarr.json" for name in names)]
+    others = [file for file in sealed.files if file.split("/")[0] in names and file not in needed]
+    group = _group_of(sealed, [*needed, *others])
+    arrays = {name: _array(group, name) for name in names}
+    stored = arrays["frames"].shape[0]
+    if seal.frames != stored:
+        raise BrokenSeal(f"{sealed.path}: expected {stored} frames, as stored; found {seal.frames}")
+    return arrays
+
+
+def _group_of(sealed: SealedZip, names: Sequence[str]) -> zarr.Group:
+    """Files of a segment as a group in memory."""
+    return zarr.open_group(MemoryStore({name: Buffer.from_bytes(sealed.read(name)) for name in names}), mode="r")
 
 
 def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":

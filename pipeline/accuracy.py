@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import write_whole
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.run_folder import RunVideo
 from deltascene.stages.metrics import METRICS

@@ -5,14 +5,15 @@ Only those that compute import torch, once they are asked to: a reader or a writ
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 
 if TYPE_CHECKING:
+    from deltascene.pipeline.bundle import Bundle
     from deltascene.pipeline.compute_parts import EnginePart, TaskPart
     from deltascene.pipeline.model import SceneModel
 
@@ -23,13 +24,15 @@ class Seat:
 
     Attributes:
         config: resolved config.
-        folder: of the bundle.
+        model: name or URL of the bundle, or its folder's absolute path.
+        weights: SHA-256 of its files by name; an actor on another machine must have the same.
         numerics: the driver's record, which the actor has to honour.
         allow_code: whether the bundle may bring its own head class.
     """
 
     config: Config
-    folder: Path
+    model: str
+    weights: Mapping[str, str]
     numerics: Mapping[str, Any]
     allow_code: bool
 
@@ -37,6 +40,21 @@ class Seat:
     def merged(self) -> bool:
         """Whether deltas are added into dense weights."""
         return self.config.numerics.delta == "merged"
+
+    def bundle(self, tasks: Sequence[str]) -> "Bundle":
+        """The model's bundle on this machine.
+
+        Raises:
+            UsageError: it isn't there, or holds other bytes than the driver's.
+        """
+        from deltascene.cache.keys import file_sha256
+        from deltascene.pipeline.bundle import read_bundle
+
+        bundle = read_bundle(self.model)
+        for file in bundle.weight_files(tasks):
+            if file_sha256(file) != self.weights.get(file.name):
+                raise UsageError(f"{file}: expected the bytes that the run was started with; found others")
+        return bundle
 
     def prepared(self, model: "SceneModel") -> "SceneModel":
         """A loaded model as the run's numerics want it."""
@@ -78,14 +96,13 @@ class EngineActor:
         """
         if self._part is not None:
             return
-        from deltascene.pipeline.bundle import read_folder
         from deltascene.pipeline.compute_parts import EnginePart
         from deltascene.pipeline.model import load_model
         from deltascene.pipeline.numerics import honour
 
         seat, tasks, extra_points = self._about
         honour(seat.config, seat.numerics)
-        model = load_model(read_folder(seat.folder), tasks, allow_code=seat.allow_code, merged=seat.merged)
+        model = load_model(seat.bundle(tasks), tasks, allow_code=seat.allow_code, merged=seat.merged)
         self._part = EnginePart(seat.prepared(model), seat.config, extra_points)
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
@@ -112,14 +129,13 @@ class TaskActor:
         """
         if self._part is not None:
             return
-        from deltascene.pipeline.bundle import read_folder
         from deltascene.pipeline.compute_parts import TaskPart
         from deltascene.pipeline.model import load_sub_task_model
         from deltascene.pipeline.numerics import honour
 
         seat, task = self._about
         honour(seat.config, seat.numerics)
-        model = load_sub_task_model(read_folder(seat.folder), task, allow_code=seat.allow_code, merged=seat.merged)
+        model = load_sub_task_model(seat.bundle([task]), task, allow_code=seat.allow_code, merged=seat.merged)
         self._part = TaskPart(seat.prepared(model), seat.config)
 
     def run(self, job: VideoJob, made: SpanOutputs) -> SpanTask:

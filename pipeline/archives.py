@@ -1,22 +1,22 @@
 """The activation archives of a run: what they hold, whether it is whole, and what goes under a budget."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from deltascene.cache.budget import StoredSegment, choose_drops
 from deltascene.cache.errors import BrokenSeal, CacheError
+from deltascene.cache.places import Place, remove
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.lock import locked
 from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.run_folder import Run, RunFolder, locked, read_run_yaml
+from deltascene.pipeline.run_folder import Run, RunFolder, read_run_yaml
 from deltascene.pipeline.units import compact
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.types import TokenGrid
@@ -49,8 +49,9 @@ class ArchiveState:
 
 def archives(folder: RunFolder) -> Iterator[tuple[str, ZarrStore]]:
     """Every video's store, by its id."""
-    for path in sorted((folder.root / "videos").glob("*/activations.zarr")):
-        yield path.parent.name, ZarrStore(path)
+    found = {path.parent.name: path for path in (folder.root / "videos").glob("*/activations.zarr")}
+    for video, path in sorted(found.items()):
+        yield video, ZarrStore(path)
 
 
 def archived_bytes(folder: RunFolder) -> int:
@@ -112,19 +113,19 @@ def expected_bytes(config: Config, info: SegmentInfo, frames: int, moved: float 
     return estimate_bytes(info, frames, **sizes, segment_frames=config.segment.frames)
 
 
-def list_archives(out: Path, console: Console) -> int:
+def list_archives(out: Place, console: Console) -> int:
     """`cache ls`: a table of what is archived."""
     folder = _opened(out)
     return _tell(folder, [look(video, store) for video, store in archives(folder)], console, checked=False)
 
 
-def verify_archives(out: Path, console: Console) -> int:
+def verify_archives(out: Place, console: Console) -> int:
     """`cache verify`: reads every archived byte; exit code 3 where one isn't what was sealed."""
     folder = _opened(out)
     return _tell(folder, [look(video, store, whole=True) for video, store in archives(folder)], console, checked=True)
 
 
-def collect_garbage(out: Path, budget: int | None, console: Console, *, dry_run: bool = False) -> int:
+def collect_garbage(out: Place, budget: int | None, console: Console, *, dry_run: bool = False) -> int:
     """`cache gc`: removes leftovers of unfinished writes, broken segments, and the oldest ones above a budget.
 
     Args:
@@ -134,7 +135,7 @@ def collect_garbage(out: Path, budget: int | None, console: Console, *, dry_run:
         dry_run: only say what would go.
     """
     folder = _opened(out)
-    with locked(folder):
+    with locked(folder.root):
         stores = dict(archives(folder))
         broken = [
             (video, start) for video, store in stores.items() for start in store.starts() if _broken(store, start)
@@ -155,7 +156,7 @@ def collect_garbage(out: Path, budget: int | None, console: Console, *, dry_run:
             for video, start in [*broken, *((drop.video, drop.start) for drop in drops)]:
                 stores[video].drop(start)
             for store in stores.values():
-                shutil.rmtree(store.path / "unfinished", ignore_errors=True)
+                remove(store.path / "unfinished")
         left = sum(segment.bytes for segment in kept) - sum(drop.bytes for drop in drops)
     verb = "would go" if dry_run else "removed"
     count, stay = len(broken) + len(drops), compact(left, "B")
@@ -171,7 +172,7 @@ def _broken(store: ZarrStore, start: int) -> bool:
     return False
 
 
-def _opened(out: Path) -> RunFolder:
+def _opened(out: Place) -> RunFolder:
     folder = RunFolder(out)
     read_run_yaml(folder)
     if not any(True for _ in archives(folder)):

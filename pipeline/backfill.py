@@ -7,36 +7,36 @@ so that a backfill that was stopped goes on where it was; the result is byte for
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.keys import file_sha256, fingerprint
-from deltascene.cache.seal import read_seal, write_seal
+from deltascene.cache.places import Place, place, remove, scratch
+from deltascene.cache.seal import read_seal, write_part
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
-from deltascene.pipeline.batch import Events, Stop, join_video
+from deltascene.pipeline.assembly import add_task
+from deltascene.pipeline.batch import Events, Stop
 from deltascene.pipeline.bundle import Bundle, read_bundle
 from deltascene.pipeline.compute_parts import TaskPart
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
+from deltascene.pipeline.lock import Fence, locked
 from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import timed
-from deltascene.pipeline.predictions import PredictionWriter, create_arrays, plan_layout
-from deltascene.pipeline.resume import base_key
+from deltascene.pipeline.predictions import LEDGER, PredictionWriter, plan_layout
+from deltascene.pipeline.resume import base_key, read_done, write_done
 from deltascene.pipeline.run_folder import (
     Run,
     RunFolder,
     RunVideo,
     VideoRecord,
-    keep_lock,
-    locked,
     open_run,
     read_run_yaml,
     write_run_yaml,
@@ -76,7 +76,7 @@ class Backfill:
 
 
 def plan_backfill(
-    out: Path, task: str, model: str | None = None, *, other_numerics: bool = False, allow_code: bool = False
+    out: Place, task: str, model: str | None = None, *, other_numerics: bool = False, allow_code: bool = False
 ) -> Backfill:
     """Loads a task for a run that was made without it.
 
@@ -136,12 +136,12 @@ def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord
         One record per video; `failed` where its archive can't be used, with the cause.
     """
     folder, records = RunFolder(plan.run.folder), []
-    with locked(folder) as token:
+    with locked(folder.root) as fence:
         for video in plan.run.videos:
             if not len(video):
                 continue
             try:
-                record = _fill_video(plan, folder, video, token, events, stop)
+                record = _fill_video(plan, video, fence, events, stop)
             except (CacheError, StageError, OutputError) as error:
                 cause = f"{' '.join(str(error).split())}; the run's own command with --force archives it again"
                 record = replace(video.record, status="failed", cause=cause)
@@ -157,32 +157,34 @@ def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord
 
 @dataclass(slots=True)
 class _Filling:
-    """One video being filled: where it lies, and the writer of the new task's arrays once there is one."""
+    """One video being filled."""
 
     plan: Backfill
     video: RunVideo
     store: ZarrStore
-    token: str
-    writer: PredictionWriter | None = None
+    fence: Fence
 
 
-def _fill_video(
-    plan: Backfill, folder: RunFolder, video: RunVideo, token: str, events: Events, stop: Stop
-) -> VideoRecord:
+def _fill_video(plan: Backfill, video: RunVideo, fence: Fence, events: Events, stop: Stop) -> VideoRecord:
     """One video, segment by segment; what is sealed is kept."""
-    files, starts = video.files, _starts(video)
-    filling = _Filling(plan, video, ZarrStore(files.activations), token)
-    spec = SourceSpec(video.id, "video", (Path(video.source),))
+    files, starts, done = video.files, _starts(video), read_done(video.files)
+    filling = _Filling(plan, video, ZarrStore(files.activations), fence)
+    remove(files.root / "unfinished")
+    spec = SourceSpec(video.id, "video", (place(video.source),))
     events.video_started(spec, len(video), 0)
     for start in starts:
         for frame in _fill_segment(filling, start):
             events.frame_done(spec, frame)
-        keep_lock(folder)
         if stop.asked:
             break
-    if not all(files.seal(start, plan.task).is_file() for start in starts):
+    if not all(files.part(start, plan.task).is_file() for start in starts):
         return replace(video.record, status="partial", cause="")
-    join_video(files, starts)
+    fence.require()
+    sums = add_task(files, plan.task, starts, plan.config.segment.frames)
+    if done is not None:
+        write_done(files, replace(done, files={**done.files, **sums}))
+        for start in starts:
+            remove(files.part(start, plan.task))
     return video.record
 
 
@@ -197,54 +199,47 @@ def _fill_segment(filling: _Filling, start: int) -> Iterator[FrameSummary]:
     info, rows = store.info(start), list[dict[str, Any]]()
     form = StoredForm(InputPlan(info.frame_size, info.model_size, info.content), plan.config.save.size == "frame")
     grid, part = TokenGrid(*info.grid, info.patch, info.prefix), TaskPart(plan.model, plan.config)
-    writer = _open_writer(filling, form)
-    writer.begin_segment(start)
-    for record, read_s in timed(store.frames(start, [plan.split])):
-        output = part.step(record, grid, form)
-        began = time.perf_counter()
-        writer.add({plan.task: output.tasks[plan.task].stored}, output.age)
-        shared = {"decode": read_s, "write": time.perf_counter() - began}
-        read = sum(stored.nbytes for stored in record.activations.values())
-        rows += [row | {"bytes_read": read} for row in ledger_rows(output, filling.video.id, plan.task, shared)]
-        yield _summary(rows[-1])
-    written = writer.finish_segment()
-    ledger_part = files.part(start, plan.task)
-    ledger.write_rows(ledger_part, rows)
-    about = {
-        "start": start,
-        "frames": len(rows),
-        "next_index": archived.next_index,
-        "fingerprint": key,
-        "token": filling.token,
-    }
-    write_seal(files.seal(start, plan.task), files.root, about, [ledger_part, *written])
-
-
-def _open_writer(filling: _Filling, form: StoredForm) -> PredictionWriter:
-    if filling.writer is None:
-        plan = filling.plan
-        layout = plan_layout({plan.task: plan.model.bundle.kinds[plan.task]}, form.size, plan.config.segment.frames)
-        path = filling.video.files.predictions
-        create_arrays(path, layout, {}, len(filling.video))
-        filling.writer = PredictionWriter(path, layout)
-    return filling.writer
+    task, kind = plan.task, plan.model.bundle.kinds[plan.task]
+    layout = plan_layout({task: kind}, form.size, plan.config.segment.frames)
+    filling.fence.require()
+    with scratch(files.root) as folder:
+        writer = PredictionWriter(folder, layout, archived.frames)
+        for record, read_s in timed(store.frames(start, [plan.split])):
+            output = part.step(record, grid, form)
+            began = time.perf_counter()
+            writer.add({task: output.tasks[task].stored}, output.age)
+            shared = {"decode": read_s, "write": time.perf_counter() - began}
+            read = sum(stored.nbytes for stored in record.activations.values())
+            rows += [row | {"bytes_read": read} for row in ledger_rows(output, filling.video.id, task, shared)]
+            yield _summary(rows[-1])
+        writer.flush()
+        ledger.write_rows(folder / LEDGER, rows)
+        about = {"start": start, "frames": len(rows), "next_index": archived.next_index, "fingerprint": key}
+        write_part(folder, files.part(start, task), {**about, "token": filling.fence.token})
 
 
 def _sealed(video: RunVideo, start: int, task: str, key: str) -> bool:
-    """Whether an earlier call sealed the task's part of a segment."""
-    path = video.files.seal(start, task)
+    """Whether an earlier call sealed the task's part of a segment; what isn't that part is removed."""
+    path = video.files.part(start, task)
     try:
-        return path.is_file() and read_seal(path, video.files.root).fingerprint == key
-    except BrokenSeal:
+        if read_seal(path).fingerprint == key:
+            return True
+    except FileNotFoundError:
         return False
+    except BrokenSeal:
+        pass
+    remove(path)
+    return False
 
 
 def _starts(video: RunVideo) -> list[int]:
-    """Starts of the run's sealed segments."""
+    """Starts of the run's finished segments."""
+    if (done := read_done(video.files)) is not None:
+        return [start for start, _ in done.segments]
     starts, frames = [], 0
     while frames < len(video):
         starts.append(frames)
-        frames += read_seal(video.files.seal(frames), video.files.root).frames
+        frames += read_seal(video.files.part(frames)).frames
     return starts
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
 from itertools import takewhile
-from shutil import disk_usage
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,22 +16,29 @@ from numpy.typing import NDArray
 
 from deltascene.cache.errors import CacheError
 from deltascene.cache.keys import fingerprint
+from deltascene.cache.places import absolute, free_bytes, remove, scratch
 from deltascene.cache.seal import Seal
-from deltascene.pipeline import ledger
 from deltascene.pipeline.archives import expected_bytes, segment_info
+from deltascene.pipeline.assembly import Sums, assemble, publish
 from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
-from deltascene.pipeline.parts import make_room
-from deltascene.pipeline.predictions import assemble
-from deltascene.pipeline.resume import archive_key, read_done, sealed_segments, seals_intact, write_done
+from deltascene.pipeline.lock import Fence
+from deltascene.pipeline.resume import (
+    Done,
+    archive_key,
+    intact,
+    read_done,
+    require_same_input,
+    sealed_segments,
+    write_done,
+)
 from deltascene.pipeline.run_folder import (
     RunFolder,
     RunVideo,
     VideoFolder,
     VideoRecord,
-    keep_lock,
     write_videos,
 )
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
@@ -79,7 +86,7 @@ class BatchRun:
         crew: computes with them, here or elsewhere.
         folder: OUT.
         key: what all results depend on, input apart, as flat plain values.
-        token: of this writer.
+        fence: of this writer.
         events: who listens.
         stop: asks for an early end.
         draw: writes pictures of a finished video; None for none.
@@ -92,7 +99,7 @@ class BatchRun:
     crew: Crew
     folder: RunFolder
     key: Mapping[str, Any]
-    token: str
+    fence: Fence
     events: Events
     stop: Stop = field(default_factory=Stop)
     draw: Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None = None
@@ -170,7 +177,7 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
         elif run.stop.asked or not waiting:
             break
     for video in under_way.values():  # stopped before their end
-        ended(_assembled(video))
+        ended(_finish(run, video))
     return [records[spec.id] for spec in specs if spec.id in records]
 
 
@@ -186,9 +193,13 @@ def _begin_video(
     """
     config, files = run.engine.config, run.folder.video(spec.id)
     identity_now = identity(spec, config.run.verify == "full")
-    if (done := read_done(files, identity_now)) is not None and seals_intact(files, done.frames):
-        ended(done, True)
-        return
+    if (done := read_done(files)) is not None:
+        require_same_input(files, done, identity_now)
+        if intact(files, done):
+            _tidy(files, [start for start, _ in done.segments])  # a run that was killed may have left something
+            ended(done.record, True)
+            return
+        remove(files.done)
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
     wanted = selected_frames(config.source, info)
     if not wanted:
@@ -203,7 +214,9 @@ def _begin_video(
     video = _UnderWay(spec, job, identity_now, cause, segments, seals)
     left = [segment for segment in segments if segment.start not in seals]
     frames = sum(segment.frames for segment in left)
-    make_room(job)
+    files.root.mkdir(parents=True, exist_ok=True)
+    for left_over in (files.root, files.activations):
+        remove(left_over / "unfinished")
     _refuse_too_large(run, job, frames)
     estimate = _archive_estimate(run, job, frames)
     run.events.video_started(spec, job.frames, job.frames - frames, estimate)
@@ -232,7 +245,6 @@ def _take_in(
             run.events.frame_done(video.spec, frame)
         if event.done.seal is None:
             return
-        keep_lock(run.folder)
         video.seals[segment.start] = event.done.seal
         run.archived += event.done.archived
         run.crew.archive(run.archive_left != 0)
@@ -290,16 +302,16 @@ def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key
         archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived)
     return VideoJob(
         config=config,
-        spec=replace(spec, paths=tuple(path.resolve() for path in spec.paths)),
+        spec=replace(spec, paths=tuple(absolute(path) for path in spec.paths)),
         info=info,
-        files=VideoFolder(run.folder.video(spec.id).root.resolve()),
+        files=VideoFolder(absolute(run.folder.video(spec.id).root)),
         frames=frames,
         plan=geometry.plan,
         grid=geometry.grid,
         kinds={task: engine.model.bundle.kinds[task] for task in engine.model.tasks},
         base=model.bundle.entry.base,
         key=key,
-        token=run.token,
+        fence=run.fence,
         archive=archive,
     )
 
@@ -320,44 +332,40 @@ def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
     """
     if job.archive is None or not frames:
         return
-    least, free = expected_bytes(job.config, job.archive.info, frames, moved=0), disk_usage(job.files.root).free
+    least, free = expected_bytes(job.config, job.archive.info, frames, moved=0), free_bytes(job.files.root)
     least = least if run.archive_left is None else min(least, run.archive_left)
-    if least > free:
+    if free is not None and least > free:
         raise DiskFull(
             f"{job.spec.id}: its archive takes {compact(least, 'B')} or more, {compact(free, 'B')} are free:"
             " choose --no-archive, --archive-budget, or another -o"
         )
 
 
-def _assembled(video: _UnderWay) -> VideoRecord:
-    """A video's record, and what is finished of it made readable."""
-    record = assemble_video(video.spec, video.job.info, video.job.files, video.prefix, whole=video.complete)
-    status, cause = ("done", video.cause) if video.complete else ("partial", "")
-    return replace(record, status=status, cause=cause, identity=video.identity)
-
-
-def assemble_video(
-    spec: SourceSpec, info: SourceInfo, files: VideoFolder, seals: Sequence[Seal], *, whole: bool
-) -> VideoRecord:
-    """Joins what is sealed from the start on into `frames.parquet` and the readable arrays."""
-    record = VideoRecord(spec.id, str(spec.path), "partial")
+def _assembled(video: _UnderWay, folder: Path) -> tuple[VideoRecord, Sums]:
+    """A video's record, what is finished of it made readable in a local folder, and the sums of its arrays."""
+    job, seals = video.job, video.prefix
+    record = VideoRecord(video.spec.id, str(video.spec.path), "partial", identity=video.identity)
     if not seals:
-        return record
-    join_video(files, [seal.start for seal in seals], whole=whole)
-    frames = next(iter(ledger.split_tasks(ledger.read_rows(files.frames_parquet)).values()))
-    pts_s, valid = frames["pts_s"].to_numpy(), frames["valid"].to_numpy()
-    return replace(record, frames=len(pts_s), invalid=len(pts_s) - int(valid.sum()), fps=_rate(pts_s, info))
+        return record, {}
+    starts = [seal.start for seal in seals]
+    joined = assemble(folder, job.files, starts, job.config.segment.frames, _attributes(job))
+    frames, invalid = len(joined.pts_s), len(joined.pts_s) - int(joined.valid.sum())
+    record = replace(record, frames=frames, invalid=invalid, fps=_rate(joined.pts_s, job.info))
+    whole = replace(record, status="done", cause=video.cause) if video.complete else record
+    return whole, joined.files
 
 
-def join_video(files: VideoFolder, starts: Sequence[int], *, whole: bool = True) -> None:
-    """The ledger in one file, and arrays cut to the frames that there are; tasks that were added later included."""
-    later = files.added_tasks(starts)
-    parts = [files.part(start, task) for task in ("", *later) for start in starts]
-    ledger.join_parts(parts, files.frames_parquet)
-    by_task = ledger.split_tasks(ledger.read_rows(files.frames_parquet))
-    frames = next(iter(by_task.values()))
-    kept = {task: rows["predicted"].to_numpy() for task, rows in by_task.items() if (files.predictions / task).is_dir()}
-    assemble(files.predictions, frames["index"].to_numpy(), frames["pts_s"].to_numpy(), kept, whole=whole)
+def _attributes(job: VideoJob) -> dict[str, Any]:
+    """What a video's arrays say of themselves."""
+    config, form = job.config, job.form
+    return {
+        "fps": float(job.info.fps) / config.source.stride,
+        "size": list(form.size),
+        "frame_size": list(form.plan.frame_size),
+        "model_size": list(form.plan.model_size),
+        "content": list(form.plan.content),
+        "change_threshold": config.change.threshold if config.policy.reuse else None,
+    }
 
 
 def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
@@ -371,23 +379,43 @@ class _DrawingStopped(Exception):  # noqa: N818
 
 
 def _finish(run: BatchRun, video: _UnderWay) -> VideoRecord:
-    """Makes a video readable, draws what is drawn from results, then marks it as done; stopped in between, it is
-    partial."""
-    spec, files, record = video.spec, video.job.files, _assembled(video)
+    """Makes what is finished of a video readable; of a whole one, draws what is drawn from results, and marks it as
+    done. Stopped in between, it is partial."""
+    run.fence.require()
+    spec, files = video.spec, video.job.files
+    with scratch(files.root) as folder:
+        record, sums = _assembled(video, folder)
 
-    def drawn(what: str, share: float) -> None:
-        keep_lock(run.folder)
-        run.events.finishing(spec, what, share)
-        if run.stop.asked:
-            raise _DrawingStopped
+        def drawn(what: str, share: float) -> None:
+            run.events.finishing(spec, what, share)
+            if run.stop.asked:
+                raise _DrawingStopped
 
-    if run.draw is not None and record.frames:
-        try:
-            run.draw(RunVideo(record, files), spec, drawn)
-        except _DrawingStopped:
-            return replace(record, status="partial", cause="pictures not drawn yet")
-    write_done(files, record, fingerprint(run.key))
+        if run.draw is not None and record.status == "done":
+            try:
+                run.draw(RunVideo(record, VideoFolder(folder)), spec, drawn)
+            except _DrawingStopped:
+                record = replace(record, status="partial", cause="pictures not drawn yet")
+        remove(files.predictions)
+        publish(folder, files)
+    if record.status != "done":
+        return record
+    run.fence.require()
+    starts = [(seal.start, seal.frames) for seal in video.prefix]
+    write_done(files, Done(record, fingerprint(run.key), starts, sums))
+    _tidy(files, [start for start, _ in starts])
     return record
+
+
+def _tidy(files: VideoFolder, starts: Sequence[int]) -> None:
+    """Removes what a finished video needs no longer; parts of a task that isn't added to all of it yet stay."""
+    for task in ("", *files.added_tasks(starts)):
+        for start in starts:
+            remove(files.part(start, task))
+    for left_over in (files.root, files.activations):
+        remove(left_over / "unfinished")
+    if files.segments.is_dir() and not any(files.segments.iterdir()):
+        remove(files.segments)
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:

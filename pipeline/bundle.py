@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import write_whole
 from deltascene.pipeline.bundle_entry import (
     ArchiveEntry,
     BackboneEntry,

@@ -16,6 +16,8 @@ from deltascene.pipeline.errors import DeltasceneError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from deltascene.cache.places import Place
+
 app = typer.Typer(
     name="deltascene",
     help="Dense video understanding that computes what changed, once, for every task.",
@@ -33,7 +35,7 @@ app.add_typer(train_app, name="train")
 
 ModelOption = Annotated[str | None, typer.Option(help="Packaged model, bundle folder, or fsspec URL.")]
 PresetOption = Annotated[str, typer.Option(help="Packaged preset: exact, balanced or fast.")]
-OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")]
+OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Folder of a run, or its s3:// URL.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One config key: --set segment.frames=64.")]
 TasksOption = Annotated[str | None, typer.Option(help="Comma-separated tasks; default: all of the model's.")]
@@ -53,7 +55,7 @@ def run(
         list[str], typer.Argument(metavar="SOURCE…", help="Videos, folders, globs, list files (.txt), image sequences.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the results; default runs/<date-time>.")
+        str | None, typer.Option("--out", "-o", help="Folder of the results, or s3:// URL; default runs/<date-time>.")
     ] = None,
     model: ModelOption = None,
     tasks: TasksOption = None,
@@ -127,7 +129,7 @@ def run(
     resolved = load_config(preset, config, set_ or (), values)
     from deltascene.pipeline.run_command import RunOptions, run_command
 
-    folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    folder = _at(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     options = RunOptions(sources, folder, force, dry_run, json, truth, allow_code)
     raise typer.Exit(run_command(resolved, options, _console()))
 
@@ -163,15 +165,15 @@ def report_write(
 
 @report_app.command("diff")
 def report_diff(
-    a: Annotated[Path, typer.Argument(metavar="OUT_A", help="Folder of the run to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="OUT_B", help="Folder of the run that is compared.")],
+    a: Annotated[str, typer.Argument(metavar="OUT_A", help="Folder of the run to compare with.")],
+    b: Annotated[str, typer.Argument(metavar="OUT_B", help="Folder of the run that is compared.")],
     html: Annotated[Path | None, typer.Option(help="Also write a page with pictures there.")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Compare two runs over the same videos: config, MACs, time, policies, how far B's predictions are from A's."""
     from deltascene.pipeline.report_diff_show import diff_command
 
-    diff_command(a, b, html, _console(), as_json=json)
+    diff_command(_at(a), _at(b), html, _console(), as_json=json)
 
 
 @app.command()
@@ -189,7 +191,7 @@ def backfill(
     from deltascene.pipeline.run_command import backfill_command
 
     code = backfill_command(
-        out, task, model, _console(), as_json=json, other_numerics=other_numerics, allow_code=allow_code
+        _at(out), task, model, _console(), as_json=json, other_numerics=other_numerics, allow_code=allow_code
     )
     raise typer.Exit(code)
 
@@ -296,7 +298,7 @@ def cache_ls(out: OutArgument) -> None:
     """List the archived activations of a run."""
     from deltascene.pipeline.archives import list_archives
 
-    raise typer.Exit(list_archives(out, _console()))
+    raise typer.Exit(list_archives(_at(out), _console()))
 
 
 @cache_app.command("verify")
@@ -304,7 +306,7 @@ def cache_verify(out: OutArgument) -> None:
     """Read every archived byte and check it against its seal."""
     from deltascene.pipeline.archives import verify_archives
 
-    raise typer.Exit(verify_archives(out, _console()))
+    raise typer.Exit(verify_archives(_at(out), _console()))
 
 
 @cache_app.command("gc")
@@ -316,7 +318,9 @@ def cache_gc(
     """Remove leftovers, broken segments, and the oldest ones above a budget."""
     from deltascene.pipeline.archives import collect_garbage
 
-    raise typer.Exit(collect_garbage(out, None if budget is None else parse_bytes(budget), _console(), dry_run=dry_run))
+    raise typer.Exit(
+        collect_garbage(_at(out), None if budget is None else parse_bytes(budget), _console(), dry_run=dry_run)
+    )
 
 
 @app.command()
@@ -458,6 +462,12 @@ def _parse_save(text: str | None) -> dict[str, Any]:
         if name not in known:
             raise UsageError(f"--save: expected some of {', '.join(known)}; found {name!r}")
     return {f"save.{name}": name in names for name in known if name != "arrays"}
+
+
+def _at(folder: str) -> "Place":
+    from deltascene.cache.places import place
+
+    return place(folder)
 
 
 def _console() -> "Console":

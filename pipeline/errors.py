@@ -5,6 +5,7 @@ DeltasceneError              exit code
 │   ├── BundleError          2   a model bundle that can't be read or doesn't fit together
 │   ├── ConfigError          2   an unknown key or a value out of range
 │   └── OutputError          2   the output folder belongs to another run, is in use, or can't be written
+│       └── Overtaken        2   another run took it over, as this one was taken for dead
 ├── SourceError              3   an input that can't be read (see sources.py)
 ├── WorkerLost               3   an input whose workers were lost again and again
 └── DiskFull                 4   no room left; what was finished is sealed
@@ -36,6 +37,10 @@ class ConfigError(UsageError):
 
 class OutputError(UsageError):
     """The output folder can't be used for this run."""
+
+
+class Overtaken(OutputError):  # noqa: N818 - reads as what happened
+    """Another run took over the output folder from this one."""
 
 
 class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened

@@ -19,7 +19,8 @@ def write_png(video: RunVideo, progress: Progress) -> None:
         for task in view.tasks:
             folder = video.folder / "png" / task
             folder.mkdir(parents=True, exist_ok=True)
-            PillowImage.fromarray(video.kinds[task].colour(view[task])).save(folder / f"{view.index:06d}.png")
+            with (folder / f"{view.index:06d}.png").open("wb") as file:
+                PillowImage.fromarray(video.kinds[task].colour(view[task])).save(file, "png")
 
 
 def write_npz(video: RunVideo, progress: Progress) -> None:
@@ -30,4 +31,5 @@ def write_npz(video: RunVideo, progress: Progress) -> None:
         progress(place / len(video))
         view = video.frame(place)
         values: dict[str, Any] = {task: view[task] for task in view.tasks}
-        np.savez_compressed(folder / f"{view.index:06d}.npz", **values)
+        with (folder / f"{view.index:06d}.npz").open("wb") as file:
+            np.savez_compressed(file, **values)

@@ -7,6 +7,7 @@ from typing import Any
 from deltascene.cache.seal import Seal
 from deltascene.cache.segment import SegmentInfo
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.lock import Fence
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.pipeline.run_folder import VideoFolder
 from deltascene.pipeline.sources import SourceInfo, SourceSpec
@@ -43,7 +44,7 @@ class VideoJob:
         kinds: of the tasks predicted, in order.
         base: name of the base task.
         key: fingerprint of all that its results depend on.
-        token: of the run that writes.
+        fence: of the run that writes.
         archive: what is archived; None is nothing.
     """
 
@@ -57,7 +58,7 @@ class VideoJob:
     kinds: Mapping[str, Kind]
     base: str
     key: str
-    token: str
+    fence: Fence
     archive: ArchiveJob | None
 
     @property

@@ -4,6 +4,7 @@ Rows are written as Parquet, one sealed part per segment; `frames.parquet` is al
 """
 
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from deltascene.cache.places import Place
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.problems import one_line
 
@@ -49,11 +51,17 @@ CLOCK_COLUMNS = ("seconds", *[f"seconds_{stage}" for stage in STAGES])
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes rows to one Parquet file; columns that a row lacks are null."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-    pq.write_table(table, path, compression="zstd")
+    write_table(path, [pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)])
 
 
-def read_rows(path: Path) -> pa.Table:
+def write_table(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Writes ledgers one after the other into one Parquet file; its pages have sums of their own."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def read_rows(path: Place | BytesIO) -> pa.Table:
     """A part, or a whole `frames.parquet`.
 
     Raises:
@@ -62,30 +70,22 @@ def read_rows(path: Path) -> pa.Table:
     return read_parquet(path, SCHEMA)
 
 
-def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.Table:
     """A Parquet file of a run.
 
     Raises:
         OutputError: it is damaged.
     """
     try:
-        return pq.read_table(path, schema=schema)
+        if isinstance(path, BytesIO):
+            return pq.read_table(path, schema=schema, page_checksum_verification=True)
+        with path.open("rb") as file:
+            return pq.read_table(file, schema=schema, page_checksum_verification=True)
     except pa.ArrowException as error:
         raise OutputError(
             f"{path}: expected a Parquet file; found a damaged one ({one_line(error)}); "
             "remove it and run the same command again"
         ) from error
-
-
-def join_parts(parts: Iterable[Path], path: Path) -> int:
-    """Copies parts into one file in the order given; returns the number of rows."""
-    rows = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for part in parts:
-            table = read_rows(part)
-            writer.write_table(table)
-            rows += table.num_rows
-    return rows
 
 
 def split_tasks(table: pa.Table) -> dict[str, pa.Table]:

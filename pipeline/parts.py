@@ -6,13 +6,16 @@ A part works on spans, runs of frames inside one segment, and hands its result t
 other or of where they are: a runner calls them one after the other in this process, or holds each in an actor.
 """
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
-from deltascene.cache.seal import write_seal
+from deltascene.cache.places import new_scratch
+from deltascene.cache.seal import write_part
 from deltascene.cache.store import SegmentWriter
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
@@ -27,7 +30,7 @@ from deltascene.pipeline.jobs import (
     VideoJob,
 )
 from deltascene.pipeline.outputs import FrameOutput, ledger_rows
-from deltascene.pipeline.predictions import Layout, PredictionWriter, create_arrays, plan_layout
+from deltascene.pipeline.predictions import LEDGER, Layout, PredictionWriter, plan_layout
 from deltascene.pipeline.sources import Reader
 from deltascene.pipeline.sources_chosen import open_source
 
@@ -81,9 +84,9 @@ class WriterPart:
 
     def __init__(self) -> None:
         self._arrays: PredictionWriter | None = None
+        self._folder: Path | None = None
         self._archive: SegmentWriter | None = None
         self._rows: list[dict[str, Any]] = []
-        self._video = ""
 
     def write(self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask]) -> SpanDone:
         """Writes a span.
@@ -109,13 +112,15 @@ class WriterPart:
         if self._archive is not None:
             self._archive.discard()
             self._archive = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _begin(self, job: VideoJob, segment: Segment) -> None:
         self.close()
-        if self._arrays is None or self._video != job.id:
-            self._arrays, self._video = PredictionWriter(job.files.predictions, layout_of(job)), job.id
-        self._arrays.begin_segment(segment.start)
-        self._rows = []
+        job.fence.require()
+        self._folder, self._rows = new_scratch(job.files.root, f"{segment.start:08d}"), []
+        self._arrays = PredictionWriter(self._folder, layout_of(job), segment.frames)
         if job.archive is None or not segment.archived:
             return
         store = ZarrStore(job.files.activations)
@@ -144,38 +149,24 @@ class WriterPart:
 
     def _seal(self, job: VideoJob, segment: Segment, summaries: Sequence[FrameSummary]) -> SpanDone:
         assert self._arrays is not None
-        archived = 0
-        if self._archive is not None:
-            archived = self._archive.seal(job.token, segment.next_index).bytes
-            self._archive = None
-        written = self._arrays.finish_segment()
-        part = job.files.part(segment.start)
-        ledger.write_rows(part, self._rows)
+        assert self._folder is not None
+        self._arrays.flush()
+        ledger.write_rows(self._folder / LEDGER, self._rows)
         about = {
             "start": segment.start,
             "frames": segment.frames,
             "next_index": segment.next_index,
             "fingerprint": job.key,
-            "token": job.token,
+            "token": job.fence.token,
         }
-        seal = write_seal(job.files.seal(segment.start), job.files.root, about, [part, *written])
+        job.fence.require()
+        archived = 0
+        if self._archive is not None:
+            archived = self._archive.seal(job.fence.token, segment.next_index).bytes
+            self._archive = None
+        seal = write_part(self._folder, job.files.part(segment.start), about)
+        self.close()
         return SpanDone(summaries, seal, archived)
-
-
-def make_room(job: VideoJob) -> None:
-    """Makes a video's folders and arrays, for all of its frames, before anybody writes into them."""
-    config, form = job.config, job.form
-    attributes = {
-        "fps": float(job.info.fps) / config.source.stride,
-        "frame_size": list(form.plan.frame_size),
-        "model_size": list(form.plan.model_size),
-        "content": list(form.plan.content),
-        "change_threshold": config.change.threshold if config.policy.reuse else None,
-    }
-    job.files.segments.mkdir(parents=True, exist_ok=True)
-    create_arrays(job.files.predictions, layout_of(job), attributes, job.frames)
-    if job.archive is not None:
-        ZarrStore(job.files.activations).create()
 
 
 def layout_of(job: VideoJob) -> Layout:

@@ -1,111 +1,84 @@
-"""`predictions.zarr`: one array per task over the processed frames, written in sealed segments, read frame by frame.
+"""`predictions.zarr`: one array per task over the processed frames, read frame by frame; and the parts it is made of.
 
-Arrays `<task>`, `age/<task>` and `change` (how much each patch changed, in steps of 255) are cut into shards that never
-cross a segment, so a finished segment's files never change. `index`, `pts_s` and `valid/<task>` are small and written
-when the video is assembled from its seals.
+A finished segment's values are arrays of its own, in its part, cut into the same chunks. Once a video is whole, its
+arrays are joined from its parts: chunks are copied as they are, into shards of many segments, so that an hour of video
+is a few files. Arrays are `<task>`, `age/<task>` and `change` (how much each patch changed, in steps of 255); `index`,
+`pts_s` and `valid/<task>` are small.
 """
 
-import shutil
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
+from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.storage import MemoryStore
 
+from deltascene.cache.errors import BrokenSeal
+from deltascene.cache.keys import file_sha256
+from deltascene.cache.places import Place, zarr_url
+from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.errors import OutputError
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
+SHARD_FRAMES = 4096  # of a joined array, about
 CHANGE = "change"  # no task may be called so
-SHARD_BYTES = 64 << 20  # of raw values: what a writer holds in memory per task
+LEDGER = "ledger.parquet"  # the part's other half
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Shape of a video's arrays.
+    """Shape of a segment's arrays.
 
     Attributes:
         kinds: of the tasks.
         size: height and width of what is stored.
-        segment_frames: frames of a segment.
-        shard_frames: frames of a shard; divides the segment.
+        chunk_frames: frames of a chunk; divides a segment.
         patches: patch grid (height, width) of the change map; None writes none.
     """
 
     kinds: Mapping[str, Kind]
     size: tuple[int, int]
-    segment_frames: int
-    shard_frames: int
+    chunk_frames: int
     patches: tuple[int, int] | None = None
 
 
 def plan_layout(
     kinds: Mapping[str, Kind], size: tuple[int, int], segment_frames: int, patches: tuple[int, int] | None = None
 ) -> Layout:
-    """A layout whose largest shard stays below `SHARD_BYTES`."""
-    largest = max(
-        np.dtype(kind.stored.dtype).itemsize * int(np.prod(stored_shape(kind, size))) for kind in kinds.values()
-    )
-    shard = segment_frames
-    while shard * largest > SHARD_BYTES and shard % 2 == 0:
-        shard //= 2
-    return Layout(kinds, size, segment_frames, shard, patches)
-
-
-def create_arrays(path: Path, layout: Layout, attributes: Mapping[str, Any], frames: int) -> None:
-    """Makes a video's arrays, or those of them that aren't there, with room for all of its segments.
-
-    Args:
-        path: of `predictions.zarr`.
-        layout: shape of the arrays.
-        attributes: written on the group: fps, sizes …
-        frames: that the video has.
-    """
-    group = zarr.open_group(path, mode="a", zarr_format=3)
-    group.attrs.update({**attributes, "size": list(layout.size)})
-    room = -(-frames // layout.segment_frames) * layout.segment_frames
-    for name in _array_names(layout):
-        array = group[name] if name in group else _create(group, layout, name)
-        assert isinstance(array, zarr.Array)
-        if array.shape[0] != room:
-            array.resize((room, *array.shape[1:]))
+    """A layout for segments of so many frames."""
+    largest = min(CHUNK_FRAMES, segment_frames)
+    chunk = next(count for count in range(largest, 0, -1) if segment_frames % count == 0)
+    return Layout(kinds, size, chunk, patches)
 
 
 class PredictionWriter:
-    """Writes segments of one video's predictions, frame after frame; whole shards go to disk.
+    """Writes one segment's predictions, frame after frame; whole chunks go to disk."""
 
-    Several may write at once, as long as each has a segment of its own.
-
-    Attributes:
-        layout: shape of the arrays.
-    """
-
-    def __init__(self, path: Path, layout: Layout) -> None:
-        """Opens arrays that `create_arrays` made.
+    def __init__(self, folder: Path, layout: Layout, frames: int) -> None:
+        """Makes its arrays.
 
         Args:
-            path: of `predictions.zarr`.
+            folder: of the part, on a disk.
             layout: shape of the arrays.
+            frames: that the segment has.
         """
-        self.layout, self._path = layout, path
-        group = zarr.open_group(path, mode="r+")
-        self._arrays = {name: _array(group, path, name) for name in _array_names(layout)}
+        group = zarr.open_group(folder, mode="a", zarr_format=3)
+        self._layout, names = layout, _array_names(layout)
+        self._arrays = {name: _create(group, layout, name, frames) for name in names}
         self._buffers = {
-            name: np.empty((layout.shard_frames, *array.shape[1:]), array.dtype) for name, array in self._arrays.items()
+            name: np.empty((layout.chunk_frames, *array.shape[1:]), array.dtype) for name, array in self._arrays.items()
         }
         self._start = self._filled = 0
-        self._written: list[Path] = []
-
-    def begin_segment(self, start: int) -> None:
-        """Starts a segment at this processed frame; what an unfinished try left in memory is dropped."""
-        assert start % self.layout.segment_frames == 0
-        self._start, self._filled, self._written = start, 0, []
 
     def add(self, stored: Mapping[str, Array | None], age: Array | None, change: Array | None = None) -> None:
         """Adds a frame.
@@ -115,52 +88,135 @@ class PredictionWriter:
             age: of the pixels of all of them [H, W].
             change: strength of change of every patch [h, w], where the layout has it.
         """
-        for name, kind in self.layout.kinds.items():
+        for name, kind in self._layout.kinds.items():
             value = stored.get(name)
             self._buffers[name][self._filled] = kind.stored.fill if value is None else value
             self._buffers[f"age/{name}"][self._filled] = 0 if value is None or age is None else age
         if CHANGE in self._buffers:
             self._buffers[CHANGE][self._filled] = change
         self._filled += 1
-        if self._filled == self.layout.shard_frames:
-            self._flush()
+        if self._filled == self._layout.chunk_frames:
+            self.flush()
 
-    def finish_segment(self) -> list[Path]:
-        """Writes what is left; returns every file of the segment."""
-        if self._filled:
-            self._flush()
-        return self._written
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes what is left; comes last."""
         for name, array in self._arrays.items():
-            shard = self._path / name / "c" / str(self._start // self.layout.shard_frames)
-            shutil.rmtree(shard, ignore_errors=True)  # an unsealed try may have left a torn one
             array[self._start : self._start + self._filled] = self._buffers[name][: self._filled]
-            self._written += [path for path in shard.rglob("*") if path.is_file()]
         self._start, self._filled = self._start + self._filled, 0
 
 
-def assemble(
-    path: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str, ArrayLike], *, whole: bool = True
-) -> None:
-    """Cuts the arrays to the frames there are and writes the small ones.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A sealed part that is joined with others.
+
+    Attributes:
+        start: number of its first frame among the processed frames.
+        path: of its file.
+    """
+
+    start: int
+    path: Place
+
+
+def join_arrays(folder: Path, parts: Sequence[Part], frames: int, segment_frames: int) -> dict[str, tuple[int, str]]:
+    """Joins the arrays of parts.
 
     Args:
-        path: of `predictions.zarr`.
+        folder: a Zarr group on a disk, which gets the arrays.
+        parts: in order, without gaps.
+        frames: that they hold.
+        segment_frames: of every part but the last.
+
+    Returns:
+        Size and SHA-256 of the shards by name; the same as the parts' own bytes give on any day.
+
+    Raises:
+        BrokenSeal: a part isn't what was sealed.
+    """
+    shard = segment_frames * max(1, min(SHARD_FRAMES // segment_frames, -(-frames // segment_frames)))
+    group = zarr.open_group(folder, mode="a", zarr_format=3)
+    with SealedZip(parts[0].path) as first:
+        names = {name: _create_joined(group, name, array, frames, shard) for name, array in _arrays_of(first)}
+    sums: dict[str, tuple[int, str]] = {}
+    for begin in range(0, frames, shard):
+        inside = [part for part in parts if begin <= part.start < begin + shard]
+        for name, path in _join_shard(folder, names, inside, begin // shard, shard):
+            sums[name] = path.stat().st_size, file_sha256(path)
+    return sums
+
+
+def _join_shard(
+    folder: Path, arrays: Mapping[str, "zarr.Array[Any]"], parts: Sequence[Part], number: int, frames: int
+) -> Iterable[tuple[str, Path]]:
+    """One shard of every array: the chunks of its parts, then where each lies (Zarr's `sharding_indexed`, at the end).
+
+    Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+    """
+    writers = {name: _ShardWriter(folder, name, array, number, frames) for name, array in arrays.items()}
+    try:
+        for part in parts:
+            with SealedZip(part.path) as sealed:
+                for writer in writers.values():
+                    writer.add(sealed, part.start)
+    finally:
+        for writer in writers.values():
+            writer.finish()
+    return [(name, writer.path) for writer in writers.values() if (name := writer.name_if_any())]
+
+
+class _ShardWriter:
+    """One shard of one array."""
+
+    def __init__(self, folder: Path, name: str, array: "zarr.Array[Any]", number: int, frames: int) -> None:
+        self._chunk, self._frames, self._begin = array.chunks[0], frames, number * frames
+        self._tail = "/".join("0" * (array.ndim - 1))
+        self._array, self._folder = name, folder
+        self.path = folder / name / "c" / str(number) / self._tail
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._out = self.path.open("wb")
+        self._places = np.full((frames // self._chunk, 2), 2**64 - 1, np.uint64)  # nothing there
+        self._any = False
+
+    def add(self, sealed: SealedZip, start: int) -> None:
+        """Copies the chunks of a part; those that hold nothing but the fill aren't there."""
+        for chunk in range(self._frames // self._chunk):
+            name = f"{self._array}/c/{chunk}/{self._tail}"
+            if name not in sealed.files:
+                continue
+            data = sealed.read(name)
+            self._places[(start - self._begin) // self._chunk + chunk] = self._out.tell(), len(data)
+            self._out.write(data)
+            self._any = True
+
+    def finish(self) -> None:
+        """Writes the index; a shard without any chunk isn't kept."""
+        index = self._places.astype("<u8").tobytes()
+        self._out.write(index + struct.pack("<I", google_crc32c.value(index)))
+        self._out.close()
+        if not self._any:
+            self.path.unlink()
+
+    def name_if_any(self) -> str:
+        """Its name below the folder; empty if there is none."""
+        return self.path.relative_to(self._folder).as_posix() if self._any else ""
+
+
+def write_small(
+    folder: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str, ArrayLike], attributes: Mapping[str, Any]
+) -> None:
+    """Writes the small arrays, and what the group says of itself.
+
+    Args:
+        folder: a Zarr group on a disk.
         index: the source's frame number of every processed frame.
         pts_s: their times in seconds.
         valid: per task, whether a frame was predicted.
-        whole: these are all frames; else arrays keep their room, as segments behind a gap may be finished.
+        attributes: of the group: fps, sizes …
     """
-    group = zarr.open_group(path, mode="a")
+    group = zarr.open_group(folder, mode="a", zarr_format=3)
     small: dict[str, Array] = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
-    for name in [CHANGE, *(name for task in valid for name in (task, f"age/{task}"))]:
-        if whole and name in group:
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            array.resize((len(small["index"]), *array.shape[1:]))
     small |= {f"valid/{task}": np.asarray(flags, bool) for task, flags in valid.items()}
-    group.attrs["tasks"] = list(valid)
+    group.attrs.update({**attributes, "tasks": list(valid)})
     for name, data in small.items():
         group.create_array(name, data=data, chunks=(max(1, len(data)),), overwrite=True)
 
@@ -176,7 +232,7 @@ class PredictionReader:
         descriptions: per task, what its kind says of itself.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         """Opens it for reading.
 
         Raises:
@@ -184,7 +240,7 @@ class PredictionReader:
             OutputError: an array that it speaks of is missing.
         """
         self._path = path
-        self._group = zarr.open_group(path, mode="r")
+        self._group = zarr.open_group(**zarr_url(path), mode="r", zarr_format=3)
         self.attributes: dict[str, Any] = dict(self._group.attrs)
         if "index" not in self._group:
             raise FileNotFoundError(f"{path}: not assembled yet")
@@ -213,16 +269,42 @@ class PredictionReader:
         return _array(self._group, self._path, name)
 
 
-def _create(group: zarr.Group, layout: Layout, name: str) -> "zarr.Array[Any]":
+def _arrays_of(sealed: SealedZip) -> "Iterable[tuple[str, zarr.Array[Any]]]":
+    """Descriptions of a part's arrays, by name."""
+    named = {name: sealed.read(name) for name in sealed.files if name.endswith("zarr.json")}
+    group = zarr.open_group(MemoryStore({name: Buffer.from_bytes(data) for name, data in named.items()}), mode="r")
+    for name in sorted(named):
+        found = group.get(name.removesuffix("/zarr.json"))
+        if isinstance(found, zarr.Array):
+            yield name.removesuffix("/zarr.json"), found
+
+
+def _create_joined(group: zarr.Group, name: str, like: "zarr.Array[Any]", frames: int, shard: int) -> "zarr.Array[Any]":
+    """An array with the chunks of a part's, in shards."""
+    if shard % like.chunks[0]:
+        raise BrokenSeal(f"{name}: expected chunks that divide {shard} frames; found {like.chunks[0]}")
+    return group.create_array(
+        name,
+        shape=(frames, *like.shape[1:]),
+        shards=(shard, *like.shape[1:]),
+        chunks=like.chunks,
+        dtype=like.dtype,
+        fill_value=like.fill_value,
+        compressors=like.compressors,
+        attributes=dict(like.attrs),
+        overwrite=True,
+    )
+
+
+def _create(group: zarr.Group, layout: Layout, name: str, frames: int) -> "zarr.Array[Any]":
     kind = layout.kinds.get(name)  # none: an age, or the change map
     own = (layout.patches if name == CHANGE else layout.size) or ()
     shape = own if kind is None else stored_shape(kind, layout.size)
     dtype = np.dtype("uint8" if kind is None else kind.stored.dtype)
     return group.create_array(
         name,
-        shape=(0, *shape),
-        shards=(layout.shard_frames, *shape),
-        chunks=(_chunk_frames(layout.shard_frames), *shape),
+        shape=(frames, *shape),
+        chunks=(layout.chunk_frames, *shape),
         dtype=dtype,
         fill_value=0 if kind is None else dtype.type(kind.stored.fill),
         compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle, typesize=dtype.itemsize),
@@ -230,7 +312,7 @@ def _create(group: zarr.Group, layout: Layout, name: str) -> "zarr.Array[Any]":
     )
 
 
-def _array(group: zarr.Group, path: Path, name: str) -> "zarr.Array[Any]":
+def _array(group: zarr.Group, path: Place, name: str) -> "zarr.Array[Any]":
     array = group.get(name)
     if not isinstance(array, zarr.Array):
         raise OutputError(f"{path}: expected array {name}; found none; run its command again with --force")
@@ -240,7 +322,3 @@ def _array(group: zarr.Group, path: Path, name: str) -> "zarr.Array[Any]":
 def _array_names(layout: Layout) -> list[str]:
     ages = (f"age/{task}" for task in layout.kinds)
     return [*layout.kinds, *ages, *([CHANGE] if layout.patches else [])]
-
-
-def _chunk_frames(shard_frames: int) -> int:
-    return next(count for count in range(min(CHUNK_FRAMES, shard_frames), 0, -1) if shard_frames % count == 0)

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.ledger import SCHEMA
 from deltascene.pipeline.report_facts import plain, run_facts
 from deltascene.pipeline.report_numbers import totals
@@ -42,7 +42,7 @@ PICTURES_CAP, FILM_CAP = 60, 120  # frames shown with their predictions, with th
 PICTURES_PER_VIDEO, FILM_PER_VIDEO, POINTS_PER_VIDEO = 6, 24, 480
 
 
-def write_report(run: Run, html: Path | None = None) -> tuple[Path, Path]:
+def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     """Writes `report.json` and `report.html` into the run's folder, each whole.
 
     Args:
@@ -99,15 +99,13 @@ def _draw(video: RunVideo, data: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _links(run: Run, html: Path) -> dict[str, str]:
+def _links(run: Run, html: Place) -> dict[str, str]:
     """Overlay of every video that has one, relative to the page."""
-    overlays = {video.id: video.folder / "overlay.webm" for video in run.videos}
-    start = html.resolve().parent
-    return {
-        name: Path(os.path.relpath(path.resolve(), start)).as_posix()
-        for name, path in overlays.items()
-        if path.is_file()
-    }
+    videos = [video for video in run.videos if video.files.overlay.is_file()]
+    if html.parent == run.folder or not isinstance(run.folder, Path) or not isinstance(html, Path):
+        return {video.id: f"videos/{video.id}/{video.files.overlay.name}" for video in videos}
+    way = Path(os.path.relpath(run.folder.resolve(), html.resolve().parent)).as_posix()
+    return {video.id: f"{way}/videos/{video.id}/{video.files.overlay.name}" for video in videos}
 
 
 def _limits(videos: int) -> Limits:

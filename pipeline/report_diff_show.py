@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.report_diff import build_diff
 from deltascene.pipeline.report_page import FORMS, plain_text, render_diff
@@ -18,7 +18,7 @@ from deltascene.pipeline.report_pictures import draw_difference, read_images
 from deltascene.pipeline.run_folder import open_run
 
 
-def diff_command(a: Path, b: Path, html: Path | None, console: Console, *, as_json: bool) -> None:
+def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_json: bool) -> None:
     """Compares two runs, prints what was found, and writes the page where one is asked for.
 
     Raises:

@@ -5,9 +5,9 @@ nothing is mixed: the run is refused by the first thing that differs.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.keys import file_sha256, fingerprint, first_difference
-from deltascene.cache.seal import Seal, read_seal, write_whole
+from deltascene.cache.places import remove, write_whole
+from deltascene.cache.seal import Seal, read_seal
+from deltascene.pipeline import ledger
 from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.bundle_fetch import public_url
 from deltascene.pipeline.config import Config, NumericsConfig
@@ -27,6 +29,7 @@ from deltascene.pipeline.run_folder import RunFolder, VideoFolder, VideoRecord, 
 from deltascene.pipeline.versions import machine_record, versions_record
 
 _RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
+DONE_FORMAT = 2
 
 
 def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
@@ -67,6 +70,19 @@ def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
     }
 
 
+def refuse_foreign(folder: RunFolder) -> None:
+    """Leaves alone what no run made.
+
+    Raises:
+        OutputError: the folder holds other files.
+    """
+    foreign = folder.root.is_dir() and not folder.run_yaml.is_file()
+    if foreign and any(path.name != "locks" for path in folder.root.iterdir()):
+        raise OutputError(
+            f"{folder.root}: expected an empty folder or an earlier run's; found other files; choose another -o"
+        )
+
+
 def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
     """Writes `run.yaml`, or checks that the one there describes the same run.
 
@@ -84,12 +100,8 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
             )
         return
     if force:
-        shutil.rmtree(folder.root / "videos", ignore_errors=True)
+        remove(folder.root / "videos")
         folder.videos_parquet.unlink(missing_ok=True)
-    elif folder.root.is_dir() and any(path.name != folder.lock.name for path in folder.root.iterdir()):
-        raise OutputError(
-            f"{folder.root}: expected an empty folder or an earlier run's; found other files; choose another -o"
-        )
     write_run_yaml(
         folder,
         {
@@ -123,55 +135,89 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
 
 
 def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -> dict[int, Seal]:
-    """Seals of the finished segments among those planned, by start; all others are done again."""
+    """Seals of the finished segments among those planned, by start; all others are removed and done again."""
     seals = {}
     for segment in segments:
-        path = files.seal(segment.start)
+        path = files.part(segment.start)
         try:
-            seal = read_seal(path, files.root) if path.is_file() else None
-        except BrokenSeal:
+            seal = read_seal(path)
+        except FileNotFoundError:
             continue
-        if seal is not None and (seal.fingerprint, seal.frames) == (key, segment.frames):
+        except BrokenSeal:
+            remove(path)
+            continue
+        if (seal.fingerprint, seal.frames) == (key, segment.frames):
             seals[segment.start] = seal
+        else:
+            remove(path)
     return seals
 
 
-def write_done(files: VideoFolder, record: VideoRecord, key: str) -> None:
-    """Marks a video as done; the last file that is written for it."""
-    done = {"format": 1, "fingerprint": key, **{name: getattr(record, name) for name in _RECORD_FIELDS}}
-    write_whole(files.done, json.dumps(done, indent=1) + "\n")
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What `done.json` says of a video that is whole.
 
-
-def read_done(files: VideoFolder, identity_now: str) -> VideoRecord | None:
-    """The finished video's record, or None.
-
-    Raises:
-        OutputError: it was made from other bytes.
+    Attributes:
+        record: its row of `videos.parquet`.
+        fingerprint: of all that its results depend on.
+        segments: start and number of frames of all of them.
+        files: size and SHA-256 of its arrays' shards, by path below the video's folder.
     """
+
+    record: VideoRecord
+    fingerprint: str
+    segments: Sequence[tuple[int, int]]
+    files: Mapping[str, tuple[int, str]]
+
+
+def write_done(files: VideoFolder, done: Done) -> None:
+    """Marks a video as done; the last file that is written for it."""
+    data = {"format": DONE_FORMAT, **asdict(done.record), "fingerprint": done.fingerprint}
+    data |= {"segments": done.segments, "files": done.files}
+    write_whole(files.done, json.dumps(data, indent=1) + "\n")
+
+
+def read_done(files: VideoFolder) -> Done | None:
+    """What is said of a finished video; None if it isn't one."""
     try:
         data = json.loads(files.done.read_text(encoding="utf-8"))
+        if data["format"] != DONE_FORMAT:
+            return None
         record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
-    except (OSError, ValueError, KeyError, TypeError):
+        sums = {str(name): (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}
+        segments = [(int(start), int(frames)) for start, frames in data["segments"]]
+        return Done(record, str(data["fingerprint"]), segments, sums)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def require_same_input(files: VideoFolder, done: Done, identity_now: str) -> None:
+    """Refuses results that were made from another input.
+
+    Raises:
+        OutputError: they were.
+    """
+    record = done.record
     if record.identity != identity_now:
         raise OutputError(
             f"{files.root}: was made from another {Path(record.source).name} (input identity {record.identity[:12]}…);"
             f" this one has {identity_now[:12]}…; choose another -o, or --force to replace it"
         )
-    return record
+
+
+def intact(files: VideoFolder, done: Done) -> bool:
+    """Whether a finished video still holds what was sealed: every byte of it, in an object store every file's size."""
+    try:
+        for name, (size, sum_) in done.files.items():
+            file = files.inside(name)
+            if file.stat().st_size != size or (isinstance(file, Path) and file_sha256(file) != sum_):
+                return False
+        rows: int = ledger.read_rows(files.frames_parquet).num_rows
+        return rows >= done.record.frames
+    except (OSError, OutputError):
+        return False
 
 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "…"
-
-
-def seals_intact(files: VideoFolder, frames: int) -> bool:
-    """Whether every sealed file of a finished video still holds the bytes that were sealed."""
-    checked = 0
-    try:
-        while checked < frames:
-            checked += read_seal(files.seal(checked), files.root).frames
-    except BrokenSeal:
-        return False
-    return True

@@ -11,6 +11,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from deltascene.cache.places import Place, put, scratch
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
@@ -19,11 +20,12 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, UsageError
 from deltascene.pipeline.executor import settle_executor
+from deltascene.pipeline.lock import locked
 from deltascene.pipeline.placement import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
-from deltascene.pipeline.resume import as_begun, claim_folder, result_key
-from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
+from deltascene.pipeline.resume import as_begun, claim_folder, refuse_foreign, result_key
+from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, open_run
 from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
 from deltascene.pipeline.sources_chosen import open_source
@@ -48,7 +50,7 @@ class RunOptions:
     """
 
     sources: Sequence[str]
-    out: Path
+    out: Place
     force: bool = False
     dry_run: bool = False
     json: bool = False
@@ -75,7 +77,9 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     if lost_s:
         print(f"note: {describe(lost_s)}", file=sys.stderr)
     events = _events(options.json, console, len(specs))
-    with locked(folder) as token, stoppable() as stop:
+    if not options.force:
+        refuse_foreign(folder)
+    with locked(folder.root) as fence, stoppable() as stop:
         key = result_key(config, engine.model)
         claim_folder(folder, config, key, force=options.force)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
@@ -83,7 +87,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         with closing(open_crew(engine, allow_code=options.allow_code)) as crew:
             if config.run.executor == "ray":
                 events.workers_ready(crew.lanes, time.perf_counter() - began)
-            run = BatchRun(engine, crew, folder, key, token, events, stop, _drawer(config), budget)
+            run = BatchRun(engine, crew, folder, key, fence, events, stop, _drawer(config), budget)
             run.archived = archived_bytes(folder)
             with events.progress if isinstance(events, BarEvents) else nullcontext():
                 records = run_batch(run, specs)
@@ -93,7 +97,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
 
 
 def backfill_command(
-    out: Path,
+    out: Place,
     task: str,
     model: str | None,
     console: Console,
@@ -164,8 +168,10 @@ def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, fl
         from deltascene.pipeline.overlay import write_overlay
 
         if save.video:
-            with open_source(config.source, spec) as frames:
-                write_overlay(video.files.overlay, video, frames, progress=lambda share: progress("overlay", share))
+            with scratch(video.folder) as folder, open_source(config.source, spec) as frames:
+                path = folder / video.files.overlay.name
+                write_overlay(path, video, frames, progress=lambda share: progress("overlay", share))
+                put(path, video.files.overlay)
         if save.png:
             write_png(video, lambda share: progress("png", share))
         if save.npz:
@@ -274,7 +280,7 @@ def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord],
     return code
 
 
-def _print_accuracy(out: Path, records: Sequence[VideoRecord], console: Console) -> None:
+def _print_accuracy(out: Place, records: Sequence[VideoRecord], console: Console) -> None:
     for record in records:
         numbers = RunVideo(record, RunFolder(out).video(record.id)).accuracy
         if numbers is None:

@@ -1,20 +1,15 @@
-"""The folder that a run leaves behind: where everything lies, who may write it, and how to read it again.
+"""What a run leaves behind, on a disk or in an object store: where everything lies, and how to read it again.
 
-OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  lock.json (while a run writes)
-OUT/videos/<id>/predictions.zarr  frames.parquet  overlay.webm  accuracy.json  done.json
-OUT/videos/<id>/segments/<start>.json  <start>.parquet     seals and ledger parts
+OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  locks/ (pipeline/lock.py)
+OUT/videos/<id>/predictions.zarr  frames.parquet  overlay.webm  accuracy.json  done.json  activations.zarr
+OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't whole yet
 """
 
 import json
-import os
-import secrets
-import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -23,13 +18,11 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import Place, place, write_whole
 from deltascene.pipeline.errors import DeltasceneError, OutputError
 from deltascene.pipeline.ledger import read_parquet, read_rows
 from deltascene.pipeline.predictions import PredictionReader
 from deltascene.stages.kinds import Kind, kind_from_description
-
-LOCK_STALE_S = 120.0
 
 
 class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
@@ -42,28 +35,23 @@ class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what hap
 class RunFolder:
     """Paths below an OUT folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.root = root
 
     @property
-    def run_yaml(self) -> Path:
+    def run_yaml(self) -> Place:
         """Resolved config, versions, numerics, fingerprints."""
         return self.root / "run.yaml"
 
     @property
-    def videos_parquet(self) -> Path:
+    def videos_parquet(self) -> Place:
         """One row per input."""
         return self.root / "videos.parquet"
 
     @property
-    def errors_jsonl(self) -> Path:
+    def errors_jsonl(self) -> Place:
         """One line per failed input."""
         return self.root / "errors.jsonl"
-
-    @property
-    def lock(self) -> Path:
-        """There while a run writes."""
-        return self.root / "lock.json"
 
     def video(self, id_: str) -> "VideoFolder":
         """One video's folder.
@@ -80,7 +68,7 @@ class RunFolder:
 class VideoFolder:
     """Paths below OUT/videos/<id>."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self.root = root
         self.predictions = root / "predictions.zarr"
         self.frames_parquet = root / "frames.parquet"
@@ -90,82 +78,24 @@ class VideoFolder:
         self.segments = root / "segments"
         self.activations = root / "activations.zarr"
 
-    def seal(self, start: int, task: str = "") -> Path:
-        """Seal of the segment that starts at this processed frame; with a task, of what was added of it later."""
-        return self.segments / f"{start:08d}{'.' if task else ''}{task}.json"
+    def inside(self, name: str) -> Place:
+        """A file below it, by a name that was read somewhere.
+
+        Raises:
+            OutputError: the name leads elsewhere.
+        """
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise OutputError(f"{self.root}: expected a name below it; found {name!r}")
+        return self.root / name
+
+    def part(self, start: int, task: str = "") -> Place:
+        """Finished segment that starts at this processed frame; with a task, what was added of it later."""
+        return self.segments / f"{start:08d}{'.' if task else ''}{task}.zip"
 
     def added_tasks(self, starts: Sequence[int]) -> list[str]:
         """Tasks that were added later to all of these segments, by name."""
-        tasks = sorted({path.name.split(".")[1] for path in self.segments.glob("*.*.json")})
-        return [task for task in tasks if all(self.seal(start, task).is_file() for start in starts)]
-
-    def part(self, start: int, task: str = "") -> Path:
-        """Ledger part of that segment."""
-        return self.segments / f"{start:08d}{'.' if task else ''}{task}.parquet"
-
-
-@contextmanager
-def locked(folder: RunFolder) -> Iterator[str]:
-    """Holds an OUT folder for one writer; yields its token, which goes into every seal.
-
-    Raises:
-        OutputError: another run writes there, or the folder can't be written.
-    """
-    try:
-        folder.root.mkdir(parents=True, exist_ok=True)
-        token = _take(folder.lock)
-    except OSError as error:
-        raise OutputError(f"{folder.root}: can't be written: {error.strerror or error}; choose another -o") from error
-    try:
-        yield token
-    finally:
-        if _read_lock(folder.lock).get("token") == token:
-            folder.lock.unlink(missing_ok=True)
-
-
-def keep_lock(folder: RunFolder) -> None:
-    """Shows that the run still lives; called at every segment, and while pictures are drawn."""
-    if folder.lock.exists():
-        os.utime(folder.lock)
-
-
-def _take(path: Path) -> str:
-    token = secrets.token_hex(8)
-    note = {"token": token, "pid": os.getpid(), "host": socket.gethostname()}
-    for _ in range(2):
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(note, file)
-            return token
-        except FileExistsError:
-            owner = _read_lock(path)
-            if _alive(owner, path):
-                raise OutputError(
-                    f"{path.parent}: process {owner.get('pid')} on {owner.get('host')} is writing there;"
-                    " wait for it, or choose another -o"
-                ) from None
-            path.unlink(missing_ok=True)
-    raise OutputError(f"{path.parent}: another run took it just now; choose another -o")
-
-
-def _read_lock(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _alive(owner: Mapping[str, Any], path: Path) -> bool:
-    if owner.get("host") != socket.gethostname():
-        return time.time() - path.stat().st_mtime < LOCK_STALE_S
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except (ProcessLookupError, KeyError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        tasks = sorted({path.name.split(".")[1] for path in self.segments.glob("*.*.zip")})
+        return [task for task in tasks if all(self.part(start, task).is_file() for start in starts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +127,9 @@ def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
     """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
     now = {record.id: asdict(record) for record in records}
     merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
-    partial = folder.videos_parquet.with_name("videos.parquet.part")
-    pq.write_table(pa.Table.from_pylist(list(merged.values())), partial)
-    os.replace(partial, folder.videos_parquet)
+    content = BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(merged.values())), content)
+    write_whole(folder.videos_parquet, content.getvalue())
 
 
 def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -299,7 +229,7 @@ class RunVideo:
         return self.record.fps
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """OUT/videos/<id>."""
         return self.files.root
 
@@ -368,7 +298,7 @@ class Run:
         config: everything in `run.yaml`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Place) -> None:
         self._paths = RunFolder(root)
         self.folder = root
         self.config = read_run_yaml(self._paths)
@@ -397,10 +327,10 @@ class Run:
         return pa.concat_tables(tables)
 
 
-def open_run(out: str | Path) -> Run:
-    """Opens what a run left behind.
+def open_run(out: str | Place) -> Run:
+    """Opens what a run left behind: a folder's path, or an s3:// URL.
 
     Raises:
         OutputError: the folder isn't a run's.
     """
-    return Run(Path(out))
+    return Run(place(out))

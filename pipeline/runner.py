@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from deltascene.cache.keys import file_sha256
+from deltascene.pipeline.bundle import packaged_models
 from deltascene.pipeline.compute_parts import EnginePart
 from deltascene.pipeline.crew import Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine import Engine
@@ -175,7 +177,8 @@ class RayCrew(ManyLanes):
         here = [task for task in engine.model.tasks if task not in split]
         seat = actors.Seat(
             config=config,
-            folder=engine.model.bundle.folder.resolve(),
+            model=_model_anywhere(engine),
+            weights={file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)},
             numerics=numerics_record(config),
             allow_code=allow_code,
         )
@@ -225,6 +228,12 @@ def open_crew(engine: Engine, *, allow_code: bool = False) -> Crew:
     if engine.config.run.executor == "ray":
         return RayCrew(engine, allow_code=allow_code)
     return OneLane(LocalLane(engine))
+
+
+def _model_anywhere(engine: Engine) -> str:
+    """What an actor finds the bundle by: as it was named, but a folder by its absolute path."""
+    named, folder = engine.config.model, engine.model.bundle.folder
+    return named if "://" in named or named in packaged_models() else str(folder.resolve())
 
 
 def _share_of_cpus(cluster: float, threads: int, engines: int) -> float:

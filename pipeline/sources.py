@@ -8,14 +8,16 @@ why); errors are in sources_errors.py: `SourceError` > `SourceNotFound`, `Unread
 import hashlib
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deltascene.cache.places import Place, open_anywhere
 from deltascene.pipeline.sources_errors import SourceError, SourceNotFound, UnreadableSource
-from deltascene.pipeline.sources_find import SourceSpec, find_sources
+from deltascene.pipeline.sources_find import find_sources
+from deltascene.pipeline.sources_find_spec import SourceSpec
 from deltascene.pipeline.sources_probe import Decoder, SourceInfo
 from deltascene.pipeline.sources_process import DecoderProcess
+from deltascene.pipeline.sources_remote import local_files
 from deltascene.pipeline.sources_wire import Request, Selection
 from deltascene.stages.types import Frame
 
@@ -168,7 +170,8 @@ def _request(
     info: SourceInfo | None,
 ) -> Request:
     try:
-        empty = spec.kind == "video" and spec.path.stat().st_size == 0
+        files = local_files(spec)
+        empty = spec.kind == "video" and files[0].stat().st_size == 0
     except OSError as error:
         raise _no_file(spec, error) from error
     if empty:
@@ -176,7 +179,7 @@ def _request(
     rate = _SEQUENCE_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     if rate <= 0:
         raise ValueError(f"fps: expected a rate above 0, found {fps}")
-    return Request(spec.kind, spec.paths, decoder, rate, selection, info)
+    return Request(spec.kind, files, decoder, rate, selection, info)
 
 
 def _no_file(spec: SourceSpec, error: OSError) -> SourceError:
@@ -185,10 +188,10 @@ def _no_file(spec: SourceSpec, error: OSError) -> SourceError:
     return UnreadableSource(f"{error.filename}: expected a file that can be read, found: {error.strerror}")
 
 
-def _file_identity(path: Path, full: bool) -> str:
+def _file_identity(path: Place, full: bool) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}\0".encode())
-    with path.open("rb") as file:
+    with open_anywhere(path) as file:
         if full or size <= 3 * _MIB:
             while chunk := file.read(_MIB):
                 digest.update(chunk)

@@ -7,55 +7,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deltascene.pipeline.sources_errors import SourceNotFound
+from deltascene.pipeline.sources_find_spec import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, SourceSpec
+from deltascene.pipeline.sources_remote import find_remote, is_remote
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "avi", "flv", "m2ts", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv", "y4m"),
-    )
-)
-IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 _LIST_SUFFIX = ".txt"
 _NUMBER_PATTERN = re.compile(r"%0?\d*d")
 _LONGEST_ID = 100
-
-
-@dataclass(frozen=True, slots=True)
-class SourceSpec:
-    """A video file, or the images of a sequence in order.
-
-    Attributes:
-        id: names the source in a run: letters, digits, `.`, `_` and `-` only, unique in its run.
-        kind: `video` or `sequence`.
-        paths: the one file of a video; every image of a sequence.
-    """
-
-    id: str
-    kind: Literal["video", "sequence"]
-    paths: tuple[Path, ...]
-
-    @property
-    def path(self) -> Path:
-        """The video file, or the folder that the sequence's first image lies in."""
-        return self.paths[0] if self.kind == "video" else self.paths[0].parent
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    name: str
-    kind: Literal["video", "sequence"]
-    paths: tuple[Path, ...]
-
-    @property
-    def place(self) -> str:
-        """What tells this source from another of the same name: its absolute path, or that of its folder."""
-        return (self.paths[0] if self.kind == "video" else self.paths[0].parent).as_posix()
 
 
 def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
@@ -63,7 +24,8 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
 
     Args:
         arguments: files, folders (all videos below; one sequence for each folder of images where there is no video),
-            globs (`**` too), `.txt` lists of the same (relative to the list's folder, `#` comments), `%06d.jpg`.
+            globs (`**` too), the same in a store (`s3://bucket/folder`; videos only), `.txt` lists of the same
+            (relative to the list's folder, `#` comments), `%06d.jpg`.
 
     Raises:
         SourceNotFound: nothing is at one of the paths.
@@ -73,9 +35,9 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     return [SourceSpec(id_, each.kind, each.paths) for id_, each in zip(_ids(distinct), distinct, strict=True)]
 
 
-def found_by_place(found: Iterable[_Found]) -> dict[tuple[str, ...], _Found]:
+def found_by_place(found: Iterable[Found]) -> dict[tuple[str, ...], Found]:
     """The first of each set of files: naming a file twice reads it once."""
-    first: dict[tuple[str, ...], _Found] = {}
+    first: dict[tuple[str, ...], Found] = {}
     for each in found:
         first.setdefault(tuple(map(str, each.paths)), each)
     return first
@@ -87,19 +49,21 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
 
 
-def _resolve(argument: str) -> list[_Found]:
-    path = Path(os.path.abspath(os.path.expanduser(argument)))
+def _resolve(argument: str) -> list[Found]:
+    if is_remote(argument):
+        return find_remote(argument)
+    path = Path(os.path.abspath(os.path.expanduser(argument.removeprefix("file://"))))
     if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
         return _from_list(path)
     return _resolve_one(path, argument)
 
 
-def _resolve_one(path: Path, argument: str) -> list[_Found]:
+def _resolve_one(path: Path, argument: str) -> list[Found]:
     if path.is_dir():
         return _from_folder(path, argument)
     if path.exists():
         kind: Literal["video", "sequence"] = "sequence" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
-        return [_Found(path.stem, kind, (path,))]
+        return [Found(path.stem, kind, (path,))]
     if _NUMBER_PATTERN.search(path.name):
         return _from_numbers(path, argument)
     if any(mark in str(path) for mark in "*?["):
@@ -107,23 +71,26 @@ def _resolve_one(path: Path, argument: str) -> list[_Found]:
     raise SourceNotFound(_missing_line(path, argument))
 
 
-def _from_list(list_path: Path) -> list[_Found]:
-    found: list[_Found] = []
+def _from_list(list_path: Path) -> list[Found]:
+    found: list[Found] = []
     for number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
+        if is_remote(entry):
+            found += find_remote(entry)
+            continue
         path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry)))
         for each in _resolve_one(path, f"{entry} ({list_path.name} line {number})"):
-            place = each.paths[0] if each.kind == "video" else each.paths[0].parent
+            place = Path(each.place)
             inside = place.is_relative_to(list_path.parent)
-            found.append(_Found(_relative_name(place, list_path.parent), each.kind, each.paths) if inside else each)
+            found.append(Found(_relative_name(place, list_path.parent), each.kind, each.paths) if inside else each)
     if not found:
         raise SourceNotFound(f"{list_path}: expected one path on each line, found none")
     return found
 
 
-def _from_folder(folder: Path, argument: str) -> list[_Found]:
+def _from_folder(folder: Path, argument: str) -> list[Found]:
     files = list(_walk(folder))
     found = _from_files(files, folder)
     if not found:
@@ -134,7 +101,7 @@ def _from_folder(folder: Path, argument: str) -> list[_Found]:
     return found
 
 
-def _from_files(files: Iterable[Path], root: Path) -> list[_Found]:
+def _from_files(files: Iterable[Path], root: Path) -> list[Found]:
     """Videos, one source each; where there are none, the images of each folder as one sequence."""
     images: dict[Path, list[Path]] = {}
     videos: list[Path] = []
@@ -144,14 +111,14 @@ def _from_files(files: Iterable[Path], root: Path) -> list[_Found]:
         elif file.suffix.lower() in IMAGE_SUFFIXES:
             images.setdefault(file.parent, []).append(file)
     if videos:
-        return [_Found(_relative_name(each, root), "video", (each,)) for each in videos]
+        return [Found(_relative_name(each, root), "video", (each,)) for each in videos]
     return [
-        _Found(_relative_name(folder, root), "sequence", tuple(sorted(inside, key=lambda each: natural_key(each.name))))
+        Found(_relative_name(folder, root), "sequence", tuple(sorted(inside, key=lambda each: natural_key(each.name))))
         for folder, inside in images.items()
     ]
 
 
-def _from_numbers(pattern: Path, argument: str) -> list[_Found]:
+def _from_numbers(pattern: Path, argument: str) -> list[Found]:
     before, after = _NUMBER_PATTERN.split(pattern.name, maxsplit=1)
     name = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
     numbered = []
@@ -163,10 +130,10 @@ def _from_numbers(pattern: Path, argument: str) -> list[_Found]:
     if not numbered:
         raise SourceNotFound(f"{argument}: expected files numbered like that, found none in {pattern.parent}")
     stem = "".join(_NUMBER_PATTERN.split(pattern.stem, maxsplit=1)).strip("_-. ") or pattern.parent.name
-    return [_Found(stem, "sequence", tuple(file for _, file in sorted(numbered)))]
+    return [Found(stem, "sequence", tuple(file for _, file in sorted(numbered)))]
 
 
-def _from_glob(pattern: Path, argument: str) -> list[_Found]:
+def _from_glob(pattern: Path, argument: str) -> list[Found]:
     fixed = list(_until_magic(pattern.parts))
     root = Path(*fixed)
     if not root.is_dir():
@@ -236,7 +203,7 @@ def _relative_name(path: Path, root: Path) -> str:
     return relative.with_suffix("").as_posix() if path.suffix.lower() in VIDEO_SUFFIXES else relative.as_posix()
 
 
-def _ids(found: Sequence[_Found]) -> list[str]:
+def _ids(found: Sequence[Found]) -> list[str]:
     """Slugs of the names; all that collide (also by letter case, as some disks don't tell) get a hash of the path."""
     slugs = [_slug(each.name) for each in found]
     counts = Counter(slug.casefold() for slug in slugs)

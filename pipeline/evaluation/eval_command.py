@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import write_whole
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError

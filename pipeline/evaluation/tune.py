@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import write_whole
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import OutputError, UsageError
@@ -113,7 +113,7 @@ def tune_command(asked: TuneRequest, console: Console) -> int:
     """
     if asked.out.exists():
         raise OutputError(f"{asked.out}: expected a new file; found one; remove it or give another name")
-    paths = [Path(spec.path) for spec in find_sources(asked.sources)]
+    paths = [Path(str(spec.path)) for spec in find_sources(asked.sources)]
     engine = Engine.load(asked.model)
     base = settle(load_config(asked.preset, values={"model": asked.model}))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -278,7 +278,7 @@ def _preset(asked: TuneRequest, base: Config, chosen: Tried, found: Sequence[Tri
     """The preset's file, with the evidence as comments."""
     wanted = ", ".join(f"{region} loss at most {100 * most:g} %" for region, most in asked.budgets.items())
     against = "truth, relative to dense prediction" if by_truth else "dense prediction"
-    names = ", ".join(Path(spec.path).name for spec in find_sources(asked.sources))
+    names = ", ".join(Path(str(spec.path)).name for spec in find_sources(asked.sources))
     lines = [
         f"# Tuned by `deltascene tune` for {wanted}; least {asked.objective}; losses against {against}.",
         f"# Clips: {names}; at most {asked.frames} frames of each. Model: {base.model}. Machine: {cpu_name()}.",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deltascene.cache.keys import file_sha256
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import write_whole
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training.samples import Samples, read_ahead
 from deltascene.stages.backbone import Backbone

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deltascene.cache.keys import file_sha256
-from deltascene.cache.seal import write_whole
+from deltascene.cache.places import write_whole
 from deltascene.pipeline.training.activations import Activations
 from deltascene.pipeline.training.loop import learning_rate, load_checkpoint, save_checkpoint, write_log
 from deltascene.pipeline.training.losses import cell_loss

@@ -1,6 +1,7 @@
 """What every store promises: what was sealed reads back byte for byte, and nothing else exists."""
 
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -66,10 +67,17 @@ def harm(store: Store, start: int, array: str, how: str) -> None:
         else:
             arrays[array].view(np.uint8).reshape(-1)[-1] ^= 1
         return
-    file = max((path for path in (store.folder(start) / array / "c").rglob("*") if path.is_file()), key=str)
-    content = bytearray(file.read_bytes())
+    path = store.file(start)
+    with zipfile.ZipFile(path) as sealed:
+        contents = {name: bytearray(sealed.read(name)) for name in sealed.namelist()}
+    name = max(name for name in contents if name.startswith(f"{array}/c/"))
+    content = contents.pop(name)
     content[len(content) // 2] ^= 1
-    file.unlink() if how == "gone" else file.write_bytes(content[:-1] if how == "shorter" else content)
+    with zipfile.ZipFile(path, "w") as sealed:
+        for other, data in contents.items():
+            sealed.writestr(other, data)
+        if how != "gone":
+            sealed.writestr(name, content[:-1] if how == "shorter" else content)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,23 @@ def fill(store, info, records, start=0, **options):
     return writer.seal("token")
 
 
+def members(path):
+    with zipfile.ZipFile(path) as sealed:
+        return {name: sealed.read(name) for name in sealed.namelist()}
+
+
+def replace(path, **changed):
+    """Writes a segment's file anew with other members; None leaves one out."""
+    content = {**members(path), **changed}
+    with zipfile.ZipFile(path, "w") as sealed:
+        for name, data in content.items():
+            if data is not None:
+                sealed.writestr(name, data)
+
+
 def rewrite(store, **fields):
-    path = store.folder(0) / "seal.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    seal = json.loads(members(store.file(0))["seal.json"])
+    replace(store.file(0), **{"seal.json": json.dumps({**seal, **fields})})
 
 
 NO_SEALS = ["", "{}", "[]", "null", "\x00", "[" * 100_000, '{"format": 1}', '{"format": 2, "files": {}}']
@@ -43,9 +58,9 @@ NO_SEALS = ["", "{}", "[]", "null", "\x00", "[" * 100_000, '{"format": 1}', '{"f
 def test_what_is_no_seal_is_said_to_be_none(store, info, make_records, text):
     records = make_records(info, ["dense"])
     fill(store, info, records)
-    (store.folder(0) / "seal.json").write_text(text)
+    replace(store.file(0), **{"seal.json": text})
     for ask in (store.seal, store.info, store.frames, store.verify, store.size_bytes):
-        with pytest.raises(BrokenSeal, match=r"seal\.json"):
+        with pytest.raises(BrokenSeal, match="not a sealed segment"):
             ask(0)
     with pytest.raises(AlreadySealed, match="broken"):
         store.begin(0, info, KEY)
@@ -57,9 +72,27 @@ def test_what_is_no_seal_is_said_to_be_none(store, info, make_records, text):
 def test_a_seal_never_reads_outside_its_segment(store, info, make_records, name):
     fill(store, info, make_records(info, ["dense"]))
     (store.path / "segments" / "outside").write_bytes(b"")
-    files = json.loads((store.folder(0) / "seal.json").read_text())["files"]
-    rewrite(store, files={**files, name: [0, "0"]})
-    with pytest.raises(BrokenSeal, match="outside"):
+    rewrite(store, files={**json.loads(members(store.file(0))["seal.json"])["files"], name: [0, "0"]})
+    with pytest.raises(BrokenSeal, match="sealed, but missing"):
+        store.verify(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no zip at all" * 99])
+def test_what_is_no_segment_is_said_to_be_none(store, info, make_records, content):
+    fill(store, info, make_records(info, ["dense"]))
+    store.file(0).write_bytes(content)
+    for ask in (store.seal, store.info, store.frames, store.verify):
+        with pytest.raises(BrokenSeal, match="not a sealed segment"):
+            ask(0)
+
+
+def test_packed_members_are_refused_before_they_are_unpacked(store, info, make_records):
+    fill(store, info, make_records(info, ["dense"]))
+    content = members(store.file(0))
+    with zipfile.ZipFile(store.file(0), "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name, data in content.items():
+            bomb.writestr(name, data, zipfile.ZIP_STORED if name == "seal.json" else zipfile.ZIP_DEFLATED)
+    with pytest.raises(BrokenSeal, match="as sealed"):
         store.verify(0)
 
 
@@ -84,7 +117,7 @@ def test_a_seal_that_does_not_fit_is_refused(store, info, make_records, fields, 
 @pytest.mark.parametrize("name", ["zarr.json", "rows_3/zarr.json", "flow/zarr.json"])
 def test_harmed_descriptions_are_found_too(store, info, make_records, name):
     fill(store, info, make_records(info, ["dense"]))
-    (store.folder(0) / name).write_text("{}")
+    replace(store.file(0), **{name: "{}"})
     with pytest.raises(BrokenSeal, match=re.escape(name)):
         store.verify(0)
     with pytest.raises(BrokenSeal, match=re.escape(name)):
@@ -93,11 +126,18 @@ def test_harmed_descriptions_are_found_too(store, info, make_records, name):
 
 def test_every_sealed_file_is_there_and_no_other(store, info, make_records):
     seal = fill(store, info, make_records(info, MIXED))
-    folder = store.folder(0)
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {*seal.files, "seal.json"}
-    assert len(files) == 2 + 2 * 8  # seal and group; a description and one shard for each array
-    assert list((store.path / "unfinished").iterdir()) == [store.path / "unfinished" / "zarr.json"]
+    assert [*members(store.file(0))] == [*seal.files, "seal.json"]  # the seal comes last
+    assert len(seal.files) == 1 + 2 * 8  # the group; a description and one shard for each array
+    assert [path for path in store.path.rglob("*") if path.is_file()] == [store.file(0)]
+
+
+def test_the_same_frames_give_the_same_bytes(info, make_records, tmp_path):
+    contents = []
+    for name in ("one", "two"):
+        store = ZarrStore(tmp_path / name)
+        fill(store, info, make_records(info, MIXED))
+        contents.append({each: data for each, data in members(store.file(0)).items() if each != "seal.json"})
+    assert contents[0] == contents[1]
 
 
 def test_shards_are_written_as_they_fill(store, info, make_records, monkeypatch):
@@ -138,7 +178,10 @@ def test_a_writer_that_was_swept_away_leaves_nothing(store, info, make_records):
 def test_a_segment_without_its_seal_is_done_again(store, info, make_records):
     records = make_records(info, MIXED)
     fill(store, info, records)
-    (store.folder(0) / "seal.json").unlink()
+    replace(store.file(0), **{"seal.json": None})
+    with pytest.raises(BrokenSeal, match="not a sealed segment"):
+        store.read(0)
+    store.drop(0)
     assert store.starts() == ()
     with pytest.raises(NotArchived):
         store.read(0)
@@ -181,7 +224,7 @@ def test_bytes_on_disk_keep_to_the_formula(store):
             )
         )
     writer.seal("token")
-    disk = sum(path.stat().st_size for path in store.folder(0).rglob("*") if path.is_file())
+    disk = store.file(0).stat().st_size
     formula = raw_bytes(info, counts, sum(number % 2 for number in range(24)))
     assert 0.7 * formula < disk < 1.1 * formula
 
@@ -196,7 +239,7 @@ def test_the_documented_reader_reads_whole_frames(store, info, make_records, dty
     records = make_records(described, MIXED)
     fill(store, described, records)
     for place in range(len(records)):
-        names = {"folder": str(store.folder(0)), "block": 4, "place": place}
+        names = {"path": str(store.file(0)), "block": 4, "place": place}
         exec(code, names)
         np.testing.assert_array_equal(names["whole"], decoded(resolve(records, 4, place), dtype))
 
@@ -204,10 +247,11 @@ def test_the_documented_reader_reads_whole_frames(store, info, make_records, dty
 def test_codes_are_explained_beside_them(store, info, make_records):
     records = make_records(info, MIXED)
     fill(store, info, records)
-    frames = zarr.open_group(store.path, mode="r")["segments/00000000/frames"]
-    books = dict(frames.attrs)
+    with zarr.storage.ZipStore(store.file(0), mode="r") as sealed:
+        frames = zarr.open_group(sealed, mode="r")["frames"]
+        books, rows = dict(frames.attrs), frames[:].tolist()
     assert books["columns"] == ["index", "policy", "reason", "cause", "valid", "flow"]
-    for row, record in zip(frames[:].tolist(), records, strict=True):
+    for row, record in zip(rows, records, strict=True):
         named = dict(zip(books["columns"], row, strict=True))
         assert [books[name][named[name]] for name in ("policy", "reason", "cause")] == [
             record.policy,

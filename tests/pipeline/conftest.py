@@ -1,8 +1,10 @@
 import csv
 import io
 import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,20 @@ def deltascene() -> Command:
         return (0 if code is None else int(code)), out.getvalue(), error.getvalue()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def harm() -> Callable[[Path, str], None]:
+    """Changes a byte in the middle of a file in a sealed segment."""
+
+    def change(segment: Path, name: str) -> None:
+        with zipfile.ZipFile(segment) as sealed:
+            found = sealed.getinfo(name)
+        content = bytearray(segment.read_bytes())
+        content[found.header_offset + 30 + len(found.filename) + found.file_size // 2] ^= 1
+        segment.write_bytes(content)
+
+    return change
 
 
 @pytest.fixture(scope="session")

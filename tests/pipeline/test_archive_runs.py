@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 
 from deltascene import open_run
 from deltascene.cache.zarr_store import ZarrStore
+from deltascene.pipeline import backfill
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.run_folder import RunFolder
 from deltascene.pipeline.sources import find_sources
@@ -112,23 +114,29 @@ def test_a_backfill_needs_no_video_and_nothing_below_the_split(
     assert_task_equal(whole, copy, "height")
 
 
-def test_a_backfill_goes_on_where_it_stopped(deltascene, whole, copy):
-    assert deltascene("backfill", copy, "--task", "height")[0] == 0
+def test_a_backfill_goes_on_where_it_stopped(deltascene, whole, copy, monkeypatch, harm):
+    def stopped(*_):
+        raise OutputError("stopped before its parts were joined")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill, "add_task", stopped)
+        assert deltascene("backfill", copy, "--task", "height")[0] == 3
     files = RunFolder(copy).video("clip")
-    before = files.seal(0, "height").stat().st_mtime_ns
-    files.seal(20, "height").unlink()
-    next(path for path in (files.predictions / "height" / "c" / "1").rglob("*") if path.is_file()).write_bytes(b"torn")
+    before = files.part(0, "height").stat().st_mtime_ns
+    harm(files.part(20, "height"), "height/c/0/0/0")
     code, text, _ = deltascene("backfill", copy, "--task", "height", "--json")
     assert code == 0
     assert sum(json.loads(line)["event"] == "frame" for line in text.splitlines()) == 20
-    assert files.seal(0, "height").stat().st_mtime_ns == before
+    assert before < files.done.stat().st_mtime_ns
+    assert not files.segments.exists() or not any(files.segments.iterdir())
     assert_task_equal(whole, copy, "height")
 
 
 def test_a_run_goes_on_beside_a_backfilled_task(deltascene, tiny_delta, clip, whole, copy):
     assert deltascene("backfill", copy, "--task", "height")[0] == 0
-    RunFolder(copy).video("clip").done.unlink()
-    assert deltascene("run", clip, "-o", copy, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)[0] == 0
+    code, text, _ = deltascene("run", clip, "-o", copy, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)
+    assert code == 0
+    assert "by an earlier run" in text
     assert_task_equal(whole, copy, "height")
 
 
@@ -201,12 +209,8 @@ def test_another_base_is_refused_by_name(deltascene, tiny_delta, copy, tmp_path)
     assert "weights.base" in text
 
 
-def test_a_changed_byte_in_the_archive_is_found(deltascene, copy):
-    shard = next((RunFolder(copy).video("clip").activations / "segments/00000020/rows_3/c").rglob("0"))
-    shard = next(path for path in [shard, *shard.rglob("*")] if path.is_file())
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
-    shard.write_bytes(data)
+def test_a_changed_byte_in_the_archive_is_found(deltascene, copy, harm):
+    harm(RunFolder(copy).video("clip").activations / "segments/00000020.zip", "rows_3/c/0/0")
     code, text, _ = deltascene("cache", "verify", copy)
     assert code == 3
     assert "rows_3" in text

@@ -14,7 +14,7 @@ import pytest
 
 from deltascene import NotPredicted, open_run
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import ledger
+from deltascene.pipeline import batch, ledger
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1"]
 
@@ -44,11 +44,10 @@ def test_a_run_leaves_everything_and_open_run_reads_it(deltascene, tiny, make_cl
     assert "clip: writing overlay" in text
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files >= {"run.yaml", "videos.parquet", "report.html", "report.json"}
-    assert "lock.json" not in files
     video = open_run(tmp_path / "out")["clip"]
     assert (video.status, len(video), video.fps, video.size) == ("done", 20, pytest.approx(10), (48, 64))
     assert sorted(path.name for path in video.folder.iterdir()) == [
-        "activations.zarr", "done.json", "frames.parquet", "overlay.webm", "predictions.zarr", "segments",
+        "activations.zarr", "done.json", "frames.parquet", "overlay.webm", "predictions.zarr",
     ]  # fmt: skip
     view = video.frame(9)
     assert (view.index, view.pts_s) == (9, pytest.approx(0.9))
@@ -109,15 +108,23 @@ def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differi
     assert len(open_run(out)["clip"]) == 5
 
 
-def test_resume_after_a_lost_segment_equals_the_undisturbed_run(deltascene, tiny, make_clip, tmp_path):
+@pytest.fixture
+def untidied(monkeypatch):
+    """As if runs were killed right before they remove the parts of a finished video."""
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_tidy", lambda *_: None)
+        yield
+    monkeypatch.undo()
+
+
+def test_resume_after_a_lost_segment_equals_the_undisturbed_run(deltascene, tiny, make_clip, tmp_path, untidied):
     clip, options = make_clip(21), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
     deltascene("run", clip, "-o", tmp_path / "whole", *options)
     deltascene("run", clip, "-o", tmp_path / "torn", *options)
     folder = tmp_path / "torn/videos/clip"
     (folder / "done.json").unlink()
-    (folder / "segments/00000012.json").unlink()
-    shard = next((folder / "predictions.zarr/height/c/4").rglob("0"))
-    (shard if shard.is_file() else next(p for p in shard.rglob("*") if p.is_file())).write_bytes(b"torn")
+    (folder / "segments/00000012.zip").unlink()
+    (folder / "segments/00000016.zip").write_bytes(b"torn")
     _, text, _ = deltascene("run", clip, "-o", tmp_path / "torn", "--json", *options)
     events = [json.loads(line) for line in text.splitlines()]
     assert events[0] == {**events[0], "event": "video_started", "frames": 21, "sealed": 13}  # all but 12 to 19
@@ -125,13 +132,15 @@ def test_resume_after_a_lost_segment_equals_the_undisturbed_run(deltascene, tiny
     assert_equal_runs(tmp_path / "whole", tmp_path / "torn", "clip")
 
 
-def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(deltascene, tiny, make_clip, tmp_path):
+@pytest.mark.parametrize("name", ["parts/c/0/0/0", "height/zarr.json", "ledger.parquet"])
+def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(
+    deltascene, tiny, make_clip, tmp_path, untidied, harm, name
+):
     clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
     deltascene("run", clip, "-o", tmp_path / "out", *options)
     folder = tmp_path / "out/videos/clip"
     (folder / "done.json").unlink()
-    shard = next(path for path in (folder / "predictions.zarr/parts/c/0").rglob("*") if path.is_file())
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\x00")
+    harm(folder / "segments/00000000.zip", name)
     _, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
     assert json.loads(text.splitlines()[0])["sealed"] == 4  # the other segment stays
 
@@ -146,7 +155,7 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if json.loads(line)["event"] == "frame" and (out / "videos/clip/segments/00000000.json").exists():
+        if json.loads(line)["event"] == "frame" and (out / "videos/clip/segments/00000000.zip").exists():
             process.send_signal(number)
             break
     process.communicate(timeout=60)
@@ -289,13 +298,14 @@ def test_a_folder_of_other_files_is_not_written_into(deltascene, tiny, make_clip
 
 def test_two_runs_do_not_write_into_one_folder(deltascene, tiny, make_clip, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    lock = {"token": "x", "pid": os.getppid(), "host": os.uname().nodename}
-    (out / "lock.json").write_text(json.dumps(lock))
+    path = out / "locks/00000007.json"
+    path.parent.mkdir(parents=True)
+    lock = {"token": "x", "pid": os.getppid(), "host": os.uname().nodename, "beat_s": time.time()}
+    path.write_text(json.dumps(lock))
     code, _, error = deltascene("run", make_clip(2), "-o", out, "--model", tiny)
     assert code == 2
     assert "is writing there" in error
-    (out / "lock.json").write_text(json.dumps({**lock, "pid": 2**22 + 1}))  # no such process: a run that was killed
+    path.write_text(json.dumps({**lock, "pid": 2**22 + 1}))  # no such process: a run that was killed
     assert deltascene("run", make_clip(2), "-o", out, "--model", tiny, *QUIET)[0] == 0
 
 
@@ -314,7 +324,7 @@ def test_a_full_disk_is_exit_4_and_loses_no_sealed_segment(deltascene, tiny, mak
         code, text, error = deltascene("run", clip, "-o", small / "out", *options)
         assert (code, error.count("\n")) == (4, 1), text + error
         assert "no room left" in error
-        seals = list((small / "out/videos/clip/segments").glob("*.json"))
+        seals = list((small / "out/videos/clip/segments").glob("*.zip"))
         assert 1 <= len(seals) < 10
         shutil.copytree(small / "out", tmp_path / "roomy")
         _, text, _ = deltascene("run", clip, "-o", tmp_path / "roomy", "--json", *options)
@@ -396,9 +406,11 @@ def test_a_harmed_finished_store_is_noticed_and_healed(deltascene, tiny, make_cl
     clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
     deltascene("run", clip, "-o", tmp_path / "whole", *options)
     deltascene("run", clip, "-o", tmp_path / "out", *options)
-    shutil.rmtree(tmp_path / "out/videos/clip/predictions.zarr/height/c/1")
+    shutil.rmtree(tmp_path / "out/videos/clip/predictions.zarr/height/c/0")
     _, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
-    assert json.loads(text.splitlines()[0])["sealed"] == 4
+    assert (
+        json.loads(text.splitlines()[0])["sealed"] == 0
+    )  # parts of a finished video are gone: all of it is done again
     assert_equal_runs(tmp_path / "whole", tmp_path / "out", "clip")
 
 

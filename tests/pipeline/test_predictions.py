@@ -1,23 +1,29 @@
 """predictions.zarr: what is written is read back, segment by segment, in a store that plain zarr reads too."""
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltascene.cache.errors import BrokenSeal
+from deltascene.cache.seal import write_part
+from deltascene.pipeline import predictions
 from deltascene.pipeline.predictions import (
-    SHARD_BYTES,
+    Part,
     PredictionReader,
     PredictionWriter,
-    assemble,
-    create_arrays,
+    join_arrays,
     plan_layout,
+    write_small,
 )
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 KINDS = {"parts": Classes(("a", "b")), "height": Scalar("m"), "flow": Vector(), "hands": Heatmaps(("l", "r"))}
 SIZE, PATCHES = (4, 6), (2, 3)
+ABOUT = {"next_index": 0, "fingerprint": "f", "token": "t"}
 
 
 def frame(number):
@@ -43,27 +49,44 @@ def change(number):
     return np.full(PATCHES, 40 + number, np.uint8)
 
 
-def write(path, numbers, segment=8, start=0):
-    layout = plan_layout(KINDS, SIZE, segment, PATCHES)
-    create_arrays(path, layout, {"fps": 10.0, "frame_size": [8, 12]}, start + len(numbers))
-    writer = PredictionWriter(path, layout)
-    files = []
-    for first in range(0, len(numbers), segment):
-        writer.begin_segment(start + first)
-        for number in numbers[first : first + segment]:
+def write(folder, numbers, segment=8):
+    """Sealed parts of segments."""
+    layout, parts = plan_layout(KINDS, SIZE, segment, PATCHES), []
+    for start in range(0, len(numbers), segment):
+        inside, scratch = numbers[start : start + segment], folder / f"try{start}"
+        writer = PredictionWriter(scratch, layout, len(inside))
+        for number in inside:
             nothing = ({}, None, np.zeros(PATCHES, np.uint8))
             writer.add(*(nothing if number is None else (stored(number), age(number), change(number))))
-        files.append(writer.finish_segment())
-    return files
+        writer.flush()
+        path = folder / f"{start:08d}.zip"
+        write_part(scratch, path, {**ABOUT, "start": start, "frames": len(inside)})
+        parts.append(Part(start, path))
+    return parts
+
+
+def join(folder, numbers, segment=8):
+    """`predictions.zarr` of them."""
+    path = folder / "predictions.zarr"
+    sums = join_arrays(path, write(folder, numbers, segment), len(numbers), segment)
+    there = [number is not None for number in numbers]
+    flags = dict.fromkeys(KINDS, there)
+    write_small(path, range(len(numbers)), np.arange(len(numbers)) / 10, flags, {"fps": 10.0, "frame_size": [8, 12]})
+    return path, sums
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.lists(st.none() | st.integers(0, 99), min_size=1, max_size=21), st.sampled_from([1, 4, 8]))
-def test_round_trip_with_gaps(tmp_path_factory, numbers, segment):
-    path = tmp_path_factory.mktemp("p") / "predictions.zarr"
-    write(path, numbers, segment)
+@given(
+    st.lists(st.none() | st.integers(0, 99), min_size=1, max_size=21),
+    st.sampled_from([1, 4, 6, 8]),
+    st.sampled_from([1, 8, 4096]),
+)
+def test_round_trip_with_gaps(tmp_path_factory, numbers, segment, shard):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "SHARD_FRAMES", shard)
+        path, sums = join(tmp_path_factory.mktemp("p"), numbers, segment)
     flags = [number is not None for number in numbers]
-    assemble(path, range(len(numbers)), np.arange(len(numbers)) / 10, dict.fromkeys(KINDS, flags))
+    assert sums == {name: (len(data), sha256(data).hexdigest()) for name, data in shards(path).items()}
     reader = PredictionReader(path)
     for place, number in enumerate(numbers):
         for task, kind in KINDS.items():
@@ -77,28 +100,8 @@ def test_round_trip_with_gaps(tmp_path_factory, numbers, segment):
     assert reader.valid["parts"].tolist() == flags
 
 
-def test_a_segments_files_never_change_when_later_ones_are_written(tmp_path):
-    path = tmp_path / "predictions.zarr"
-    first = write(path, list(range(8)))[0]
-    before = {file: file.read_bytes() for file in first}
-    assert {file.parts[-5] if file.parts[-4] == "c" else file.parts[-6] for file in first} >= {"height", "flow"}
-    write(path, list(range(8, 13)), start=8)
-    assert {file: file.read_bytes() for file in first} == before
-
-
-def test_a_torn_shard_of_an_unsealed_try_is_replaced(tmp_path):
-    path = tmp_path / "predictions.zarr"
-    for file in write(path, list(range(5)))[0]:
-        file.write_bytes(file.read_bytes()[:7])
-    write(path, list(range(5)))
-    assemble(path, range(5), [0.0] * 5, {task: [True] * 5 for task in KINDS})
-    np.testing.assert_array_equal(PredictionReader(path).stored("parts", 3), frame(3)["parts"])
-
-
 def test_plain_zarr_reads_it_with_fills_and_descriptions(tmp_path):
-    path = tmp_path / "predictions.zarr"
-    write(path, [1, None])
-    assemble(path, [0, 1], [0.0, 0.1], {task: [True, False] for task in KINDS})
+    path, _ = join(tmp_path, [1, None])
     group = zarr.open_group(path, mode="r")
     assert group["height"].dtype == np.float16
     assert np.isnan(group["height"][1]).all()
@@ -107,14 +110,39 @@ def test_plain_zarr_reads_it_with_fills_and_descriptions(tmp_path):
     assert group.attrs["fps"] == 10.0
 
 
-def test_shards_divide_the_segment_and_stay_small():
-    layout = plan_layout({"flow": Vector()}, (2160, 3840), 256)
-    assert 256 % layout.shard_frames == 0
-    assert layout.shard_frames * 2160 * 3840 * 3 <= SHARD_BYTES
-    assert plan_layout(KINDS, SIZE, 256).shard_frames == 256
+def test_chunks_divide_the_segment():
+    assert plan_layout(KINDS, SIZE, 256).chunk_frames == 16
+    assert plan_layout(KINDS, SIZE, 40).chunk_frames == 10
+    assert plan_layout(KINDS, SIZE, 251).chunk_frames == 1
+
+
+def test_an_hour_is_a_few_files(tmp_path):
+    """Shards hold many segments: what is counted here is frames, not bytes."""
+    path, sums = join(tmp_path, [1, None, 2] * 30, segment=1)
+    assert {name.split("/c/")[0] for name in sums} == {*KINDS, *(f"age/{task}" for task in KINDS), "change"}
+    assert len(sums) == 9
+    assert set(sums) == set(shards(path))
+
+
+def test_a_part_that_was_harmed_is_not_joined(tmp_path, harm):
+    parts = write(tmp_path, [1, 2, 3])
+    harm(parts[0].path, "flow/c/0/0/0/0")
+    with pytest.raises(BrokenSeal, match="flow/c/0/0/0/0"):
+        join_arrays(tmp_path / "predictions.zarr", parts, 3, 8)
 
 
 def test_a_group_that_was_not_assembled_is_no_result(tmp_path):
-    write(tmp_path / "predictions.zarr", [1])
+    join_arrays(tmp_path / "predictions.zarr", write(tmp_path, [1]), 1, 8)
     with pytest.raises(FileNotFoundError, match="not assembled"):
         PredictionReader(tmp_path / "predictions.zarr")
+
+
+def shards(path):
+    """Files of values by their name, but for the small arrays."""
+    small = ("index", "pts_s", "valid")
+    names = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    return {
+        name: file.read_bytes()
+        for name, file in names.items()
+        if not name.endswith("zarr.json") and name.split("/")[0] not in small
+    }

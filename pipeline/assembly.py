@@ -1,0 +1,102 @@
+"""A video made readable: its finished segments joined into `predictions.zarr` and `frames.parquet`.
+
+Everything is made in a local folder and moved to its place file by file, the array group's own file last.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deltascene.cache.places import Place, put_tree, scratch
+from deltascene.cache.sealed_zip import SealedZip
+from deltascene.pipeline import ledger
+from deltascene.pipeline.predictions import LEDGER, Part, PredictionReader, join_arrays, write_small
+from deltascene.pipeline.run_folder import VideoFolder
+
+Sums = Mapping[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled:
+    """What was joined.
+
+    Attributes:
+        pts_s: times of the processed frames in seconds.
+        valid: whether each was predicted.
+        files: size and SHA-256 of the arrays' shards, by path below the video's folder.
+    """
+
+    pts_s: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    files: Sums
+
+
+def assemble(
+    folder: Path, files: VideoFolder, starts: Sequence[int], segment_frames: int, attributes: Mapping[str, Any]
+) -> Assembled:
+    """Joins parts, those of tasks that were added later to all of them included.
+
+    Args:
+        folder: a local one, which gets the arrays and the ledger as a video's folder has them.
+        files: of the video.
+        starts: of the parts, without gaps.
+        segment_frames: of every part but the last.
+        attributes: of the array group: fps, sizes …
+    """
+    tasks = ["", *files.added_tasks(starts)]
+    parts = {task: [Part(start, files.part(start, task)) for start in starts] for task in tasks}
+    table = pa.concat_tables(_ledger(part.path) for task in tasks for part in parts[task])
+    sums, frames = _join(folder / files.predictions.name, parts, table, segment_frames, attributes)
+    ledger.write_table(folder / files.frames_parquet.name, [table])
+    return Assembled(frames["pts_s"].to_numpy(), frames["valid"].to_numpy(), sums)
+
+
+def add_task(files: VideoFolder, task: str, starts: Sequence[int], segment_frames: int) -> Sums:
+    """Joins what was added of a task to what is there; returns size and SHA-256 of its shards, by path."""
+    parts = {task: [Part(start, files.part(start, task)) for start in starts]}
+    before = ledger.read_rows(files.frames_parquet)
+    before = before.filter(pc.not_equal(before["task"], task))
+    table = pa.concat_tables([before, *(_ledger(part.path) for part in parts[task])])
+    attributes = PredictionReader(files.predictions).attributes
+    with scratch(files.root) as folder:
+        sums, _ = _join(folder / files.predictions.name, parts, table, segment_frames, attributes)
+        ledger.write_table(folder / files.frames_parquet.name, [table])
+        publish(folder, files)
+    return sums
+
+
+def publish(folder: Path, files: VideoFolder) -> None:
+    """Moves what was made to its place; what is there of arrays stays beside it."""
+    put_tree(folder, files.root, last=f"{files.predictions.name}/zarr.json")
+
+
+def _join(
+    folder: Path,
+    parts: Mapping[str, Sequence[Part]],
+    table: pa.Table,
+    segment_frames: int,
+    attributes: Mapping[str, Any],
+) -> tuple[Sums, pa.Table]:
+    """Arrays of parts in a folder; returns the sums of their shards, and the rows of the first task."""
+    by_task = ledger.split_tasks(table)
+    frames = next(iter(by_task.values()))
+    folder.mkdir(exist_ok=True)
+    sums: dict[str, tuple[int, str]] = {}
+    for joined in parts.values():
+        sums |= join_arrays(folder, joined, frames.num_rows, segment_frames)
+    there = {*attributes.get("tasks", ()), *(path.name for path in folder.iterdir() if path.is_dir())}
+    valid = {task: rows["predicted"].to_numpy() for task, rows in by_task.items() if task in there}
+    write_small(folder, frames["index"].to_numpy(), frames["pts_s"].to_numpy(), valid, attributes)
+    return {f"predictions.zarr/{name}": sum_ for name, sum_ in sums.items()}, frames
+
+
+def _ledger(part: Place) -> pa.Table:
+    with SealedZip(part) as sealed:
+        return ledger.read_rows(BytesIO(sealed.read(LEDGER)))

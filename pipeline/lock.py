@@ -1,0 +1,146 @@
+"""One writer for an OUT folder: a lock with a heartbeat, and a fencing number that only grows.
+
+    OUT/locks/<number:08d>.json     the highest number is the writer; it writes the time there now and then
+
+A lock is made only if none of its number is there, on a disk as in an object store: so of two drivers that race, one
+has it. Whoever takes over from a writer that stopped beating takes the next number. The one that was taken for dead may
+wake up: before anything is sealed, and before a video is finished, `Fence.require` asks whether a higher number is
+there; and what is sealed is never written over.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from deltascene.cache.errors import NoSuchStore
+from deltascene.cache.places import Place, create_whole, remove, writable, write_whole
+from deltascene.pipeline.errors import OutputError, Overtaken
+
+BEAT_S = 15.0
+STALE_S = 120.0  # without a beat, of a writer on another machine
+
+Note = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A writer's place in the row of writers; travels with whoever writes for it.
+
+    Attributes:
+        folder: of the locks.
+        number: its own; every later writer has a higher one.
+        token: goes into every seal.
+    """
+
+    folder: Place
+    number: int
+    token: str
+
+    @property
+    def path(self) -> Place:
+        """Its lock."""
+        return self.folder / f"{self.number:08d}.json"
+
+    def require(self) -> None:
+        """Stops a writer that another one took over from.
+
+        Raises:
+            Overtaken: so it is.
+        """
+        if max(_numbers(self.folder), default=0) > self.number:
+            raise Overtaken(
+                f"{self.folder.parent}: another run took over, as this one had shown no life for {STALE_S:.0f} s;"
+                " what it finished is kept; let that one go on"
+            )
+
+
+@contextmanager
+def locked(root: Place) -> Iterator[Fence]:
+    """Holds an OUT folder for one writer, made if it isn't there.
+
+    Raises:
+        OutputError: another run writes there, or the folder can't be written.
+    """
+    try:
+        writable(root)
+        root.mkdir(parents=True, exist_ok=True)
+        fence = _take(root / "locks")
+    except NoSuchStore as error:
+        raise OutputError(str(error)) from error
+    except OSError as error:
+        raise OutputError(f"{root}: can't be written: {error.strerror or error}; choose another -o") from error
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(fence, ended), daemon=True)
+    heart.start()
+    try:
+        yield fence
+    finally:
+        ended.set()
+        heart.join()
+        if fence.path.exists():
+            write_whole(fence.path, _text(fence.token, released=True))
+
+
+def _take(folder: Place) -> Fence:
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = sorted(_numbers(folder))
+    if earlier:
+        owner = _read(folder / f"{earlier[-1]:08d}.json")
+        if _alive(owner):
+            raise OutputError(
+                f"{folder.parent}: process {owner.get('pid')} on {owner.get('host')} is writing there;"
+                " wait for it, or choose another -o"
+            )
+    number = earlier[-1] + 1 if earlier else 1
+    fence = Fence(folder, number, f"{number}-{secrets.token_hex(8)}")
+    if not create_whole(fence.path, _text(fence.token).encode()) or max(_numbers(folder)) > number:
+        raise OutputError(f"{folder.parent}: another run took it just now; choose another -o")
+    for each in earlier:
+        remove(folder / f"{each:08d}.json")
+    return fence
+
+
+def _numbers(folder: Place) -> list[int]:
+    return [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
+
+
+def _text(token: str, released: bool = False) -> str:
+    owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname()}
+    return json.dumps({**owner, "beat_s": time.time(), "released": released})
+
+
+def _beat(fence: Fence, ended: threading.Event) -> None:
+    while not ended.wait(BEAT_S):
+        with suppress(OSError):  # a disk that is full says so elsewhere
+            if fence.path.exists():  # whoever takes over removes it
+                write_whole(fence.path, _text(fence.token))
+
+
+def _read(path: Place) -> Note:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _alive(owner: Note) -> bool:
+    beat_s = owner.get("beat_s")
+    if owner.get("released") or not isinstance(beat_s, (int, float)):
+        return False
+    if owner.get("host") != socket.gethostname():
+        return time.time() - beat_s < STALE_S
+    try:
+        os.kill(int(owner["pid"]), 0)
+    except (ProcessLookupError, KeyError, TypeError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

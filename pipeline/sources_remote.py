@@ -1,0 +1,110 @@
+"""Inputs in an object store: found by URL, copied to this user's cache when they are read, the oldest going first.
+
+Decoders want files. Each machine of a cluster copies what its own readers need.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from deltascene.cache.errors import NoSuchStore
+from deltascene.cache.places import Place, place
+from deltascene.pipeline.sources_errors import SourceNotFound, UnreadableSource
+from deltascene.pipeline.sources_find_spec import VIDEO_SUFFIXES, Found, SourceSpec
+
+CACHE_BYTES = 50 << 30  # that copies take on a machine before the oldest go
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def is_remote(argument: str) -> bool:
+    """Whether a SOURCE is a URL of a store; `file://` is a path."""
+    return "://" in argument and not argument.startswith("file://")
+
+
+def find_remote(argument: str) -> list[Found]:
+    """Videos at a URL: one object, all below a prefix, or those that a glob matches.
+
+    Raises:
+        SourceNotFound: none is there, or the store can't be asked.
+    """
+    try:
+        videos = list(_videos(place(argument), argument))
+    except (NoSuchStore, OSError, ValueError) as error:
+        raise SourceNotFound(f"{argument}: expected videos in a store; {' '.join(str(error).split())}") from error
+    if not videos:
+        raise SourceNotFound(f"{argument}: expected videos ({' '.join(sorted(VIDEO_SUFFIXES))}), found none there")
+    return videos
+
+
+def _videos(root: Place, argument: str) -> Iterator[Found]:
+    assert not isinstance(root, Path)
+    if _MAGIC.search(argument):
+        fixed = _MAGIC.split(root.path, maxsplit=1)[0].rpartition("/")[0]
+        found = root.fs.glob(root.path)
+    elif root.fs.isfile(root.path):
+        yield Found(root.stem, "video", (root,))
+        return
+    else:
+        fixed, found = root.path.rstrip("/"), root.fs.find(root.path)
+    for path in sorted(found):
+        suffix = "." + path.rpartition(".")[2].lower()
+        if suffix in VIDEO_SUFFIXES:
+            name = path.removeprefix(fixed).strip("/").rpartition(".")[0]
+            yield Found(name, "video", (place(f"{root.protocol}://{path}"),))
+
+
+def local_files(spec: SourceSpec) -> tuple[Path, ...]:
+    """A source's files on this machine: itself, or a copy.
+
+    Raises:
+        UnreadableSource: it can't be copied.
+        FileNotFoundError: it is gone.
+    """
+    return tuple(_copied(path) for path in spec.paths)
+
+
+def _copied(path: Place) -> Path:
+    if isinstance(path, Path):
+        return path
+    try:
+        about = path.fs.info(path.path)
+        version = sha256(f"{path}\0{path.fs.checksum(path.path)}".encode()).hexdigest()[:24]
+        file = _cache() / version / path.name
+        if file.is_file():
+            os.utime(file)
+            return file
+        _make_room(int(about["size"] or 0))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")
+        try:
+            path.fs.get_file(path.path, str(part))
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UnreadableSource(f"{path}: can't be copied here: {' '.join(str(error).split())}") from error
+    return file
+
+
+def _cache() -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltascene" / "inputs"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def _make_room(size: int) -> None:
+    """Removes the copies that were read longest ago; a process that reads one goes on with it."""
+    kept = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in _cache().glob("*/*"))
+    beyond = sum(each[1] for each in kept) + size - CACHE_BYTES
+    for _, freed, file in kept:
+        if beyond <= 0:
+            return
+        with suppress(OSError):
+            file.unlink()
+            file.parent.rmdir()
+        beyond -= freed
