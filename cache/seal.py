@@ -38,9 +38,10 @@ class Seal:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees all of it or nothing."""
+    """Writes a text file so that a reader sees all of it or nothing; a link in its place is replaced, not followed."""
     partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
+    partial.unlink(missing_ok=True)
+    with partial.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -59,7 +60,10 @@ def check_files(root: Path, sums: Mapping[str, tuple[int, str]]) -> None:
         BrokenSeal: one is missing, of another size, has other bytes, or lies outside the folder.
     """
     for name, (size, sum_) in sums.items():
-        _check(root, name, size, sum_)
+        try:
+            _check(root, name, size, sum_)
+        except (OSError, ValueError, RuntimeError) as error:  # a name that no disk takes, a loop of links
+            raise BrokenSeal(f"{str(root / name)[:200]!r}: can't be read: {error}") from error
 
 
 def write_seal_file(path: Path, fields: Mapping[str, Any], format_: int = FORMAT) -> None:
@@ -108,6 +112,9 @@ def read_seal(path: Path, root: Path) -> Seal:
         seal = Seal(**fields)
     except TypeError as error:
         raise BrokenSeal(f"{path}: not a seal: {error}") from error
+    numbers = (seal.start, seal.frames, seal.next_index)
+    if not all(type(number) is int for number in numbers) or seal.start < 0 or seal.frames < 1:
+        raise BrokenSeal(f"{path}: not a seal: expected a start and a number of frames; found {str(numbers)[:80]}")
     check_files(root, seal.files)
     return seal
 

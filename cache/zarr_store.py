@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from errno import EEXIST, ENOENT, ENOTEMPTY
 from pathlib import Path
@@ -33,6 +33,7 @@ from deltascene.cache.columns import (
     row_name,
     unpack,
 )
+from deltascene.cache.damage import told_as
 from deltascene.cache.errors import AlreadySealed, BrokenSeal
 from deltascene.cache.seal import check_files, file_sums, read_seal_file, write_seal_file
 from deltascene.cache.segment import Array, FrameRecord, SegmentInfo
@@ -82,7 +83,8 @@ class ZarrStore(Store):
 
     def starts(self) -> tuple[int, ...]:
         """As `Store.starts`."""
-        return tuple(sorted(int(seal.parent.name) for seal in self.path.glob(f"segments/[0-9]*/{SEAL}")))
+        names = (seal.parent.name for seal in self.path.glob(f"segments/[0-9]*/{SEAL}"))
+        return tuple(sorted(int(name) for name in names if name.isdecimal() and f"{int(name[:18]):08d}" == name))
 
     def seal(self, start: int) -> SegmentSeal:
         """As `Store.seal`."""
@@ -95,8 +97,11 @@ class ZarrStore(Store):
         except TypeError as error:
             raise BrokenSeal(f"{path}: not a seal: {error}") from error
         numbers = (seal.start, seal.frames, seal.next_index, seal.bytes)
-        if not all(type(number) is int for number in numbers) or not isinstance(seal.key, dict):
+        whole = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+        if not whole or not isinstance(seal.key, dict):
             raise BrokenSeal(f"{path}: not a seal: expected whole numbers and a key")
+        if not _is_time(seal.sealed_s):
+            raise BrokenSeal(f"{path}: not a seal: expected a time; found {str(seal.sealed_s)[:80]}")
         if seal.start != start:
             raise BrokenSeal(f"{path}: expected the seal of segment {start}; found that of {seal.start}")
         return seal
@@ -112,10 +117,12 @@ class ZarrStore(Store):
         wanted = chosen_blocks(info, blocks)
         unread = {row_name(block) for block in info.blocks if block not in wanted}
         arrays = self._arrays(seal, [name for name in columns_of(info) if name not in unread])
-        books: Any = dict(arrays["frames"].attrs)
+        with self._readable(start):
+            books: Any = dict(arrays["frames"].attrs)
 
         def read(name: str, first: int, end: int) -> Array:
-            return np.asarray(arrays[name][first:end])
+            with self._readable(start):
+                return np.asarray(arrays[name][first:end])
 
         return unpack(info, books, seal.frames, wanted, read)
 
@@ -165,19 +172,28 @@ class ZarrStore(Store):
 
     def _info(self, seal: SegmentSeal) -> SegmentInfo:
         self._check(seal, {"zarr.json"})
-        record: Any = zarr.open_group(self.folder(seal.start), mode="r").attrs["info"]
-        return read_info(record)
+        with self._readable(seal.start):
+            record: Any = zarr.open_group(self.folder(seal.start), mode="r").attrs["info"]
+            return read_info(record)
 
     def _arrays(self, seal: SegmentSeal, names: Sequence[str]) -> "dict[str, zarr.Array[Any]]":
         """Some arrays of a segment, once their files are what was sealed."""
         self._check(seal, {f"{name}/zarr.json" for name in names})
-        group = zarr.open_group(self.folder(seal.start), mode="r")
-        arrays = {name: _array(group, name) for name in names}
-        stored = arrays["frames"].shape[0]
+        with self._readable(seal.start):
+            group = zarr.open_group(self.folder(seal.start), mode="r")
+            arrays = {name: _array(group, name) for name in names}
+        stored, columns = arrays["frames"].shape[0], columns_of(self._info(seal))
         if seal.frames != stored:
             path = self.folder(seal.start) / SEAL
             raise BrokenSeal(f"{path}: expected {stored} frames, as stored; found {seal.frames}")
+        for name, array in arrays.items():
+            found, wanted = (array.dtype, array.shape[1:]), (columns[name].dtype, columns[name].shape)
+            if found != wanted:
+                raise BrokenSeal(f"{self.folder(seal.start) / name}: expected entries of {wanted}; found {found}")
         return arrays
+
+    def _readable(self, start: int) -> AbstractContextManager[None]:
+        return told_as(BrokenSeal, self.folder(start), "archive the video again")
 
     def _check(self, seal: SegmentSeal, needed: Collection[str]) -> None:
         """Files that must be there, and all others of their arrays."""
@@ -297,7 +313,12 @@ class _Growing:
         )
 
 
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12  # type: ignore[operator]
+
+
 def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     array = group[name]
-    assert isinstance(array, zarr.Array)
+    if not isinstance(array, zarr.Array):
+        raise BrokenSeal(f"{name}: expected an array; found a group")
     return array

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deltascene.cache.budget import StoredSegment, choose_drops
-from deltascene.cache.errors import BrokenSeal, CacheError
+from deltascene.cache.errors import CacheError
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.run_folder import Run, RunFolder, locked, read_run_yaml
 from deltascene.pipeline.units import compact
 
@@ -66,7 +67,7 @@ def look(video: str, store: ZarrStore, *, whole: bool = False) -> ArchiveState:
     for start in store.starts():
         try:
             seal = store.verify(start) if whole else store.seal(start)
-        except BrokenSeal as error:
+        except CacheError as error:
             problems.append(str(error))
             continue
         segments.append(StoredSegment(video, start, seal.bytes, seal.sealed_s))
@@ -116,6 +117,8 @@ def collect_garbage(out: Path, budget: int | None, console: Console, *, dry_run:
     folder = _opened(out)
     with locked(folder):
         stores = dict(archives(folder))
+        for store in stores.values():
+            refuse_links(store.path, below=True)
         broken = [
             (video, start) for video, store in stores.items() for start in store.starts() if _broken(store, start)
         ]

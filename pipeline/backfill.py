@@ -23,6 +23,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
+from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
@@ -169,6 +170,7 @@ def _fill_video(
     plan: Backfill, folder: RunFolder, video: RunVideo, token: str, events: Events, stop: Stop
 ) -> VideoRecord:
     """One video, segment by segment; what is sealed is kept."""
+    refuse_links(video.files.root, below=True)
     files, starts = video.files, _starts(video)
     filling = _Filling(plan, video, ZarrStore(files.activations), token)
     spec = SourceSpec(video.id, "video", (Path(video.source),))

@@ -23,6 +23,7 @@ from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine, selected_frames
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments, segment_info
+from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.parts import make_room
 from deltascene.pipeline.predictions import assemble
 from deltascene.pipeline.resume import archive_key, read_done, sealed_segments, seals_intact, write_done
@@ -181,6 +182,7 @@ def _begin_video(
         OutputError: its earlier results were made from other bytes.
     """
     config, files = run.engine.config, run.folder.video(spec.id)
+    refuse_links(files.root, below=True)
     identity_now = identity(spec, config.run.verify == "full")
     if (done := read_done(files, identity_now)) is not None and seals_intact(files, done.frames):
         ended(done, True)

@@ -31,6 +31,8 @@ cache_app = typer.Typer(help="Look after the archived activations of a run.", no
 app.add_typer(cache_app, name="cache")
 app.add_typer(train_app, name="train")
 
+_LONGEST_ERROR = 600
+
 ModelOption = Annotated[str | None, typer.Option(help="Packaged model, bundle folder, or fsspec URL.")]
 PresetOption = Annotated[str, typer.Option(help="Packaged preset: exact, balanced or fast.")]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")]
@@ -476,7 +478,8 @@ def main() -> NoReturn:
         from errno import EDQUOT, ENOSPC
 
         full = error.errno in (ENOSPC, EDQUOT)
-        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 1)
+        named = error.filename is not None  # a path that was asked for, or lies in what was
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 2 if named else 1)
     except Exception as error:
         if type(error).__module__.startswith("deltascene."):
             _fail(str(error), 2)
@@ -485,5 +488,7 @@ def main() -> NoReturn:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    print(f"deltascene: {text}", file=sys.stderr)
+    from deltascene.pipeline.problems import one_line
+
+    print(f"deltascene: {one_line(text, _LONGEST_ERROR)}", file=sys.stderr)
     raise SystemExit(code)

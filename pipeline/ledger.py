@@ -70,9 +70,9 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     """
     try:
         return pq.read_table(path, schema=schema)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise OutputError(
-            f"{path}: expected a Parquet file; found a damaged one ({one_line(error)}); "
+            f"{path}: expected a Parquet file; found none that can be read ({one_line(error)}); "
             "remove it and run the same command again"
         ) from error
 

@@ -7,6 +7,7 @@ when the video is assembled from its seals.
 
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 
+from deltascene.cache.damage import told_as
 from deltascene.pipeline.errors import OutputError
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
@@ -67,14 +69,15 @@ def create_arrays(path: Path, layout: Layout, attributes: Mapping[str, Any], fra
         attributes: written on the group: fps, sizes …
         frames: that the video has.
     """
-    group = zarr.open_group(path, mode="a", zarr_format=3)
-    group.attrs.update({**attributes, "size": list(layout.size)})
     room = -(-frames // layout.segment_frames) * layout.segment_frames
-    for name in _array_names(layout):
-        array = group[name] if name in group else _create(group, layout, name)
-        assert isinstance(array, zarr.Array)
-        if array.shape[0] != room:
-            array.resize((room, *array.shape[1:]))
+    with _readable(path):
+        group = zarr.open_group(path, mode="a", zarr_format=3)
+        group.attrs.update({**attributes, "size": list(layout.size)})
+        for name in _array_names(layout):
+            array = _array(group, path, name) if name in group else _create(group, layout, name)
+            _check_form(array, layout, name, path)
+            if array.shape[0] != room:
+                array.resize((room, *array.shape[1:]))
 
 
 class PredictionWriter:
@@ -94,8 +97,9 @@ class PredictionWriter:
             layout: shape of the arrays.
         """
         self.layout, self._path = layout, path
-        group = zarr.open_group(path, mode="r+")
-        self._arrays = {name: _array(group, path, name) for name in _array_names(layout)}
+        with _readable(path):
+            group = zarr.open_group(path, mode="r+")
+            self._arrays = {name: _array(group, path, name) for name in _array_names(layout)}
         self._buffers = {
             name: np.empty((layout.shard_frames, *array.shape[1:]), array.dtype) for name, array in self._arrays.items()
         }
@@ -152,17 +156,17 @@ def assemble(
         valid: per task, whether a frame was predicted.
         whole: these are all frames; else arrays keep their room, as segments behind a gap may be finished.
     """
-    group = zarr.open_group(path, mode="a")
     small: dict[str, Array] = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
-    for name in [CHANGE, *(name for task in valid for name in (task, f"age/{task}"))]:
-        if whole and name in group:
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            array.resize((len(small["index"]), *array.shape[1:]))
     small |= {f"valid/{task}": np.asarray(flags, bool) for task, flags in valid.items()}
-    group.attrs["tasks"] = list(valid)
-    for name, data in small.items():
-        group.create_array(name, data=data, chunks=(max(1, len(data)),), overwrite=True)
+    with _readable(path):
+        group = zarr.open_group(path, mode="a")
+        for name in [CHANGE, *(name for task in valid for name in (task, f"age/{task}"))]:
+            if whole and name in group:
+                array = _array(group, path, name)
+                array.resize((len(small["index"]), *array.shape[1:]))
+        group.attrs["tasks"] = list(valid)
+        for name, data in small.items():
+            group.create_array(name, data=data, chunks=(max(1, len(data)),), overwrite=True)
 
 
 class PredictionReader:
@@ -183,16 +187,21 @@ class PredictionReader:
             FileNotFoundError: there is none, or it wasn't assembled.
             OutputError: an array that it speaks of is missing.
         """
+        if not (path / "zarr.json").is_file():
+            raise FileNotFoundError(f"{path}: there is none")
         self._path = path
-        self._group = zarr.open_group(path, mode="r")
-        self.attributes: dict[str, Any] = dict(self._group.attrs)
-        if "index" not in self._group:
+        with _readable(path):
+            self._group = zarr.open_group(path, mode="r")
+            self.attributes: dict[str, Any] = dict(self._group.attrs)
+            assembled = "index" in self._group
+        if not assembled:
             raise FileNotFoundError(f"{path}: not assembled yet")
         self.index: Array = self._read("index")
         self.pts_s: Array = self._read("pts_s")
-        tasks = [str(task) for task in self.attributes["tasks"]]
-        self.valid: dict[str, Array] = {task: self._read(f"valid/{task}") for task in tasks}
-        self.descriptions = {task: dict(self._array(task).attrs) for task in tasks}
+        with _readable(path):
+            tasks = [str(task) for task in self.attributes["tasks"]]
+            self.valid: dict[str, Array] = {task: self._read(f"valid/{task}") for task in tasks}
+            self.descriptions = {task: dict(self._array(task).attrs) for task in tasks}
 
     def stored(self, task: str, frames: int | slice) -> Array:
         """Stored values of one processed frame, or of a run of them."""
@@ -207,17 +216,39 @@ class PredictionReader:
         return self._read("change", place) if "change" in self._group else None
 
     def _read(self, name: str, where: int | slice = slice(None)) -> Array:
-        return np.asarray(self._array(name)[where])
+        with _readable(self._path):
+            return np.asarray(self._array(name)[where])
 
     def _array(self, name: str) -> "zarr.Array[Any]":
         return _array(self._group, self._path, name)
 
 
-def _create(group: zarr.Group, layout: Layout, name: str) -> "zarr.Array[Any]":
+def _readable(path: Path) -> AbstractContextManager[None]:
+    return told_as(OutputError, path, "run its command again with --force")
+
+
+def _check_form(array: "zarr.Array[Any]", layout: Layout, name: str, path: Path) -> None:
+    """Refuses an array that isn't as this layout would make it.
+
+    Raises:
+        OutputError: so it is.
+    """
+    shape, dtype = _form(layout, name)
+    found, wanted = (array.dtype, array.shape[1:], array.shards), (dtype, shape, (layout.shard_frames, *shape))
+    if found != wanted:
+        raise OutputError(f"{path}: {name}: expected {wanted}; found {found}; run its command again with --force")
+
+
+def _form(layout: Layout, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape of an array's entries, and their type."""
     kind = layout.kinds.get(name)  # none: an age, or the change map
     own = (layout.patches if name == CHANGE else layout.size) or ()
     shape = own if kind is None else stored_shape(kind, layout.size)
-    dtype = np.dtype("uint8" if kind is None else kind.stored.dtype)
+    return tuple(shape), np.dtype("uint8" if kind is None else kind.stored.dtype)
+
+
+def _create(group: zarr.Group, layout: Layout, name: str) -> "zarr.Array[Any]":
+    kind, (shape, dtype) = layout.kinds.get(name), _form(layout, name)
     return group.create_array(
         name,
         shape=(0, *shape),

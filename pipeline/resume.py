@@ -21,7 +21,14 @@ from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
-from deltascene.pipeline.run_folder import RunFolder, VideoFolder, VideoRecord, read_run_yaml, write_run_yaml
+from deltascene.pipeline.run_folder import (
+    RunFolder,
+    VideoFolder,
+    VideoRecord,
+    read_record,
+    read_run_yaml,
+    write_run_yaml,
+)
 from deltascene.pipeline.versions import machine_record, versions_record
 
 _RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
@@ -130,8 +137,8 @@ def read_done(files: VideoFolder, identity_now: str) -> VideoRecord | None:
     """
     try:
         data = json.loads(files.done.read_text(encoding="utf-8"))
-        record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_record({name: data[name] for name in _RECORD_FIELDS})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if record.identity != identity_now:
         raise OutputError(

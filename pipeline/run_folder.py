@@ -14,19 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
 from deltascene.cache.seal import write_whole
 from deltascene.pipeline.errors import DeltasceneError, OutputError
 from deltascene.pipeline.ledger import read_parquet, read_rows
+from deltascene.pipeline.links import refuse_links
+from deltascene.pipeline.plain_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.predictions import PredictionReader
+from deltascene.pipeline.problems import one_line, shown
 from deltascene.stages.kinds import Kind, kind_from_description
 
 LOCK_STALE_S = 120.0
@@ -34,6 +37,8 @@ LOCK_STALE_S = 120.0
 
 class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
     """A quantity that wasn't predicted for a frame was asked for."""
+
+    exit_code = 2
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -113,6 +118,8 @@ def locked(folder: RunFolder) -> Iterator[str]:
     """
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
+        refuse_links(folder.root)
+        refuse_links(folder.root / "videos")
         token = _take(folder.lock)
     except OSError as error:
         raise OutputError(f"{folder.root}: can't be written: {error.strerror or error}; choose another -o") from error
@@ -151,7 +158,7 @@ def _take(path: Path) -> str:
 def _read_lock(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -159,9 +166,12 @@ def _read_lock(path: Path) -> dict[str, Any]:
 def _alive(owner: Mapping[str, Any], path: Path) -> bool:
     if owner.get("host") != socket.gethostname():
         return time.time() - path.stat().st_mtime < LOCK_STALE_S
+    pid = owner.get("pid")
+    if type(pid) is not int or pid < 1:
+        return False
     try:
-        os.kill(int(owner["pid"]), 0)
-    except (ProcessLookupError, KeyError, ValueError, OverflowError):
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -193,22 +203,49 @@ class VideoRecord:
     identity: str = ""
 
 
+def read_record(row: Mapping[str, Any]) -> VideoRecord:
+    """A record from a file, once every value is of its kind.
+
+    Raises:
+        ValueError: it isn't; one line.
+    """
+    wanted = {name: type(value) for name, value in asdict(VideoRecord("", "", "")).items()}
+    for name in (*wanted, *row):
+        if name not in row or type(row[name]) is not wanted.get(name):
+            raise ValueError(f"{one_line(name)}: expected a value as a run writes it; found {shown(row.get(name))}")
+    if row["status"] not in ("done", "partial", "failed") or row["frames"] < 0 or not isfinite(row["fps"]):
+        raise ValueError(f"{shown(row['id'])}: expected status, frames and fps; found {shown(list(row.values()))}")
+    return VideoRecord(**row)
+
+
 def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
     """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
     now = {record.id: asdict(record) for record in records}
     merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
     partial = folder.videos_parquet.with_name("videos.parquet.part")
+    partial.unlink(missing_ok=True)
     pq.write_table(pa.Table.from_pylist(list(merged.values())), partial)
     os.replace(partial, folder.videos_parquet)
 
 
 def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    return read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+    """Rows of `videos.parquet`, checked.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    rows = read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+    try:
+        for row in rows:
+            read_record(row)
+    except ValueError as error:
+        raise OutputError(f"{folder.videos_parquet}: {error}; remove it and run the same command again") from error
+    return rows
 
 
 def write_run_yaml(folder: RunFolder, data: Mapping[str, Any]) -> None:
     """Writes `run.yaml` whole."""
-    write_whole(folder.run_yaml, yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120))
+    write_whole(folder.run_yaml, render_yaml(dict(data)))
 
 
 def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
@@ -218,11 +255,11 @@ def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
         OutputError: there is none, or it can't be read.
     """
     try:
-        data = yaml.safe_load(folder.run_yaml.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OutputError(f"{folder.root}: expected a run's folder; found no run.yaml in it") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OutputError(f"{folder.run_yaml}: can't be read: {' '.join(str(error).split())[:160]}") from error
+        if not folder.run_yaml.is_file():
+            raise OutputError(f"{folder.root}: expected a run's folder; found no run.yaml in it")
+        data = parse_yaml(folder.run_yaml.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder.run_yaml}: can't be read: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise OutputError(f"{folder.run_yaml}: expected a mapping; found {type(data).__name__}")
     return data

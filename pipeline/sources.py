@@ -6,6 +6,7 @@ why); errors are in sources_errors.py: `SourceError` > `SourceNotFound`, `Unread
 """
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,13 @@ __all__ = [
 
 _SEQUENCE_FPS = Fraction(30)
 _MIB = 1 << 20
+_SPECIAL = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class Reader(Iterator[Frame]):
@@ -168,6 +176,7 @@ def _request(
     info: SourceInfo | None,
 ) -> Request:
     try:
+        _refuse_special(spec.paths[0])
         empty = spec.kind == "video" and spec.path.stat().st_size == 0
     except OSError as error:
         raise _no_file(spec, error) from error
@@ -185,7 +194,16 @@ def _no_file(spec: SourceSpec, error: OSError) -> SourceError:
     return UnreadableSource(f"{error.filename}: expected a file that can be read, found: {error.strerror}")
 
 
+def _refuse_special(path: Path) -> None:
+    """Refuses what isn't a file before it is opened: a pipe would wait for a writer, a device has no end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        found = next((name for is_one, name in _SPECIAL if is_one(mode)), "something else")
+        raise UnreadableSource(f"{path}: expected a file, found {found}")
+
+
 def _file_identity(path: Path, full: bool) -> str:
+    _refuse_special(path)
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}\0".encode())
     with path.open("rb") as file:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.sources_errors import SourceNotFound
 
 VIDEO_SUFFIXES = frozenset(
@@ -68,7 +69,7 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     Raises:
         SourceNotFound: nothing is at one of the paths.
     """
-    found = [each for argument in arguments for each in _resolve(argument)]
+    found = [each for argument in arguments for each in _resolve_safely(argument)]
     distinct = list(dict.fromkeys(found_by_place(found).values()))
     return [SourceSpec(id_, each.kind, each.paths) for id_, each in zip(_ids(distinct), distinct, strict=True)]
 
@@ -85,6 +86,16 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that puts `2.jpg` before `10.jpg`."""
     parts = re.split(r"(\d+)", name)
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
+
+
+def _resolve_safely(argument: str) -> list[_Found]:
+    try:
+        return _resolve(argument)
+    except (OSError, ValueError, RecursionError) as error:  # names that no disk takes, lists that aren't text, links …
+        found = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SourceNotFound(
+            f"{one_line(argument, 80)}: expected a file, folder, glob or list; found one that can't be read: {found}"
+        ) from error
 
 
 def _resolve(argument: str) -> list[_Found]:
