@@ -133,10 +133,12 @@ def problems(answer: Answer) -> list[str]:
     """What is wrong with an answer."""
     found = []
     if "Traceback" in answer.error + answer.out:
-        found.append(f"traceback: {answer.error.strip().splitlines()[-1][:300]}")
+        own = re.findall(r"(?:cache|pipeline|stages)/(\w+\.py)\", line (\d+)", answer.error)
+        where = " < ".join(":".join(place) for place in reversed(own[-4:]))
+        found.append(f"traceback: {answer.error.strip().splitlines()[-1][:300]} at {where}")
     if answer.code is None:
         found.append(f"ended after {answer.seconds:.0f} s, or died")
-    elif answer.code not in EXPECTED:
+    elif answer.code not in EXPECTED and not found:
         found.append(f"exit {answer.code}: {answer.error.strip()[-300:]}")
     if answer.seconds > SECONDS:
         found.append(f"took {answer.seconds:.0f} s")

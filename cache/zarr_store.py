@@ -75,11 +75,12 @@ class ZarrStore(Store):
 
     def create(self) -> None:
         """Makes the folder; comes first where several will write."""
-        root = zarr.open_group(self.path, mode="a", zarr_format=3)
-        if "deltascene_archive" not in root.attrs:
-            root.attrs["deltascene_archive"] = FORMAT
-        for name in ("segments", "unfinished"):
-            root.require_group(name)
+        with told_as(BrokenSeal, self.path, "remove it, and archive the video again"):
+            root = zarr.open_group(self.path, mode="a", zarr_format=3)
+            if "deltascene_archive" not in root.attrs:
+                root.attrs["deltascene_archive"] = FORMAT
+            for name in ("segments", "unfinished"):
+                root.require_group(name)
 
     def starts(self) -> tuple[int, ...]:
         """As `Store.starts`."""

@@ -1,11 +1,14 @@
 """predictions.zarr: what is written is read back, segment by segment, in a store that plain zarr reads too."""
 
+import json
+
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.predictions import (
     SHARD_BYTES,
     PredictionReader,
@@ -118,3 +121,16 @@ def test_a_group_that_was_not_assembled_is_no_result(tmp_path):
     write(tmp_path / "predictions.zarr", [1])
     with pytest.raises(FileNotFoundError, match="not assembled"):
         PredictionReader(tmp_path / "predictions.zarr")
+
+
+@pytest.mark.parametrize(
+    "change", [{"data_type": "float64"}, {"shape": [8, 9999, 9999]}, {"codecs": []}, {"node_type": "x"}, None]
+)
+def test_arrays_that_somebody_described_otherwise_are_refused(tmp_path, change):
+    layout = plan_layout(KINDS, SIZE, 8)
+    create_arrays(tmp_path / "p.zarr", layout, {}, 8)
+    path = tmp_path / "p.zarr/height/zarr.json"
+    text = "\x93" if change is None else json.dumps(json.loads(path.read_text()) | change)
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(OutputError, match=r"p\.zarr.*--force"):
+        create_arrays(tmp_path / "p.zarr", layout, {}, 8)
