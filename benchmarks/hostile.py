@@ -1,8 +1,8 @@
 """Hostile inputs: `python benchmarks/hostile.py --cases 200 --seed 0`.
 
 Damaged and lying videos, bundles, results and names, all from one seed, through the real commands. A violation is a
-traceback, an exit code other than 0, 2, 3 and 4, a command of more than 30 s or 3 GB, a usage error that isn't one
-line, or anything outside OUT that came, went or changed. Commands run in a worker process, so that torch is imported
+traceback, an exit code other than 0, 2, 3 and 4, a command of more than 30 s (on a busy machine: of what 10 sound runs
+take) or 3 GB, a usage error that isn't one line, or anything outside OUT that came, went or changed. Commands run in a worker process, so that torch is imported
 once; one case in 25 also runs as the command itself, in a process of its own.
 """
 
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -35,6 +36,7 @@ SHARES = (
     (hostile_runs.cases, 0.28),
     (hostile_names.cases, 0.1),
 )
+_PATIENCE_S = 300.0  # for what is no case
 OPTIONS = ["--preset", "balanced", "--tasks", "parts,height", "--set", "segment.frames=4", "--set", "save.video=false"]
 OPTIONS += ["--set", "numerics.threads=1", "--dtype", "float32", "--set", "numerics.kernel=torch"]
 _MODEL = """\
@@ -67,7 +69,7 @@ def main() -> None:
             verdicts.append(arena.meet(case, alone=number % 25 == 7))
             for problem in verdicts[-1].wrong:
                 print(f"{case.kind} {case.name} ({case.seed}): {problem}", flush=True)
-    print(table(verdicts))
+    print(f"{table(verdicts)} of at most {arena.limit_s:.0f} s")
     sys.exit(any(verdict.wrong for verdict in verdicts))
 
 
@@ -94,7 +96,11 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 
 class Arena:
-    """A folder with everything in it that a command could reach by mistake, and the worker that runs commands."""
+    """A folder with everything in it that a command could reach by mistake, and the worker that runs commands.
+
+    Attributes:
+        limit_s: what a command may take.
+    """
 
     def __init__(self, root: Path) -> None:
         """Makes clips, a model and a finished run in an empty folder."""
@@ -109,8 +115,9 @@ class Arena:
         clips = sorted(hostile_videos.write_clips(root / "clips"), key=lambda path: path.suffix)
         self._stock = Stock(clips, write_model(root / "model"), root / "run", root / "bystander", OPTIONS)
         place = Place(self._stock, root, root / "run", Random(0))
-        made = self._worker.run(place.run(*clips[:2], more=["--set", "save.video=true"]))
+        made = self._worker.run(place.run(*clips[:2], more=["--set", "save.video=true"]), _PATIENCE_S)
         assert made.code == 0, made
+        self.limit_s = max(SECONDS, 10 * made.seconds)
 
     def __enter__(self) -> "Arena":
         return self
@@ -134,7 +141,7 @@ class Arena:
             commands = case.make(place)
             before = snapshot(self._root, place.out)
             for command in commands:
-                verdict.judge(command, way(command))
+                verdict.judge(command, way(command, self.limit_s), self.limit_s)
                 after = snapshot(self._root, place.out)
                 escapes = changes(before, after)
                 if escapes:
@@ -143,28 +150,29 @@ class Arena:
                 before = after
         return verdict
 
-    def _alone(self, command: Sequence[str]) -> Answer:
-        if any("\0" in word for word in command):
-            return self._worker.run(command)
-        if not self._start_s:
-            self._start_s = self._by_itself(["models", "check", "rooms"], 0).seconds  # imports what a run does
-        return self._by_itself(command, self._start_s)
-
-    def _by_itself(self, command: Sequence[str], start_s: float) -> Answer:
+    def _alone(self, command: Sequence[str], limit_s: float) -> Answer:
         """A command in a process of its own; seconds without those that Python takes to import everything."""
+        if any("\0" in word for word in command):
+            return self._worker.run(command, limit_s)
+        if not self._start_s:
+            self._start_s = self._by_itself(["models", "check", "rooms"], _PATIENCE_S).seconds  # imports as a run does
+        answer = self._by_itself(command, limit_s + self._start_s)
+        return replace(answer, seconds=answer.seconds - self._start_s)
+
+    def _by_itself(self, command: Sequence[str], limit_s: float) -> Answer:
         began, where = time.perf_counter(), self._root / "cwd"
         program = [sys.executable, "-m", "deltascene", *command]
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
             with subprocess.Popen(program, stdout=out, stderr=error, cwd=where, env=self._environment) as process:
                 try:
-                    code = process.wait(SECONDS + start_s)
+                    code = process.wait(limit_s)
                 except subprocess.TimeoutExpired:
                     end(process.pid)
                     code = None
             out.seek(0)
             error.seek(0)
             peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            return Answer(code, out.read(), error.read(), time.perf_counter() - began - start_s, peak)
+            return Answer(code, out.read(), error.read(), time.perf_counter() - began, peak)
 
 
 class Worker:
@@ -175,8 +183,8 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._replies = -1
 
-    def run(self, command: Sequence[str]) -> Answer:
-        """One command."""
+    def run(self, command: Sequence[str], limit_s: float) -> Answer:
+        """One command, ended after so many seconds."""
         if self._process is None:
             self._start()
         process = self._process
@@ -185,7 +193,7 @@ class Worker:
         began = time.perf_counter()
         process.stdin.write(json.dumps(list(command)) + "\n")
         process.stdin.flush()
-        ready, _, _ = select.select([self._replies], [], [], SECONDS)
+        ready, _, _ = select.select([self._replies], [], [], limit_s)
         line = _line(self._replies) if ready else ""
         seconds = time.perf_counter() - began
         if not line:
@@ -211,8 +219,7 @@ class Worker:
             program, stdin=subprocess.PIPE, text=True, pass_fds=[there], cwd=self._cwd, env=self._environment
         )
         os.close(there)
-        self.run(["--version"])
-        self.run(["models", "check", "rooms"])  # imports torch, which is no case's time
+        self.run(["models", "check", "rooms"], _PATIENCE_S)  # imports torch, which is no case's time
 
 
 def _line(descriptor: int) -> str:

@@ -120,17 +120,17 @@ class Verdict:
     escapes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def judge(self, command: Sequence[str], answer: Answer) -> None:
-        """Books a command's answer."""
+    def judge(self, command: Sequence[str], answer: Answer, limit_s: float) -> None:
+        """Books a command's answer, which may take so many seconds."""
         self.codes.append(answer.code)
         self.seconds = max(self.seconds, answer.seconds)
         self.peak_bytes = max(self.peak_bytes, answer.peak_bytes)
         self.tracebacks += "Traceback" in answer.error or "Traceback" in answer.out
-        self.wrong += [f"{' '.join(command[:2])}: {problem}" for problem in problems(answer)]
+        self.wrong += [f"{' '.join(command[:2])}: {problem}" for problem in problems(answer, limit_s)]
 
 
-def problems(answer: Answer) -> list[str]:
-    """What is wrong with an answer."""
+def problems(answer: Answer, limit_s: float = SECONDS) -> list[str]:
+    """What is wrong with an answer, which may take so many seconds."""
     found = []
     if "Traceback" in answer.error + answer.out:
         own = re.findall(r"(?:cache|pipeline|stages)/(\w+\.py)\", line (\d+)", answer.error)
@@ -140,7 +140,7 @@ def problems(answer: Answer) -> list[str]:
         found.append(f"ended after {answer.seconds:.0f} s, or died")
     elif answer.code not in EXPECTED and not found:
         found.append(f"exit {answer.code}: {answer.error.strip()[-300:]}")
-    if answer.seconds > SECONDS:
+    if answer.seconds > limit_s:
         found.append(f"took {answer.seconds:.0f} s")
     if answer.peak_bytes > PEAK_BYTES:
         found.append(f"took {answer.peak_bytes / 1e9:.1f} GB")

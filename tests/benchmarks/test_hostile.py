@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -37,18 +38,8 @@ def test_violations_are_seen(hostile):
     case = importlib.import_module("hostile_case")
     good = case.Answer(2, "", "deltascene: x: expected y; found z\n", 1.0)
     assert case.problems(good) == []
-    for change in (
-        {"code": 1},
-        {"code": -11},
-        {"code": None},
-        {"seconds": 31.0},
-        {"peak_bytes": 4 << 30},
-        {"error": "a\nb"},
-    ):
-        assert case.problems(case.Answer(**{**vars_of(good), **change}))
+    bad = ({"code": 1}, {"code": -11}, {"code": None}, {"seconds": 31.0}, {"peak_bytes": 4 << 30}, {"error": "a\nb"})
+    for change in bad:
+        assert case.problems(replace(good, **change))
     assert "traceback" in case.problems(case.Answer(0, "", "Traceback (most recent call last):\nKeyError", 1.0))[0]
     assert "control character" in case.problems(case.Answer(0, "\x1b[2J", "", 1.0))[0]
-
-
-def vars_of(answer: object) -> dict[str, object]:
-    return {name: getattr(answer, name) for name in ("code", "out", "error", "seconds", "peak_bytes")}

@@ -12,9 +12,9 @@ from deltascene.cache.errors import BrokenSeal, NotArchived
     "error", [KeyError("x"), TypeError("a\nb"), RecursionError("deep"), MemoryError(), OSError(5, "I/O")]
 )
 def test_it_is_one_line_with_the_place_and_a_way_out(error):
-    with pytest.raises(BrokenSeal, match=r"^x\.zarr: can't be read: \w+ at test_damage\.py:\d+: .*; do it again$"):
-        with told_as(BrokenSeal, "x.zarr", "do it again"):
-            raise error
+    line = r"^x\.zarr: can't be read: \w+ at test_damage\.py:\d+: .*; do it again$"
+    with pytest.raises(BrokenSeal, match=line), told_as(BrokenSeal, "x.zarr", "do it again"):
+        raise error
 
 
 @pytest.mark.parametrize("error", [NotArchived("segment 3"), OSError(ENOSPC, "full"), AssertionError("ours")])
