@@ -1,9 +1,9 @@
 """Hostile inputs: `python benchmarks/hostile.py --cases 200 --seed 0`.
 
 Damaged and lying videos, bundles, results and names, all from one seed, through the real commands. A violation is a
-traceback, an exit code other than 0, 2, 3 and 4, a command of more than 30 s (on a busy machine: of what 10 sound runs
-take) or 3 GB, a usage error that isn't one line, or anything outside OUT that came, went or changed. Commands run in a worker process, so that torch is imported
-once; one case in 25 also runs as the command itself, in a process of its own.
+traceback, an exit code other than 0, 2, 3 and 4, a command of more than 30 s (on a busy machine: than ten sound runs
+take) or 3 GB, a usage error that isn't one line, or anything outside OUT that came, went or changed. Commands run in a
+worker process, so that torch is imported once; one case in 25 also runs as the command itself, in its own process.
 """
 
 import argparse
