@@ -26,6 +26,7 @@ from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.parts import make_room
 from deltascene.pipeline.predictions import assemble
+from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.resume import archive_key, read_done, sealed_segments, seals_intact, write_done
 from deltascene.pipeline.run_folder import (
     RunFolder,
@@ -389,9 +390,9 @@ def _finish(run: BatchRun, video: _UnderWay) -> VideoRecord:
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error, 600) or type(error).__name__
     with folder.errors_jsonl.open("a", encoding="utf-8") as file:
-        trace = traceback.format_exception(error)[-1].strip()
+        trace = one_line(traceback.format_exception(error)[-1], 600)
         file.write(
             json.dumps(
                 {"id": spec.id, "source": str(spec.path), "error": text, "type": type(error).__name__, "trace": trace}

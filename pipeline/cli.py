@@ -1,5 +1,6 @@
 """The command line. Anything heavy is imported inside the command that needs it, so that `--help` answers at once."""
 
+import io
 import re
 import sys
 import time
@@ -468,6 +469,8 @@ def _console() -> "Console":
 
 def main() -> NoReturn:
     """The command `deltascene`: one clear line and an exit code for everything that can go wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names needn't be UTF-8
     try:
         app(standalone_mode=True)
     except DeltasceneError as error:

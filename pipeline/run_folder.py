@@ -220,12 +220,17 @@ def read_record(row: Mapping[str, Any]) -> VideoRecord:
 
 def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
     """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
-    now = {record.id: asdict(record) for record in records}
+    now = {record.id: asdict(record) | {"source": _as_utf8(record.source)} for record in records}
     merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
     partial = folder.videos_parquet.with_name("videos.parquet.part")
     partial.unlink(missing_ok=True)
     pq.write_table(pa.Table.from_pylist(list(merged.values())), partial)
     os.replace(partial, folder.videos_parquet)
+
+
+def _as_utf8(path: str) -> str:
+    """A path as a table can hold it; bytes that aren't UTF-8 are told as such."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:

@@ -252,7 +252,7 @@ def _ids(found: Sequence[_Found]) -> list[str]:
     slugs = [_slug(each.name) for each in found]
     counts = Counter(slug.casefold() for slug in slugs)
     return [
-        f"{slug}-{hashlib.sha256(each.place.encode()).hexdigest()[:6]}" if counts[slug.casefold()] > 1 else slug
+        f"{slug}-{hashlib.sha256(os.fsencode(each.place)).hexdigest()[:6]}" if counts[slug.casefold()] > 1 else slug
         for slug, each in zip(slugs, found, strict=True)
     ]
 
@@ -260,7 +260,7 @@ def _ids(found: Sequence[_Found]) -> list[str]:
 def _slug(name: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
     if len(slug) > _LONGEST_ID:
-        return f"{slug[:_LONGEST_ID]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        return f"{slug[:_LONGEST_ID]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
     return slug or "source"
 
 
