@@ -65,13 +65,14 @@ def absolute(folder: Place) -> Place:
 
 
 def write_whole(path: Place, data: str | bytes) -> None:
-    """Writes a file so that a reader sees all of it or nothing."""
+    """Writes a file so that a reader sees all of it or nothing; a link in its place is replaced, not followed."""
     content = data.encode() if isinstance(data, str) else data
     if not isinstance(path, Path):
         path.write_bytes(content)
         return
     partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)
+    with partial.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

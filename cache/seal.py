@@ -76,8 +76,11 @@ def seal_of(sealed: SealedZip) -> Seal:
         seal = Seal(**sealed.fields)
     except TypeError as error:
         raise BrokenSeal(f"{sealed.path}: not a seal: {error}") from error
-    if not all(type(number) is int and number >= 0 for number in (seal.start, seal.frames, seal.next_index)):
-        raise BrokenSeal(f"{sealed.path}: not a seal: expected whole numbers")
+    numbers = (seal.start, seal.frames, seal.next_index)
+    if not all(type(number) is int and number >= 0 for number in numbers) or seal.frames < 1:
+        raise BrokenSeal(
+            f"{sealed.path}: not a seal: expected a start and a number of frames; found {str(numbers)[:80]}"
+        )
     if not isinstance(seal.fingerprint, str):
         raise BrokenSeal(f"{sealed.path}: not a seal: expected a fingerprint")
     return seal

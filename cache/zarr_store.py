@@ -9,6 +9,7 @@ Every array is one shard, or several of at most `SHARD_BYTES` of raw values, whi
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from deltascene.cache.columns import (
     row_name,
     unpack,
 )
+from deltascene.cache.damage import told_as
 from deltascene.cache.errors import AlreadySealed, BrokenSeal
 from deltascene.cache.places import Place, new_scratch, remove
 from deltascene.cache.sealed_zip import SealedZip, write_sealed
@@ -67,7 +69,8 @@ class ZarrStore(Store):
 
     def starts(self) -> tuple[int, ...]:
         """As `Store.starts`."""
-        return tuple(sorted(int(path.stem) for path in self.path.glob("segments/*.zip") if path.stem.isdecimal()))
+        names = (path.stem for path in self.path.glob("segments/*.zip"))
+        return tuple(sorted(int(name) for name in names if name.isdecimal() and f"{int(name[:18]):08d}" == name))
 
     def seal(self, start: int) -> SegmentSeal:
         """As `Store.seal`."""
@@ -87,10 +90,11 @@ class ZarrStore(Store):
             wanted = chosen_blocks(info, blocks)
             unread = {row_name(block) for block in info.blocks if block not in wanted}
             arrays = _arrays_of(sealed, seal, [name for name in columns_of(info) if name not in unread])
-        books: Any = dict(arrays["frames"].attrs)
+            books: Any = dict(arrays["frames"].attrs)
 
         def read(name: str, first: int, end: int) -> Array:
-            return np.asarray(arrays[name][first:end])
+            with _readable(self.file(start)):
+                return np.asarray(arrays[name][first:end])
 
         return unpack(info, books, seal.frames, wanted, read)
 
@@ -238,28 +242,41 @@ def _seal_of(sealed: SealedZip, start: int) -> SegmentSeal:
     except TypeError as error:
         raise BrokenSeal(f"{sealed.path}: not a seal: {error}") from error
     numbers = (seal.start, seal.frames, seal.next_index, seal.bytes)
-    if not all(type(number) is int for number in numbers) or not isinstance(seal.key, dict):
+    whole = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+    if not whole or not isinstance(seal.key, dict):
         raise BrokenSeal(f"{sealed.path}: not a seal: expected whole numbers and a key")
+    if type(seal.sealed_s) not in (int, float) or not 0 <= seal.sealed_s < 1e12:
+        raise BrokenSeal(f"{sealed.path}: not a seal: expected a time; found {str(seal.sealed_s)[:80]}")
     if seal.start != start:
         raise BrokenSeal(f"{sealed.path}: expected the seal of segment {start}; found that of {seal.start}")
     return seal
 
 
 def _info_of(sealed: SealedZip) -> SegmentInfo:
-    record: Any = _group_of(sealed, ["zarr.json"]).attrs["info"]
-    return read_info(record)
+    with _readable(sealed.path):
+        record: Any = _group_of(sealed, ["zarr.json"]).attrs["info"]
+        return read_info(record)
 
 
 def _arrays_of(sealed: SealedZip, seal: SegmentSeal, names: Sequence[str]) -> "dict[str, zarr.Array[Any]]":
     """Some arrays of a segment, once their files are what was sealed."""
     needed = ["zarr.json", *(f"{name}/zarr.json" for name in names)]
     others = [file for file in sealed.files if file.split("/")[0] in names and file not in needed]
-    group = _group_of(sealed, [*needed, *others])
-    arrays = {name: _array(group, name) for name in names}
-    stored = arrays["frames"].shape[0]
+    with _readable(sealed.path):
+        group = _group_of(sealed, [*needed, *others])
+        arrays = {name: _array(group, name) for name in names}
+    stored, columns = arrays["frames"].shape[0], columns_of(_info_of(sealed))
     if seal.frames != stored:
         raise BrokenSeal(f"{sealed.path}: expected {stored} frames, as stored; found {seal.frames}")
+    for name, array in arrays.items():
+        found, wanted = (array.dtype, array.shape[1:]), (columns[name].dtype, columns[name].shape)
+        if found != wanted:
+            raise BrokenSeal(f"{sealed.path}: {name}: expected entries of {wanted}; found {found}")
     return arrays
+
+
+def _readable(path: Place) -> AbstractContextManager[None]:
+    return told_as(BrokenSeal, str(path), "archive the video again")
 
 
 def _group_of(sealed: SealedZip, names: Sequence[str]) -> zarr.Group:
@@ -269,5 +286,6 @@ def _group_of(sealed: SealedZip, names: Sequence[str]) -> zarr.Group:
 
 def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     array = group[name]
-    assert isinstance(array, zarr.Array)
+    if not isinstance(array, zarr.Array):
+        raise BrokenSeal(f"{name}: expected an array; found a group")
     return array

@@ -7,13 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from deltascene.cache.budget import StoredSegment, choose_drops
-from deltascene.cache.errors import BrokenSeal, CacheError
+from deltascene.cache.errors import CacheError
 from deltascene.cache.places import Place, remove
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import locked
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.run_folder import Run, RunFolder, read_run_yaml
@@ -71,7 +72,7 @@ def look(video: str, store: ZarrStore, *, whole: bool = False) -> ArchiveState:
     for start in store.starts():
         try:
             seal = store.verify(start) if whole else store.seal(start)
-        except BrokenSeal as error:
+        except CacheError as error:
             problems.append(str(error))
             continue
         segments.append(StoredSegment(video, start, seal.bytes, seal.sealed_s))
@@ -137,6 +138,8 @@ def collect_garbage(out: Place, budget: int | None, console: Console, *, dry_run
     folder = _opened(out)
     with locked(folder.root):
         stores = dict(archives(folder))
+        for store in stores.values():
+            refuse_links(store.path, below=True)
         broken = [
             (video, start) for video, store in stores.items() for start in store.starts() if _broken(store, start)
         ]

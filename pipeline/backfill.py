@@ -25,6 +25,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
+from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence, locked
 from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour, numerics_record, settle
@@ -167,6 +168,7 @@ class _Filling:
 
 def _fill_video(plan: Backfill, video: RunVideo, fence: Fence, events: Events, stop: Stop) -> VideoRecord:
     """One video, segment by segment; what is sealed is kept."""
+    refuse_links(video.files.root, below=True)
     files, starts, done = video.files, _starts(video), read_done(video.files)
     filling = _Filling(plan, video, ZarrStore(files.activations), fence)
     remove(files.root / "unfinished")

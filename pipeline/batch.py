@@ -24,7 +24,9 @@ from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
+from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence
+from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.resume import (
     Done,
     archive_key,
@@ -192,6 +194,7 @@ def _begin_video(
         OutputError: its earlier results were made from other bytes.
     """
     config, files = run.engine.config, run.folder.video(spec.id)
+    refuse_links(files.root, below=True)
     identity_now = identity(spec, config.run.verify == "full")
     if (done := read_done(files)) is not None:
         require_same_input(files, done, identity_now)
@@ -419,9 +422,9 @@ def _tidy(files: VideoFolder, starts: Sequence[int]) -> None:
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error, 600) or type(error).__name__
     with folder.errors_jsonl.open("a", encoding="utf-8") as file:
-        trace = traceback.format_exception(error)[-1].strip()
+        trace = one_line(traceback.format_exception(error)[-1], 600)
         file.write(
             json.dumps(
                 {"id": spec.id, "source": str(spec.path), "error": text, "type": type(error).__name__, "trace": trace}

@@ -134,10 +134,14 @@ def find_bundle(model: str) -> Path:
         return packaged[model]
     if "://" in model:
         return fetch_bundle(model)
-    folder = Path(model).expanduser()
-    if (folder / "bundle.yaml").is_file():
-        return folder
-    if folder.exists():
+    try:
+        folder = Path(model).expanduser()
+        if (folder / "bundle.yaml").is_file():
+            return folder
+        there = folder.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no disk takes, a user who isn't there
+        raise BundleError(f"model {shown(model)}: expected a folder with bundle.yaml; {one_line(error)}") from error
+    if there:
         raise BundleError(f"model {model}: expected a folder with bundle.yaml; found none in it")
     known = ", ".join(packaged) or "none"
     raise BundleError(f"model: no packaged model or folder {model!r}; packaged: {known}{nearest(model, packaged)}")

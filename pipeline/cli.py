@@ -1,5 +1,6 @@
 """The command line. Anything heavy is imported inside the command that needs it, so that `--help` answers at once."""
 
+import io
 import re
 import sys
 import time
@@ -32,6 +33,8 @@ app.add_typer(models_app, name="models")
 cache_app = typer.Typer(help="Look after the archived activations of a run.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 app.add_typer(train_app, name="train")
+
+_LONGEST_ERROR = 600
 
 ModelOption = Annotated[str | None, typer.Option(help="Packaged model, bundle folder, or fsspec URL.")]
 PresetOption = Annotated[str, typer.Option(help="Packaged preset: exact, balanced or fast.")]
@@ -478,6 +481,8 @@ def _console() -> "Console":
 
 def main() -> NoReturn:
     """The command `deltascene`: one clear line and an exit code for everything that can go wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names needn't be UTF-8
     try:
         app(standalone_mode=True)
     except DeltasceneError as error:
@@ -488,7 +493,8 @@ def main() -> NoReturn:
         from errno import EDQUOT, ENOSPC
 
         full = error.errno in (ENOSPC, EDQUOT)
-        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 1)
+        named = error.filename is not None  # a path that was asked for, or lies in what was
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 2 if named else 1)
     except Exception as error:
         if type(error).__module__.startswith("deltascene."):
             _fail(str(error), 2)
@@ -497,5 +503,7 @@ def main() -> NoReturn:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    print(f"deltascene: {text}", file=sys.stderr)
+    from deltascene.pipeline.problems import one_line
+
+    print(f"deltascene: {one_line(text, _LONGEST_ERROR)}", file=sys.stderr)
     raise SystemExit(code)

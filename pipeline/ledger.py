@@ -81,9 +81,9 @@ def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.T
             return pq.read_table(path, schema=schema, page_checksum_verification=True)
         with path.open("rb") as file:
             return pq.read_table(file, schema=schema, page_checksum_verification=True)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise OutputError(
-            f"{path}: expected a Parquet file; found a damaged one ({one_line(error)}); "
+            f"{path}: expected a Parquet file; found none that can be read ({one_line(error)}); "
             "remove it and run the same command again"
         ) from error
 

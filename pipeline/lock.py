@@ -22,6 +22,7 @@ from typing import Any
 from deltascene.cache.errors import NoSuchStore
 from deltascene.cache.places import Place, create_whole, remove, writable, write_whole
 from deltascene.pipeline.errors import OutputError, Overtaken
+from deltascene.pipeline.links import refuse_links
 
 BEAT_S = 15.0
 STALE_S = 120.0  # without a beat, of a writer on another machine
@@ -71,6 +72,8 @@ def locked(root: Place) -> Iterator[Fence]:
     try:
         writable(root)
         root.mkdir(parents=True, exist_ok=True)
+        for folder in (root, root / "locks", root / "videos"):
+            refuse_links(folder)
         fence = _take(root / "locks")
     except NoSuchStore as error:
         raise OutputError(str(error)) from error
@@ -137,9 +140,12 @@ def _alive(owner: Note) -> bool:
         return False
     if owner.get("host") != socket.gethostname():
         return time.time() - beat_s < STALE_S
+    pid = owner.get("pid")
+    if type(pid) is not int or pid < 1:
+        return False
     try:
-        os.kill(int(owner["pid"]), 0)
-    except (ProcessLookupError, KeyError, TypeError, ValueError, OverflowError):
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

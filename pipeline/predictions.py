@@ -8,6 +8,7 @@ is a few files. Arrays are `<task>`, `age/<task>` and `change` (how much each pa
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import MemoryStore
 
+from deltascene.cache.damage import told_as
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.keys import file_sha256
 from deltascene.cache.places import Place, zarr_url
@@ -239,16 +241,21 @@ class PredictionReader:
             FileNotFoundError: there is none, or it wasn't assembled.
             OutputError: an array that it speaks of is missing.
         """
+        if not (path / "zarr.json").is_file():
+            raise FileNotFoundError(f"{path}: there is none")
         self._path = path
-        self._group = zarr.open_group(**zarr_url(path), mode="r", zarr_format=3)
-        self.attributes: dict[str, Any] = dict(self._group.attrs)
-        if "index" not in self._group:
+        with _readable(path):
+            self._group = zarr.open_group(**zarr_url(path), mode="r", zarr_format=3)
+            self.attributes: dict[str, Any] = dict(self._group.attrs)
+            assembled = "index" in self._group
+        if not assembled:
             raise FileNotFoundError(f"{path}: not assembled yet")
         self.index: Array = self._read("index")
         self.pts_s: Array = self._read("pts_s")
-        tasks = [str(task) for task in self.attributes["tasks"]]
-        self.valid: dict[str, Array] = {task: self._read(f"valid/{task}") for task in tasks}
-        self.descriptions = {task: dict(self._array(task).attrs) for task in tasks}
+        with _readable(path):
+            tasks = [str(task) for task in self.attributes["tasks"]]
+            self.valid: dict[str, Array] = {task: self._read(f"valid/{task}") for task in tasks}
+            self.descriptions = {task: dict(self._array(task).attrs) for task in tasks}
 
     def stored(self, task: str, frames: int | slice) -> Array:
         """Stored values of one processed frame, or of a run of them."""
@@ -263,20 +270,26 @@ class PredictionReader:
         return self._read("change", place) if "change" in self._group else None
 
     def _read(self, name: str, where: int | slice = slice(None)) -> Array:
-        return np.asarray(self._array(name)[where])
+        with _readable(self._path):
+            return np.asarray(self._array(name)[where])
 
     def _array(self, name: str) -> "zarr.Array[Any]":
         return _array(self._group, self._path, name)
 
 
+def _readable(path: Place) -> AbstractContextManager[None]:
+    return told_as(OutputError, str(path), "run its command again with --force")
+
+
 def _arrays_of(sealed: SealedZip) -> "Iterable[tuple[str, zarr.Array[Any]]]":
     """Descriptions of a part's arrays, by name."""
     named = {name: sealed.read(name) for name in sealed.files if name.endswith("zarr.json")}
-    group = zarr.open_group(MemoryStore({name: Buffer.from_bytes(data) for name, data in named.items()}), mode="r")
-    for name in sorted(named):
-        found = group.get(name.removesuffix("/zarr.json"))
-        if isinstance(found, zarr.Array):
-            yield name.removesuffix("/zarr.json"), found
+    with told_as(BrokenSeal, str(sealed.path), "remove it and run the same command again"):
+        group = zarr.open_group(MemoryStore({name: Buffer.from_bytes(data) for name, data in named.items()}), mode="r")
+        for name in sorted(named):
+            found = group.get(name.removesuffix("/zarr.json"))
+            if isinstance(found, zarr.Array):
+                yield name.removesuffix("/zarr.json"), found
 
 
 def _create_joined(group: zarr.Group, name: str, like: "zarr.Array[Any]", frames: int, shard: int) -> "zarr.Array[Any]":

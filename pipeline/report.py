@@ -24,7 +24,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
+from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
 from deltascene.pipeline.report_facts import plain, run_facts
 from deltascene.pipeline.report_numbers import totals
@@ -52,12 +54,13 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     Returns:
         Paths of the JSON and of the page.
     """
-    text = json.dumps(build_report(run), indent=1, allow_nan=False, ensure_ascii=False)
-    report = json.loads(text)
+    with told_as(OutputError, str(run.folder), "run its command again with --force"):
+        text = json.dumps(build_report(run), indent=1, allow_nan=False, ensure_ascii=False)
+        report = json.loads(text)
+        videos = {video.id: video for video in run.videos}
+        shown = [data for data in report["videos"] if data["pictures"] or data["film"]]
+        pictures = {data["id"]: _draw(videos[data["id"]], data) for data in shown}
     json_path, html_path = run.folder / "report.json", html or run.folder / "report.html"
-    videos = {video.id: video for video in run.videos}
-    shown = [data for data in report["videos"] if data["pictures"] or data["film"]]
-    pictures = {data["id"]: _draw(videos[data["id"]], data) for data in shown}
     write_whole(json_path, text + "\n")
     write_whole(html_path, render_page(report, pictures, _links(run, html_path)))
     return json_path, html_path

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
-from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.report_diff import build_diff
 from deltascene.pipeline.report_page import FORMS, plain_text, render_diff
 from deltascene.pipeline.report_pairs import Pair
@@ -26,9 +27,11 @@ def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_
     """
     if html is not None and not html.absolute().parent.is_dir():
         raise UsageError(f"--html {html}: expected a folder that is there; found no {html.absolute().parent}")
-    diff, pairs = build_diff(open_run(a), open_run(b))
+    with told_as(OutputError, f"{a} or {b}", "run its command again with --force"):
+        diff, pairs = build_diff(open_run(a), open_run(b))
+        page = "" if html is None else render_diff(diff, draw_worst(diff, pairs))
     if html is not None:
-        write_whole(html, render_diff(diff, draw_worst(diff, pairs)))
+        write_whole(html, page)
     if as_json:
         print(json.dumps(diff, indent=1, allow_nan=False, ensure_ascii=False))
         return

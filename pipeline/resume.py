@@ -25,7 +25,14 @@ from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
-from deltascene.pipeline.run_folder import RunFolder, VideoFolder, VideoRecord, read_run_yaml, write_run_yaml
+from deltascene.pipeline.run_folder import (
+    RunFolder,
+    VideoFolder,
+    VideoRecord,
+    read_record,
+    read_run_yaml,
+    write_run_yaml,
+)
 from deltascene.pipeline.versions import machine_record, versions_record
 
 _RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
@@ -183,7 +190,7 @@ def read_done(files: VideoFolder) -> Done | None:
         data = json.loads(files.done.read_text(encoding="utf-8"))
         if data["format"] != DONE_FORMAT:
             return None
-        record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
+        record = read_record({name: data[name] for name in _RECORD_FIELDS})
         sums = {str(name): (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}
         segments = [(int(start), int(frames)) for start, frames in data["segments"]]
         return Done(record, str(data["fingerprint"]), segments, sums)

@@ -6,27 +6,32 @@ OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, place, write_whole
 from deltascene.pipeline.errors import DeltasceneError, OutputError
 from deltascene.pipeline.ledger import read_parquet, read_rows
+from deltascene.pipeline.plain_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.predictions import PredictionReader
+from deltascene.pipeline.problems import one_line, shown
 from deltascene.stages.kinds import Kind, kind_from_description
 
 
 class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
     """A quantity that wasn't predicted for a frame was asked for."""
+
+    exit_code = 2
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -123,9 +128,24 @@ class VideoRecord:
     identity: str = ""
 
 
+def read_record(row: Mapping[str, Any]) -> VideoRecord:
+    """A record from a file, once every value is of its kind.
+
+    Raises:
+        ValueError: it isn't; one line.
+    """
+    wanted = {name: type(value) for name, value in asdict(VideoRecord("", "", "")).items()}
+    for name in (*wanted, *row):
+        if name not in row or type(row[name]) is not wanted.get(name):
+            raise ValueError(f"{one_line(name)}: expected a value as a run writes it; found {shown(row.get(name))}")
+    if row["status"] not in ("done", "partial", "failed") or row["frames"] < 0 or not isfinite(row["fps"]):
+        raise ValueError(f"{shown(row['id'])}: expected status, frames and fps; found {shown(list(row.values()))}")
+    return VideoRecord(**row)
+
+
 def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
     """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
-    now = {record.id: asdict(record) for record in records}
+    now = {record.id: asdict(record) | {"source": _as_utf8(record.source)} for record in records}
     merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
     content = BytesIO()
     pq.write_table(pa.Table.from_pylist(list(merged.values())), content)
@@ -133,12 +153,28 @@ def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
 
 
 def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    return read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+    """Rows of `videos.parquet`, checked.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    rows = read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+    try:
+        for row in rows:
+            read_record(row)
+    except ValueError as error:
+        raise OutputError(f"{folder.videos_parquet}: {error}; remove it and run the same command again") from error
+    return rows
+
+
+def _as_utf8(path: str) -> str:
+    """A path as a table can hold it; bytes that aren't UTF-8 are told as such."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_run_yaml(folder: RunFolder, data: Mapping[str, Any]) -> None:
     """Writes `run.yaml` whole."""
-    write_whole(folder.run_yaml, yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=120))
+    write_whole(folder.run_yaml, render_yaml(dict(data)))
 
 
 def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
@@ -148,11 +184,11 @@ def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
         OutputError: there is none, or it can't be read.
     """
     try:
-        data = yaml.safe_load(folder.run_yaml.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OutputError(f"{folder.root}: expected a run's folder; found no run.yaml in it") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OutputError(f"{folder.run_yaml}: can't be read: {' '.join(str(error).split())[:160]}") from error
+        if not folder.run_yaml.is_file():
+            raise OutputError(f"{folder.root}: expected a run's folder; found no run.yaml in it")
+        data = parse_yaml(folder.run_yaml.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder.run_yaml}: can't be read: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise OutputError(f"{folder.run_yaml}: expected a mapping; found {type(data).__name__}")
     return data

@@ -6,8 +6,10 @@ why); errors are in sources_errors.py: `SourceError` > `SourceNotFound`, `Unread
 """
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +39,13 @@ __all__ = [
 
 _SEQUENCE_FPS = Fraction(30)
 _MIB = 1 << 20
+_SPECIAL = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class Reader(Iterator[Frame]):
@@ -171,6 +180,7 @@ def _request(
 ) -> Request:
     try:
         files = local_files(spec)
+        _refuse_special(files[0])
         empty = spec.kind == "video" and files[0].stat().st_size == 0
     except OSError as error:
         raise _no_file(spec, error) from error
@@ -188,7 +198,18 @@ def _no_file(spec: SourceSpec, error: OSError) -> SourceError:
     return UnreadableSource(f"{error.filename}: expected a file that can be read, found: {error.strerror}")
 
 
+def _refuse_special(path: Place) -> None:
+    """Refuses what isn't a file before it is opened: a pipe would wait for a writer, a device has no end."""
+    if not isinstance(path, Path):
+        return
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        found = next((name for is_one, name in _SPECIAL if is_one(mode)), "something else")
+        raise UnreadableSource(f"{path}: expected a file, found {found}")
+
+
 def _file_identity(path: Place, full: bool) -> str:
+    _refuse_special(path)
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}\0".encode())
     with open_anywhere(path) as file:

@@ -7,6 +7,7 @@ because a file that crashes or hangs a decoder must cost that file only; and bec
 import ctypes
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from deltascene.pipeline.sources_sequence import examine_sequence, sequence_pict
 from deltascene.pipeline.sources_table import Picture
 from deltascene.pipeline.sources_wire import Request, read_request, write_info, write_message
 
+_PATIENCE_S = 20.0  # for one picture
+_SLOWEST_DISK = 5e6  # bytes a second, of looking at a whole file
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _COMPLAINT = re.compile(rb"\[[\w,]+ @ 0x|Corrupt JPEG|Premature end|libpng (error|warning)")
 _EARLY_END = re.compile(rb"partial file|ended prematurely")
@@ -76,14 +79,29 @@ def main() -> int:
 
 
 def _answer(request: Request, out: BinaryIO, complaints: Complaints) -> None:
+    _end_after(_PATIENCE_S + _bytes(request) / _SLOWEST_DISK)
     info = request.info or _examine(request, complaints)
+    _end_after(0)
     if request.info is None:
         write_info(out, info)
     if request.selection is not None:
+        _end_after(_PATIENCE_S)
         for index, image, cause in _pictures(request, info, request.selection.of(info.table.pts_s), complaints):
+            _end_after(0)  # the pipeline may take as long as it likes
             head = {"index": index, "cause": cause, "shape": None if image is None else image.shape}
             write_message(out, head, *(() if image is None else (image,)))
+            _end_after(_PATIENCE_S)
     write_message(out, {"end": True})
+
+
+def _end_after(seconds: float) -> None:
+    """Has this process ended by an alarm, as nothing else ends a library that hangs; 0 for not any more."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _bytes(request: Request) -> int:
+    return sum(path.stat().st_size for path in request.paths if path.is_file())
 
 
 def _examine(request: Request, complaints: Complaints) -> SourceInfo:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.sources_errors import SourceNotFound
 from deltascene.pipeline.sources_find_spec import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, SourceSpec
 from deltascene.pipeline.sources_remote import find_remote, is_remote
@@ -30,7 +31,7 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     Raises:
         SourceNotFound: nothing is at one of the paths.
     """
-    found = [each for argument in arguments for each in _resolve(argument)]
+    found = [each for argument in arguments for each in _resolve_safely(argument)]
     distinct = list(dict.fromkeys(found_by_place(found).values()))
     return [SourceSpec(id_, each.kind, each.paths) for id_, each in zip(_ids(distinct), distinct, strict=True)]
 
@@ -47,6 +48,16 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that puts `2.jpg` before `10.jpg`."""
     parts = re.split(r"(\d+)", name)
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
+
+
+def _resolve_safely(argument: str) -> list[Found]:
+    try:
+        return _resolve(argument)
+    except (OSError, ValueError, RecursionError) as error:  # names that no disk takes, lists that aren't text, links …
+        found = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SourceNotFound(
+            f"{one_line(argument, 80)}: expected a file, folder, glob or list; found one that can't be read: {found}"
+        ) from error
 
 
 def _resolve(argument: str) -> list[Found]:
@@ -208,7 +219,7 @@ def _ids(found: Sequence[Found]) -> list[str]:
     slugs = [_slug(each.name) for each in found]
     counts = Counter(slug.casefold() for slug in slugs)
     return [
-        f"{slug}-{hashlib.sha256(each.place.encode()).hexdigest()[:6]}" if counts[slug.casefold()] > 1 else slug
+        f"{slug}-{hashlib.sha256(os.fsencode(each.place)).hexdigest()[:6]}" if counts[slug.casefold()] > 1 else slug
         for slug, each in zip(slugs, found, strict=True)
     ]
 
@@ -216,7 +227,7 @@ def _ids(found: Sequence[Found]) -> list[str]:
 def _slug(name: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
     if len(slug) > _LONGEST_ID:
-        return f"{slug[:_LONGEST_ID]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        return f"{slug[:_LONGEST_ID]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
     return slug or "source"
 
 

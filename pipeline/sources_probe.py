@@ -12,6 +12,7 @@ from deltascene.pipeline.sources_container import container_of
 from deltascene.pipeline.sources_decord import decord_name, decord_sample, fits_in_memory
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_opencv import (
+    LARGEST_PICTURE,
     Complaints,
     is_plain,
     open_capture,
@@ -95,6 +96,7 @@ def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
     rough = build_table(packets, np.zeros(0))
     capture = open_capture(path)
     try:
+        _refuse_too_large(path, _size(capture))
         asked = decoder == "decord" and rough.longest_group <= _LONGEST_GROUP
         short = len(rough.keys) > 1 and (asked or _fits(rough, _size(capture)))
         second = int(rough.keys[1]) if short else None
@@ -149,6 +151,13 @@ def _size(capture: Any) -> tuple[int, int]:
     import cv2
 
     return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+
+
+def _refuse_too_large(path: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > LARGEST_PICTURE:
+        raise UnreadableSource(
+            f"{path}: expected pictures of at most {LARGEST_PICTURE} pixels, found {size[1]}x{size[0]}; scale it down"
+        )
 
 
 def _cut_off(capture: Any, table: FrameTable) -> float:

@@ -1,6 +1,7 @@
 """The pipeline's side of a decoder process: start it, hear its answers, end it."""
 
 import os
+import signal
 import subprocess
 import sys
 import weakref
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.sources_errors import UnreadableSource
+from deltascene.pipeline.sources_opencv import LARGEST_PICTURE
 from deltascene.pipeline.sources_probe import SourceInfo
 from deltascene.pipeline.sources_table import Picture
 from deltascene.pipeline.sources_wire import Request, parse_info, read_message, write_request
 
 _PIPE_BYTES = 1 << 20
+_ALARM = getattr(signal, "SIGALRM", -1)  # a decoder sets it on itself, where there is one
 
 
 class DecoderProcess:
@@ -70,8 +73,9 @@ class DecoderProcess:
         if message is None:
             code = self._process.wait()
             self.close()
+            what = "hung and was ended" if code == -_ALARM else "died"
             after = f"after frame {self._last}" if self._last >= 0 else "at once"
-            raise UnreadableSource(f"{self._name}: the decoder died {after} (exit {code}); leave it out or repair it")
+            raise UnreadableSource(f"{self._name}: the decoder {what} {after} (exit {code}); leave it out or repair it")
         if "error" in message[0]:
             self.close()
             raise UnreadableSource(message[0]["error"])
@@ -86,7 +90,11 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OPENCV_IO_MAX_IMAGE_PIXELS": str(LARGEST_PICTURE),
+        },
         start_new_session=True,  # Ctrl-C is for the pipeline, which finishes the frame at hand.
     )
     if sys.platform == "linux":

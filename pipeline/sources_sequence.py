@@ -41,8 +41,10 @@ def _read(path: Path, complaints: Complaints) -> tuple[Image | None, str]:
     import cv2
 
     try:
+        if not path.is_file():  # a pipe would wait for a writer, a device has no end
+            return None, "missing"
         encoded = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    except FileNotFoundError:
+    except OSError:
         return None, "missing"
     picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
     if complaints.damage() or picture is None or _is_cut_off(encoded.tobytes()):

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from deltascene.stages.types import Image
 
+_MOST_LOST = 20
+"""Frames lost for one that is there: a damaged time can promise any number of them, and each is a row of results."""
+
 Picture = tuple[int, Image | None, str]
 """Frame number, RGB [H, W, 3] or None, and why it isn't a good frame (empty if it is)."""
 
@@ -158,9 +161,10 @@ def _fill_gaps(
     if missed <= 0 or len(steps_ms) == 0:
         return nothing
     step_ms = float(np.median(steps_ms))
-    absent = np.maximum(np.round(steps_ms / step_ms).astype(np.int64) - 1, 0)
+    absent = np.maximum(np.round(steps_ms / max(step_ms, 1e-3)) - 1, 0).clip(max=1 << 40).astype(np.int64)
     regular = np.abs(steps_ms - step_ms) <= max(0.1 * step_ms, 1.01)
-    if float(np.mean(regular)) < 0.9 or not 0 < int(absent.sum()) <= missed + 1:
+    most = min(missed + 1, _MOST_LOST * len(times_ms))
+    if float(np.mean(regular)) < 0.9 or not 0 < float(absent.sum(dtype=np.float64)) <= most:
         return nothing
     where = np.concatenate([[0], np.cumsum(absent + 1)])
     filled_ms = np.interp(np.arange(where[-1] + 1), where, times_ms)

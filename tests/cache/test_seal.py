@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from deltascene.cache.errors import BrokenSeal
-from deltascene.cache.places import new_scratch
+from deltascene.cache.places import new_scratch, write_whole
 from deltascene.cache.seal import read_seal, write_part
 
 ABOUT = {"start": 0, "frames": 3, "next_index": 3, "fingerprint": "f", "token": "t"}
@@ -56,7 +56,10 @@ def test_a_harmed_file_breaks_the_seal(path, place):
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[]", "null", '{"format": 1}', '{"format": 2}', '{"format": 1, "files": 3}', "\x00", "[" * 100_000]
-    + [json.dumps({"format": 1, **ABOUT, "files": {}} | wrong) for wrong in ({"start": -1}, {"frames": "3"}, {"x": 1})]
+    + [
+        json.dumps({"format": 1, **ABOUT, "files": {}} | wrong)
+        for wrong in ({"start": -1}, {"frames": "3"}, {"frames": 0}, {"x": 1})
+    ]
     + [json.dumps({"format": 1, **ABOUT, "files": {"/etc/hostname": [0, "0"]}})],
 )
 def test_what_is_no_seal_is_said_to_be_none(path, text):
@@ -64,3 +67,12 @@ def test_what_is_no_seal_is_said_to_be_none(path, text):
         sealed.writestr("seal.json", text)
     with pytest.raises(BrokenSeal):
         read_seal(path)
+
+
+def test_a_link_beside_a_file_is_not_written_through(tmp_path):
+    (tmp_path / "other").write_text("not yours")
+    (tmp_path / "a.json.part").symlink_to(tmp_path / "other")
+    (tmp_path / "a.json").symlink_to(tmp_path / "other")
+    write_whole(tmp_path / "a.json", "ours")
+    assert (tmp_path / "a.json").read_text() == "ours"
+    assert (tmp_path / "other").read_text() == "not yours"

@@ -625,3 +625,9 @@ def test_fuzz_of_sizes_builds_shapes_or_says_why_not(args, head_args):
     except (BundleError, StageError):
         return
     assert all(parameter.is_meta for parameter in model.backbone.vit.parameters())
+
+
+@pytest.mark.parametrize("name", ["~nobody-such", "x" * 5000, "a\0b"])
+def test_a_model_of_a_name_that_no_disk_takes_is_told_in_a_line(name):
+    with pytest.raises(BundleError, match=r"^model"):
+        read_bundle(name)

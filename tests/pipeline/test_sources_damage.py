@@ -1,10 +1,13 @@
 """Bad files: frames that are corrupt, repeated or missing are never given as good ones; nothing hangs or lingers."""
 
 import gc
+import os
+import signal
 import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,15 @@ import numpy as np
 import psutil
 import pytest
 
-from deltascene.pipeline.sources import Decoder, SourceSpec, UnreadableSource, find_sources, probe, read_frames
+from deltascene.pipeline.sources import (
+    Decoder,
+    SourceSpec,
+    UnreadableSource,
+    find_sources,
+    identity,
+    probe,
+    read_frames,
+)
 from deltascene.pipeline.sources_decord import decord_name, span_pictures
 from deltascene.pipeline.sources_table import FrameTable
 from deltascene.stages.types import Frame, Image
@@ -268,3 +279,49 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path, decoder: Decoder) ->
     decoded = count * image.nbytes
     assert max(tops) < 260e6 < decoded
     assert max(tops[10:]) < max(tops[:10]) + 40e6
+
+
+def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")  # nobody writes: opening it would wait for ever
+    (tmp_path / "zero.mp4").symlink_to("/dev/zero")
+    (tmp_path / "folder.mp4").mkdir()
+    for name, found in (("pipe", "a pipe"), ("zero", "a device"), ("folder", "a folder")):
+        spec = SourceSpec(name, "video", (tmp_path / f"{name}.mp4",))
+        for look in (probe, identity):
+            with pytest.raises(UnreadableSource, match=rf"{name}\.mp4: expected a file, found {found}"):
+                look(spec)
+
+
+def test_pipes_among_images_are_missing_frames(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    cv2.imwrite(str(paths[0]), np.zeros((*SIZE, 3), np.uint8))
+    os.mkfifo(paths[1])
+    paths[2].symlink_to("/dev/zero")
+    frames = list(read_frames(SourceSpec("s", "sequence", tuple(paths))))
+    assert [frame.cause for frame in frames] == ["", "missing", "missing"]
+
+
+def test_pictures_that_would_take_gigabytes_are_refused(tmp_path: Path) -> None:
+    rows = zlib.compress(bytes(2501 * 20000), 9)
+    head = struct.pack(">IIBBBBB", 20000, 20000, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", rows), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(UnreadableSource, match=r"bomb\.png"):
+        probe(source(tmp_path / "bomb.png"))
+    (tmp_path / "wide.y4m").write_bytes(b"YUV4MPEG2 W16000 H16000 F10:1 Ip A1:1 C420jpeg\nFRAME\n" + bytes(9999))
+    with pytest.raises(UnreadableSource, match=r"wide\.y4m"):
+        probe(source(tmp_path / "wide.y4m"))
+
+
+def test_decoder_that_hangs_is_ended_by_its_alarm(mpeg4: Path) -> None:
+    reader = read_frames(source(mpeg4))
+    next(reader)
+    (child,) = psutil.Process().children()
+    child.send_signal(signal.SIGALRM)
+    with pytest.raises(UnreadableSource, match=r"the decoder hung and was ended after frame \d+"):
+        list(reader)
+    program = "from deltascene.pipeline.sources_child import _end_after; import time; _end_after(0.1); time.sleep(20)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGALRM

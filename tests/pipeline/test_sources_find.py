@@ -151,3 +151,19 @@ def test_ids_are_safe_file_names(tmp_path: Path, name: str) -> None:
 def test_natural_order_is_that_of_the_numbers(numbers: list[int]) -> None:
     names = sorted((f"f{number}.jpg" for number in numbers), key=natural_key)
     assert names == [f"f{number}.jpg" for number in sorted(numbers)]
+
+
+@pytest.mark.parametrize("name", ["x" * 4096, "x/" * 3000, "a\0b", "~nobody-such/x.mp4"])
+def test_names_that_no_disk_takes_are_told_in_a_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{name}\n")
+    for argument in (str(tmp_path / "list.txt"), name):
+        with pytest.raises(SourceNotFound, match=r"expected a file, folder, glob"):
+            find_sources([argument])
+
+
+def test_lists_that_are_no_text_and_links_to_themselves(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    for name in ("list.txt", "loop.mp4"):
+        with pytest.raises(SourceNotFound, match=name):
+            find_sources([str(tmp_path / name)])

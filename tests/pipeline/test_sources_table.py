@@ -122,3 +122,11 @@ def test_repeats_compares_every_byte(pixel: int) -> None:
     pictures[2].reshape(-1)[pixel] = 1
     assert repeats(pictures) == [1]
     assert repeats(pictures[:1]) == []
+
+
+def test_a_time_far_away_does_not_make_up_frames() -> None:
+    """A damaged time and a duration to match would promise a billion of them."""
+    times_ms = [40.0 * number for number in range(30)] + [4e10]
+    made = table(times_ms, [0], claimed=1_000_000_000, exact=False)
+    assert made.frames == 31
+    assert not made.lost.any()
