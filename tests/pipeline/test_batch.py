@@ -16,7 +16,8 @@ from deltascene import NotPredicted, open_run
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import batch, ledger
 
-QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1"]
+# float32, as on a busy machine two runs may not find the same type faster.
+QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
 
 
 def without_clock(table: pa.Table) -> pa.Table:
