@@ -39,9 +39,14 @@ class Seal:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file so that a reader sees all of it or nothing."""
+    write_whole_bytes(path, text.encode())
+
+
+def write_whole_bytes(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader sees all of it or nothing."""
     partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -33,7 +33,6 @@ from deltascene.pipeline.run_folder import (
     Run,
     RunFolder,
     RunVideo,
-    VideoRecord,
     keep_lock,
     locked,
     open_run,
@@ -41,6 +40,7 @@ from deltascene.pipeline.run_folder import (
     write_run_yaml,
 )
 from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.videos_table import VideoRecord
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError
 from deltascene.stages.preprocess import InputPlan

@@ -1,6 +1,7 @@
 """The batch flow: every input, segment by segment, each sealed when it is whole; what is sealed is never done again."""
 
 import json
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,19 +26,16 @@ from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments, segment_info
 from deltascene.pipeline.parts import make_room
 from deltascene.pipeline.predictions import assemble
+from deltascene.pipeline.problems import one_line, path_text, printable
 from deltascene.pipeline.resume import archive_key, read_done, sealed_segments, seals_intact, write_done
-from deltascene.pipeline.run_folder import (
-    RunFolder,
-    RunVideo,
-    VideoFolder,
-    VideoRecord,
-    keep_lock,
-    write_videos,
-)
+from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoFolder, keep_lock
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
+from deltascene.pipeline.videos_table import VideoRecord, VideosTable
 from deltascene.stages.errors import StageError
+
+LONGEST_CAUSE = 2000  # letters
 
 
 class Events(Protocol):
@@ -113,6 +111,9 @@ class _UnderWay:
         cause: `truncated` if it ends before its header says, else empty.
         segments: all of them.
         seals: of those that are finished, by start.
+        began_s: when a lane took its first segment, on the clock `time.perf_counter`; None before that.
+        computed: frames computed since then.
+        retries: how often a segment was done again because a worker was lost.
     """
 
     spec: SourceSpec
@@ -121,6 +122,9 @@ class _UnderWay:
     cause: str
     segments: Sequence[Segment]
     seals: dict[int, Seal]
+    began_s: float | None = None
+    computed: int = 0
+    retries: int = 0
 
     @property
     def complete(self) -> bool:
@@ -132,6 +136,27 @@ class _UnderWay:
         """Seals from the start up to the first gap."""
         started = takewhile(lambda segment: segment.start in self.seals, self.segments)
         return [self.seals[segment.start] for segment in started]
+
+    @property
+    def so_far(self) -> dict[str, Any]:
+        """What its row says of the work on it."""
+        seconds = 0.0 if self.began_s is None else time.perf_counter() - self.began_s
+        return {
+            "retries": self.retries,
+            "seconds": seconds,
+            "computed": self.computed,
+            "selected": self.job.frames,
+        }
+
+    def book(self, event: Event) -> None:
+        """Counts what an event says was done, done in vain, or done again."""
+        taken = event.task.taken_s
+        self.began_s = taken if self.began_s is None else min(self.began_s, taken)
+        if event.lost is not None:
+            self.retries += 1
+            self.computed -= event.lost
+        if event.done is not None:
+            self.computed += len(event.done.frames)
 
 
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
@@ -146,28 +171,40 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
     """
     run.folder.errors_jsonl.unlink(missing_ok=True)
     run.crew.archive(run.archive_left != 0)
-    waiting, under_way, records = deque(specs), dict[str, _UnderWay](), dict[str, VideoRecord]()
+    records = dict[str, VideoRecord]()
+    inputs = [VideoRecord(spec.id, path_text(spec.path), "waiting") for spec in specs]
+    with VideosTable(run.folder.videos_parquet, inputs) as table:
 
-    def ended(record: VideoRecord, reused: bool = False) -> None:
-        run.events.video_ended(record, reused=reused)
-        records[record.id] = record
-        write_videos(run.folder, [records[spec.id] for spec in specs if spec.id in records])
+        def ended(record: VideoRecord, reused: bool = False) -> None:
+            run.events.video_ended(record, reused=reused)
+            records[record.id] = record
+            table.put(record)
 
+        _run_all(run, specs, table, ended)
+    return [records[spec.id] for spec in specs if spec.id in records]
+
+
+def _run_all(
+    run: BatchRun, specs: Sequence[SourceSpec], table: VideosTable, ended: Callable[[VideoRecord, bool], None]
+) -> None:
+    """Every input from its begin to its end, or until a stop is asked for."""
+    waiting, under_way = deque(specs), dict[str, _UnderWay]()
     while True:
         while waiting and not run.stop.asked and run.crew.waiting() < run.crew.lanes:
             spec = waiting.popleft()
             with _failing(run, spec, ended):
                 _begin_video(run, spec, under_way, ended)
+            table.keep({id_: video.so_far for id_, video in under_way.items()})
         if run.stop.asked:
             run.crew.drop()
         event = run.crew.next()
         if event is not None:
             _take_in(run, event, under_way, ended)
+            table.keep({id_: video.so_far for id_, video in under_way.items()})
         elif run.stop.asked or not waiting:
             break
     for video in under_way.values():  # stopped before their end
-        ended(_assembled(video))
-    return [records[spec.id] for spec in specs if spec.id in records]
+        ended(_assembled(video), False)
 
 
 def _begin_video(
@@ -182,9 +219,11 @@ def _begin_video(
     """
     config, files = run.engine.config, run.folder.video(spec.id)
     identity_now = identity(spec, config.run.verify == "full")
-    if (done := read_done(files, identity_now)) is not None and seals_intact(files, done.frames):
-        ended(done, True)
-        return
+    if (done := read_done(files, identity_now)) is not None:
+        if seals_intact(files, done.frames):
+            ended(done, True)
+            return
+        files.done.unlink()  # it isn't, until it is whole again
     info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
     wanted = selected_frames(config.source, info)
     if not wanted:
@@ -204,6 +243,7 @@ def _begin_video(
     estimate = _archive_estimate(run, job, frames)
     run.events.video_started(spec, job.frames, job.frames - frames, estimate)
     if video.complete:
+        video.began_s = time.perf_counter()
         ended(_finish(run, video), False)
         return
     under_way[spec.id] = video
@@ -217,6 +257,7 @@ def _take_in(
     video, segment = under_way.get(event.task.job.id), event.task.segment
     if video is None:  # its video was given up
         return
+    video.book(event)
     with _failing(run, video.spec, ended, video, under_way):
         if event.error is not None:
             raise event.error
@@ -266,10 +307,12 @@ def _failing(
                 f"{run.folder.root}: no room left on the disk; finished segments are kept, the same command goes on"
             ) from error
         found = error
+    record = _failed(run.folder, spec, found)
     if video is not None and under_way is not None:
         run.crew.drop(video.job.id)
         under_way.pop(video.job.id, None)
-    ended(_failed(run.folder, spec, found), False)
+        record = replace(record, **video.so_far)
+    ended(record, False)
 
 
 def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key: str, identity_now: str) -> VideoJob:
@@ -329,14 +372,14 @@ def _assembled(video: _UnderWay) -> VideoRecord:
     """A video's record, and what is finished of it made readable."""
     record = assemble_video(video.spec, video.job.info, video.job.files, video.prefix, whole=video.complete)
     status, cause = ("done", video.cause) if video.complete else ("partial", "")
-    return replace(record, status=status, cause=cause, identity=video.identity)
+    return replace(record, status=status, cause=cause, identity=video.identity, **video.so_far)
 
 
 def assemble_video(
     spec: SourceSpec, info: SourceInfo, files: VideoFolder, seals: Sequence[Seal], *, whole: bool
 ) -> VideoRecord:
     """Joins what is sealed from the start on into `frames.parquet` and the readable arrays."""
-    record = VideoRecord(spec.id, str(spec.path), "partial")
+    record = VideoRecord(spec.id, path_text(spec.path), "partial")
     if not seals:
         return record
     join_video(files, [seal.start for seal in seals], whole=whole)
@@ -382,18 +425,15 @@ def _finish(run: BatchRun, video: _UnderWay) -> VideoRecord:
             run.draw(RunVideo(record, files), spec, drawn)
         except _DrawingStopped:
             return replace(record, status="partial", cause="pictures not drawn yet")
+    record = replace(record, **video.so_far)  # with what drawing took
     write_done(files, record, fingerprint(run.key))
     return record
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(printable(" ".join(str(error).split())), LONGEST_CAUSE) or type(error).__name__
     with folder.errors_jsonl.open("a", encoding="utf-8") as file:
-        trace = traceback.format_exception(error)[-1].strip()
-        file.write(
-            json.dumps(
-                {"id": spec.id, "source": str(spec.path), "error": text, "type": type(error).__name__, "trace": trace}
-            )
-            + "\n"
-        )
-    return VideoRecord(spec.id, str(spec.path), "failed", text)
+        trace = printable(traceback.format_exception(error)[-1].strip())
+        about = {"id": spec.id, "source": path_text(spec.path), "error": text}
+        file.write(json.dumps({**about, "type": type(error).__name__, "trace": trace}) + "\n")
+    return VideoRecord(spec.id, path_text(spec.path), "failed", text)

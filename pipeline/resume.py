@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
-from deltascene.pipeline.run_folder import RunFolder, VideoFolder, VideoRecord, read_run_yaml, write_run_yaml
+from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.versions import machine_record, versions_record
-
-_RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
+from deltascene.pipeline.videos_table import VideoRecord, read_done_record
 
 
 def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -
 
 def write_done(files: VideoFolder, record: VideoRecord, key: str) -> None:
     """Marks a video as done; the last file that is written for it."""
-    done = {"format": 1, "fingerprint": key, **{name: getattr(record, name) for name in _RECORD_FIELDS}}
+    done = {"format": 1, "fingerprint": key, **asdict(record)}
     write_whole(files.done, json.dumps(done, indent=1) + "\n")
 
 
@@ -128,10 +128,8 @@ def read_done(files: VideoFolder, identity_now: str) -> VideoRecord | None:
     Raises:
         OutputError: it was made from other bytes.
     """
-    try:
-        data = json.loads(files.done.read_text(encoding="utf-8"))
-        record = VideoRecord(**{name: data[name] for name in _RECORD_FIELDS})
-    except (OSError, ValueError, KeyError, TypeError):
+    record = read_done_record(files.done)
+    if record is None:
         return None
     if record.identity != identity_now:
         raise OutputError(

@@ -12,24 +12,26 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
 from deltascene.cache.seal import write_whole
 from deltascene.pipeline.errors import DeltasceneError, OutputError
-from deltascene.pipeline.ledger import read_parquet, read_rows
+from deltascene.pipeline.ledger import read_rows
 from deltascene.pipeline.predictions import PredictionReader
+from deltascene.pipeline.videos_table import VideoRecord, read_done_record, read_records
 from deltascene.stages.kinds import Kind, kind_from_description
 
 LOCK_STALE_S = 120.0
+UNFINISHED = ("waiting", "running", "partial")
+SHOWN = 20  # ids that an error names
 
 
 class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
@@ -168,42 +170,10 @@ def _alive(owner: Mapping[str, Any], path: Path) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class VideoRecord:
-    """One row of `videos.parquet`.
-
-    Attributes:
-        id: name of its folder.
-        source: where it came from.
-        status: `done`, `partial` (stopped before its end) or `failed`.
-        cause: why it failed, or `truncated`.
-        frames: processed frames.
-        invalid: of these, frames that weren't what the camera saw.
-        fps: of the processed frames.
-        identity: of the input's bytes.
-    """
-
-    id: str
-    source: str
-    status: str
-    cause: str = ""
-    frames: int = 0
-    invalid: int = 0
-    fps: float = 0.0
-    identity: str = ""
-
-
-def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
-    """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
-    now = {record.id: asdict(record) for record in records}
-    merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
-    partial = folder.videos_parquet.with_name("videos.parquet.part")
-    pq.write_table(pa.Table.from_pylist(list(merged.values())), partial)
-    os.replace(partial, folder.videos_parquet)
-
-
-def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    return read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
+def writing(folder: RunFolder) -> bool:
+    """Whether a run is writing there now, as far as its lock tells."""
+    owner = _read_lock(folder.lock)
+    return bool(owner) and _alive(owner, folder.lock)
 
 
 def write_run_yaml(folder: RunFolder, data: Mapping[str, Any]) -> None:
@@ -290,7 +260,7 @@ class RunVideo:
 
     @property
     def status(self) -> str:
-        """`done`, `partial` or `failed`."""
+        """`done`, `partial`, `failed`, `waiting` or `running`."""
         return self.record.status
 
     @property
@@ -375,8 +345,20 @@ class Run:
 
     @property
     def videos(self) -> list[RunVideo]:
-        """Every input of the run, failed ones included."""
-        return [RunVideo(VideoRecord(**row), self._paths.video(row["id"])) for row in _old_rows(self._paths)]
+        """Every input of the run, failed and waiting ones included."""
+        live = writing(self._paths)
+        records = read_records(self._paths.videos_parquet)
+        return [self._video(record, live) for record in records]
+
+    def _video(self, record: VideoRecord, live: bool) -> RunVideo:
+        """A video as its own folder tells it, where a run was killed before it could say so in `videos.parquet`."""
+        files = self._paths.video(record.id)
+        if record.status in UNFINISHED:
+            done = read_done_record(files.done)
+            record = done if done is not None else record
+        if record.status == "running" and not live:
+            record = replace(record, status="partial")
+        return RunVideo(record, files)
 
     def __getitem__(self, id_: str) -> RunVideo:
         """One video by its id.
@@ -384,10 +366,12 @@ class Run:
         Raises:
             KeyError: the run has no such video.
         """
-        for video in self.videos:
-            if video.id == id_:
-                return video
-        raise KeyError(f"{id_!r}: the run has {', '.join(video.id for video in self.videos)}")
+        records = read_records(self._paths.videos_parquet)
+        for record in records:
+            if record.id == id_:
+                return self._video(record, writing(self._paths))
+        known = ", ".join(record.id for record in records[:SHOWN])
+        raise KeyError(f"{id_!r}: the run has {known}{f' and {len(records) - SHOWN} more' * (len(records) > SHOWN)}")
 
     def ledger(self) -> pa.Table:
         """One row per frame and task, of all videos."""
