@@ -9,7 +9,7 @@ import io
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,8 +93,9 @@ def read_records(path: Path) -> list[VideoRecord]:
 
 def write_records(path: Path, records: Iterable[VideoRecord]) -> None:
     """Writes `videos.parquet` whole."""
-    data = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(record) for record in records], schema=_SCHEMA), data)
+    data, rows = io.BytesIO(), list(records)
+    columns = {name: [getattr(record, name) for record in rows] for name in _NAMES}
+    pq.write_table(pa.table(columns, schema=_SCHEMA), data)
     write_whole_bytes(path, data.getvalue())
 
 
