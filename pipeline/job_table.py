@@ -1,11 +1,12 @@
 """The table of a job: every input with its status, retries and speed; a long one is cut, failures first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,7 @@ from deltascene.pipeline.videos_table import VideoRecord
 
 ROWS = 40  # of a table
 CAUSES = 20  # told in full below it
+ID_WIDTH, CAUSE_WIDTH = 48, 16  # letters: most of an id, least of a cause
 LOG_WIDTH = 200  # letters, where there is no terminal
 # Of a table that is cut, what a person has to look at comes first.
 ORDER = ("failed", "running", "partial", "done", "waiting")
@@ -67,19 +69,8 @@ def print_table(rows: Sequence[JobRow], console: Console, all_in: Path, most: in
         most: rows that are shown.
     """
     shown = cut_rows(rows, most)
-    times = any(row.left_s is not None for row in shown)
-    heads = ("frames", "retries", "seconds", "frames/s", *(("left",) if times else ()))
-    style = box.HEAVY_HEAD if console.is_terminal else None
-    table = Table(box=style, pad_edge=console.is_terminal)
-    table.add_column("id", overflow="ellipsis", no_wrap=True, max_width=48, min_width=8)
-    table.add_column("status", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("cause", overflow="ellipsis", no_wrap=True)
-    for row in shown:
-        table.add_row(*(Text(cell) for cell in _cells(row, times)))
     wide = console if console.is_terminal else Console(file=console.file, width=LOG_WIDTH)
-    wide.print(table)
+    wide.print(_table(shown, wide.width, framed=console.is_terminal))
     if len(rows) > len(shown):
         left = f"… and {count(len(rows) - len(shown))} more; all in {printable(str(all_in))}"
         console.print(left, markup=False, highlight=False, soft_wrap=True)
@@ -94,18 +85,41 @@ def failed_lines(records: Sequence[VideoRecord]) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: JobRow, times: bool) -> list[str]:
-    record, fps = row.record, row.fps
-    frames = record.frames if row.sealed is None else row.sealed
-    whole = f" of {record.selected}" if record.selected > frames else ""
-    left = [] if not times else ["" if row.left_s is None else duration(row.left_s)]
-    return [
-        record.id,
-        record.status,
-        f"{frames}{whole}",
-        f"{record.retries}" if record.retries else "",
-        f"{record.seconds:.1f}" if record.seconds else "",
-        f"{fps:.1f}" if fps is not None else "",
-        *left,
-        printable(record.cause),
-    ]
+def _table(rows: Sequence[JobRow], width: int, *, framed: bool) -> Table:
+    """A line for each row: ids and causes are cut to what is left of the width, numbers never are."""
+    columns = {head: [write(row) for row in rows] for head, write in COLUMNS.items()}
+    columns = {head: cells for head, cells in columns.items() if head in ALWAYS or any(cells)}
+    numbers = {head: cells for head, cells in columns.items() if head not in ("id", "cause")}
+    taken = sum(max(map(cell_len, (head, *cells))) for head, cells in numbers.items()) + 3 * len(columns) + 1
+    widest = max(map(cell_len, ("id", *columns["id"])))
+    id_width = max(8, min(widest, ID_WIDTH, width - taken - (CAUSE_WIDTH if "cause" in columns else 0)))
+    widths = {"id": id_width, "cause": max(8, width - taken - id_width)}
+    table = Table(box=box.HEAVY_HEAD if framed else None, pad_edge=framed)
+    for head in columns:
+        table.add_column(head, justify="left" if head in ("id", "status", "cause") else "right", no_wrap=True)
+    for place in range(len(rows)):
+        line = {head: Text(cells[place]) for head, cells in columns.items()}
+        for head, most in widths.items():
+            if head in line:
+                line[head].truncate(most, overflow="ellipsis")
+        table.add_row(*line.values())
+    return table
+
+
+def _frames(row: JobRow) -> str:
+    frames = row.record.frames if row.sealed is None else row.sealed
+    return f"{frames} of {row.record.selected}" if row.record.selected > frames else f"{frames}"
+
+
+# How a row is written; a column that is empty in all rows is left out.
+COLUMNS: Mapping[str, Callable[[JobRow], str]] = {
+    "id": lambda row: row.record.id,
+    "status": lambda row: row.record.status,
+    "frames": _frames,
+    "retries": lambda row: f"{row.record.retries}" if row.record.retries else "",
+    "seconds": lambda row: f"{row.record.seconds:.1f}" if row.record.seconds else "",
+    "frames/s": lambda row: "" if row.fps is None else f"{row.fps:.1f}",
+    "left": lambda row: "" if row.left_s is None else duration(row.left_s),
+    "cause": lambda row: printable(row.record.cause),
+}
+ALWAYS = ("id", "status", "frames")

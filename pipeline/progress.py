@@ -7,10 +7,21 @@ failures are told one by one, up to a number.
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.problems import path_text
@@ -36,7 +47,7 @@ class BarEvents:
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        self.progress = Progress(*columns, _TimeLeft(), console=console, transient=False)
+        self.progress = _Bars(self._tally, *columns, _TimeLeft(), console=console, transient=False)
         self._total = self.progress.add_task("inputs", total=inputs, note="", timed=False, visible=inputs > 1)
         self._bars: dict[str, TaskID] = {}
 
@@ -48,13 +59,11 @@ class BarEvents:
         shown = len(self._bars) < BARS
         bar = self.progress.add_task(spec.id[:40], total=frames, completed=sealed, visible=shown, note="", timed=True)
         self._bars[spec.id] = bar
-        self._note_total()
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
         """Moves the bar."""
         self._tally.add(spec.id, frame)
         self.progress.update(self._bars[spec.id], advance=1, note=self._note())
-        self._note_total()
 
     def frames_lost(self, spec: SourceSpec, frames: int) -> None:
         """Moves the bar back."""
@@ -78,16 +87,11 @@ class BarEvents:
         if record.status == "failed" and (line := self._lines.failed(record)):
             self._print(line)
         self.progress.advance(self._total)
-        self._note_total()
 
     def _note(self) -> str:
-        """Beside the bar of the only video; beside several, the total says it."""
+        """Beside the bar of the only video; of several, the line below the bars says it."""
         several = self._tally.inputs > 1
         return "" if several else f"{self._tally.fps:.1f} fps · {self._tally.saved:.1%} compute saved"
-
-    def _note_total(self) -> None:
-        if self._tally.inputs > 1:
-            self.progress.update(self._total, note=self._tally.line)
 
     def _print(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False)
@@ -218,11 +222,24 @@ class JsonEvents:
             self.say("progress", **self._tally.facts)
 
 
-class _TimeLeft(TimeRemainingColumn):
-    """Of one video; the total's is in its note, as inputs aren't all of one length."""
+class _Bars(Progress):
+    """Bars, and below those of several videos what they come to; it folds where the terminal is narrow."""
 
-    def render(self, task: Any) -> Any:
-        return super().render(task) if task.fields["timed"] else ""
+    def __init__(self, tally: Tally, *columns: ProgressColumn, **about: Any) -> None:
+        self._tally = tally
+        super().__init__(*columns, **about)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self._tally.inputs > 1:
+            yield Text(self._tally.line)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """Of one video; the total's is in the line below, as inputs aren't all of one length."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields["timed"] else Text()
 
 
 class _FewLines:

@@ -89,9 +89,13 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 def _resolve(argument: str) -> list[_Found]:
     path = Path(os.path.abspath(os.path.expanduser(argument)))
-    if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
-        return _from_list(path)
-    return _resolve_one(path, argument)
+    try:
+        if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
+            return _from_list(path)
+        return _resolve_one(path, argument)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        where = error.filename or argument
+        raise SourceNotFound(f"{where}: expected a path that can be read, found: {error.strerror or error}") from error
 
 
 def _resolve_one(path: Path, argument: str) -> list[_Found]:
@@ -109,7 +113,8 @@ def _resolve_one(path: Path, argument: str) -> list[_Found]:
 
 def _from_list(list_path: Path) -> list[_Found]:
     found: list[_Found] = []
-    for number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = list_path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")  # names may hold any other byte
+    for number, line in enumerate(lines, start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue

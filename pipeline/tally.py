@@ -75,12 +75,14 @@ class Tally:
         return max(0, self.inputs - sum(self.ended.values()) - len(self.under_way))
 
     @property
+    def left_frames(self) -> float:
+        """Frames left, about: inputs that wait are taken to be as long as those met."""
+        return sum(self.under_way.values()) + self.waiting * self._planned / max(1, self._met)
+
+    @property
     def left_s(self) -> float | None:
-        """Seconds left, about: inputs that wait are taken to be as long as those met; None before the first frame."""
-        if not self.frames:
-            return None
-        expected = sum(self.under_way.values()) + self.waiting * self._planned / max(1, self._met)
-        return expected / self.fps
+        """Seconds left, about; None before the first frame."""
+        return self.left_frames / self.fps if self.frames else None
 
     @property
     def line(self) -> str:

@@ -56,14 +56,19 @@ def test_only_videos_under_way_have_a_bar():
     assert shown == ["inputs", *(f"v{number}" for number in open_)]
     total = events.progress.tasks[0]
     assert (total.completed, total.total) == (1998, 2000)
+    lines = events.progress.console.file.getvalue().splitlines()
+    narrow = Console(file=io.StringIO(), width=60)
+    narrow.print(events.progress.get_renderable())
+    seen = narrow.file.getvalue().splitlines()
+    assert len(seen) <= 6
+    assert max(map(len, seen)) <= 60
     for words in (
         "1\u202f598 done · 400 failed · 2 under way · ",
         " frames · ",
         " fps · ",
-        " left · 60.0 % compute saved",
+        "left · 60.0 % compute saved",
     ):
-        assert words in total.fields["note"]
-    lines = events.progress.console.file.getvalue().splitlines()
+        assert words in " ".join(line.strip() for line in seen)
     assert sum("failed (no video)" in line for line in lines) == progress.FAILURES
     assert sum("errors.jsonl has them all" in line for line in lines) == 1
     assert len(lines) < 50
@@ -114,7 +119,7 @@ def test_json_events_have_the_same_facts(monkeypatch):
     }  # fmt: skip
     assert last["saved"] == pytest.approx(0.6)
     assert (last["frames"], last["retries"]) == (29, 1)
-    assert last["left_s"] == pytest.approx(3 / last["fps"], rel=0.01)
+    assert last["left_s"] == pytest.approx(3 / last["fps"], abs=2e-3)
     ended = next(event for event in events if event["event"] == "video_ended")
     assert {"retries", "seconds", "computed"} <= set(ended)
 
@@ -128,9 +133,9 @@ def test_inputs_that_wait_are_taken_to_be_as_long_as_those_met_and_reused_ones_n
     tally.begin("v5", 12)
     for _ in range(2):
         tally.add("v5", FRAME)
-    left = tally.left_s
     assert tally.waiting == 4
-    assert left * tally.fps == pytest.approx(10 + 4 * 12 / 2, rel=0.05)
+    assert tally.left_frames == 10 + 4 * 12 / 2
+    assert tally.left_s > 0
 
 
 def rows(count):
