@@ -142,20 +142,12 @@ def test_broken_link_is_passed_over(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["clip"]
 
 
-def test_ten_thousand_of_one_name_have_ids_of_their_own(tmp_path: Path) -> None:
+def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
     """Six digits of a hash would give some three pairs of them one folder."""
-    (tmp_path / "in").mkdir()
-    listing = tmp_path / "in" / "todo.txt"
-    names = [f"{number}.mp4" for number in range(10_000)]
-    entries = []
-    for letters in ("日本", "中国"):  # both are written as __
-        for name in names[:5000]:
-            entries.append(f"{letters}{name}")
-    touch(tmp_path / "in", *entries)
-    listing.write_text("\n".join(entries), encoding="utf-8")
-    found = ids(listing)
-    assert len({each.casefold() for each in found}) == len(found) == 10_000
-    assert {len(each) - len(each.split("-")[0]) for each in found} <= {7, 17}
+    places = [Path(f"/in/{number}/日本.mp4") for number in range(10_000)]
+    found = sources_find._ids([sources_find._Found("日本", "video", (place,)) for place in places])
+    assert len({each.casefold() for each in found}) == 10_000
+    assert {len(each.removeprefix("__-")) for each in found} == {6, 16}
 
 
 def test_six_digits_that_collide_get_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
