@@ -9,6 +9,7 @@ import io
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -155,7 +156,8 @@ class VideosTable:
         for id_, record in self._rows.items():
             if record.status == "running":
                 self._rows[id_] = replace(record, status="partial")
-        self._write()
+        with suppress(OSError) if error is not None else nullcontext():  # a full disk must not hide why the run ended
+            self._write()
 
     def _write(self) -> None:
         began = time.perf_counter()

@@ -11,6 +11,8 @@ import pytest
 
 from deltascene import open_run
 from deltascene.pipeline import report, sources_process, videos_table
+from deltascene.pipeline.errors import WorkerLost
+from deltascene.pipeline.runner import LocalLane
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archive"]
 # The command with a table that is written at every event, in a process of its own.
@@ -215,3 +217,35 @@ def test_resume_of_many_done_inputs_is_brief(deltascene, tiny, make_clip, tmp_pa
     html = (out / "report.html").read_text(encoding="utf-8")
     assert html.count('<details class="video"') == 3
     assert "3 of 60 have a section below" in html
+
+
+def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_says_so(
+    deltascene, tiny, make_clip, tmp_path, monkeypatch
+):
+    """A lane whose worker goes in the middle of a segment, as one of actors tells it; all else is the real run."""
+    real_run, losses = LocalLane.run, {("twice", 8): 2, ("always", 0): 99}
+
+    def run(self, job, segment):
+        for place, done in enumerate(real_run(self, job, segment)):
+            if place == 3 and losses.get((job.id, segment.start), 0):
+                losses[job.id, segment.start] -= 1
+                raise WorkerLost("a worker of the run died")
+            yield done
+
+    monkeypatch.setattr(LocalLane, "run", run)
+    clips = [make_clip(20, name=name) for name in ("twice", "always", "never")]
+    options = ["-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8", *QUIET]
+    code, text, _ = deltascene("run", *clips, *options)
+    assert code == 3
+    records = {video.id: video.record for video in open_run(tmp_path / "out").videos}
+    assert {id_: (each.status, each.retries) for id_, each in records.items()} == {
+        "twice": ("done", 2), "always": ("failed", 2), "never": ("done", 0),
+    }  # fmt: skip
+    assert {id_: each.computed for id_, each in records.items()} == {"twice": 20, "always": 3, "never": 20}
+    assert all(each.seconds > 0 and each.selected == 20 for each in records.values())
+    assert "twice: done, 20 frames, a segment done again 2 times" in text
+    assert "4 segments done again after a worker was lost" in text
+    monkeypatch.undo()
+    code, text, _ = deltascene("run", "--only-failed", "--json", *options)
+    events = [json.loads(line) for line in text.splitlines()]
+    assert (code, events[-1]["retries"], events[-1]["computed"]) == (0, 0, 20)
