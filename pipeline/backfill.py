@@ -37,12 +37,12 @@ from deltascene.pipeline.run_folder import (
     Run,
     RunFolder,
     RunVideo,
-    VideoRecord,
     open_run,
     read_run_yaml,
     write_run_yaml,
 )
 from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.videos_table import VideoRecord
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError
 from deltascene.stages.input_plan import InputPlan

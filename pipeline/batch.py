@@ -1,6 +1,7 @@
 """The batch flow: every input, segment by segment, each sealed when it is whole; what is sealed is never done again."""
 
 import json
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.problems import one_line, path_text, printable
 from deltascene.pipeline.resume import (
     Done,
     archive_key,
@@ -36,18 +37,15 @@ from deltascene.pipeline.resume import (
     sealed_segments,
     write_done,
 )
-from deltascene.pipeline.run_folder import (
-    RunFolder,
-    RunVideo,
-    VideoFolder,
-    VideoRecord,
-    write_videos,
-)
+from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoFolder
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
+from deltascene.pipeline.videos_table import VideoRecord, VideosTable
 from deltascene.stages.errors import StageError
+
+LONGEST_CAUSE = 2000  # letters
 
 
 class Events(Protocol):
@@ -126,6 +124,9 @@ class _UnderWay:
         cause: `truncated` if it ends before its header says, else empty.
         segments: all of them.
         seals: of those that are finished, by start.
+        began_s: when a lane took its first segment, on the clock `time.perf_counter`; None before that.
+        computed: frames computed since then.
+        retries: how often a segment was done again because a worker was lost.
     """
 
     spec: SourceSpec
@@ -134,6 +135,9 @@ class _UnderWay:
     cause: str
     segments: Sequence[Segment]
     seals: dict[int, Seal]
+    began_s: float | None = None
+    computed: int = 0
+    retries: int = 0
 
     @property
     def complete(self) -> bool:
@@ -145,6 +149,27 @@ class _UnderWay:
         """Seals from the start up to the first gap."""
         started = takewhile(lambda segment: segment.start in self.seals, self.segments)
         return [self.seals[segment.start] for segment in started]
+
+    @property
+    def so_far(self) -> dict[str, Any]:
+        """What its row says of the work on it."""
+        seconds = 0.0 if self.began_s is None else time.perf_counter() - self.began_s
+        return {
+            "retries": self.retries,
+            "seconds": seconds,
+            "computed": self.computed,
+            "selected": self.job.frames,
+        }
+
+    def book(self, event: Event) -> None:
+        """Counts what an event says was done, done in vain, or done again."""
+        taken = event.task.taken_s
+        self.began_s = taken if self.began_s is None else min(self.began_s, taken)
+        if event.lost is not None:
+            self.retries += 1
+            self.computed -= event.lost
+        if event.done is not None:
+            self.computed += len(event.done.frames)
 
 
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
@@ -159,28 +184,40 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
     """
     run.folder.errors_jsonl.unlink(missing_ok=True)
     run.crew.archive(run.archive_left != 0)
-    waiting, under_way, records = deque(specs), dict[str, _UnderWay](), dict[str, VideoRecord]()
+    records = dict[str, VideoRecord]()
+    inputs = [VideoRecord(spec.id, path_text(spec.path), "waiting") for spec in specs]
+    with VideosTable(run.folder.videos_parquet, inputs) as table:
 
-    def ended(record: VideoRecord, reused: bool = False) -> None:
-        run.events.video_ended(record, reused=reused)
-        records[record.id] = record
-        write_videos(run.folder, [records[spec.id] for spec in specs if spec.id in records])
+        def ended(record: VideoRecord, reused: bool = False) -> None:
+            run.events.video_ended(record, reused=reused)
+            records[record.id] = record
+            table.put(record)
 
+        _run_all(run, specs, table, ended)
+    return [records[spec.id] for spec in specs if spec.id in records]
+
+
+def _run_all(
+    run: BatchRun, specs: Sequence[SourceSpec], table: VideosTable, ended: Callable[[VideoRecord, bool], None]
+) -> None:
+    """Every input from its begin to its end, or until a stop is asked for."""
+    waiting, under_way = deque(specs), dict[str, _UnderWay]()
     while True:
         while waiting and not run.stop.asked and run.crew.waiting() < run.crew.lanes:
             spec = waiting.popleft()
             with _failing(run, spec, ended):
                 _begin_video(run, spec, under_way, ended)
+            table.keep({id_: video.so_far for id_, video in under_way.items()})
         if run.stop.asked:
             run.crew.drop()
         event = run.crew.next()
         if event is not None:
             _take_in(run, event, under_way, ended)
+            table.keep({id_: video.so_far for id_, video in under_way.items()})
         elif run.stop.asked or not waiting:
             break
     for video in under_way.values():  # stopped before their end
-        ended(_finish(run, video))
-    return [records[spec.id] for spec in specs if spec.id in records]
+        ended(_finish(run, video), False)
 
 
 def _begin_video(
@@ -224,6 +261,7 @@ def _begin_video(
     estimate = _archive_estimate(run, job, frames)
     run.events.video_started(spec, job.frames, job.frames - frames, estimate)
     if video.complete:
+        video.began_s = time.perf_counter()
         ended(_finish(run, video), False)
         return
     under_way[spec.id] = video
@@ -237,6 +275,7 @@ def _take_in(
     video, segment = under_way.get(event.task.job.id), event.task.segment
     if video is None:  # its video was given up
         return
+    video.book(event)
     with _failing(run, video.spec, ended, video, under_way):
         if event.error is not None:
             raise event.error
@@ -285,10 +324,12 @@ def _failing(
                 f"{run.folder.root}: no room left on the disk; finished segments are kept, the same command goes on"
             ) from error
         found = error
+    record = _failed(run.folder, spec, found)
     if video is not None and under_way is not None:
         run.crew.drop(video.job.id)
         under_way.pop(video.job.id, None)
-    ended(_failed(run.folder, spec, found), False)
+        record = replace(record, **video.so_far)
+    ended(record, False)
 
 
 def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key: str, identity_now: str) -> VideoJob:
@@ -347,7 +388,8 @@ def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
 def _assembled(video: _UnderWay, folder: Path) -> tuple[VideoRecord, Sums]:
     """A video's record, what is finished of it made readable in a local folder, and the sums of its arrays."""
     job, seals = video.job, video.prefix
-    record = VideoRecord(video.spec.id, str(video.spec.path), "partial", identity=video.identity)
+    record = VideoRecord(video.spec.id, path_text(video.spec.path), "partial", identity=video.identity)
+    record = replace(record, **video.so_far)
     if not seals:
         return record, {}
     starts = [seal.start for seal in seals]
@@ -401,6 +443,7 @@ def _finish(run: BatchRun, video: _UnderWay) -> VideoRecord:
                 record = replace(record, status="partial", cause="pictures not drawn yet")
         remove(files.predictions)
         publish(folder, files)
+    record = replace(record, **video.so_far)  # with what drawing took
     if record.status != "done":
         return record
     run.fence.require()
@@ -422,13 +465,9 @@ def _tidy(files: VideoFolder, starts: Sequence[int]) -> None:
 
 
 def _failed(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:
-    text = one_line(error, 600) or type(error).__name__
+    text = one_line(printable(" ".join(str(error).split())), LONGEST_CAUSE) or type(error).__name__
     with folder.errors_jsonl.open("a", encoding="utf-8") as file:
-        trace = one_line(traceback.format_exception(error)[-1], 600)
-        file.write(
-            json.dumps(
-                {"id": spec.id, "source": str(spec.path), "error": text, "type": type(error).__name__, "trace": trace}
-            )
-            + "\n"
-        )
-    return VideoRecord(spec.id, str(spec.path), "failed", text)
+        trace = printable(traceback.format_exception(error)[-1].strip())
+        about = {"id": spec.id, "source": path_text(spec.path), "error": text}
+        file.write(json.dumps({**about, "type": type(error).__name__, "trace": trace}) + "\n")
+    return VideoRecord(spec.id, path_text(spec.path), "failed", text)

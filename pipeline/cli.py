@@ -55,8 +55,9 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def run(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE…", help="Videos, folders, globs, list files (.txt), image sequences.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="SOURCE…", help="Videos, folders, globs, list files (.txt), image sequences."),
+    ] = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder of the results, or s3:// URL; default runs/<date-time>.")
     ] = None,
@@ -78,6 +79,10 @@ def run(
         Path | None, typer.Option(help="Known truth (npz), or a folder with <id>.truth.npz; scores the run.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in OUT.")] = False,
+    only_failed: Annotated[
+        bool,
+        typer.Option("--only-failed", help="Do only those that failed in OUT; without SOURCE, all that failed there."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done: files, frames, time, size.")
     ] = False,
@@ -129,12 +134,29 @@ def run(
     }
     from deltascene.pipeline.config import load_config
 
+    if not sources and not only_failed:
+        raise UsageError("run: expected at least one SOURCE; found none; deltascene run --help says what can be one")
+    if only_failed and (out is None or force):
+        found = "--force, which would redo the others" if force else "none"
+        raise UsageError(f"--only-failed: expected -o with the folder of an earlier run; found {found}")
     resolved = load_config(preset, config, set_ or (), values)
     from deltascene.pipeline.run_command import RunOptions, run_command
 
     folder = _at(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
-    options = RunOptions(sources, folder, force, dry_run, json, truth, allow_code)
+    options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed)
     raise typer.Exit(run_command(resolved, options, _console()))
+
+
+@app.command()
+def jobs(
+    out: OutArgument,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, every input.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every input, however many there are.")] = False,
+) -> None:
+    """Show the inputs of a run, finished, stopped or under way: status, frames, retries, speed, time left, cause."""
+    from deltascene.pipeline.job_command import jobs_command
+
+    raise typer.Exit(jobs_command(_at(out), _console(), as_json=json, everything=everything))
 
 
 class _WritesByDefault(TyperGroup):
@@ -503,7 +525,7 @@ def main() -> NoReturn:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    from deltascene.pipeline.problems import one_line
+    from deltascene.pipeline.problems import one_line, printable
 
-    print(f"deltascene: {one_line(text, _LONGEST_ERROR)}", file=sys.stderr)
+    print(f"deltascene: {printable(one_line(text, _LONGEST_ERROR))}", file=sys.stderr)
     raise SystemExit(code)

@@ -7,9 +7,10 @@ times; then the video is given up, and the others go on.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import Protocol
 
@@ -42,10 +43,17 @@ class Lane(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A segment of a video."""
+    """A segment of a video.
+
+    Attributes:
+        job: the video.
+        segment: of it.
+        taken_s: when a lane took it, on the clock `time.perf_counter`.
+    """
 
     job: VideoJob
     segment: Segment
+    taken_s: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, slots=True)

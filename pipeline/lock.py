@@ -91,6 +91,12 @@ def locked(root: Place) -> Iterator[Fence]:
             write_whole(fence.path, _text(fence.token, released=True))
 
 
+def writing(root: Place) -> bool:
+    """Whether a run is writing there now, as far as its lock tells."""
+    numbers = _numbers(root / "locks")
+    return bool(numbers) and _alive(_read(root / "locks" / f"{max(numbers):08d}.json"))
+
+
 def _take(folder: Place) -> Fence:
     folder.mkdir(parents=True, exist_ok=True)
     earlier = sorted(_numbers(folder))

@@ -2,12 +2,14 @@
 
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from deltascene.cache.places import Place
 from deltascene.pipeline.errors import nearest
 
 # pydantic's words, which speak of Python, and those of people who write YAML.
@@ -26,6 +28,21 @@ def one_line(text: object, longest: int = 200) -> str:
     line = "".join(letter if letter.isprintable() else " " for letter in str(text))
     line = " ".join(line.split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def printable(text: str) -> str:
+    """A text that changes nothing but the line it stands on: control characters, ANSI escapes, letters that turn the
+    direction of writing, and bytes that aren't UTF-8 are spelled out."""
+    return "".join(each if _harmless(each) else each.encode("unicode_escape").decode() for each in text)
+
+
+def _harmless(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"  # of any width
+
+
+def path_text(path: Place) -> str:
+    """A path as text that every file format takes: bytes that aren't UTF-8 are spelled out."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def shown(value: object) -> str:

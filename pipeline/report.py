@@ -6,10 +6,12 @@
     headline     what: what was run; saved: what was saved and what the clock says
     totals       of all videos: see `report_numbers.totals`; media_seconds: length of what was processed
     tasks        by task: `totals` of its rows, and stage_seconds (median, p95, mean by stage)
-    videos       list: id, source, status, cause, fps, size, frame_size, kinds, totals, tasks, accuracy;
-                 series: means over time, for plots; frames: every frame, or `frames_cap` evenly sampled ones, and by
-                 task what each of them cost; pictures: the frames shown; film: those shown with their change map, and
-                 change_threshold; classes and scales: what the colours mean
+    videos       list of every input: id, source, status, cause, fps, totals, retries, wall_seconds (from begin to end,
+                 see `VideoRecord.seconds`), detailed; of those that have a section of their own (`DETAILED_CAP`) also
+                 size, frame_size, kinds, tasks, accuracy; series: means over time, for plots; frames: every frame, or
+                 `frames_cap` evenly sampled ones, and by task what each of them cost; pictures: the frames shown;
+                 film: those shown with their change map, and change_threshold; classes and scales: what the colours
+                 mean
     config, versions, machine, numerics, weights      flat mappings
 
 Times are in seconds, sizes in pixels (height, width), shares from 0 to 1. Every frame and task is in
@@ -18,7 +20,7 @@ videos/<id>/frames.parquet.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from deltascene.pipeline.report_facts import plain, run_facts
 from deltascene.pipeline.report_numbers import totals
 from deltascene.pipeline.report_page import render_page
 from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images
-from deltascene.pipeline.report_video import Limits, task_reports, video_report
+from deltascene.pipeline.report_video import Limits, brief_report, task_reports, video_report
 from deltascene.pipeline.report_words import saved_line, what_line
 from deltascene.pipeline.run_folder import Run, RunVideo
 
@@ -42,6 +44,7 @@ FRAMES_CAP, POINTS_CAP = 2000, 24_000  # frames listed one by one, points of plo
 PICTURES_CAP, FILM_CAP = 60, 120  # frames shown with their predictions, with their change map; each may need a seek
 # … and these for one.
 PICTURES_PER_VIDEO, FILM_PER_VIDEO, POINTS_PER_VIDEO = 6, 24, 480
+DETAILED_CAP = 40  # videos with a section of their own; all have their totals
 
 
 def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
@@ -55,24 +58,35 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
         Paths of the JSON and of the page.
     """
     with told_as(OutputError, str(run.folder), "run its command again with --force"):
-        text = json.dumps(build_report(run), indent=1, allow_nan=False, ensure_ascii=False)
-        report = json.loads(text)
         videos = {video.id: video for video in run.videos}
-        shown = [data for data in report["videos"] if data["pictures"] or data["film"]]
+        text = json.dumps(_build(run, list(videos.values())), indent=1, allow_nan=False, ensure_ascii=False)
+        report = json.loads(text)
+        shown = [data for data in report["videos"] if data["detailed"] and (data["pictures"] or data["film"])]
         pictures = {data["id"]: _draw(videos[data["id"]], data) for data in shown}
     json_path, html_path = run.folder / "report.json", html or run.folder / "report.html"
     write_whole(json_path, text + "\n")
-    write_whole(html_path, render_page(report, pictures, _links(run, html_path)))
+    write_whole(html_path, render_page(report, pictures, _links(run, videos.values(), html_path)))
     return json_path, html_path
 
 
 def build_report(run: Run) -> dict[str, Any]:
     """Everything that a report says, as plain values; the module's docstring lists the keys."""
-    videos = run.videos
-    ledgers = {video.id: video.ledger() if len(video) else SCHEMA.empty_table() for video in videos}
-    ledger = pa.concat_tables([SCHEMA.empty_table(), *ledgers.values()])
-    limits = _limits(sum(len(video) > 0 for video in videos))
-    reports = [video_report(video, ledgers[video.id], limits) for video in videos]
+    return _build(run, run.videos)
+
+
+def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
+    empty = SCHEMA.empty_table()
+    ledgers = {video.id: video.ledger() if len(video) else empty for video in videos}
+    ledger = pa.concat_tables([empty, *(ledgers[video.id] for video in videos if len(video))])
+    detailed = _detailed(videos)
+    limits = _limits(sum(len(video) > 0 for video in videos if video.id in detailed))
+    nothing = totals(empty)
+    reports = [
+        video_report(video, ledgers[video.id], limits)
+        if video.id in detailed
+        else brief_report(video, totals(ledgers[video.id]) if len(video) else nothing)
+        for video in videos
+    ]
     whole = totals(ledger) | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
     report: dict[str, Any] = plain(
         {
@@ -92,6 +106,12 @@ def build_report(run: Run) -> dict[str, Any]:
     return report
 
 
+def _detailed(videos: Collection[RunVideo]) -> set[str]:
+    """Ids of the videos that get a section: those with frames come first where not all get one."""
+    first = sorted(videos, key=lambda video: len(video) == 0)
+    return {video.id for video in first[:DETAILED_CAP]}
+
+
 def _draw(video: RunVideo, data: Mapping[str, Any]) -> dict[str, list[str]]:
     """A video's pictures by what they show, in the order of its report."""
     shown = {name: [moment["place"] for moment in data[name]] for name in ("pictures", "film")}
@@ -102,13 +122,14 @@ def _draw(video: RunVideo, data: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _links(run: Run, html: Place) -> dict[str, str]:
-    """Overlay of every video that has one, relative to the page."""
-    videos = [video for video in run.videos if video.files.overlay.is_file()]
-    if html.parent == run.folder or not isinstance(run.folder, Path) or not isinstance(html, Path):
-        return {video.id: f"videos/{video.id}/{video.files.overlay.name}" for video in videos}
-    way = Path(os.path.relpath(run.folder.resolve(), html.resolve().parent)).as_posix()
-    return {video.id: f"{way}/videos/{video.id}/{video.files.overlay.name}" for video in videos}
+def _links(run: Run, videos: Collection[RunVideo], html: Place) -> dict[str, str]:
+    """Overlay of every video that has one and a section to link it in, relative to the page."""
+    detailed = _detailed(videos)
+    names = [video.id for video in videos if video.id in detailed and video.files.overlay.is_file()]
+    way = "."
+    if html.parent != run.folder and isinstance(run.folder, Path) and isinstance(html, Path):
+        way = Path(os.path.relpath(run.folder.resolve(), html.resolve().parent)).as_posix()
+    return {name: Path(way, "videos", name, "overlay.webm").as_posix() for name in names}
 
 
 def _limits(videos: int) -> Limits:

@@ -54,6 +54,8 @@ TASK_TABLE: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 STAGE_COLOURS = 11  # in report.css
+ROWS_CAP = 1000  # rows of the table of videos
+CAUSE_CAP = 160  # letters of a cause in it
 
 
 def render_page(
@@ -67,7 +69,15 @@ def render_page(
         overlays: relative link to every video's overlay, by video id, where there is one.
     """
     page = environment(report).get_template("report.html.j2")
-    return page.render(report=report, pictures=pictures, overlays=overlays)
+    return page.render(report=report, pictures=pictures, overlays=overlays, rows=table_rows(report["videos"]))
+
+
+def table_rows(videos: Sequence[Mapping[str, Any]], most: int = ROWS_CAP) -> list[int]:
+    """Places of the videos that the table of them lists: all, or of many those first that aren't done."""
+    places = range(len(videos))
+    if len(videos) <= most:
+        return list(places)
+    return sorted(places, key=lambda place: videos[place]["status"] in ("done", "waiting"))[:most]
 
 
 def render_diff(diff: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> str:
@@ -100,6 +110,7 @@ def environment(report: Mapping[str, Any]) -> jinja2.Environment:
         "frame_cells": frame_cells,
         "task_cells": task_cells,
         "task_heads": list(TASK_TABLE),
+        "cause_cap": CAUSE_CAP,
         "frame_heads": [head for head, _ in FRAME_TABLE.values()],
         "frame_marks": [
             Markup(' class="left"') if write is str and name != "index" else ""

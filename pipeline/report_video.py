@@ -1,5 +1,6 @@
 """What a report says of one video: its numbers, its frames over time, and which of them are shown."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +43,8 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
         limits: how much is said.
     """
     frames = frame_table(ledger)
-    media_s = len(frames) / video.fps if video.fps > 0 else 0.0
-    about = {
-        "id": video.id,
-        "source": video.source,
-        "status": video.status,
-        "cause": video.record.cause,
-        "fps": video.fps,
-        "totals": totals(ledger) | {"media_seconds": media_s},
+    about = brief_report(video, totals(ledger)) | {
+        "detailed": True,
         "tasks": task_reports(ledger),
         "accuracy": accuracy_rows(video.accuracy),
         "series": _with_axes(series(frames, limits.points)),
@@ -67,6 +62,27 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
         "change_threshold": video.arrays.attributes.get("change_threshold"),
         "classes": class_legends(video, evenly(len(video), LEGEND_FRAMES)),
         "scales": scale_legends(video.kinds),
+    }
+
+
+def brief_report(video: RunVideo, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report says of every input.
+
+    Args:
+        video: a video of the run, failed or not.
+        whole: `totals` of its rows.
+    """
+    media_s = whole["frames"] / video.fps if video.fps > 0 else 0.0
+    return {
+        "id": video.id,
+        "source": video.source,
+        "status": video.status,
+        "cause": video.record.cause,
+        "fps": video.fps,
+        "retries": video.record.retries,
+        "wall_seconds": video.record.seconds,
+        "detailed": False,
+        "totals": {**whole, "media_seconds": media_s},
     }
 
 

@@ -13,7 +13,7 @@ def what_line(whole: Mapping[str, Any], videos: Sequence[Mapping[str, Any]]) -> 
         whole: of `totals`.
         videos: reports of the videos.
     """
-    tasks = len({task for video in videos for task in video["kinds"]})
+    tasks = len({task for video in videos for task in video.get("kinds", ())})
     text = f"{count(whole['frames'], 'frame')} of {count(len(videos), 'video')}, {count(tasks, 'task')}"
     failed = sum(video["status"] == "failed" for video in videos)
     rate = f": {whole['fps']:.3g} frames per second" if whole["fps"] else ""

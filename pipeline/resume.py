@@ -25,18 +25,9 @@ from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
-from deltascene.pipeline.run_folder import (
-    RunFolder,
-    VideoFolder,
-    VideoRecord,
-    read_record,
-    read_run_yaml,
-    write_run_yaml,
-)
+from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.versions import machine_record, versions_record
-
-_RECORD_FIELDS = tuple(VideoRecord.__dataclass_fields__)
-DONE_FORMAT = 2
+from deltascene.pipeline.videos_table import DONE_FORMAT, VideoRecord, record_of
 
 
 def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
@@ -190,7 +181,7 @@ def read_done(files: VideoFolder) -> Done | None:
         data = json.loads(files.done.read_text(encoding="utf-8"))
         if data["format"] != DONE_FORMAT:
             return None
-        record = read_record({name: data[name] for name in _RECORD_FIELDS})
+        record = record_of(data)
         sums = {str(name): (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}
         segments = [(int(start), int(frames)) for start, frames in data["segments"]]
         return Done(record, str(data["fingerprint"]), segments, sums)

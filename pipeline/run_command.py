@@ -20,16 +20,19 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, UsageError
 from deltascene.pipeline.executor import settle_executor
+from deltascene.pipeline.failed_inputs import failed_inputs
+from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
 from deltascene.pipeline.lock import locked
 from deltascene.pipeline.placement import describe, seconds_lost
-from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
+from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import as_begun, claim_folder, refuse_foreign, result_key
-from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, open_run
+from deltascene.pipeline.run_folder import RunFolder, RunVideo, open_run
 from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
 from deltascene.pipeline.sources_chosen import open_source
-from deltascene.pipeline.units import compact
+from deltascene.pipeline.units import compact, count
+from deltascene.pipeline.videos_table import VideoRecord
 from deltascene.stages.errors import StageError
 
 STOPPED = 130
@@ -47,6 +50,7 @@ class RunOptions:
         json: one event a line instead of progress.
         truth: an npz for a single input, or a folder with `<id>.truth.npz`.
         allow_code: let a bundle bring its own head class.
+        only_failed: of the sources, or of the run in `out` if there are none, do those that failed there.
     """
 
     sources: Sequence[str]
@@ -56,6 +60,7 @@ class RunOptions:
     json: bool = False
     truth: Path | None = None
     allow_code: bool = False
+    only_failed: bool = False
 
 
 def run_command(config: Config, options: RunOptions, console: Console) -> int:
@@ -64,7 +69,12 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     Raises:
         DeltasceneError: with its own exit code, before or instead of results.
     """
-    specs = find_sources(options.sources)
+    if options.only_failed:
+        specs = failed_inputs(options.out, options.sources)
+        if not specs:
+            return _none_failed(options, console)
+    else:
+        specs = find_sources(options.sources)
     truths = {spec.id: _truth_of(spec, options.truth, len(specs)) for spec in specs} if options.truth else {}
     folder = RunFolder(options.out)
     config = config if options.force else as_begun(folder, config)
@@ -112,7 +122,7 @@ def backfill_command(
         DeltasceneError: with its own exit code, before results.
     """
     plan = plan_backfill(out, task, model, other_numerics=other_numerics, allow_code=allow_code)
-    events = _events(as_json, console, len(plan.run.videos))
+    events = _events(as_json, console, sum(len(video) > 0 for video in plan.run.videos))
     with stoppable() as stop, events.progress if isinstance(events, BarEvents) else nullcontext():
         records = run_backfill(plan, events, stop)
     write_report(open_run(out))
@@ -128,7 +138,7 @@ def backfill_command(
         again = "finish the run, then the same command goes on"
         console.print(f"partial: {', '.join(unfinished)}; {again}", markup=False, highlight=False, soft_wrap=True)
     if failed:
-        console.print(f"failed:\n{failed_table(failed)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"failed:\n{failed_lines(failed)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     return code
 
@@ -154,8 +164,17 @@ def stoppable() -> Iterator[Stop]:
 
 def _events(as_json: bool, console: Console, inputs: int) -> Events:
     if as_json:
-        return JsonEvents()
-    return BarEvents(console, inputs) if console.is_terminal else LineEvents(sys.stdout)
+        return JsonEvents(inputs=inputs)
+    return BarEvents(console, inputs) if console.is_terminal else LineEvents(sys.stdout, inputs)
+
+
+def _none_failed(options: RunOptions, console: Console) -> int:
+    if options.json:
+        JsonEvents().say("run_ended", out=str(options.out), exit_code=0, failed=[])
+        return 0
+    which = "none of these inputs failed in it" if options.sources else "none of its inputs failed"
+    console.print(f"{options.out}: {which}; nothing to do", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None:
@@ -251,17 +270,15 @@ def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord],
     unfinished = len(records) < inputs or any(record.status == "partial" for record in records)
     code = STOPPED if run.stop.asked and unfinished else 3 if failed else 4 if run.over_budget else 0
     if options.json:
-        JsonEvents().say("run_ended", out=str(options.out), exit_code=code, failed=[record.id for record in failed])
+        about = {"exit_code": code, "failed": [record.id for record in failed], "inputs": inputs}
+        done = sum(record.status == "done" for record in records)
+        work = {"computed": sum(record.computed for record in records), "retries": _retries(records)}
+        JsonEvents().say("run_ended", out=str(options.out), **about, done=done, **work)
         return code
+    folder = RunFolder(options.out)
+    print_table([JobRow(record) for record in records], console, folder.videos_parquet)
     _print_accuracy(options.out, records, console)
-    invalid = sum(record.invalid for record in records)
-    done = sum(record.status == "done" for record in records)
-    console.print(
-        f"{done} of {inputs} inputs done, {sum(record.frames for record in records)} frames"
-        + (f", {invalid} of them invalid" if invalid else "")
-        + ("; stopped: the same command goes on" if code == STOPPED else ""),
-        highlight=False,
-    )
+    console.print(_done_line(records, inputs, stopped=code == STOPPED), highlight=False, soft_wrap=True)
     if run.over_budget:
         console.print(
             f"the archive's budget was reached: it takes {compact(run.archived, 'B')}; segments after that have"
@@ -270,18 +287,34 @@ def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord],
         )
     if failed:
         console.print(
-            f"failed ({options.out / 'errors.jsonl'}):\n{failed_table(failed)}", markup=False, highlight=False
+            f"failed ({folder.errors_jsonl}):\n{failed_lines(failed)}", markup=False, highlight=False, soft_wrap=True
         )
     console.print(f"report: {options.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-    for record in records:
-        overlay = RunFolder(options.out).video(record.id).overlay
-        if overlay.is_file() and len(records) <= 5:
+    for record in records if len(records) <= 5 else ():
+        overlay = folder.video(record.id).overlay
+        if overlay.is_file():
             console.print(f"overlay: {overlay}", markup=False, highlight=False, soft_wrap=True)
     return code
 
 
+def _done_line(records: Sequence[VideoRecord], inputs: int, *, stopped: bool) -> str:
+    """What came of a run, in a line."""
+    done = sum(record.status == "done" for record in records)
+    invalid, retries = sum(record.invalid for record in records), _retries(records)
+    return (
+        f"{done} of {inputs} inputs done, {sum(record.frames for record in records)} frames"
+        + (f", {invalid} of them invalid" if invalid else "")
+        + (f"; {count(retries, 'segment')} done again after a worker was lost" if retries else "")
+        + ("; stopped: the same command goes on" if stopped else "")
+    )
+
+
+def _retries(records: Sequence[VideoRecord]) -> int:
+    return sum(record.retries for record in records)
+
+
 def _print_accuracy(out: Place, records: Sequence[VideoRecord], console: Console) -> None:
-    for record in records:
+    for record in records[:CAUSES]:
         numbers = RunVideo(record, RunFolder(out).video(record.id)).accuracy
         if numbers is None:
             continue

@@ -6,26 +6,27 @@ OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from io import BytesIO
-from math import isfinite
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, place, write_whole
 from deltascene.pipeline.errors import DeltasceneError, OutputError
-from deltascene.pipeline.ledger import read_parquet, read_rows
+from deltascene.pipeline.ledger import read_rows
+from deltascene.pipeline.lock import writing
 from deltascene.pipeline.plain_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.predictions import PredictionReader
-from deltascene.pipeline.problems import one_line, shown
+from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.videos_table import VideoRecord, read_done_record, read_records
 from deltascene.stages.kinds import Kind, kind_from_description
+
+UNFINISHED = ("waiting", "running", "partial")
+SHOWN = 20  # ids that an error names
 
 
 class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
@@ -101,75 +102,6 @@ class VideoFolder:
         """Tasks that were added later to all of these segments, by name."""
         tasks = sorted({path.name.split(".")[1] for path in self.segments.glob("*.*.zip")})
         return [task for task in tasks if all(self.part(start, task).is_file() for start in starts)]
-
-
-@dataclass(frozen=True, slots=True)
-class VideoRecord:
-    """One row of `videos.parquet`.
-
-    Attributes:
-        id: name of its folder.
-        source: where it came from.
-        status: `done`, `partial` (stopped before its end) or `failed`.
-        cause: why it failed, or `truncated`.
-        frames: processed frames.
-        invalid: of these, frames that weren't what the camera saw.
-        fps: of the processed frames.
-        identity: of the input's bytes.
-    """
-
-    id: str
-    source: str
-    status: str
-    cause: str = ""
-    frames: int = 0
-    invalid: int = 0
-    fps: float = 0.0
-    identity: str = ""
-
-
-def read_record(row: Mapping[str, Any]) -> VideoRecord:
-    """A record from a file, once every value is of its kind.
-
-    Raises:
-        ValueError: it isn't; one line.
-    """
-    wanted = {name: type(value) for name, value in asdict(VideoRecord("", "", "")).items()}
-    for name in (*wanted, *row):
-        if name not in row or type(row[name]) is not wanted.get(name):
-            raise ValueError(f"{one_line(name)}: expected a value as a run writes it; found {shown(row.get(name))}")
-    if row["status"] not in ("done", "partial", "failed") or row["frames"] < 0 or not isfinite(row["fps"]):
-        raise ValueError(f"{shown(row['id'])}: expected status, frames and fps; found {shown(list(row.values()))}")
-    return VideoRecord(**row)
-
-
-def write_videos(folder: RunFolder, records: Sequence[VideoRecord]) -> None:
-    """Writes `videos.parquet` whole, merged over what an earlier run into the same folder left."""
-    now = {record.id: asdict(record) | {"source": _as_utf8(record.source)} for record in records}
-    merged = now | {row["id"]: row for row in _old_rows(folder) if row["id"] not in now}
-    content = BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(merged.values())), content)
-    write_whole(folder.videos_parquet, content.getvalue())
-
-
-def _old_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """Rows of `videos.parquet`, checked.
-
-    Raises:
-        OutputError: it is damaged.
-    """
-    rows = read_parquet(folder.videos_parquet).to_pylist() if folder.videos_parquet.is_file() else []
-    try:
-        for row in rows:
-            read_record(row)
-    except ValueError as error:
-        raise OutputError(f"{folder.videos_parquet}: {error}; remove it and run the same command again") from error
-    return rows
-
-
-def _as_utf8(path: str) -> str:
-    """A path as a table can hold it; bytes that aren't UTF-8 are told as such."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_run_yaml(folder: RunFolder, data: Mapping[str, Any]) -> None:
@@ -256,7 +188,7 @@ class RunVideo:
 
     @property
     def status(self) -> str:
-        """`done`, `partial` or `failed`."""
+        """`done`, `partial`, `failed`, `waiting` or `running`."""
         return self.record.status
 
     @property
@@ -341,8 +273,20 @@ class Run:
 
     @property
     def videos(self) -> list[RunVideo]:
-        """Every input of the run, failed ones included."""
-        return [RunVideo(VideoRecord(**row), self._paths.video(row["id"])) for row in _old_rows(self._paths)]
+        """Every input of the run, failed and waiting ones included."""
+        live = writing(self.folder)
+        records = read_records(self._paths.videos_parquet)
+        return [self._video(record, live) for record in records]
+
+    def _video(self, record: VideoRecord, live: bool) -> RunVideo:
+        """A video as its own folder tells it, where a run was killed before it could say so in `videos.parquet`."""
+        files = self._paths.video(record.id)
+        if record.status in UNFINISHED:
+            done = read_done_record(files.done)
+            record = done if done is not None else record
+        if record.status == "running" and not live:
+            record = replace(record, status="partial")
+        return RunVideo(record, files)
 
     def __getitem__(self, id_: str) -> RunVideo:
         """One video by its id.
@@ -350,10 +294,12 @@ class Run:
         Raises:
             KeyError: the run has no such video.
         """
-        for video in self.videos:
-            if video.id == id_:
-                return video
-        raise KeyError(f"{id_!r}: the run has {', '.join(video.id for video in self.videos)}")
+        records = read_records(self._paths.videos_parquet)
+        for record in records:
+            if record.id == id_:
+                return self._video(record, writing(self.folder))
+        known = ", ".join(record.id for record in records[:SHOWN])
+        raise KeyError(f"{id_!r}: the run has {known}{f' and {len(records) - SHOWN} more' * (len(records) > SHOWN)}")
 
     def ledger(self) -> pa.Table:
         """One row per frame and task, of all videos."""

@@ -11,6 +11,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
 from deltascene.pipeline.sources_decord import decord_pictures, frames_at_once
@@ -67,15 +69,29 @@ def main() -> int:
     request = read_request(sys.stdin.buffer)
     if request is None:
         return 0
+    request, told = _nameable(request), str(request.paths[0])
     try:
         _answer(request, out, complaints)
     except BrokenPipeError:
         return 0
     except SourceError as error:
-        write_message(out, {"error": str(error)})
+        write_message(out, {"error": str(error).replace(str(request.paths[0]), told)})
     except Exception as error:  # a traceback written here would be seen by nobody
-        write_message(out, {"error": f"{request.paths[0]}: the decoder failed: {type(error).__name__}: {error}"})
+        write_message(out, {"error": f"{told}: the decoder failed: {type(error).__name__}: {error}"})
     return 0
+
+
+def _nameable(request: Request) -> Request:
+    """The same request with names that OpenCV and decord take: they die of one that isn't UTF-8.
+
+    Such a file is opened here, and named by its descriptor; images of a sequence are read without these libraries.
+    """
+    try:
+        os.fspath(request.paths[0]).encode()
+    except UnicodeEncodeError:
+        if request.kind == "video":
+            return replace(request, paths=(Path(f"/dev/fd/{os.open(request.paths[0], os.O_RDONLY)}"),))
+    return request
 
 
 def _answer(request: Request, out: BinaryIO, complaints: Complaints) -> None:

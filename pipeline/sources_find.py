@@ -84,7 +84,8 @@ def _resolve_one(path: Path, argument: str) -> list[Found]:
 
 def _from_list(list_path: Path) -> list[Found]:
     found: list[Found] = []
-    for number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = list_path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")  # names may hold any other byte
+    for number, line in enumerate(lines, start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
@@ -215,20 +216,30 @@ def _relative_name(path: Path, root: Path) -> str:
 
 
 def _ids(found: Sequence[Found]) -> list[str]:
-    """Slugs of the names; all that collide (also by letter case, as some disks don't tell) get a hash of the path."""
-    slugs = [_slug(each.name) for each in found]
-    counts = Counter(slug.casefold() for slug in slugs)
-    return [
-        f"{slug}-{hashlib.sha256(os.fsencode(each.place)).hexdigest()[:6]}" if counts[slug.casefold()] > 1 else slug
-        for slug, each in zip(slugs, found, strict=True)
-    ]
+    """Slugs of the names; all that collide (also by letter case, as some disks don't tell) get a hash of the path.
+
+    Six digits of it tell a few apart, but not ten thousand of one name: those that still collide get more.
+    """
+    ids = [_slug(each.name) for each in found]
+    for digits in (6, 16, 64):
+        counts = Counter(id_.casefold() for id_ in ids)
+        ids = [
+            f"{_slug(each.name)}-{_digest(each.place)[:digits]}" if counts[id_.casefold()] > 1 else id_
+            for id_, each in zip(ids, found, strict=True)
+        ]
+    return ids
 
 
 def _slug(name: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9._-]", "_", name).strip(".")
     if len(slug) > _LONGEST_ID:
-        return f"{slug[:_LONGEST_ID]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
+        return f"{slug[:_LONGEST_ID]}-{_digest(name)[:6]}"
     return slug or "source"
+
+
+def _digest(text: str) -> str:
+    """Of a name or path, which may hold bytes that aren't UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _missing_line(path: Path, argument: str) -> str:

@@ -1,5 +1,6 @@
 """The report: its numbers are the ledger's, its page says the same as its JSON, and the page stands alone."""
 
+import html as html_module
 import json
 import re
 import shutil
@@ -22,6 +23,8 @@ from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, loo
 from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
 from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
 from deltascene.pipeline.report_words import saved_line
+from deltascene.pipeline.run_folder import RunFolder
+from deltascene.pipeline.videos_table import VideoRecord, write_records
 
 HOSTILE = "a<img src=x onerror=alert(1)>&\"'{{7*7}}"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -509,6 +512,88 @@ def test_the_page_s_script_runs_in_a_browser(finished, tmp_path):
     milliseconds = 1e3 * report["videos"][0]["series"]["seconds"][12]
     assert told.startswith("frame 12 · 1.20 s · dense (every) · 100.0 % of rows · oldest patch 0.00 s · ")
     assert f" · {milliseconds:.1f} ms (decode " in told
+    assert "CONSOLE" not in done.stderr
+
+
+def run_of(folder, records):
+    """A run's folder that holds nothing but what `run.yaml` and `videos.parquet` say."""
+    RunFolder(folder).root.mkdir()
+    (folder / "run.yaml").write_text("deltascene: 1\n")
+    write_records(RunFolder(folder).videos_parquet, records)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A run of 1200 inputs: one in a hundred failed with a very long cause, the last hundred wait."""
+    records = [
+        VideoRecord(f"v{number}", f"/in/v{number}.avi", "waiting")
+        if number >= 1100
+        else VideoRecord(
+            f"v{number}", f"/in/v{number}.avi", "failed", "no <b>video</b> " * 99, retries=2, seconds=number
+        )
+        if number % 100 == 7
+        else VideoRecord(f"v{number}", f"/in/v{number}.avi", "done", seconds=float(number))
+        for number in range(1200)
+    ]
+    json_path, html_path = write_report(run_of(tmp_path_factory.mktemp("many") / "out", records))
+    return json.loads(json_path.read_text(encoding="utf-8")), html_path.read_text(encoding="utf-8")
+
+
+def test_of_many_videos_the_page_lists_a_thousand_and_shows_a_few(many):
+    report, html = many
+    page = Page(html.replace("<!doctype html>", ""))
+    rows = [each for each in page.found if each[0] == "tr" and "data-status" in each[1]]
+    assert [row[1]["data-status"] for row in rows] == ["failed"] * 11 + ["done"] * 989
+    assert len([each for each in page.found if each[0] == "details" and each[1].get("class") == "video"]) == 40
+    assert "1\u202f000 of 1\u202f200 inputs are listed, those that aren’t done first" in html
+    assert "40 of 1\u202f200 have a section below" in html
+    assert len(html) < 2_000_000
+    assert len(report["videos"]) == 1200
+    assert all(video["totals"]["frames"] == 0 for video in report["videos"])
+    assert report["videos"][7]["wall_seconds"] == 7
+    assert (report["videos"][7]["retries"], report["videos"][8]["retries"]) == (2, 0)
+    for row in rows[:11]:
+        assert row[2].endswith("…")
+        assert len(row[2]) < 300
+    options = [each[2] for each in page.found if each[0] == "option"]
+    assert options == ["all, 1\u202f200", "done, 1\u202f089", "failed, 11", "waiting, 100"]
+
+
+def test_every_cell_that_is_sorted_by_has_its_plain_value(many):
+    _, html = many
+    page = Page(html.replace("<!doctype html>", ""))
+    heads = [each for each in page.found if each[0] == "th"]
+    at = next(place for place, each in enumerate(page.found) if each[1].get("id") == "videos")
+    cells = [each for each in page.found[at:] if each[0] == "td" and "data-value" in each[1]]
+    columns = [head[2] for head in heads[: heads.index(next(each for each in heads if each[2] == "cause")) + 1]]
+    columns = columns[columns.index("video") :]
+    assert len(cells) == 1000 * len(columns)
+    first = dict(zip(columns, (cell[1]["data-value"] for cell in cells), strict=False))
+    assert (first["video"], first["status"], first["retries"], first["begin to end"], first["saved"]) == (
+        "v7", "failed", "2", "7.0", "",
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_the_table_of_videos_is_sorted_and_filtered_in_a_browser(many, tmp_path):
+    """Heads are buttons, so that a keyboard reaches them; a second press turns the order; missing values stay last."""
+    probe = """<script>
+    const told = [], table = document.getElementById("videos"), heads = [...table.tHead.rows[0].cells];
+    const tell = () => told.push(table.tBodies[0].rows[0].cells[0].dataset.value, heads[6].getAttribute("aria-sort"));
+    for (let press = 0; press < 2; press++) { heads[6].querySelector("button").click(); tell(); }
+    const select = document.querySelector("[data-filters]");
+    select.value = "failed"; select.dispatchEvent(new Event("change"));
+    told.push([...table.tBodies[0].rows].filter((row) => row.offsetHeight > 0).length);
+    document.title = JSON.stringify(told);</script>"""
+    (tmp_path / "page.html").write_text(many[1].replace("</body>", f"{probe}</body>"), encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    done = subprocess.run(
+        ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    title = html_module.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1])
+    assert json.loads(title) == ["v0", "ascending", "v1007", "descending", 11]
     assert "CONSOLE" not in done.stderr
 
 

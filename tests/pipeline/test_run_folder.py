@@ -13,7 +13,8 @@ import pytest
 
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.lock import locked
-from deltascene.pipeline.run_folder import RunFolder, VideoRecord, open_run, read_record, read_run_yaml
+from deltascene.pipeline.run_folder import RunFolder, open_run, read_run_yaml
+from deltascene.pipeline.videos_table import VideoRecord, record_of
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
 RECORD = VideoRecord("clip", "clip.avi", "done", frames=4, fps=10.0)
@@ -28,13 +29,12 @@ RECORD = VideoRecord("clip", "clip.avi", "done", frames=4, fps=10.0)
         {"id": None},
         {"fps": float("nan")},
         {"status": "x"},
-        {"more": 1},
     ],
 )
 def test_a_record_is_as_a_run_writes_it(change):
-    assert read_record(asdict(RECORD)) == RECORD
+    assert record_of(asdict(RECORD)) == RECORD
     with pytest.raises(ValueError, match=r"expected .*; found "):
-        read_record(asdict(RECORD) | change)
+        record_of(asdict(RECORD) | change)
 
 
 def test_a_table_with_other_columns_is_refused(tmp_path):

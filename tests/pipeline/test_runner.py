@@ -19,6 +19,7 @@ from deltascene.cache.keys import file_sha256
 from deltascene.pipeline import batch
 from deltascene.pipeline.actors import EngineActor, Seat
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.crew import TRIES
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.numerics import honour, numerics_record
@@ -220,6 +221,9 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
     assert code == 0, text + error
     assert len(killed) >= 3
     assert "a worker was lost; its segment is computed again" in text
+    retries = sum(video.record.retries for video in open_run(tmp_path / "out").videos)
+    assert retries == text.count("a worker was lost; its segment is computed again") >= 3
+    assert f"{retries} segments done again after a worker was lost" in text
     for name in ("long", "clip"):
         assert_runs_equal(undisturbed, tmp_path / "out", name)
 
@@ -242,6 +246,7 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
     assert code == 3
     assert {video.id: video.status for video in open_run(tmp_path / "out").videos} == {"long": "failed", "clip": "done"}
     assert "a worker of the run died" in text
+    assert open_run(tmp_path / "out")["long"].record.retries == TRIES - 1
     assert_runs_equal(undisturbed, tmp_path / "out", "clip")
     monkeypatch.undo()
     assert deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)[0] == 0

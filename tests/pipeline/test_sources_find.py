@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltascene.pipeline import sources_find
 from deltascene.pipeline.sources import SourceNotFound, find_sources
 from deltascene.pipeline.sources_find import natural_key
 
@@ -138,6 +140,33 @@ def test_broken_link_is_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "clip.mp4")
     os.symlink(tmp_path / "gone.mp4", tmp_path / "link.mp4")
     assert ids(tmp_path) == ["clip"]
+
+
+def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
+    """Six digits of a hash would give some three pairs of them one folder."""
+    places = [Path(f"/in/{number}/日本.mp4") for number in range(10_000)]
+    found = sources_find._ids([sources_find._Found("日本", "video", (place,)) for place in places])
+    assert len({each.casefold() for each in found}) == 10_000
+    assert {len(each.removeprefix("__-")) for each in found} == {6, 16}
+
+
+def test_six_digits_that_collide_get_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sources_find, "_digest", lambda text: "0" * 6 + hashlib.sha256(text.encode()).hexdigest())
+    touch(tmp_path, "日本.mp4", "中国.mp4", "other.mp4")
+    one, two, three = sorted(ids(tmp_path))
+    assert re.fullmatch("__-0{6}[0-9a-f]{10}", one)
+    assert re.fullmatch("__-0{6}[0-9a-f]{10}", two)
+    assert (one != two, three) == (True, "other")
+
+
+def test_a_list_may_hold_names_that_are_not_utf_8_and_letters_that_end_lines_elsewhere(tmp_path: Path) -> None:
+    names = [b"\xff.mp4", "a\u2028b.mp4".encode(), b"c\x0cd.mp4"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    (tmp_path / "todo.txt").write_bytes(b"\r\n".join(names))
+    specs = find_sources([str(tmp_path / "todo.txt")])
+    assert [os.fsencode(spec.path.name) for spec in specs] == names
+    assert len({spec.id for spec in specs}) == 3
 
 
 @pytest.mark.parametrize("name", ["...mp4", "видео.mp4", "a" * 180 + ".mp4", "-x.mp4"])

@@ -1,0 +1,49 @@
+"""Which inputs of an earlier run failed, for doing these alone again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from deltascene.cache.places import Place, place
+from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.problems import path_text
+from deltascene.pipeline.run_folder import open_run
+from deltascene.pipeline.sources import SourceSpec, find_sources
+from deltascene.pipeline.videos_table import VideoRecord
+
+
+def failed_inputs(out: Place, sources: Sequence[str]) -> list[SourceSpec]:
+    """The inputs that failed in a run, under the ids that they have there.
+
+    Args:
+        out: folder of the run.
+        sources: SOURCE… as typed: those of them that failed; none is every input of the run that failed.
+
+    Raises:
+        OutputError: the folder isn't a run's.
+        SourceNotFound: nothing is at one of the sources.
+        UsageError: one that failed can't be found again without its SOURCE.
+    """
+    failed = {record.id: record for record in (video.record for video in open_run(out).videos) if _failed(record)}
+    if not sources:
+        return [_spec_of(record) for record in failed.values()]
+    # An id may have been another where other inputs of the same name were given beside it; a video's path tells it.
+    by_source = {record.source: record.id for record in failed.values()}
+    found = [_as_in_run(spec, by_source) for spec in find_sources(sources)]
+    return [spec for spec in found if spec.id in failed]
+
+
+def _as_in_run(spec: SourceSpec, by_source: Mapping[str, str]) -> SourceSpec:
+    known = by_source.get(path_text(spec.path)) if spec.kind == "video" else None
+    return spec if known is None else replace(spec, id=known)
+
+
+def _failed(record: VideoRecord) -> bool:
+    """Also one that waits to be tried again, in a run that was stopped before it came to it."""
+    return record.status == "failed" or (record.status == "waiting" and bool(record.cause))
+
+
+def _spec_of(record: VideoRecord) -> SourceSpec:
+    path = place(record.source)
+    if path.is_dir():  # which of its images were the sequence isn't kept
+        raise UsageError(f"--only-failed: {record.id} is an image sequence; name its SOURCE again to have it done")
+    return SourceSpec(record.id, "video", (path,))

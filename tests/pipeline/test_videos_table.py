@@ -1,0 +1,125 @@
+"""`videos.parquet` while a run writes it: rarely, whole, and with nothing lost that a `done.json` knows."""
+
+import json
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from deltascene import open_run
+from deltascene.pipeline import videos_table
+from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.resume import read_done, write_done
+from deltascene.pipeline.run_folder import RunFolder
+from deltascene.pipeline.videos_table import VideoRecord, VideosTable, read_records, record_of, write_records
+
+OLD = {
+    "id": "a", "source": "/in/a.avi", "status": "done", "cause": "", "frames": 3, "invalid": 1, "fps": 10.0,
+    "identity": "abc",
+}  # fmt: skip
+
+
+def inputs(count):
+    return [VideoRecord(f"v{number}", f"/in/v{number}.avi", "waiting") for number in range(count)]
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """How many rows each write of the file had."""
+    counted, real = [], videos_table.write_records
+
+    def count(path, records):
+        rows = list(records)
+        counted.append(len(rows))
+        real(path, rows)
+
+    monkeypatch.setattr(videos_table, "write_records", count)
+    return counted
+
+
+def test_ten_thousand_inputs_are_written_down_twice_not_ten_thousand_times(tmp_path, writes, monkeypatch):
+    monkeypatch.setattr(VideosTable, "every_s", 3600.0)
+    with VideosTable(tmp_path / "videos.parquet", inputs(10_000)) as table:
+        assert {record.status for record in read_records(tmp_path / "videos.parquet")} == {"waiting"}
+        for number in range(10_000):
+            table.keep({})
+            table.put(VideoRecord(f"v{number}", "s", "done", frames=number))
+    assert writes == [10_000, 10_000]
+    assert [record.frames for record in read_records(tmp_path / "videos.parquet")] == list(range(10_000))
+
+
+def test_those_under_way_are_told_when_it_is_time_and_are_partial_after_an_exception(tmp_path, writes, monkeypatch):
+    monkeypatch.setattr(VideosTable, "every_s", 0.0)
+    monkeypatch.setattr(VideosTable, "share", 1e9)
+    path = tmp_path / "videos.parquet"
+    so_far = {"retries": 1, "seconds": 2.5, "computed": 5, "selected": 9}
+
+    def stopped_at_once():
+        with VideosTable(path, inputs(2)) as table:
+            table.keep({"v1": so_far})
+            assert read_records(path)[1] == VideoRecord("v1", "/in/v1.avi", "running", **so_far)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_at_once()
+    assert [record.status for record in read_records(path)] == ["waiting", "partial"]
+    assert len(writes) == 3
+
+
+def test_what_an_earlier_run_left_stays_until_it_is_done_again(tmp_path):
+    path = tmp_path / "videos.parquet"
+    before = [
+        VideoRecord("v0", "/in/v0.avi", "failed", "no video"),
+        VideoRecord("v1", "/in/v1.avi", "done", frames=4),
+        VideoRecord("v2", "/in/v2.avi", "running", frames=2),
+        VideoRecord("other", "/in/other.avi", "done", frames=7),
+    ]
+    write_records(path, before)
+    with VideosTable(path, inputs(4)):
+        pass
+    found = {record.id: (record.status, record.cause, record.frames) for record in read_records(path)}
+    assert found == {
+        "v0": ("waiting", "no video", 0),  # will be tried again; --only-failed still finds it
+        "v1": ("done", "", 4),
+        "v2": ("partial", "", 2),
+        "v3": ("waiting", "", 0),
+        "other": ("done", "", 7),
+    }
+
+
+def test_files_of_an_earlier_version_are_read(tmp_path):
+    pq.write_table(pa.Table.from_pylist([OLD]), tmp_path / "videos.parquet")
+    (record,) = read_records(tmp_path / "videos.parquet")
+    assert asdict(record) == OLD | {"retries": 0, "seconds": 0.0, "computed": 0, "selected": 0}
+    files = RunFolder(tmp_path).video("a")
+    files.root.mkdir(parents=True)
+    files.done.write_text(json.dumps({"format": 1, "fingerprint": "f", **OLD}))
+    assert read_done(files, "abc") == record
+    write_done(files, record, "f")
+    assert read_done(files, "abc") == record
+    with pytest.raises(KeyError):
+        record_of({"id": "a"})
+
+
+def test_a_damaged_file_is_said_before_the_work(tmp_path):
+    (tmp_path / "videos.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(OutputError, match="found a damaged one"):
+        VideosTable(tmp_path / "videos.parquet", inputs(1))
+
+
+def test_after_a_kill_readers_see_what_the_folders_of_the_videos_say(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.run_yaml.write_text("deltascene: 1\n")
+    statuses = {"killed": "running", "finished": "running", "late": "waiting", "early": "waiting"}
+    write_records(folder.videos_parquet, [VideoRecord(id_, "s", status) for id_, status in statuses.items()])
+    for id_ in ("finished", "late"):
+        folder.video(id_).root.mkdir(parents=True)
+        write_done(folder.video(id_), VideoRecord(id_, "s", "done", frames=3), "f")
+    run = open_run(tmp_path)
+    assert [(video.status, len(video)) for video in run.videos] == [
+        ("partial", 0), ("done", 3), ("done", 3), ("waiting", 0),
+    ]  # fmt: skip
+    assert run["late"].status == "done"
+    with pytest.raises(KeyError, match="'x': the run has killed, finished, late, early"):
+        run["x"]
