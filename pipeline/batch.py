@@ -21,7 +21,7 @@ from deltascene.pipeline import ledger
 from deltascene.pipeline.archives import expected_bytes
 from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine, selected_frames
-from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
+from deltascene.pipeline.errors import DeltasceneError, DiskFull, NoPlace, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments, segment_info
 from deltascene.pipeline.parts import make_room
 from deltascene.pipeline.predictions import assemble
@@ -142,6 +142,7 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
 
     Raises:
         DiskFull: no room left; what was finished is sealed.
+        NoPlace: the cluster has no room for any lane any more; what was finished is sealed.
         OutputError: an input's earlier results were made from other bytes.
     """
     run.folder.errors_jsonl.unlink(missing_ok=True)
@@ -218,10 +219,10 @@ def _take_in(
     if video is None:  # its video was given up
         return
     with _failing(run, video.spec, ended, video, under_way):
-        if event.error is not None:
-            raise event.error
         if event.lost is not None:
             run.events.frames_lost(video.spec, event.lost)
+        if event.error is not None:
+            raise event.error
         if event.done is None:
             return
         for frame in event.done.frames:
@@ -251,12 +252,13 @@ def _failing(
 
     Raises:
         DiskFull: no room left.
+        NoPlace: no lane left.
         OutputError: an input's earlier results were made from other bytes.
     """
     try:
         yield
         return
-    except (OutputError, DiskFull):
+    except (OutputError, DiskFull, NoPlace):
         raise
     except (DeltasceneError, StageError, CacheError) as error:
         found: Exception = error

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltascene.cache.errors import BrokenSeal
+from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.keys import file_sha256, fingerprint, first_difference
 from deltascene.cache.seal import Seal, read_seal, write_whole
+from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.bundle_fetch import public_url
 from deltascene.pipeline.config import Config
@@ -103,15 +104,24 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
 
 
 def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -> dict[int, Seal]:
-    """Seals of the finished segments among those planned, by start; all others are done again."""
-    seals = {}
+    """Seals of the finished segments among those planned, by start; all others are done again.
+
+    One whose archived activations were harmed isn't finished; one that wasn't archived, or no longer is, may be.
+    """
+    seals, harmed = {}, harmed_archives(files)
     for segment in segments:
+        if segment.start in harmed:
+            continue
         path = files.seal(segment.start)
         try:
             seal = read_seal(path, files.root) if path.is_file() else None
         except BrokenSeal:
             continue
-        if seal is not None and (seal.fingerprint, seal.frames) == (key, segment.frames):
+        if (
+            seal is not None
+            and (seal.fingerprint, seal.frames) == (key, segment.frames)
+            and segment.start not in harmed
+        ):
             seals[segment.start] = seal
     return seals
 
@@ -146,9 +156,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "…"
 
 
+def harmed_archives(files: VideoFolder) -> set[int]:
+    """Starts of archived segments that don't hold the bytes any more that were sealed."""
+    store, harmed = ZarrStore(files.activations), set()
+    for start in store.starts():
+        try:
+            store.verify(start)
+        except CacheError:
+            harmed.add(start)
+    return harmed
+
+
 def seals_intact(files: VideoFolder, frames: int) -> bool:
     """Whether every sealed file of a finished video still holds the bytes that were sealed."""
     checked = 0
+    if harmed_archives(files):
+        return False
     try:
         while checked < frames:
             checked += read_seal(files.seal(checked), files.root).frames

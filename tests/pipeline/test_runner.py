@@ -11,12 +11,12 @@ from contextlib import suppress
 
 import pytest
 import ray
+from equal_runs import compare_runs
 
 from deltascene import Engine, open_run
 from deltascene.pipeline.actors import EngineActor, Seat
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.numerics import honour, numerics_record
 from deltascene.pipeline.runner import RayCrew, RayLane, _share_of_cpus
 
@@ -42,23 +42,8 @@ def local(deltascene, tiny_delta, clip, tmp_path_factory):
     return out
 
 
-def files_of(folder):
-    """Every file of the archive by its name below it; seals say when, so they are left out."""
-    return {
-        path.relative_to(folder): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "seal.json"
-    }
-
-
 def assert_runs_equal(one, other, video="clip"):
-    ours, theirs = open_run(one)[video], open_run(other)[video]
-    tables = [video.ledger().drop_columns([*CLOCK_COLUMNS]) for video in (ours, theirs)]
-    assert tables[0].equals(tables[1])
-    for task in ours.arrays.valid:
-        for name in (task, f"age/{task}", f"valid/{task}", "change", "index", "pts_s"):
-            assert ours.arrays._read(name).tobytes() == theirs.arrays._read(name).tobytes(), name
-    assert files_of(ours.files.activations) == files_of(theirs.files.activations)
+    assert not (found := compare_runs(one, other, [video])), found
 
 
 @pytest.fixture(scope="module")
