@@ -186,7 +186,8 @@ def _begin_video(
     if (done := read_done(files, identity_now)) is not None and seals_intact(files, done.frames):
         ended(done, True)
         return
-    info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+    how = config.source
+    info = probe(spec, decoder=how.decoder, fps=how.fps, timeout_s=how.timeout_s)
     wanted = selected_frames(config.source, info)
     if not wanted:
         raise UnreadableSource(
