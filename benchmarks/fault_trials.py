@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,6 @@ from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import find_sources
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
-DECODER = "deltascene.pipeline.sources_child"
 GONE_S = 30.0  # processes of a run that has ended may take to go
 
 
@@ -112,6 +111,7 @@ class Killer(threading.Thread):
         """
         super().__init__(daemon=True)
         self.kills = self.under_way = 0
+        self.orphans: set[int] = set()
         self._trial, self._watch, self._root, self._frames = trial, watch, root, frames
         self._rng = random.Random(trial.seed)
         early = self._rng.random() < 0.2
@@ -136,8 +136,10 @@ class Killer(threading.Thread):
         while not self._watch.ended.is_set():
             found = [self._root] if kind == "driver" else sorted(actors(self._root, ACTORS[kind]))
             if found:
+                pid = self._rng.choice(found)
+                self.orphans |= below(pid)
                 with suppress(ProcessLookupError):
-                    os.kill(self._rng.choice(found), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
                     self.kills += 1
                     self.under_way += 0 < self._watch.frames < self._frames
                 return
@@ -156,25 +158,19 @@ def actors(root: int, name: str = "") -> list[int]:
     return found
 
 
-def decoders() -> list[int]:
-    """Decoder processes of this environment."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            line = process.cmdline()
-            if DECODER in line and line[0] == sys.executable:
-                found.append(process.pid)
-    return found
-
-
-def left_behind(pids: Sequence[int]) -> int:
-    """Processes of a run that don't go, among these and its actors and decoders."""
-    deadline = time.monotonic() + GONE_S
-    while True:
-        stay = {pid for pid in pids if _alive(pid)} | {*actors(os.getpid())} | {*decoders()}
-        if not stay or time.monotonic() > deadline:
-            return len(stay)
+def left_behind(pids: Iterable[int]) -> int:
+    """How many of these processes don't go."""
+    deadline, stay = time.monotonic() + GONE_S, set(pids)
+    while (stay := {pid for pid in stay if _alive(pid)}) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return len(stay)
+
+
+def below(root: int) -> set[int]:
+    """Processes that a process started, and those that they did."""
+    with suppress(psutil.NoSuchProcess):
+        return {process.pid for process in psutil.Process(root).children(recursive=True)}
+    return set()
 
 
 def _alive(pid: int) -> bool:
@@ -197,13 +193,14 @@ def actor_trial(trial: Trial, arguments: "Arguments", lanes: "Lanes", out: Path)
         killer.join()
     outcome.kills, outcome.under_way, outcome.retries = killer.kills, killer.under_way, watch.lost
     outcome.seconds = time.monotonic() - began
+    outcome.left = left_behind(killer.orphans)
     lanes.mend()
     return outcome
 
 
 def driver_trial(trial: Trial, arguments: "Arguments", out: Path, address: str, start_s: float) -> Outcome:
     """A command that is killed, and the same command until it ends with 0."""
-    outcome, began, below = Outcome(runs=0), time.monotonic(), set[int]()
+    outcome, began, processes = Outcome(runs=0), time.monotonic(), set[int]()
     command = arguments.command(out, trial.placement, address if trial.joins else None)
     while outcome.runs < 4:
         outcome.runs += 1
@@ -211,19 +208,19 @@ def driver_trial(trial: Trial, arguments: "Arguments", out: Path, address: str, 
             first = outcome.runs == 1
             killer = Killer(trial, watch, driver.pid, arguments.frames, start_s) if first else None
             while driver.poll() is None:
-                with suppress(psutil.NoSuchProcess):
-                    below |= {each.pid for each in psutil.Process(driver.pid).children(recursive=True)}
+                processes |= below(driver.pid)
                 time.sleep(0.02 if killer else 0.5)
             watch.ended.set()
         if killer is not None:
             killer.join()
             outcome.kills, outcome.under_way = killer.kills, killer.under_way
+            processes |= killer.orphans
         outcome.retries += watch.lost
         outcome.code = driver.returncode
         if outcome.code == 0:
             break
     outcome.seconds = time.monotonic() - began
-    outcome.left = left_behind([*below])
+    outcome.left = left_behind(processes | set(actors(os.getpid())))
     return outcome
 
 

@@ -11,6 +11,7 @@ A line per trial goes to --log, and trials that are in it aren't done again.
 import argparse
 import json
 import logging
+import os
 import random
 import shutil
 import sys
@@ -22,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fault_trials import Arguments, Lanes, Outcome, Trial, Watch, actor_trial, driver_trial, left_behind
+from fault_trials import Arguments, Lanes, Outcome, Trial, Watch, actor_trial, actors, driver_trial, left_behind
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from equal_runs import compare_runs
@@ -84,6 +85,7 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
     """All trials on one cluster, but for the drivers that start their own; lanes stay from trial to trial."""
     if not trials:
         return
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # it tells of every span whose lane was lost
     import ray
 
     from deltascene.pipeline.runner import RayLane
@@ -99,7 +101,8 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
         with closing(lanes.crew):
             for trial in here:
                 yield trial, judged(actor_trial(trial, arguments, lanes, out), folder / "wanted", out)
-        if left := left_behind([]):
+            processes = actors(os.getpid())
+        if left := left_behind(processes):
             sys.exit(f"{left} processes of closed lanes are still there")
     for trial in trials:
         if trial.victim == "driver":

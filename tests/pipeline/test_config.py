@@ -161,7 +161,10 @@ def test_a_file_may_use_dotted_keys_and_name_its_preset(tmp_path):
         ),
         ("source.fps=.inf", "config: source.fps: expected a finite number; found inf"),
         ("source.end_s=0", "config: source.end_s: expected greater than 0; found 0"),
-        ("source=7", "config: source: expected a mapping with start_s, end_s, stride, fps, decoder, timeout_s; found 7"),
+        (
+            "source=7",
+            "config: source: expected a mapping with start_s, end_s, stride, fps, decoder, timeout_s; found 7",
+        ),
         ("tasks=seg", "config: tasks: expected a list; found 'seg'"),
         ("input.size=0", "config: input.size: expected a short side or [height, width] in pixels, 1 to 16384; found 0"),
         ("input.size=[1]", "config: input.size: expected a short side or [height, width] in pixels, 1 to 16384; found"),
