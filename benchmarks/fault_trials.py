@@ -251,7 +251,7 @@ class Arguments:
     sources: Path
     frames: int
 
-    settings = ("numerics.threads=1", "segment.frames=24", "save.video=false")
+    settings = ("numerics.threads=1", "numerics.dtype=float32", "segment.frames=24", "save.video=false")
 
     def engine(self, placement: str, workers: int) -> Engine:
         """Model and config of a run in this process; `local` is without Ray."""

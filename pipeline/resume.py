@@ -66,6 +66,20 @@ def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
     }
 
 
+def as_before(folder: RunFolder, config: Config) -> Config:
+    """A config whose `numerics.dtype: auto` is what an earlier run into the same folder found, not measured again.
+
+    A busy machine measures otherwise than an idle one, and the same command has to go on.
+    """
+    if config.numerics.dtype != "auto" or not folder.run_yaml.is_file():
+        return config
+    key = read_run_yaml(folder).get("key")
+    found = key.get("config.numerics.dtype") if isinstance(key, dict) else None
+    if found not in ("float32", "bfloat16"):
+        return config
+    return config.model_copy(update={"numerics": config.numerics.model_copy(update={"dtype": found})})
+
+
 def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
     """Writes `run.yaml`, or checks that the one there describes the same run.
 

@@ -21,7 +21,7 @@ from deltascene.pipeline.jobs import segment_info
 from deltascene.pipeline.placement import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents, failed_table
 from deltascene.pipeline.report import write_report
-from deltascene.pipeline.resume import claim_folder, result_key
+from deltascene.pipeline.resume import as_before, claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoRecord, locked, open_run
 from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import SourceSpec, find_sources, probe
@@ -62,6 +62,8 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     """
     specs = find_sources(options.sources)
     truths = {spec.id: _truth_of(spec, options.truth, len(specs)) for spec in specs} if options.truth else {}
+    if not options.force:
+        config = as_before(RunFolder(options.out), config)
     engine = Engine.from_config(config, allow_code=options.allow_code)
     config = engine.config
     if options.dry_run:

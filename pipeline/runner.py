@@ -115,7 +115,7 @@ class RayLane:
         while self._ray.wait(refs, num_returns=len(refs), timeout=_LOOK_S)[1]:
             if self._closed:
                 raise WorkerLost("the lane was closed")
-            if self._place.wait(0):
+            if self._place.wait(1):
                 self._asked = time.monotonic()
             elif time.monotonic() - self._asked > self.placed_s:
                 raise NoPlace(

@@ -17,7 +17,8 @@ from ray.cluster_utils import Cluster
 from deltascene import open_run
 from deltascene.pipeline.runner import RayLane
 
-OPTIONS = ["--preset", "balanced", "--save", "arrays", "--set", "numerics.threads=1", "--set", "segment.frames=8"]
+NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]
+OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=8"]
 RAY = ["--executor", "ray"]
 
 
@@ -277,3 +278,45 @@ cli.main()
     assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
     overlays = [open_run(tmp_path / name)["clip"].files.overlay.stat().st_size for name in ("wanted", "out")]
     assert overlays[0] == overlays[1] > 0
+
+
+@contextmanager
+def machines(*cpus):
+    """A cluster of simulated machines, the first of which is its head; yields it and the others."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False})
+    try:
+        yield nodes, [nodes.add_node(num_cpus=count) for count in cpus[1:]]
+    finally:
+        if ray.is_initialized():
+            ray.shutdown()
+        nodes.shutdown()
+
+
+def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segments(
+    deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
+):
+    """Two machines of one processor with a lane each: one goes, its lane finds no place, the other does everything."""
+    with machines(1, 1) as (nodes, [other]):
+        after_span(monkeypatch, 3, lambda lane: nodes.remove_node(other, allow_graceful=False))
+        monkeypatch.setattr(RayLane, "placed_s", 3.0)
+        arguments = ["--address", nodes.address, "--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS]
+        code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert "a worker was lost" in text
+    assert not (found := compare_runs(wanted, tmp_path / "out")), found
+
+
+def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
+    deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    with machines(0, 1) as (nodes, [other]):
+        after_span(monkeypatch, 8, lambda lane: nodes.remove_node(other, allow_graceful=False))
+        monkeypatch.setattr(RayLane, "placed_s", 3.0)
+        arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+        code, _, error = deltascene(*arguments, "--address", nodes.address)
+        assert (code, error.count("\n")) == (3, 1), error
+        assert "expected a machine with 1 free processors for each of the engine of a lane" in error
+    monkeypatch.undo()
+    assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert not (found := compare_runs(wanted, out)), found

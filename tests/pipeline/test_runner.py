@@ -20,7 +20,8 @@ from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics import honour, numerics_record
 from deltascene.pipeline.runner import RayCrew, RayLane, _share_of_cpus
 
-OPTIONS = ["--preset", "balanced", "--save", "arrays", "--set", "numerics.threads=1", "--set", "segment.frames=40"]
+NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise
+OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=40"]
 
 
 @pytest.fixture(scope="module")
