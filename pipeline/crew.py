@@ -266,9 +266,11 @@ class ManyLanes:
         while (task := self._take(last)) is not None:
             last = task
             for event in compute(lane, task, lambda: self._closed):
-                if isinstance(event.error, NoPlace) and self._let_go(lane, task):
+                if isinstance(event.error, NoPlace):
                     self._events.put(Event(task, lost=event.lost))
-                    return
+                    if self._let_go(lane, task):
+                        return
+                    event = Event(task, error=event.error)
                 self._events.put(event)
 
     def _let_go(self, lane: Lane, task: Task) -> bool:
