@@ -28,6 +28,7 @@ from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import find_sources
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
+AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "dashboard/agent.py", "runtime_env/agent/main.py")
 GONE_S = 30.0  # processes of a run that has ended may take to go
 
 
@@ -167,10 +168,14 @@ def left_behind(pids: Iterable[int]) -> int:
 
 
 def below(root: int) -> set[int]:
-    """Processes that a process started, and those that they did."""
+    """Processes that a process started, and those that they did; Ray's agents, which compute nothing, take a minute."""
+    found = set()
     with suppress(psutil.NoSuchProcess):
-        return {process.pid for process in psutil.Process(root).children(recursive=True)}
-    return set()
+        for process in psutil.Process(root).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if not any(agent in " ".join(process.cmdline()) for agent in AGENTS):
+                    found.add(process.pid)
+    return found
 
 
 def _alive(pid: int) -> bool:

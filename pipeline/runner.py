@@ -82,7 +82,8 @@ class RayLane:
 
         from deltascene.pipeline import actors
 
-        self._ray, self._closed, points = ray, False, tuple(sorted(set(split.values())))
+        self._ray, self._closed, self._whole = ray, False, False
+        points = tuple(sorted(set(split.values())))
         self._cpus, self._place = cpus, placement_group([{"CPU": cpus} for _ in range(1 + len(split))], strategy="PACK")
         self._asked = time.monotonic()  # for a place
         self._makers: dict[str, Callable[[], Any]] = {
@@ -124,9 +125,12 @@ class RayLane:
                     f" none within {self.placed_s:g} s; take fewer --workers, numerics.threads=1, or add machines"
                 )
         self._get(refs)
+        self._whole = True
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
         """As `Lane.run`."""
+        if not self._whole:  # its last segment was given up
+            self.restore()
         shared, under_way = self._ray.put(job), deque[Any]()
         reader, engine, writer = (self._actors[name] for name in ("reader", "engine", "writer"))
         for span in plan_spans(segment, self.span_frames):
@@ -149,7 +153,10 @@ class RayLane:
                 self._ray.kill(actor)
                 self._actors[name] = self._makers[name]()
         self._asked = time.monotonic()
-        self.ready()
+        try:
+            self.ready()
+        except UsageError as error:  # on another machine than before
+            raise NoPlace(f"a lane that was moved can't go on there: {error}") from error
 
     def abandon(self) -> None:
         """As `Lane.abandon`."""
@@ -171,9 +178,11 @@ class RayLane:
             return self._ray.get(refs)
         except lost.RayTaskError as error:
             if isinstance(error.cause, lost.RayError) or out_of_memory(error.cause):  # the first: what it waited for
+                self._whole = False
                 raise WorkerLost(lost_line(error.cause)) from None
             raise error.cause from None
         except lost.RayError as error:
+            self._whole = False
             raise WorkerLost(lost_line(error)) from error
 
 

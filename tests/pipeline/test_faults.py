@@ -90,7 +90,8 @@ def test_all_actors_of_a_lane_killed_at_once(
     cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
     after_span(monkeypatch, 5, lambda lane: kill(*pids[lane].values()))
-    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", "--model", tiny_delta, *RAY, *OPTIONS)
+    arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert "a worker was lost" in text
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
@@ -99,21 +100,25 @@ def test_all_actors_of_a_lane_killed_at_once(
 def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
     cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
-    after_span(monkeypatch, 5, lambda lane: kill(pids[lane]["engine"]))
-    real_ready, killed = RayLane.ready, []
+    real_ready, due = RayLane.ready, [True]
+
+    def engine_dies(lane):
+        kill(pids[lane]["engine"])
+        due.append(True)
 
     def ready(self):
         asked = self._actors["writer"].__ray_call__.remote(lambda self: os.getpid())
-        if len(killed) < 2:  # at the start, then when the engine was replaced
-            killed.append(ray.get(asked))
-            kill(killed[-1])
+        if due:  # at the start, and when the engine is replaced
+            due.pop()
+            kill(ray.get(asked))
         real_ready(self)
 
+    after_span(monkeypatch, 5, engine_dies)
     monkeypatch.setattr(RayLane, "ready", ready)
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
-    assert len(killed) == 2
+    assert not due
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
 
 
