@@ -22,11 +22,17 @@ OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segm
 RAY = ["--executor", "ray"]
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+@pytest.fixture(scope="module", autouse=True)
+def _left_at_the_end():
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def cluster():
+    """A cluster on this machine, the same for all tests that don't need one of their own."""
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 
 @pytest.fixture(scope="module")
@@ -288,12 +294,12 @@ cli.main()
 @contextmanager
 def machines(*cpus):
     """A cluster of simulated machines, the first of which is its head; yields it and the others."""
+    ray.shutdown()
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False})
     try:
         yield nodes, [nodes.add_node(num_cpus=count) for count in cpus[1:]]
     finally:
-        if ray.is_initialized():
-            ray.shutdown()
+        ray.shutdown()
         nodes.shutdown()
 
 
@@ -325,3 +331,17 @@ def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
     monkeypatch.undo()
     assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     assert not (found := compare_runs(wanted, out)), found
+
+
+def test_what_rays_memory_monitor_kills_says_that_memory_was_the_cause(deltascene, tiny_delta, clips, tmp_path):
+    """A real monitor, told that next to nothing is already too much."""
+    ray.shutdown()
+    greedy = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 50}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=greedy)
+    try:
+        arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+        code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    finally:
+        ray.shutdown()
+    assert (code, error.count("\n")) == (3, 1), text + error
+    assert "ran out of memory; take fewer --workers" in error
