@@ -232,7 +232,8 @@ def driver_trial(trial: Trial, arguments: "Arguments", out: Path, address: str, 
 @contextmanager
 def _started(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Watch]]:
     watch = Watch()
-    environment = {name: value for name, value in os.environ.items() if name == "RAY_TMPDIR" or name[:4] != "RAY_"}
+    own = ("RAY_TMPDIR", "RAY_AUTH")  # all else speaks of this process's cluster
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_" or name.startswith(own)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as driver:
         assert driver.stdout is not None
         thread = threading.Thread(target=lambda: [watch.write(line) for line in driver.stdout or ()], daemon=True)
