@@ -23,7 +23,7 @@ from deltascene.pipeline.archives import expected_bytes, segment_info
 from deltascene.pipeline.assembly import Sums, assemble, publish
 from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError, DiskFull, OutputError
+from deltascene.pipeline.errors import DeltasceneError, DiskFull, NoPlace, OutputError
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence
@@ -180,6 +180,7 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
 
     Raises:
         DiskFull: no room left; what was finished is sealed.
+        NoPlace: the cluster has no room for any lane any more; what was finished is sealed.
         OutputError: an input's earlier results were made from other bytes.
     """
     run.folder.errors_jsonl.unlink(missing_ok=True)
@@ -240,7 +241,8 @@ def _begin_video(
             ended(done.record, True)
             return
         remove(files.done)
-    info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+    how = config.source
+    info = probe(spec, decoder=how.decoder, fps=how.fps, timeout_s=how.timeout_s)
     wanted = selected_frames(config.source, info)
     if not wanted:
         raise UnreadableSource(
@@ -277,10 +279,10 @@ def _take_in(
         return
     video.book(event)
     with _failing(run, video.spec, ended, video, under_way):
-        if event.error is not None:
-            raise event.error
         if event.lost is not None:
             run.events.frames_lost(video.spec, event.lost)
+        if event.error is not None:
+            raise event.error
         if event.done is None:
             return
         for frame in event.done.frames:
@@ -309,12 +311,13 @@ def _failing(
 
     Raises:
         DiskFull: no room left.
+        NoPlace: no lane left.
         OutputError: an input's earlier results were made from other bytes.
     """
     try:
         yield
         return
-    except (OutputError, DiskFull):
+    except (OutputError, DiskFull, NoPlace):
         raise
     except (DeltasceneError, StageError, CacheError) as error:
         found: Exception = error

@@ -81,6 +81,7 @@ class SourceConfig(_Section):
     stride: int = _result(ge=1, le=1_000_000)
     fps: float | None = _result(gt=0)
     decoder: Literal["auto", "decord", "opencv"] = _result()
+    timeout_s: float = _run_only(gt=0, le=86400)
 
     @model_validator(mode="after")
     def _forward(self) -> Self:

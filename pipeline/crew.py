@@ -3,7 +3,7 @@
 A lane computes one segment at a time. It goes on with the segment that follows its last one, else it starts a video
 that nobody is at, else it takes the middle of the longest run of waiting segments: so each reads its files in long
 strokes, and one long file spreads over all lanes. A lane that is lost is built anew and its segment done again, a few
-times; then the video is given up, and the others go on.
+times; then the video is given up, and the others go on. A lane without a place goes; the others take its segment.
 """
 
 import threading
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import Protocol
 
-from deltascene.pipeline.errors import WorkerLost
+from deltascene.pipeline.errors import NoPlace, WorkerLost
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob
 
 TRIES = 3  # of a segment whose worker is lost
@@ -32,7 +32,12 @@ class Lane(Protocol):
         """
 
     def restore(self) -> None:
-        """Puts another in the place of every part that is gone."""
+        """Puts another in the place of every part that is gone.
+
+        Raises:
+            WorkerLost: another part was lost meanwhile.
+            NoPlace: there is no room for it any more.
+        """
 
     def abandon(self) -> None:
         """Gives up the segment that isn't sealed."""
@@ -64,7 +69,7 @@ class Event:
         task: the segment.
         done: a span of it was written; with its seal, it is finished.
         lost: a worker was lost, and so many frames that were done will be computed again; None if none was lost.
-        error: it was given up.
+        error: it was given up; the lane has no place any more if it is a `NoPlace`.
     """
 
     task: Task
@@ -104,6 +109,12 @@ class Board:
         for each in list(self._waiting) if id_ is None else [id_]:
             self._waiting.pop(each, None)
             self._jobs.pop(each, None)
+
+    def give_back(self, task: Task) -> None:
+        """A segment that was taken waits again."""
+        self._jobs[task.job.id] = task.job
+        waiting = [*self._waiting.get(task.job.id, []), task.segment]
+        self._waiting[task.job.id] = sorted(waiting, key=lambda segment: segment.start)
 
     def take(self, last: Task | None) -> Task | None:
         """The next segment for a lane, after its last one; None if none waits."""
@@ -263,7 +274,24 @@ class ManyLanes:
         while (task := self._take(last)) is not None:
             last = task
             for event in compute(lane, task, lambda: self._closed):
+                if isinstance(event.error, NoPlace):
+                    self._events.put(Event(task, lost=event.lost))
+                    if self._let_go(lane, task):
+                        return
+                    event = Event(task, error=event.error)
                 self._events.put(event)
+
+    def _let_go(self, lane: Lane, task: Task) -> bool:
+        """Lets a lane go and the others have its segment; the last one stays, and its error is told."""
+        with self._change:
+            if self._closed or self.lanes == 1:
+                return False
+            self.lanes -= 1
+            self._board.give_back(task)
+            self._under_way -= 1
+            self._change.notify_all()
+        lane.close()
+        return True
 
     def _take(self, last: Task | None) -> Task | None:
         with self._change:
@@ -275,23 +303,26 @@ class ManyLanes:
 
 def compute(lane: Lane, task: Task, given_up: Callable[[], bool] = lambda: False) -> Iterator[Event]:
     """A segment on a lane, again if a worker is lost and it isn't given up; the last event is an end."""
+    lost: int | None = None
     for attempt in range(1, TRIES + 1):
         frames = 0
         try:
+            if lost is not None:
+                lane.restore()
+                yield Event(task, lost=lost)
+                lost = 0
             for done in lane.run(task.job, task.segment):
                 frames += len(done.frames)
                 yield Event(task, done=done)
             return
         except WorkerLost as error:
+            lost = (lost or 0) + frames
             if attempt == TRIES or given_up():
                 yield Event(task, error=error)
                 return
-            try:
-                lane.restore()
-            except Exception as broken:
-                yield Event(task, error=broken)
-                return
-            yield Event(task, lost=frames)
+        except NoPlace as error:
+            yield Event(task, lost=lost, error=error)
+            return
         except Exception as error:
             with suppress(WorkerLost):
                 lane.abandon()

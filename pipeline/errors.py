@@ -8,6 +8,7 @@ DeltasceneError              exit code
 │       └── Overtaken        2   another run took it over, as this one was taken for dead
 ├── SourceError              3   an input that can't be read (see sources.py)
 ├── WorkerLost               3   an input whose workers were lost again and again
+├── NoPlace                  3   no machine of a cluster has room for any lane any more
 └── DiskFull                 4   no room left; what was finished is sealed
 """
 
@@ -45,6 +46,12 @@ class Overtaken(OutputError):  # noqa: N818 - reads as what happened
 
 class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened
     """A process that computes a part of a run is gone."""
+
+    exit_code = 3
+
+
+class NoPlace(DeltasceneError):  # noqa: N818 - reads as what happened
+    """No machine has room for what computes."""
 
     exit_code = 3
 

@@ -210,6 +210,8 @@ def _webm(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[I
 
     The encoder has a thread of its own (it lets go of the interpreter's lock), one picture behind.
     """
+    for left in path.parent.glob(f".{path.stem}.*.part.webm"):  # by a process that was killed while it drew
+        left.unlink(missing_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part.webm")
     writer = _open_writer(partial, size, fps)
     pending: list[Future[None]] = []

@@ -19,6 +19,7 @@ from deltascene.cache.seal import write_part
 from deltascene.cache.store import SegmentWriter
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
+from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import (
     FrameSummary,
     Segment,
@@ -87,6 +88,7 @@ class WriterPart:
         self._folder: Path | None = None
         self._archive: SegmentWriter | None = None
         self._rows: list[dict[str, Any]] = []
+        self._open: tuple[str, int, int] | None = None  # video and segment that the next span goes on with, its frames
 
     def write(self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask]) -> SpanDone:
         """Writes a span.
@@ -95,26 +97,47 @@ class WriterPart:
             job: the video.
             made: by the engine.
             others: by sub-tasks elsewhere.
+
+        Raises:
+            WorkerLost: a span before it never came: what made it failed, and what follows belongs to no segment.
         """
+        segment, done = made.span.segment, self._frames_before(job, made.span)
+        self._open = None  # until this span is written
         if made.span.first:
-            self._begin(job, made.span.segment)
+            self._begin(job, segment)
+        if made.span.last and done + made.span.frames != segment.frames:
+            raise WorkerLost(f"{job.id}: segment {segment.start}: expected {segment.frames} frames; some never came")
         summaries = []
         for place, output in enumerate(made.frames):
             parts = {**output.tasks, **{other.task: other.frames[place] for other in others}}
             order = dict.fromkeys((job.base, *job.kinds))
             summaries.append(self._add(job, replace(output, tasks={task: parts[task] for task in order})))
         if not made.span.last:
+            self._open = (job.id, segment.start, done + made.span.frames)
             return SpanDone(summaries)
-        return self._seal(job, made.span.segment, summaries)
+        return self._seal(job, segment, summaries)
 
     def close(self) -> None:
         """Gives up what wasn't sealed."""
+        self._arrays, self._open = None, None
         if self._archive is not None:
             self._archive.discard()
             self._archive = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _frames_before(self, job: VideoJob, span: Span) -> int:
+        """Frames of a span's segment that are written.
+
+        Raises:
+            WorkerLost: another segment is being written, or none.
+        """
+        if span.first:
+            return 0
+        if self._open is None or self._open[:2] != (job.id, span.segment.start):
+            raise WorkerLost(f"{job.id}: segment {span.segment.start}: its first frames never came")
+        return self._open[2]
 
     def _begin(self, job: VideoJob, segment: Segment) -> None:
         self.close()

@@ -13,10 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deltascene.cache.errors import BrokenSeal
+from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.keys import file_sha256, fingerprint, first_difference
 from deltascene.cache.places import remove, write_whole
 from deltascene.cache.seal import Seal, read_seal
+from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
 from deltascene.pipeline.bundle import Bundle
 from deltascene.pipeline.bundle_fetch import public_url
@@ -133,8 +134,11 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
 
 
 def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -> dict[int, Seal]:
-    """Seals of the finished segments among those planned, by start; all others are removed and done again."""
-    seals = {}
+    """Seals of the finished segments among those planned, by start; all others are removed and done again.
+
+    One whose archived activations were harmed isn't finished; one that wasn't archived, or no longer is, may be.
+    """
+    seals, harmed = {}, harmed_archives(files)
     for segment in segments:
         path = files.part(segment.start)
         try:
@@ -144,7 +148,7 @@ def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -
         except BrokenSeal:
             remove(path)
             continue
-        if (seal.fingerprint, seal.frames) == (key, segment.frames):
+        if (seal.fingerprint, seal.frames) == (key, segment.frames) and segment.start not in harmed:
             seals[segment.start] = seal
         else:
             remove(path)
@@ -219,3 +223,14 @@ def intact(files: VideoFolder, done: Done) -> bool:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "…"
+
+
+def harmed_archives(files: VideoFolder) -> set[int]:
+    """Starts of archived segments that don't hold the bytes any more that were sealed."""
+    store, harmed = ZarrStore(files.activations), set()
+    for start in store.starts():
+        try:
+            store.verify(start)
+        except CacheError:
+            harmed.add(start)
+    return harmed

@@ -223,7 +223,8 @@ def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> i
     config, frames, seconds, pixels, archived = engine.config, 0, 0.0, 0, 0
     for spec in specs:
         try:
-            info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+            how = config.source
+            info = probe(spec, decoder=how.decoder, fps=how.fps, timeout_s=how.timeout_s)
             with open_source(config.source, spec, info=info) as reader:
                 selected = len(reader.wanted)
             plan = engine.plan((info.height, info.width))

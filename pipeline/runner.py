@@ -5,22 +5,26 @@ Both kinds of lane walk the same spans in the same order: reader, engine, sub-ta
 
 import logging
 import socket
+import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.bundle import packaged_models
 from deltascene.pipeline.compute_parts import EnginePart
-from deltascene.pipeline.crew import Crew, ManyLanes, OneLane
+from deltascene.pipeline.crew import TRIES, Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import UsageError, WorkerLost
+from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
+from deltascene.pipeline.lost import lost_line, out_of_memory
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 
 _ANSWERS_S = 10.0  # that a cluster may take to answer
+_LOOK_S = 2.0  # how often a lane that isn't ready looks whether it has a place
 
 
 class LocalLane:
@@ -39,7 +43,8 @@ class LocalLane:
             yield self._writer.write(job, self._engine.run(job, self._reader.read(job, span)), [])
 
     def restore(self) -> None:
-        """As `Lane.restore`; there is nothing to lose."""
+        """As `Lane.restore`: the decoder's process is all that can be lost."""
+        self.abandon()
 
     def abandon(self) -> None:
         """As `Lane.abandon`."""
@@ -54,13 +59,17 @@ class LocalLane:
 class RayLane:
     """A reader, an engine, a writer, and with placement `split` one actor for every sub-task with a delta.
 
+    What computes has its place in a placement group, which Ray moves to another machine when it loses one.
+
     Attributes:
         span_frames: a message carries that many frames.
         in_flight: spans that may be under way at once; bounds memory.
+        placed_s: a lane waits so long for room on some machine.
     """
 
     span_frames = 16
     in_flight = 3
+    placed_s = 120.0
 
     def __init__(self, ray: Any, seat: Any, here: list[str], split: dict[str, int], cpus: float) -> None:
         """Starts the actors.
@@ -72,33 +81,59 @@ class RayLane:
             split: sub-tasks in actors of their own, and the blocks before each.
             cpus: processors that an actor that computes asks for.
         """
+        from ray.util.placement_group import placement_group
+
         from deltascene.pipeline import actors
 
-        self._ray, self._closed, points = ray, False, tuple(sorted(set(split.values())))
+        self._ray, self._closed, self._whole = ray, False, False
+        points = tuple(sorted(set(split.values())))
+        self._cpus, self._place = cpus, placement_group([{"CPU": cpus} for _ in range(1 + len(split))], strategy="PACK")
+        self._asked = time.monotonic()  # for a place
         self._makers: dict[str, Callable[[], Any]] = {
-            "reader": partial(self._start, actors.ReaderActor, 0),
-            "writer": partial(self._start, actors.WriterActor, 0),
-            "engine": partial(self._start, actors.EngineActor, cpus, seat, here, points),
+            "reader": partial(self._start, actors.ReaderActor, None),
+            "writer": partial(self._start, actors.WriterActor, None),
+            "engine": partial(self._start, actors.EngineActor, 0, seat, here, points),
         }
-        self._makers |= {task: partial(self._start, actors.TaskActor, cpus, seat, task) for task in split}
+        for number, task in enumerate(split, 1):
+            self._makers[task] = partial(self._start, actors.TaskActor, number, seat, task)
         self._tasks = list(split)
         self._actors = {name: make() for name, make in self._makers.items()}
 
-    def _start(self, part: type, cpus: float, *about: Any) -> Any:
-        """An actor that holds a part."""
-        return self._ray.remote(part).options(num_cpus=cpus).remote(*about)
+    def _start(self, part: type, place: int | None, *about: Any) -> Any:
+        """An actor that holds a part, at a place of the group; without one it's beside the engine and asks for none."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        where = PlacementGroupSchedulingStrategy(self._place, placement_group_bundle_index=place or 0)
+        cpus = 0 if place is None else self._cpus
+        return self._ray.remote(part).options(num_cpus=cpus, scheduling_strategy=where).remote(*about)
 
     def ready(self) -> None:
         """Waits until every actor has loaded what it needs.
 
         Raises:
             UsageError: one can't.
+            NoPlace: no machine has room for one.
             WorkerLost: one is gone.
         """
-        self._get([actor.ready.remote() for actor in self._actors.values()])
+        refs = [actor.ready.remote() for actor in self._actors.values()]
+        while self._ray.wait(refs, num_returns=len(refs), timeout=_LOOK_S)[1]:
+            if self._closed:
+                raise WorkerLost("the lane was closed")
+            if self._place.wait(1):
+                self._asked = time.monotonic()
+            elif time.monotonic() - self._asked > self.placed_s:
+                raise NoPlace(
+                    f"run.workers: expected a machine with {self._cpus:g} free processors for each of the"
+                    f" {', '.join(name for name in self._actors if name not in ('reader', 'writer'))} of a lane; found"
+                    f" none within {self.placed_s:g} s; take fewer --workers, numerics.threads=1, or add machines"
+                )
+        self._get(refs)
+        self._whole = True
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
         """As `Lane.run`."""
+        if not self._whole:  # its last segment was given up
+            self.restore()
         shared, under_way = self._ray.put(job), deque[Any]()
         reader, engine, writer = (self._actors[name] for name in ("reader", "engine", "writer"))
         for span in plan_spans(segment, self.span_frames):
@@ -120,7 +155,11 @@ class RayLane:
                     raise
                 self._ray.kill(actor)
                 self._actors[name] = self._makers[name]()
-        self.ready()
+        self._asked = time.monotonic()
+        try:
+            self.ready()
+        except UsageError as error:  # on another machine than before
+            raise NoPlace(f"a lane that was moved can't go on there: {error}") from error
 
     def abandon(self) -> None:
         """As `Lane.abandon`."""
@@ -129,8 +168,11 @@ class RayLane:
     def close(self) -> None:
         """As `Lane.close`."""
         self._closed = True
+        from ray.util.placement_group import remove_placement_group
+
         for actor in self._actors.values():
             self._ray.kill(actor)
+        remove_placement_group(self._place)
 
     def _get(self, refs: Any) -> Any:
         """What actors answer; their errors are raised as if they had happened here."""
@@ -138,15 +180,13 @@ class RayLane:
         try:
             return self._ray.get(refs)
         except lost.RayTaskError as error:
-            if isinstance(error.cause, lost.RayError):  # what it waited for is gone
-                raise WorkerLost(_lost(error.cause)) from None
+            if isinstance(error.cause, lost.RayError) or out_of_memory(error.cause):  # the first: what it waited for
+                self._whole = False
+                raise WorkerLost(lost_line(error.cause)) from None
             raise error.cause from None
-        except (lost.RayActorError, lost.ObjectLostError, lost.OutOfMemoryError, lost.NodeDiedError) as error:
-            raise WorkerLost(_lost(error)) from error
-
-
-def _lost(error: Exception) -> str:
-    return f"a worker of the run died: {' '.join(str(error).split())[:200]}"
+        except lost.RayError as error:
+            self._whole = False
+            raise WorkerLost(lost_line(error)) from error
 
 
 class RayCrew(ManyLanes):
@@ -187,14 +227,13 @@ class RayCrew(ManyLanes):
         cpus = _share_of_cpus(cluster, seat.numerics["threads"], lanes * each)
         made = [RayLane(self._ray, seat, here, split, cpus) for _ in range(lanes)]
         try:
-            for lane in made:
-                lane.ready()
+            placed = _placed(made)
         except BaseException:
             for lane in made:
                 lane.close()
             self._leave()
             raise
-        super().__init__(made)
+        super().__init__(placed)
 
     def close(self) -> None:
         """As `Crew.close`."""
@@ -204,6 +243,40 @@ class RayCrew(ManyLanes):
     def _leave(self) -> None:
         if self._joined_here:
             self._ray.shutdown()
+
+
+def _placed(lanes: Sequence[RayLane]) -> list[RayLane]:
+    """Lanes that are ready; those without room are closed, if others have it.
+
+    Raises:
+        UsageError: an actor can't compute as the run wants it.
+        NoPlace: none has room.
+        WorkerLost: actors died again and again.
+    """
+    placed: list[RayLane] = []
+    for lane in lanes:
+        try:
+            _begin(lane)
+        except NoPlace as error:
+            if lane is lanes[-1] and not placed:
+                raise
+            lane.close()
+            lane_word = f"{len(placed)} of {len(lanes)} lanes"
+            print(f"note: {lane_word} have room: {error}", file=sys.stderr)
+        else:
+            placed.append(lane)
+    return placed
+
+
+def _begin(lane: RayLane) -> None:
+    """Waits for a lane; actors that die meanwhile are replaced, a few times."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            lane.ready() if attempt == 1 else lane.restore()
+            return
+        except WorkerLost:
+            if attempt == TRIES:
+                raise
 
 
 def _check_address(address: str | None) -> None:

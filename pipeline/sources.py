@@ -46,6 +46,7 @@ _SPECIAL = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+TIMEOUT_S = 600.0
 
 
 class Reader(Iterator[Frame]):
@@ -90,18 +91,25 @@ class Reader(Iterator[Frame]):
         self.close()
 
 
-def probe(spec: SourceSpec, *, decoder: Decoder = "auto", fps: float | Fraction | None = None) -> SourceInfo:
+def probe(
+    spec: SourceSpec,
+    *,
+    decoder: Decoder = "auto",
+    fps: float | Fraction | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> SourceInfo:
     """Learn size, times and decoder of a source from its packets and first frames.
 
     Args:
         spec: the source.
         decoder: `auto` chooses by the file; a name insists.
         fps: rate of an image sequence, 30 when not given; a video has its own.
+        timeout_s: a decoder that says nothing for so long is ended.
 
     Raises:
         UnreadableSource: no picture can be got from it.
     """
-    process = DecoderProcess(_request(spec, decoder, fps, None, None))
+    process = DecoderProcess(_request(spec, decoder, fps, None, None), timeout_s)
     try:
         return process.info()
     finally:
@@ -119,6 +127,7 @@ def read_frames(
     fps: float | Fraction | None = None,
     decoder: Decoder = "auto",
     info: SourceInfo | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Reader:
     """Frames of a source in order: every `stride`-th between two times, or a segment of these.
 
@@ -133,6 +142,7 @@ def read_frames(
         fps: rate of an image sequence, 30 when not given; a video has its own.
         decoder: `auto` chooses by the file; a name insists. Not used with `info`, which names the decoder.
         info: what `probe` returned, to save reading the packets again.
+        timeout_s: a decoder that says nothing for so long is ended.
 
     Raises:
         UnreadableSource: no picture can be got from it.
@@ -141,7 +151,7 @@ def read_frames(
     if stride < 1:
         raise ValueError(f"stride: expected 1 or more, found {stride}; 1 takes every frame")
     selection = Selection(start_s, end_s, stride, start_frame, end_frame)
-    process = DecoderProcess(_request(spec, decoder, fps, selection, info))
+    process = DecoderProcess(_request(spec, decoder, fps, selection, info), timeout_s)
     info = info or process.info()
     return Reader(spec, info, selection.of(info.table.pts_s), process)
 

@@ -33,4 +33,5 @@ def open_source(
         fps=chosen.fps,
         decoder=chosen.decoder,
         info=info,
+        timeout_s=chosen.timeout_s,
     )

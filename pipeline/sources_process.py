@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Generator
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.pipeline.errors import DeltasceneError, WorkerLost
+from deltascene.pipeline.lost import ADVICE
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_opencv import LARGEST_PICTURE
 from deltascene.pipeline.sources_probe import SourceInfo
@@ -27,8 +30,14 @@ class DecoderProcess:
     It decodes while the pipeline works on the frame before, and holds one frame (or one short group of pictures).
     """
 
-    def __init__(self, request: Request) -> None:
-        self._name = str(request.paths[0])
+    def __init__(self, request: Request, timeout_s: float) -> None:
+        """Starts it.
+
+        Args:
+            request: what is asked of it.
+            timeout_s: an answer may take so long; then the decoder counts as stuck and is ended.
+        """
+        self._name, self._timeout_s, self._stuck = str(request.paths[0]), timeout_s, False
         self._process = _start()
         self._stop = weakref.finalize(self, _end, self._process)
         self._last = -1
@@ -52,7 +61,8 @@ class DecoderProcess:
         """Pictures of the frames asked for, in order.
 
         Raises:
-            UnreadableSource: the decoder died of this file.
+            UnreadableSource: the decoder died of this file, or got stuck in it.
+            WorkerLost: somebody killed it, as a system does that runs out of memory.
         """
         while True:
             head, block = self._answer()
@@ -69,17 +79,36 @@ class DecoderProcess:
 
     def _answer(self) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         assert self._process.stdout is not None
-        message = read_message(self._process.stdout)  # type: ignore[arg-type]
+        watch = threading.Timer(self._timeout_s, self._give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            message = read_message(self._process.stdout)  # type: ignore[arg-type]
+        finally:
+            watch.cancel()
         if message is None:
-            code = self._process.wait()
-            self.close()
-            what = "hung and was ended" if code == -_ALARM else "died"
-            after = f"after frame {self._last}" if self._last >= 0 else "at once"
-            raise UnreadableSource(f"{self._name}: the decoder {what} {after} (exit {code}); leave it out or repair it")
+            raise self._death(self._process.wait())
         if "error" in message[0]:
             self.close()
             raise UnreadableSource(message[0]["error"])
         return message
+
+    def _give_up(self) -> None:
+        self._stuck = True
+        self._process.kill()
+
+    def _death(self, code: int) -> DeltasceneError:
+        """What to say of a process that ended without an answer."""
+        self.close()
+        after = f"after frame {self._last}" if self._last >= 0 else "at once"
+        if self._stuck:
+            return UnreadableSource(
+                f"{self._name}: the decoder was stuck {after}: nothing came for {self._timeout_s:g} s"
+                " (source.timeout_s); leave it out or repair it"
+            )
+        if code == -getattr(signal, "SIGKILL", 9):
+            return WorkerLost(f"{self._name}: its decoder was killed {after}; if memory was the cause, {ADVICE}")
+        return UnreadableSource(f"{self._name}: the decoder died {after} (exit {code}); leave it out or repair it")
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -4,38 +4,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
 from deltascene.pipeline import kernel
-from deltascene.pipeline.bundle import read_bundle
-from deltascene.pipeline.model import build_backbone, build_task_head
-from deltascene.pipeline.weight_files import write_delta, write_head, write_task
-from deltascene.stages.backbone import Backbone
-from deltascene.stages.delta import DeltaWeights, start_delta
-
-TINY = """\
-format: 1
-name: tiny
-backbone: {timm: test_vit, args: {img_size: 64}}
-input: {size: [48, 64]}
-base: parts
-archive: {blocks: [3, 4]}
-tasks:
-  parts: {kind: classes, labels: [sky, road, car], taps: [3, 6], head: token_mlp, head_args: {hidden: 16, side: 4}}
-  height: {kind: scalar, unit: m, range: [0.1, 5.0], log: true, split: 3, taps: [4, 6], head: linear}
-  flow: {kind: vector, channels: 3, split: 4, taps: [6], head: linear, head_args: {side: 2}}
-  hands: {kind: heatmaps, names: [left, right], split: 3, taps: [3, 6], head: token_mlp, head_args: {hidden: 8}}
-"""
-
-# The same base and heads; height keeps its delta beside its head, flow in a file of its own, hands has none.
-TINY_DELTA = TINY.replace("name: tiny", "name: tiny_delta").replace(
-    "log: true, split: 3,", "log: true, split: 3, delta: height.safetensors,"
-)
-TINY_DELTA = TINY_DELTA.replace("split: 4,", "split: 4, delta: flow_delta.safetensors,")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,37 +39,6 @@ def with_kernel(built_kernel, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(built_kernel))
 
 
-def write_tiny_bundle(folder: Path, text: str = TINY) -> Path:
-    """A bundle with seeded random weights."""
-    folder.mkdir(parents=True)
-    (folder / "bundle.yaml").write_text(text)
-    torch.manual_seed(7)
-    bundle = read_bundle(str(folder))
-    backbone = build_backbone(bundle)
-    for parameter in backbone.vit.parameters():
-        torch.nn.init.normal_(parameter, std=0.3 if parameter.dim() < 2 else 0.08)
-    save_file(backbone.vit.state_dict(), folder / "base.safetensors")
-    heads = {task: build_task_head(bundle, backbone, task) for task in bundle.entry.tasks}
-    for task, head in heads.items():
-        entry = bundle.entry.tasks[task]
-        delta = random_delta(backbone, entry.split or 0, rank=2) if entry.delta else None
-        if delta is not None and bundle.delta_file(task) == bundle.head_file(task):
-            write_task(bundle.head_file(task), head, delta)
-            continue
-        write_head(bundle.head_file(task), head)
-        if delta is not None:
-            write_delta(bundle.delta_file(task), delta)
-    return folder
-
-
-def random_delta(backbone: Backbone, split: int, rank: int, seed: int = 11) -> DeltaWeights:
-    """A delta of every tensor from the split on, large enough to change every answer."""
-    generator = torch.Generator().manual_seed(seed)
-    start = start_delta(backbone.blocks, split, rank, generator)
-    flat = start.to_tensors().items()
-    return DeltaWeights.from_tensors({name: 0.2 * torch.randn(x.shape, generator=generator) for name, x in flat})
-
-
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny products on several threads mostly wait for each other."""
@@ -118,27 +60,11 @@ def tiny_delta(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_tiny_bundle(tmp_path_factory.mktemp("models") / "tiny_delta", TINY_DELTA))
 
 
-def moving_square(count: int, size: tuple[int, int] = (72, 96)) -> Iterator[np.ndarray]:
-    """Frames of a square that moves over a still gradient, RGB."""
-    ramp = np.linspace(0, 200, size[1], dtype=np.uint8)
-    for number in range(count):
-        image = np.repeat(np.tile(ramp, (size[0], 1))[..., None], 3, axis=2)
-        left = 4 + (number * 3) % (size[1] - 28)
-        image[20:44, left : left + 24] = (220, 40, 90)
-        yield image
-
-
 @pytest.fixture(scope="session")
 def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a real MJPG clip: `make_clip(frames, fps, name)`."""
 
     def make(frames: int = 20, fps: float = 10.0, name: str = "clip", size: tuple[int, int] = (72, 96)) -> Path:
-        path = tmp_path_factory.mktemp("clips") / f"{name}.avi"
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size[::-1])
-        assert writer.isOpened()
-        for image in moving_square(frames, size):
-            writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        writer.release()
-        return path
+        return write_clip(tmp_path_factory.mktemp("clips") / f"{name}.avi", frames, fps, size)
 
     return make

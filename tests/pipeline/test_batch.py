@@ -93,6 +93,23 @@ def test_running_again_redoes_nothing_and_run_only_keys_may_change(deltascene, t
     assert (out / "videos/clip/done.json").stat().st_mtime_ns == before
 
 
+def test_the_same_command_goes_on_even_if_another_dtype_measures_as_faster_now(
+    deltascene, tiny, make_clip, tmp_path, monkeypatch
+):
+    from deltascene.pipeline import precision
+
+    options = [make_clip(4), "-o", tmp_path / "out", "--model", tiny, *QUIET]
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+    for ratio in (0.5, 2.0):
+        monkeypatch.setattr(precision, "_times_as_fast", lambda numerics, ratio=ratio: ratio)
+        code, text, error = deltascene("run", *options)
+        assert code == 0, error
+    assert "by an earlier run" in text
+    code, _, error = deltascene("run", *options, "--set", "numerics.dtype=bfloat16")
+    assert code == 2
+    assert "config.numerics.dtype = float32; this one has bfloat16" in error
+
+
 def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differing_key(
     deltascene, tiny, make_clip, tmp_path
 ):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deltascene.cache.seal import Seal
 from deltascene.pipeline.crew import TRIES, Board, ManyLanes, OneLane
-from deltascene.pipeline.errors import DiskFull, WorkerLost
+from deltascene.pipeline.errors import DiskFull, NoPlace, WorkerLost
 from deltascene.pipeline.jobs import Segment, SpanDone, plan_segments, plan_spans
 
 
@@ -34,6 +34,7 @@ class FakeLane:
     abandoned: int = 0
     closed: bool = False
     error: Exception | None = None
+    broken: list[Exception] = field(default_factory=list)  # what the next restorations end with
 
     def run(self, job, segment):
         for span in plan_spans(segment, 2):
@@ -48,6 +49,8 @@ class FakeLane:
 
     def restore(self):
         self.restored += 1
+        if self.broken:
+            raise self.broken.pop()
 
     def abandon(self):
         self.abandoned += 1
@@ -101,6 +104,51 @@ def test_a_segment_that_is_lost_again_and_again_is_given_up(lanes):
     assert isinstance(failed.error, WorkerLost)
     assert len(ends) == 4
     assert sum(lane.restored for lane in made) == TRIES - 1
+
+
+def test_a_worker_that_is_lost_while_others_are_replaced_costs_a_try_only():
+    lane = FakeLane([("v", 0)], broken=[WorkerLost("gone, too")])
+    crew = OneLane(lane)
+    crew.add(Job("v"), segments(2))
+    events = drain(crew)
+    assert [event.error for event in events if event.ends] == [None, None]
+    assert [event.lost for event in events if event.lost is not None] == [2]
+    assert lane.restored == 2
+    lane.losses, lane.broken = [("w", 0)], [WorkerLost("gone")] * TRIES
+    crew.add(Job("w"), segments(1))
+    (failed,) = [event for event in drain(crew) if event.ends]
+    assert isinstance(failed.error, WorkerLost)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 4), st.data())
+def test_a_lane_without_a_place_goes_and_the_others_do_its_segment(lanes, data):
+    """All but one may go; each loses its first segment at once, and frames add up nevertheless."""
+    going = data.draw(st.integers(1, lanes - 1))
+    losses = [("v", segment.start) for segment in segments(9)]
+    made = [FakeLane(list(losses), broken=[NoPlace("full")]) for _ in range(going)]
+    made += [FakeLane() for _ in range(lanes - going)]
+    crew = ManyLanes(made)
+    crew.add(Job("v"), segments(9))
+    events = drain(crew)
+    crew.close()
+    ends = [event for event in events if event.ends]
+    assert not any(event.error for event in ends)
+    assert sorted(event.task.segment.start for event in ends) == [segment.start for segment in segments(9)]
+    frames = sum(len(event.done.frames) for event in events if event.done) - sum(event.lost or 0 for event in events)
+    assert frames == 36
+    assert crew.lanes >= lanes - going
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_the_last_lane_without_a_place_says_so(lanes):
+    losses = [("v", 0), ("v", 4)] * 9
+    crew = ManyLanes([FakeLane(losses, broken=[NoPlace("full")]) for _ in range(lanes)])
+    crew.add(Job("v"), segments(1))
+    ends = [event for event in drain(crew) if event.ends]
+    crew.close()
+    assert isinstance(ends[-1].error, NoPlace)
+    assert crew.lanes == 1
 
 
 @pytest.mark.parametrize("lanes", [1, 3])

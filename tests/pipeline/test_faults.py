@@ -1,0 +1,345 @@
+"""What else goes wrong at night: machines, memory, disks, harmed bytes, stuck decoders, killed drivers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+
+import pytest
+import ray
+from equal_runs import compare_runs
+from ray.cluster_utils import Cluster
+
+from deltascene import open_run
+from deltascene.pipeline import batch
+from deltascene.pipeline.runner import RayLane
+
+NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]
+OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=8"]
+RAY = ["--executor", "ray"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _left_at_the_end():
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def cluster():
+    """A cluster on this machine, the same for all tests that don't need one of their own."""
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+
+
+@pytest.fixture(scope="module")
+def clips(make_clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("in")
+    for name, frames in (("long", 60), ("short", 20)):
+        shutil.copy(make_clip(frames, name=name), folder / f"{name}.avi")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wanted(deltascene, tiny_delta, clips, tmp_path_factory):
+    """What nothing disturbs; the segments that its arrays were joined from are still there."""
+    out = tmp_path_factory.mktemp("wanted") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "_tidy", lambda *_: None)
+        assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    return out
+
+
+def until(what, seconds=120.0):
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited for too long"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def pids(monkeypatch):
+    """Processes of every lane's actors, by name, as they are when all of them are ready."""
+    found, real_ready = {}, RayLane.ready
+
+    def ready(self):
+        real_ready(self)
+        asked = {name: actor.__ray_call__.remote(lambda self: os.getpid()) for name, actor in self._actors.items()}
+        found[self] = dict(zip(asked, ray.get(list(asked.values())), strict=True))
+
+    monkeypatch.setattr(RayLane, "ready", ready)
+    return found
+
+
+def after_span(monkeypatch, number, do):
+    """Calls `do(lane)` once, when so many spans of 4 frames are done."""
+    real_run, count = RayLane.run, iter(range(1_000_000))
+
+    def run(self, job, segment):
+        for done in real_run(self, job, segment):
+            yield done
+            if next(count) == number:
+                do(self)
+
+    monkeypatch.setattr(RayLane, "run", run)
+    monkeypatch.setattr(RayLane, "span_frames", 4)
+
+
+def kill(*pids):
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_all_actors_of_a_lane_killed_at_once(
+    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
+):
+    after_span(monkeypatch, 5, lambda lane: kill(*pids[lane].values()))
+    arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert "a worker was lost" in text
+    assert not (found := compare_runs(wanted, tmp_path / "out")), found
+
+
+def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
+    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
+):
+    real_ready, due = RayLane.ready, [True]
+
+    def engine_dies(lane):
+        kill(pids[lane]["engine"])
+        due.append(True)
+
+    def ready(self):
+        asked = self._actors["writer"].__ray_call__.remote(lambda self: os.getpid())
+        if due:  # at the start, and when the engine is replaced
+            due.pop()
+            kill(ray.get(asked))
+        real_ready(self)
+
+    after_span(monkeypatch, 5, engine_dies)
+    monkeypatch.setattr(RayLane, "ready", ready)
+    arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert not due
+    assert not (found := compare_runs(wanted, tmp_path / "out")), found
+
+
+def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_says_so(
+    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
+):
+    """The engine of a lane stays alive, and spans after the failed one reach the writer: they may not seal anything."""
+
+    real_ready = RayLane.ready
+
+    def ready(self):
+        real_ready(self)
+        ray.get(self._actors["engine"].__ray_call__.remote(starve))
+
+    def starve(actor):
+        real = actor._part.run
+
+        def run(job, read):
+            if job.id == "long" and read.span.segment.start == 16 and read.span.first:
+                raise MemoryError
+            return real(job, read)
+
+        actor._part.run = run
+
+    monkeypatch.setattr(RayLane, "ready", ready)
+    monkeypatch.setattr(RayLane, "span_frames", 2)
+    out, arguments = tmp_path / "out", ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+    code, text, _ = deltascene("run", clips, "-o", out, *arguments)
+    assert code == 3
+    assert {video.id: video.status for video in open_run(out).videos} == {"long": "failed", "short": "done"}
+    assert "ran out of memory; take fewer --workers" in " ".join(text.split())
+    assert not (found := compare_runs(wanted, out, ["short"])), found
+    assert not (out / "videos/long/segments/00000016.zip").exists()
+    monkeypatch.undo()
+    assert deltascene("run", clips, "-o", out, *arguments)[0] == 0
+    assert not (found := compare_runs(wanted, out)), found
+
+
+@contextmanager
+def small_disk(folder, size):
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mount isn't allowed here")
+    try:
+        yield folder
+    finally:
+        until(lambda: subprocess.run(["umount", folder], capture_output=True).returncode == 0, 20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="a small disk needs mount rights")
+def test_a_disk_that_a_writer_fills_is_exit_4_and_the_same_command_goes_on(
+    cluster, deltascene, tiny_delta, clips, wanted, tmp_path
+):
+    with small_disk(tmp_path / "small", "100m") as small:
+        out, ballast = small / "out", small / "ballast"
+        arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+        ballast.write_bytes(bytes((100 << 20) - (1200 << 10)))
+        code, text, error = deltascene(*arguments)
+        assert (code, error.count("\n")) == (4, 1), text + error
+        assert "no room left" in error
+        sealed = list(out.glob("videos/*/segments/*.zip"))
+        assert sealed
+        ballast.unlink()
+        code, text, error = deltascene(*arguments, "--json")
+        assert code == 0, text + error
+        events = [json.loads(line) for line in text.splitlines()]
+        started = [event for event in events if event["event"] == "video_started"]
+        assert sum(event["sealed"] for event in started) >= 8 * (len(sealed) - 1)
+        assert not (found := compare_runs(wanted, out)), found
+
+
+def test_a_changed_byte_anywhere_is_noticed_and_its_segment_alone_is_done_again(
+    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, harm
+):
+    """In a ledger, in predictions, in an archived segment: three segments of eight, of a run that was cut off."""
+    out = shutil.copytree(wanted, tmp_path / "out")
+    files = open_run(out)["long"].files
+    files.done.unlink()
+    harm(files.part(8), "ledger.parquet")
+    harm(files.part(24), "height/c/0/0/0")
+    harm(files.activations / "segments/00000040.zip", "rows_3/c/0/0")
+    arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, "--json", *RAY, *OPTIONS]
+    code, text, error = deltascene(*arguments)
+    assert code == 0, text + error
+    events = [json.loads(line) for line in text.splitlines()]
+    done = sorted(event["index"] for event in events if event["event"] == "frame")
+    assert done == [*range(8, 16), *range(24, 32), *range(40, 48)]
+    assert not (found := compare_runs(wanted, out)), found
+
+
+def decoders_below(pid):
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in found.splitlines() if "sources_child" in line]
+
+
+def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
+    cluster, deltascene, tiny_delta, make_clip, wanted, tmp_path, monkeypatch, pids
+):
+    """Its process is stopped for real, in the middle of a file that its pipe can't hold."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(make_clip(400, name="stuck"), folder / "a_stuck.avi")
+    shutil.copy(make_clip(20, name="short"), folder / "short.avi")
+
+    def stop(lane):
+        (decoder,) = decoders_below(pids[lane]["reader"])
+        os.kill(decoder, signal.SIGSTOP)
+
+    after_span(monkeypatch, 3, stop)
+    arguments = ["--workers", 1, "--model", tiny_delta, "--set", "source.timeout_s=2", *RAY, *OPTIONS]
+    code, text, _ = deltascene("run", folder, "-o", tmp_path / "out", *arguments)
+    assert code == 3
+    assert "decoder was stuck after frame" in " ".join(text.split())
+    assert {video.id: video.status for video in open_run(tmp_path / "out").videos} == {
+        "a_stuck": "failed", "short": "done",
+    }  # fmt: skip
+
+
+def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids):
+    clip = make_clip(200, name="killed")
+    assert deltascene("run", clip, "-o", tmp_path / "wanted", "--model", tiny_delta, *OPTIONS)[0] == 0
+    after_span(monkeypatch, 3, lambda lane: kill(*decoders_below(pids[lane]["reader"])))
+    arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert "a worker was lost" in text
+    assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
+
+
+@pytest.mark.parametrize("step", ["assemble", "write_overlay", "write_done"])
+def test_a_driver_killed_while_it_finishes_a_video_goes_on(deltascene, tiny_delta, make_clip, tmp_path, step):
+    """SIGKILL right after the arrays were joined, in the middle of drawing, and before the video is marked as done."""
+    clip = make_clip(20)
+    options = ["--model", tiny_delta, *OPTIONS[:2], *OPTIONS[4:]]
+    program = f"""
+import os, signal, sys
+from deltascene.pipeline import batch, cli, overlay
+def dies(where, name, real):
+    def call(*arguments, **named):
+        if name == "write_overlay":
+            named["progress"] = lambda share: share > 0.3 and os.kill(os.getpid(), signal.SIGKILL)
+        elif name == "write_done":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(where, name, call)
+where = overlay if {step!r} == "write_overlay" else batch
+dies(where, {step!r}, getattr(where, {step!r}))
+sys.argv = ["deltascene", "run", *{[str(clip), "-o", str(tmp_path / "out"), *options]!r}]
+cli.main()
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == -signal.SIGKILL
+    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
+    assert code == 0, text + error
+    assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
+    assert deltascene("run", clip, "-o", tmp_path / "wanted", *options)[0] == 0
+    assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
+    assert open_run(tmp_path / "out")["clip"].files.overlay.stat().st_size > 0
+
+
+@contextmanager
+def machines(*cpus):
+    """A cluster of simulated machines, the first of which is its head; yields it and the others."""
+    ray.shutdown()
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "include_dashboard": False})
+    try:
+        yield nodes, [nodes.add_node(num_cpus=count) for count in cpus[1:]]
+    finally:
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segments(
+    deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
+):
+    """Two machines of one processor with a lane each: one goes, its lane finds no place, the other does everything."""
+    with machines(1, 1) as (nodes, [other]):
+        after_span(monkeypatch, 3, lambda lane: nodes.remove_node(other, allow_graceful=False))
+        monkeypatch.setattr(RayLane, "placed_s", 3.0)
+        arguments = ["--address", nodes.address, "--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS]
+        code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert "a worker was lost" in text
+    assert not (found := compare_runs(wanted, tmp_path / "out")), found
+
+
+def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
+    deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    with machines(0, 1) as (nodes, [other]):
+        after_span(monkeypatch, 8, lambda lane: nodes.remove_node(other, allow_graceful=False))
+        monkeypatch.setattr(RayLane, "placed_s", 3.0)
+        arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+        code, _, error = deltascene(*arguments, "--address", nodes.address)
+        assert (code, error.count("\n")) == (3, 1), error
+        assert "expected a machine with 1 free processors for each of the engine of a lane" in error
+    monkeypatch.undo()
+    assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert not (found := compare_runs(wanted, out)), found
+
+
+def test_what_rays_memory_monitor_kills_says_that_memory_was_the_cause(deltascene, tiny_delta, clips, tmp_path):
+    """A real monitor, told that next to nothing is already too much."""
+    ray.shutdown()
+    greedy = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 50}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=greedy)
+    try:
+        arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+        code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    finally:
+        ray.shutdown()
+    assert (code, error.count("\n")) == (3, 1), text + error
+    assert "ran out of memory; take fewer --workers" in error
