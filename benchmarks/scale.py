@@ -1,8 +1,10 @@
 """Lanes on the clock: `python benchmarks/scale.py`.
 
 The same clips through `deltascene run`, as whole commands that take turns: in one process with one thread and with all
-cores, and by Ray with some workers of one thread each; then one long file, which its segments spread over the workers.
-Start-up, until the first frame is done, is told apart: a night pays it once.
+cores, by Ray with some workers of one thread each, and on clusters of simulated machines of one processor each; then
+one long file, which its segments spread over the workers. Start-up, until the first video is begun, is told apart: a
+night pays it once. What the machine has to give is the last row: as many local runs of one thread, side by side, as
+there are cores, each over its share of the clips.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +31,7 @@ class Way:
 
     name: str
     options: Sequence[str]
+    machines: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Took:
 
     Attributes:
         whole: of the process.
-        start: until the first frame was done.
+        start: until the first video was begun.
         frames: that it computed.
     """
 
@@ -55,22 +60,26 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=1.0, help="of the long file")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--nodes", type=int, nargs="*", default=[2, 3, 4], help="simulated machines of a cluster")
     parser.add_argument("--runs", type=int, default=3, help="rounds")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     ways = [
-        Way("local, one core", ["--set", "numerics.threads=1"]),
-        Way(f"local, {cores} threads", ["--set", f"numerics.threads={cores}"]),
+        Way("local, one core", ["--executor", "local", "--set", "numerics.threads=1"]),
+        Way(f"local, {cores} threads", ["--executor", "local", "--set", f"numerics.threads={cores}"]),
     ]
     for count in options.workers:
         ray = ["--executor", "ray", "--workers", f"{count}", "--set", "numerics.threads=1"]
         ways.append(Way(f"Ray, {count} workers", ray))
+    for count in options.nodes:
+        ways.append(Way(f"Ray, {count} simulated machines", ["--executor", "ray", "--workers", f"{count}"], count))
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(folder) / "clips"
         clips.mkdir()
         for number in range(options.clips):
             shutil.copy(DEMO, clips / f"clip{number}.mp4")
         table(f"{options.clips} clips", clips, ways, options.runs, Path(folder))
+        side_by_side(clips, cores, Path(folder))
         long = long_file(Path(folder), options.minutes)
         table(f"one file of {options.minutes:g} min", long, ways, options.runs, Path(folder))
 
@@ -92,17 +101,53 @@ def table(name: str, source: Path, ways: Sequence[Way], runs: int, folder: Path)
         print(f"| {way.name} | {whole:.1f} | {start:.1f} | {fps[way.name]:.1f} | {ratio:.2f} |", flush=True)
 
 
+def side_by_side(clips: Path, cores: int, folder: Path) -> None:
+    """Frames a second of local runs of one thread, all at once."""
+    shares = [folder / f"share{number}" for number in range(cores)]
+    for number, clip in enumerate(sorted(clips.iterdir())):
+        shares[number % cores].mkdir(exist_ok=True)
+        shutil.copy(clip, shares[number % cores])
+    way = Way("", ["--executor", "local", "--set", "numerics.threads=1"])
+    with ThreadPoolExecutor(cores) as pool:
+        took = list(pool.map(lambda share: run(share, way, folder / f"out-{share.name}"), shares))
+    print(f"| {cores} local runs of one thread at once | | | {sum(each.fps for each in took):.1f} | |", flush=True)
+
+
+@contextmanager
+def cluster(machines: int) -> Iterator[list[str]]:
+    """Options that join a cluster of so many simulated machines; none for none."""
+    if not machines:
+        yield []
+        return
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(machines - 1):
+            nodes.add_node(num_cpus=1)
+        yield ["--address", nodes.address]
+    finally:
+        nodes.shutdown()
+
+
 def run(source: Path, way: Way, out: Path) -> Took:
     """One command from its start to its end."""
+    with cluster(way.machines) as joined:
+        return timed(source, [*way.options, *joined], out)
+
+
+def timed(source: Path, options: Sequence[str], out: Path) -> Took:
+    """One command, by the clock."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "deltascene", "run", str(source), "-o", str(out), "--preset", "balanced", "--json"]
-    command += ["--set", "save.video=false", *way.options]
+    command += ["--set", "save.video=false", *options]
     began, first, frames = time.perf_counter(), 0.0, 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         for line in program.stdout:
-            if json.loads(line)["event"] == "frame":
-                frames += 1
+            event = json.loads(line)["event"]
+            frames += event == "frame"
+            if event == "video_started":
                 first = first or time.perf_counter() - began
     if program.returncode:
         sys.exit(f"{' '.join(command)}: exit {program.returncode}")
