@@ -209,7 +209,7 @@ class Worker:
         """Ends the process and what it started."""
         if self._process is not None:
             end(self._process.pid)
-            self._process.wait()
+            self._process.communicate()  # closes its stdin, too
             os.close(self._replies)
             self._process = None
 
