@@ -1,10 +1,10 @@
 """Lanes on the clock: `python benchmarks/scale.py`.
 
-The same clips through `deltascene run`, as whole commands that take turns: in one process with one thread and with all
-cores, by Ray with some workers of one thread each, and on clusters of simulated machines of one processor each; then
-one long file, which its segments spread over the workers. Start-up, until the first video is begun, is told apart: a
-night pays it once. What the machine has to give is the last row: as many local runs of one thread, side by side, as
-there are cores, each over its share of the clips.
+The same clips through `deltascene run`, as whole commands that take turns: on one core, decoder and all; in one process
+with one thread (its decoder then has the other core) and with all; by Ray with some workers of one thread each, and on
+clusters of simulated machines of one processor each; then one long file, which its segments spread over the workers.
+Start-up, until the first video is begun, is told apart: a night pays it once. What the machine has to give is the last
+row: as many local runs of one thread, side by side, as there are cores, each over its share of the clips.
 """
 
 import argparse
@@ -32,6 +32,7 @@ class Way:
     name: str
     options: Sequence[str]
     machines: int = 0
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def main() -> None:
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     ways = [
-        Way("local, one core", ["--executor", "local", "--set", "numerics.threads=1"]),
+        Way("local, one core", ["--executor", "local", "--set", "numerics.threads=1"], pinned=True),
+        Way("local, one thread", ["--executor", "local", "--set", "numerics.threads=1"]),
         Way(f"local, {cores} threads", ["--executor", "local", "--set", f"numerics.threads={cores}"]),
     ]
     for count in options.workers:
@@ -133,15 +135,16 @@ def cluster(machines: int) -> Iterator[list[str]]:
 def run(source: Path, way: Way, out: Path) -> Took:
     """One command from its start to its end."""
     with cluster(way.machines) as joined:
-        return timed(source, [*way.options, *joined], out)
+        return timed(source, [*way.options, *joined], out, {0} if way.pinned else os.sched_getaffinity(0))
 
 
-def timed(source: Path, options: Sequence[str], out: Path) -> Took:
+def timed(source: Path, options: Sequence[str], out: Path, cores: set[int]) -> Took:
     """One command, by the clock."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "deltascene", "run", str(source), "-o", str(out), "--preset", "balanced", "--json"]
     command += ["--set", "save.video=false", *options]
     began, first, frames = time.perf_counter(), 0.0, 0
+    command = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         for line in program.stdout:

@@ -527,5 +527,5 @@ def main() -> NoReturn:
 def _fail(text: str, code: int) -> NoReturn:
     from deltascene.pipeline.problems import one_line, printable
 
-    print(f"deltascene: {printable(one_line(text, _LONGEST_ERROR))}", file=sys.stderr)
+    print(f"deltascene: {one_line(printable(text), _LONGEST_ERROR)}", file=sys.stderr)
     raise SystemExit(code)

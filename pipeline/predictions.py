@@ -8,7 +8,7 @@ is a few files. Arrays are `<task>`, `age/<task>` and `change` (how much each pa
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,16 +154,17 @@ def _join_shard(
 
     Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
     """
-    writers = {name: _ShardWriter(folder, name, array, number, frames) for name, array in arrays.items()}
-    try:
+    with ExitStack() as opened:
+        writers = [_ShardWriter(folder, name, array, number, frames) for name, array in arrays.items()]
+        for writer in writers:
+            opened.callback(writer.close)
         for part in parts:
             with SealedZip(part.path) as sealed:
-                for writer in writers.values():
+                for writer in writers:
                     writer.add(sealed, part.start)
-    finally:
-        for writer in writers.values():
+        for writer in writers:
             writer.finish()
-    return [(name, writer.path) for writer in writers.values() if (name := writer.name_if_any())]
+    return [(name, writer.path) for writer in writers if (name := writer.name_if_any())]
 
 
 class _ShardWriter:
@@ -194,9 +195,12 @@ class _ShardWriter:
         """Writes the index; a shard without any chunk isn't kept."""
         index = self._places.astype("<u8").tobytes()
         self._out.write(index + struct.pack("<I", google_crc32c.value(index)))
-        self._out.close()
         if not self._any:
             self.path.unlink()
+
+    def close(self) -> None:
+        """Lets go of its file."""
+        self._out.close()
 
     def name_if_any(self) -> str:
         """Its name below the folder; empty if there is none."""

@@ -61,10 +61,9 @@ def compare_runs(wanted: Path, out: Path, videos: list[str] | None = None) -> Di
 
 
 def leftovers(out: Path) -> list[Path]:
-    """What a run has no use for once it has ended: half-written files, unfinished and joined segments."""
+    """What a run has no use for once it has ended: half-written files and unfinished segments."""
     half = [path for path in out.rglob("*") if ".part" in path.suffixes]
     half += [path for path in out.rglob("*.partial*") if path not in half]
-    half += list(out.glob("videos/*/segments/*"))
     return half + [path for folder in out.rglob("unfinished") for path in folder.iterdir()]
 
 

@@ -185,7 +185,7 @@ def test_a_stopped_run_says_what_still_waits(deltascene, tiny, make_clip, tmp_pa
     command = [str(argument) for argument in [*command, "--json", "--set", "segment.frames=8"]]
     process = subprocess.Popen([sys.executable, "-m", "deltascene", *command], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if json.loads(line)["event"] == "frame" and (out / "videos/long/segments/00000008.json").exists():
+        if json.loads(line)["event"] == "frame" and (out / "videos/long/segments/00000008.zip").exists():
             process.send_signal(signal.SIGINT)
             break
     process.communicate(timeout=60)

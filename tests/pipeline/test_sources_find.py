@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deltascene.pipeline import sources_find
 from deltascene.pipeline.sources import SourceNotFound, find_sources
 from deltascene.pipeline.sources_find import natural_key
+from deltascene.pipeline.sources_find_spec import Found
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -145,7 +146,7 @@ def test_broken_link_is_passed_over(tmp_path: Path) -> None:
 def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
     """Six digits of a hash would give some three pairs of them one folder."""
     places = [Path(f"/in/{number}/日本.mp4") for number in range(10_000)]
-    found = sources_find._ids([sources_find._Found("日本", "video", (place,)) for place in places])
+    found = sources_find._ids([Found("日本", "video", (place,)) for place in places])
     assert len({each.casefold() for each in found}) == 10_000
     assert {len(each.removeprefix("__-")) for each in found} == {6, 16}
 

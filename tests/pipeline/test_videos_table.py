@@ -1,7 +1,6 @@
 """`videos.parquet` while a run writes it: rarely, whole, and with nothing lost that a `done.json` knows."""
 
 import json
-from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,9 +9,9 @@ import pytest
 from deltascene import open_run
 from deltascene.pipeline import videos_table
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.resume import read_done, write_done
+from deltascene.pipeline.resume import Done, read_done, write_done
 from deltascene.pipeline.run_folder import RunFolder
-from deltascene.pipeline.videos_table import VideoRecord, VideosTable, read_records, record_of, write_records
+from deltascene.pipeline.videos_table import VideoRecord, VideosTable, read_records, write_records
 
 OLD = {
     "id": "a", "source": "/in/a.avi", "status": "done", "cause": "", "frames": 3, "invalid": 1, "fps": 10.0,
@@ -88,23 +87,22 @@ def test_what_an_earlier_run_left_stays_until_it_is_done_again(tmp_path):
     }
 
 
-def test_files_of_an_earlier_version_are_read(tmp_path):
+def test_records_of_an_earlier_version_are_refused_by_the_first_thing_that_lacks(tmp_path):
     pq.write_table(pa.Table.from_pylist([OLD]), tmp_path / "videos.parquet")
-    (record,) = read_records(tmp_path / "videos.parquet")
-    assert asdict(record) == OLD | {"retries": 0, "seconds": 0.0, "computed": 0, "selected": 0}
+    with pytest.raises(OutputError, match=r"videos\.parquet: retries: expected a value as a run writes it"):
+        read_records(tmp_path / "videos.parquet")
     files = RunFolder(tmp_path).video("a")
     files.root.mkdir(parents=True)
     files.done.write_text(json.dumps({"format": 1, "fingerprint": "f", **OLD}))
-    assert read_done(files, "abc") == record
-    write_done(files, record, "f")
-    assert read_done(files, "abc") == record
-    with pytest.raises(KeyError):
-        record_of({"id": "a"})
+    assert read_done(files) is None
+    done = Done(VideoRecord(**OLD), "f", [(0, OLD["frames"])], {"predictions.zarr/a/c/0": (1, "x")})
+    write_done(files, done)
+    assert read_done(files) == done
 
 
 def test_a_damaged_file_is_said_before_the_work(tmp_path):
     (tmp_path / "videos.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(OutputError, match="found a damaged one"):
+    with pytest.raises(OutputError, match="found none that can be read"):
         VideosTable(tmp_path / "videos.parquet", inputs(1))
 
 
@@ -115,7 +113,7 @@ def test_after_a_kill_readers_see_what_the_folders_of_the_videos_say(tmp_path):
     write_records(folder.videos_parquet, [VideoRecord(id_, "s", status) for id_, status in statuses.items()])
     for id_ in ("finished", "late"):
         folder.video(id_).root.mkdir(parents=True)
-        write_done(folder.video(id_), VideoRecord(id_, "s", "done", frames=3), "f")
+        write_done(folder.video(id_), Done(VideoRecord(id_, "s", "done", frames=3), "f", [(0, 3)], {}))
     run = open_run(tmp_path)
     assert [(video.status, len(video)) for video in run.videos] == [
         ("partial", 0), ("done", 3), ("done", 3), ("waiting", 0),
