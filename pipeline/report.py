@@ -21,6 +21,7 @@ videos/<id>/frames.parquet.
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
         text = json.dumps(_build(run, list(videos.values())), indent=1, allow_nan=False, ensure_ascii=False)
         report = json.loads(text)
         shown = [data for data in report["videos"] if data["detailed"] and (data["pictures"] or data["film"])]
-        pictures = {data["id"]: _draw(videos[data["id"]], data) for data in shown}
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # each mostly waits for its decoder
+            drawn = list(pool.map(lambda data: _draw(videos[data["id"]], data), shown))
+        pictures = {data["id"]: each for data, each in zip(shown, drawn, strict=True)}
     json_path, html_path = run.folder / "report.json", html or run.folder / "report.html"
     write_whole(json_path, text + "\n")
     write_whole(html_path, render_page(report, pictures, _links(run, videos.values(), html_path)))

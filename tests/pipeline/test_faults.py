@@ -107,6 +107,7 @@ def test_all_actors_of_a_lane_killed_at_once(
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
 
 
+@pytest.mark.nightly
 def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
     cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
@@ -247,6 +248,7 @@ def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
     }  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids):
     clip = make_clip(200, name="killed")
     assert deltascene("run", clip, "-o", tmp_path / "wanted", "--model", tiny_delta, *OPTIONS)[0] == 0
@@ -258,7 +260,14 @@ def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make
     assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
 
 
-@pytest.mark.parametrize("step", ["assemble", "write_overlay", "write_done"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("assemble", marks=pytest.mark.nightly),
+        "write_overlay",
+        pytest.param("write_done", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_driver_killed_while_it_finishes_a_video_goes_on(deltascene, tiny_delta, make_clip, tmp_path, step):
     """SIGKILL right after the arrays were joined, in the middle of drawing, and before the video is marked as done."""
     clip = make_clip(20)
@@ -315,6 +324,7 @@ def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segment
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
 
 
+@pytest.mark.nightly
 def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
     deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
 ):
@@ -331,6 +341,7 @@ def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
     assert not (found := compare_runs(wanted, out)), found
 
 
+@pytest.mark.nightly
 def test_what_rays_memory_monitor_kills_says_that_memory_was_the_cause(deltascene, tiny_delta, clips, tmp_path):
     """A real monitor, told that next to nothing is already too much."""
     ray.shutdown()

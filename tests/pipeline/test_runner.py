@@ -178,7 +178,7 @@ def pids(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killed_actors_are_replaced_and_their_segments_done_again(
     cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids, seed
 ):
