@@ -1,4 +1,4 @@
-"""Runs the benchmarks, shows what they print, and writes it into docs/benchmarks.md: `make bench`.
+"""Runs the benchmarks, shows what they print, and writes it into docs/benchmarks.md and scaling.md: `make bench`.
 
 Every program's output goes between its marks in the page, so that a part can be measured again alone:
 `python benchmarks/write_page.py speed`. Plots are drawn from the same numbers.
@@ -21,6 +21,7 @@ PARTS = {
     "memory": ["memory.py"],
     "scale": ["scale.py", "--runs", "1"],
 }
+SCALING = HERE.parent / "docs" / "scaling.md"
 _ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<way>[\w ]+) \| (?P<ms>[\d.]+) \|")
 _DENSE = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<who>(eager|OpenVINO) \w+) \| (?P<ms>[\d.]+) \|")
 
@@ -54,14 +55,14 @@ def run(arguments: list[str]) -> str:
 def write(part: str, text: str) -> None:
     """Puts an output between its marks."""
     begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
-    page = PAGE.read_text(encoding="utf-8")
-    before, found, rest = page.partition(begin)
+    page = SCALING if part == "scale" else PAGE
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     if not found or end not in rest:
-        sys.exit(f"{PAGE.name}: expected {begin} and {end}")
+        sys.exit(f"{page.name}: expected {begin} and {end}")
     if "\n|" not in text:  # plain lines
         text = f"```\n{text}\n```"
     told = f"{begin}\n\n`python benchmarks/{' '.join(PARTS[part])}`\n\n{text}\n\n{end}"
-    PAGE.write_text(before + told + rest.partition(end)[2], encoding="utf-8")
+    page.write_text(before + told + rest.partition(end)[2], encoding="utf-8")
 
 
 def plot(text: str) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from deltascene.cache.places import Place
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError
@@ -23,6 +24,7 @@ from deltascene.stages.types import Image
 
 LONG_S = 300.0  # of local work, dense: below that Ray's start-up isn't worth a thought
 WORTH = 1.15  # times as fast that lanes have to be
+SMALL_BYTES = 4 << 20  # of all inputs together: not looked into, they are short
 _PROBED = 5  # inputs that stand for all
 _FRAMES = 4  # measured in each lane
 _SIZE = 480, 640  # of a frame, where no input says
@@ -49,10 +51,19 @@ def _choose(engine: Engine, specs: Sequence[SourceSpec]) -> Literal["local", "ra
         return "ray"
     if cores // (config.numerics.threads or 1) < 2:
         return "local"
+    if sum(_bytes(path) for spec in specs for path in spec.paths) < SMALL_BYTES:
+        return "local"
     image = np.random.default_rng(0).integers(0, 255, (*_SIZE, 3), np.uint8)
     if _frames(config, specs) * _whole_s(engine, image, frames=1) < LONG_S:
         return "local"
     return "ray" if _whole_s(engine, image, _FRAMES) > WORTH * _lanes_s(engine, image, cores) else "local"
+
+
+def _bytes(path: Place) -> int:
+    try:
+        return int(path.stat().st_size)
+    except OSError:
+        return 0
 
 
 def _frames(config: Config, specs: Sequence[SourceSpec]) -> float:

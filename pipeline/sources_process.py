@@ -106,6 +106,8 @@ class DecoderProcess:
                 f"{self._name}: the decoder was stuck {after}: nothing came for {self._timeout_s:g} s"
                 " (source.timeout_s); leave it out or repair it"
             )
+        if code == -_ALARM:  # its own, for a picture that takes too long
+            return UnreadableSource(f"{self._name}: the decoder hung and was ended {after}; leave it out or repair it")
         if code == -getattr(signal, "SIGKILL", 9):
             return WorkerLost(f"{self._name}: its decoder was killed {after}; if memory was the cause, {ADVICE}")
         return UnreadableSource(f"{self._name}: the decoder died {after} (exit {code}); leave it out or repair it")

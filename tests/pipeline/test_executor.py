@@ -32,6 +32,7 @@ def test_short_work_stays_here(engine, make_clip):
 @pytest.mark.parametrize(("worth", "chosen"), [(0.0, "ray"), (1e9, "local")])
 def test_long_work_goes_where_it_measures_faster(engine, make_clip, monkeypatch, worth, chosen):
     monkeypatch.setattr(executor, "LONG_S", 1e-9)
+    monkeypatch.setattr(executor, "SMALL_BYTES", 1)
     monkeypatch.setattr(executor, "WORTH", worth)
     monkeypatch.setattr(executor.os, "sched_getaffinity", lambda _: {0, 1})
     specs = find_sources([str(make_clip(12))])

@@ -96,6 +96,7 @@ def kill(*pids):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.nightly
 def test_all_actors_of_a_lane_killed_at_once(
     cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):

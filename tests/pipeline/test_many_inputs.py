@@ -179,6 +179,7 @@ def test_jobs_of_a_run_that_is_under_way_then_killed(deltascene, tiny, make_clip
     assert statuses == {"empty": "failed", "long": "partial", "next": "waiting"}
 
 
+@pytest.mark.nightly
 def test_a_stopped_run_says_what_still_waits(deltascene, tiny, make_clip, tmp_path):
     out = tmp_path / "out"
     command = ["run", make_clip(2000, name="long"), make_clip(3, name="next"), "-o", out, "--model", tiny, *QUIET]

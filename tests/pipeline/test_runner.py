@@ -88,6 +88,7 @@ def test_a_sub_task_alone_in_its_actor_gives_the_local_bytes(cluster, deltascene
     assert open_run(tmp_path / "local")["clip"].arrays.age("height", slice(None)).any()
 
 
+@pytest.mark.nightly
 def test_with_the_compiled_kernel_actors_and_a_backfill_give_the_local_bytes(
     cluster, deltascene, tiny_delta, clip, built_kernel, user_cache, tmp_path
 ):
@@ -155,6 +156,7 @@ def undisturbed(deltascene, tiny_delta, long_clip, clip, tmp_path_factory):
     return out
 
 
+@pytest.mark.nightly
 def test_many_lanes_give_the_bytes_of_one(cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path):
     arguments = ["--executor", "ray", "--workers", "3", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, error = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.sources import (
     Decoder,
     SourceSpec,
@@ -240,8 +241,17 @@ def test_decoder_that_dies_costs_its_file_only(mpeg4: Path) -> None:
     reader = read_frames(source(mpeg4))
     next(reader)
     (child,) = psutil.Process().children()
+    child.send_signal(signal.SIGSEGV)
+    with pytest.raises(UnreadableSource, match=r"the decoder died after frame \d+ \(exit -11\)"):
+        list(reader)
+
+
+def test_decoder_that_is_killed_is_a_lost_worker(mpeg4: Path) -> None:
+    reader = read_frames(source(mpeg4))
+    next(reader)
+    (child,) = psutil.Process().children()
     child.kill()
-    with pytest.raises(UnreadableSource, match=r"the decoder died after frame \d+ \(exit -9\)"):
+    with pytest.raises(WorkerLost, match=r"its decoder was killed after frame \d+"):
         list(reader)
 
 
