@@ -31,6 +31,9 @@ import psutil
 from hostile_case import SECONDS, Answer, Case, Place, Stock, Verdict, changes, empty, snapshot
 from hostile_worker import UNTIDIED
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from tiny_model import TINY_DELTA, write_tiny_bundle
+
 SHARES = (
     (hostile_videos.cases, 0.38),
     (hostile_bundles.cases, 0.24),
@@ -40,18 +43,6 @@ SHARES = (
 _PATIENCE_S = 300.0  # for what is no case
 OPTIONS = ["--preset", "balanced", "--tasks", "parts,height", "--set", "segment.frames=4", "--set", "save.video=false"]
 OPTIONS += ["--set", "numerics.threads=1", "--dtype", "float32", "--set", "numerics.kernel=torch"]
-_MODEL = """\
-format: 1
-name: small
-backbone: {timm: test_vit, args: {img_size: 64}}
-input: {size: [48, 64]}
-base: parts
-archive: {blocks: [3, 4]}
-tasks:
-  parts: {kind: classes, labels: [sky, road, car], taps: [3, 6], head: token_mlp, head_args: {hidden: 16, side: 4}}
-  height: {kind: scalar, unit: m, range: [0.1, 5.0], log: true, split: 3, taps: [4, 6], head: linear}
-  flow: {kind: vector, channels: 3, split: 4, delta: flow_delta.safetensors, taps: [6], head: linear}
-"""
 
 
 def main() -> None:
@@ -114,7 +105,9 @@ class Arena:
         }  # fmt: skip
         self._worker = Worker(root / "cwd", self._environment)
         clips = sorted(hostile_videos.write_clips(root / "clips"), key=lambda path: path.suffix)
-        self._stock = Stock(clips, write_model(root / "model"), root / "run", root / "bystander", OPTIONS)
+        self._stock = Stock(
+            clips, write_tiny_bundle(root / "model", TINY_DELTA), root / "run", root / "bystander", OPTIONS
+        )
         place = Place(self._stock, root, root / "run", Random(0))
         made = self._worker.run([UNTIDIED, *place.run(*clips[:2], more=["--set", "save.video=true"])], _PATIENCE_S)
         assert made.code == 0, made
@@ -245,31 +238,6 @@ def write_bystander(folder: Path) -> None:
     (folder / "note.txt").write_text("not yours\n")
     (folder / "00000000").mkdir()
     (folder / "00000000" / "seal.json").write_text("{}")
-
-
-def write_model(folder: Path) -> Path:
-    """A bundle of a small network with three tasks, one of which has delta weights; all random."""
-    import torch
-    from safetensors.torch import save_file
-
-    from deltascene.pipeline.bundle import read_bundle
-    from deltascene.pipeline.model import build_backbone, build_task_head
-    from deltascene.pipeline.weight_files import write_delta, write_head
-    from deltascene.stages.delta import start_delta
-
-    folder.mkdir()
-    (folder / "bundle.yaml").write_text(_MODEL)
-    generator = torch.manual_seed(7)
-    bundle = read_bundle(str(folder))
-    backbone = build_backbone(bundle)
-    for parameter in backbone.vit.parameters():
-        torch.nn.init.normal_(parameter, std=0.3 if parameter.dim() < 2 else 0.08)
-    save_file(backbone.vit.state_dict(), folder / bundle.entry.backbone.weights)
-    for task, entry in bundle.entry.tasks.items():
-        write_head(bundle.head_file(task), build_task_head(bundle, backbone, task))
-        if entry.delta is not None:
-            write_delta(bundle.delta_file(task), start_delta(backbone.blocks, entry.split or 0, 2, generator))
-    return folder
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -44,6 +45,24 @@ def harm() -> Callable[[Path, str], None]:
         segment.write_bytes(content)
 
     return change
+
+
+@pytest.fixture
+def pids(monkeypatch):
+    """Processes of every lane's actors, by name, as they are when all of them are ready."""
+    import ray
+
+    from deltascene.pipeline.runner import RayLane
+
+    found, real_ready = {}, RayLane.ready
+
+    def ready(self):
+        real_ready(self)
+        asked = {name: actor.__ray_call__.remote(lambda self: os.getpid()) for name, actor in self._actors.items()}
+        found[self] = dict(zip(asked, ray.get(list(asked.values())), strict=True))
+
+    monkeypatch.setattr(RayLane, "ready", ready)
+    return found
 
 
 @pytest.fixture(scope="session")

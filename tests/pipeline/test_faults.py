@@ -62,20 +62,6 @@ def until(what, seconds=120.0):
         time.sleep(0.01)
 
 
-@pytest.fixture
-def pids(monkeypatch):
-    """Processes of every lane's actors, by name, as they are when all of them are ready."""
-    found, real_ready = {}, RayLane.ready
-
-    def ready(self):
-        real_ready(self)
-        asked = {name: actor.__ray_call__.remote(lambda self: os.getpid()) for name, actor in self._actors.items()}
-        found[self] = dict(zip(asked, ray.get(list(asked.values())), strict=True))
-
-    monkeypatch.setattr(RayLane, "ready", ready)
-    return found
-
-
 def after_span(monkeypatch, number, do):
     """Calls `do(lane)` once, when so many spans of 4 frames are done."""
     real_run, count = RayLane.run, iter(range(1_000_000))

@@ -166,20 +166,6 @@ def test_many_lanes_give_the_bytes_of_one(cluster, deltascene, tiny_delta, undis
         assert_runs_equal(undisturbed, tmp_path / "out", name)
 
 
-@pytest.fixture
-def pids(monkeypatch):
-    """Processes of every lane's actors, by name, as they are when all of them are ready."""
-    found, real_ready = {}, RayLane.ready
-
-    def ready(self):
-        real_ready(self)
-        asked = {name: actor.__ray_call__.remote(lambda self: os.getpid()) for name, actor in self._actors.items()}
-        found[self] = dict(zip(asked, ray.get(list(asked.values())), strict=True))
-
-    monkeypatch.setattr(RayLane, "ready", ready)
-    return found
-
-
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killed_actors_are_replaced_and_their_segments_done_again(
     cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids, seed
