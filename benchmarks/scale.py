@@ -31,6 +31,7 @@ class Way:
 
     name: str
     options: Sequence[str]
+    workers: int = 0
     machines: int = 0
     pinned: bool = False
 
@@ -62,7 +63,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of the long file")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--nodes", type=int, nargs="*", default=[2, 3, 4], help="simulated machines of a cluster")
-    parser.add_argument("--runs", type=int, default=3, help="rounds")
+    parser.add_argument("--runs", type=int, default=3, help="rounds of the clips")
+    parser.add_argument("--long-runs", type=int, default=1, help="rounds of the long file; 0 leaves it out")
+    parser.add_argument("--brief", action="store_true", help="one core, all threads, and the most workers only")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     ways = [
@@ -72,9 +75,14 @@ def main() -> None:
     ]
     for count in options.workers:
         ray = ["--executor", "ray", "--workers", f"{count}", "--set", "numerics.threads=1"]
-        ways.append(Way(f"Ray, {count} workers", ray))
+        ways.append(Way(f"Ray, {count} workers", ray, workers=count))
     for count in options.nodes:
-        ways.append(Way(f"Ray, {count} simulated machines", ["--executor", "ray", "--workers", f"{count}"], count))
+        ways.append(
+            Way(f"Ray, {count} simulated machines", ["--executor", "ray", "--workers", f"{count}"], machines=count)
+        )
+    most = max(ways, key=lambda way: way.workers)
+    if options.brief:
+        ways = [ways[0], ways[2], most]
     with tempfile.TemporaryDirectory() as folder:
         clips = Path(folder) / "clips"
         clips.mkdir()
@@ -82,9 +90,9 @@ def main() -> None:
             shutil.copy(DEMO, clips / f"clip{number}.mp4")
         table(f"{options.clips} clips", clips, ways, options.runs, Path(folder))
         side_by_side(clips, cores, Path(folder))
-        long = long_file(Path(folder), options.minutes)
-        few = [ways[0], *(way for way in ways if way.name == f"Ray, {max(options.workers)} workers")]
-        table(f"one file of {options.minutes:g} min", long, few, options.runs, Path(folder))
+        if options.long_runs:
+            long = long_file(Path(folder), options.minutes)
+            table(f"one file of {options.minutes:g} min", long, [ways[0], most], options.long_runs, Path(folder))
 
 
 def table(name: str, source: Path, ways: Sequence[Way], runs: int, folder: Path) -> None:

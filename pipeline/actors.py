@@ -11,6 +11,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.parts import ReaderPart, WriterPart
+from deltascene.pipeline.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from deltascene.pipeline.bundle import Bundle
@@ -96,9 +97,10 @@ class EngineActor:
         """
         if self._part is not None:
             return
-        from deltascene.pipeline.compute_parts import EnginePart
-        from deltascene.pipeline.model import load_model
-        from deltascene.pipeline.numerics import honour
+        with quick_imports():
+            from deltascene.pipeline.compute_parts import EnginePart
+            from deltascene.pipeline.model import load_model
+            from deltascene.pipeline.numerics import honour
 
         seat, tasks, extra_points = self._about
         honour(seat.config, seat.numerics)
@@ -129,9 +131,10 @@ class TaskActor:
         """
         if self._part is not None:
             return
-        from deltascene.pipeline.compute_parts import TaskPart
-        from deltascene.pipeline.model import load_sub_task_model
-        from deltascene.pipeline.numerics import honour
+        with quick_imports():
+            from deltascene.pipeline.compute_parts import TaskPart
+            from deltascene.pipeline.model import load_sub_task_model
+            from deltascene.pipeline.numerics import honour
 
         seat, task = self._about
         honour(seat.config, seat.numerics)

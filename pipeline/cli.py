@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from deltascene import __version__
 from deltascene.pipeline.cli_train import train_app
 from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,7 +141,8 @@ def run(
         found = "--force, which would redo the others" if force else "none"
         raise UsageError(f"--only-failed: expected -o with the folder of an earlier run; found {found}")
     resolved = load_config(preset, config, set_ or (), values)
-    from deltascene.pipeline.run_command import RunOptions, run_command
+    with quick_imports():
+        from deltascene.pipeline.run_command import RunOptions, run_command
 
     folder = _at(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed)
@@ -213,7 +215,8 @@ def backfill(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
 ) -> None:
     """Add a task to a finished run from its archived activations: no video, no base below the split."""
-    from deltascene.pipeline.run_command import backfill_command
+    with quick_imports():
+        from deltascene.pipeline.run_command import backfill_command
 
     code = backfill_command(
         _at(out), task, model, _console(), as_json=json, other_numerics=other_numerics, allow_code=allow_code

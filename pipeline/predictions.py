@@ -247,7 +247,7 @@ class PredictionReader:
         """
         if not (path / "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: there is none")
-        self._path = path
+        self._path, self._arrays = path, dict[str, "zarr.Array[Any]"]()
         with _readable(path):
             self._group = zarr.open_group(**zarr_url(path), mode="r", zarr_format=3)
             self.attributes: dict[str, Any] = dict(self._group.attrs)
@@ -278,7 +278,9 @@ class PredictionReader:
             return np.asarray(self._array(name)[where])
 
     def _array(self, name: str) -> "zarr.Array[Any]":
-        return _array(self._group, self._path, name)
+        if name not in self._arrays:
+            self._arrays[name] = _array(self._group, self._path, name)
+        return self._arrays[name]
 
 
 def _readable(path: Place) -> AbstractContextManager[None]:

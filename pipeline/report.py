@@ -4,7 +4,7 @@
 
     format, name, started, model, fingerprint
     headline     what: what was run; saved: what was saved and what the clock says
-    totals       of all videos: see `report_numbers.totals`; media_seconds: length of what was processed
+    totals       of all videos: see `report_totals.Totals.result`; media_seconds: length of what was processed
     tasks        by task: `totals` of its rows, and stage_seconds (median, p95, mean by stage)
     videos       list of every input: id, source, status, cause, fps, totals, retries, wall_seconds (from begin to end,
                  see `VideoRecord.seconds`), detailed; of those that have a section of their own (`DETAILED_CAP`) also
@@ -25,17 +25,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
 from deltascene.pipeline.report_facts import plain, run_facts
-from deltascene.pipeline.report_numbers import totals
 from deltascene.pipeline.report_page import render_page
 from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images
-from deltascene.pipeline.report_video import Limits, brief_report, task_reports, video_report
+from deltascene.pipeline.report_totals import TaskTotals, Totals, totals
+from deltascene.pipeline.report_video import Limits, brief_report, video_report
 from deltascene.pipeline.report_words import saved_line, what_line
 from deltascene.pipeline.run_folder import Run, RunVideo
 
@@ -78,19 +76,16 @@ def build_report(run: Run) -> dict[str, Any]:
 
 
 def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
-    empty = SCHEMA.empty_table()
-    ledgers = {video.id: video.ledger() if len(video) else empty for video in videos}
-    ledger = pa.concat_tables([empty, *(ledgers[video.id] for video in videos if len(video))])
     detailed = _detailed(videos)
     limits = _limits(sum(len(video) > 0 for video in videos if video.id in detailed))
-    nothing = totals(empty)
-    reports = [
-        video_report(video, ledgers[video.id], limits)
-        if video.id in detailed
-        else brief_report(video, totals(ledgers[video.id]) if len(video) else nothing)
-        for video in videos
-    ]
-    whole = totals(ledger) | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
+    sums, tasks, reports = Totals(), TaskTotals(), []
+    for video in videos:  # one ledger after the other: those of a night don't fit into memory together
+        ledger = video.ledger() if len(video) else SCHEMA.empty_table()
+        of_video = video_report(video, ledger, limits) if video.id in detailed else brief_report(video, totals(ledger))
+        reports.append(of_video)
+        sums.add(ledger)
+        tasks.add(ledger)
+    whole = sums.result() | {"media_seconds": sum(of_video["totals"]["media_seconds"] for of_video in reports)}
     report: dict[str, Any] = plain(
         {
             "format": FORMAT,
@@ -100,7 +95,7 @@ def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
             "fingerprint": run.config.get("fingerprint"),
             "headline": {"what": what_line(whole, reports), "saved": saved_line(whole)},
             "totals": whole,
-            "tasks": task_reports(ledger),
+            "tasks": tasks.result(),
             "videos": reports,
             "frames_cap": limits.frames,
             **run_facts(run.config),

@@ -23,7 +23,7 @@ from deltascene.pipeline.panel import (
     tinted,
 )
 from deltascene.pipeline.run_folder import RunVideo
-from deltascene.pipeline.sources import SourceError, SourceSpec, find_sources, identity, probe, read_frames
+from deltascene.pipeline.sources import SourceError, SourceSpec, find_sources, identity, read_frames
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
@@ -108,15 +108,15 @@ def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
 
 def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
     """Increasing frames and some in between: one pass over those that lie close together, a seek to the next."""
-    info, together = probe(spec), [[index] for index in indices[:1]]
+    info, together = None, [[index] for index in indices[:1]]
     for before, index in pairwise(indices):
         if index - before > FARTHEST_STEP:
             together.append([])
         together[-1].append(index)
     for group in together:
-        step = gcd(*np.diff(group).tolist()) or 1
-        start_s = float(info.table.pts_s[group[0]])
-        with read_frames(spec, start_s=start_s, stride=step, end_frame=group[-1] + 1, info=info) as reader:
+        step = gcd(*group) or 1
+        with read_frames(spec, start_frame=group[0], end_frame=group[-1] + 1, stride=step, info=info) as reader:
+            info = reader.info  # the next group's decoder need not look at the source again
             yield from reader
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from deltascene.pipeline.overlay import change_of, keeps_change
 from deltascene.pipeline.report_legends import class_legends, scale_legends
-from deltascene.pipeline.report_numbers import accuracy_rows, frame_table, stage_spreads, totals
+from deltascene.pipeline.report_numbers import accuracy_rows, frame_table
 from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
+from deltascene.pipeline.report_totals import task_totals, totals
 from deltascene.pipeline.run_folder import RunVideo
 
 LEGEND_FRAMES = 32
@@ -45,7 +45,7 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
     frames = frame_table(ledger)
     about = brief_report(video, totals(ledger)) | {
         "detailed": True,
-        "tasks": task_reports(ledger),
+        "tasks": task_totals(ledger),
         "accuracy": accuracy_rows(video.accuracy),
         "series": _with_axes(series(frames, limits.points)),
         "frames": listed_frames(ledger, frames, limits.frames),
@@ -84,13 +84,6 @@ def brief_report(video: RunVideo, whole: Mapping[str, Any]) -> dict[str, Any]:
         "detailed": False,
         "totals": {**whole, "media_seconds": media_s},
     }
-
-
-def task_reports(ledger: pa.Table) -> dict[str, dict[str, Any]]:
-    """`totals` of every task's rows, with its time by stage."""
-    tasks = dict.fromkeys(ledger["task"].to_pylist())
-    parts = {str(task): ledger.filter(pc.equal(ledger["task"], task)) for task in tasks}
-    return {task: totals(part) | {"stage_seconds": stage_spreads(part)} for task, part in parts.items()}
 
 
 def film(video: RunVideo, frames: pa.Table, count: int) -> list[dict[str, Any]]:

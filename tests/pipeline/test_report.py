@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from deltascene import open_run
 from deltascene.pipeline import cli, ledger, report
 from deltascene.pipeline.report import build_report, write_report
-from deltascene.pipeline.report_numbers import frame_table, totals
+from deltascene.pipeline.report_numbers import frame_table
 from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
 from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
 from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
+from deltascene.pipeline.report_totals import totals
 from deltascene.pipeline.report_words import saved_line
 from deltascene.pipeline.run_folder import RunFolder
 from deltascene.pipeline.videos_table import VideoRecord, write_records

@@ -1,0 +1,208 @@
+"""What the rows of many ledgers add up to, one ledger after the other, in memory that doesn't grow with them.
+
+A night's thousand files have tens of millions of rows. Percentiles over more values than are kept are those of an even
+sample.
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deltascene.pipeline.report_numbers import STAGE_COLUMNS, by_stage, column, frame_table, in_order, spread
+
+KEPT = 1 << 18  # values; twice as many before every second one goes
+
+Array = NDArray[Any]
+
+
+class Values:
+    """Numbers that come bit by bit: how many, their sum, the largest, and an even sample for percentiles."""
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.largest = 0, 0.0, 0.0
+        self._every = 1
+        self._sample: list[Array] = []
+
+    def add(self, values: Array) -> None:
+        """Adds some, none below 0."""
+        if not len(values):
+            return
+        self._sample.append(values[-self.count % self._every :: self._every].copy())
+        self.count, self.sum = self.count + len(values), self.sum + float(values.sum())
+        self.largest = max(self.largest, float(values.max()))
+        while sum(len(each) for each in self._sample) >= 2 * KEPT:
+            self._sample, self._every = [np.concatenate(self._sample)[::2]], 2 * self._every
+
+    @property
+    def mean(self) -> float:
+        """Of all of them; there must be one."""
+        return self.sum / self.count
+
+    @property
+    def median(self) -> float:
+        """Of the sample; there must be one."""
+        return float(np.median(np.concatenate(self._sample)))
+
+    def spread(self) -> dict[str, float] | None:
+        """Median, 95th percentile and mean; None of nothing."""
+        found = spread(np.concatenate(self._sample)) if self.count else None
+        return found and found | {"mean": self.mean}
+
+
+class _Policy:
+    """What frames of one policy add up to."""
+
+    def __init__(self) -> None:
+        self.sums = Counter[str]({"rows": 0, "rows_computed": 0, "macs_executed": 0, "macs_dense": 0})
+        self.reasons = Counter[str]()
+        self.seconds = Values()
+
+    def add(self, frames: pa.Table) -> None:
+        self.sums.update({name: int(column(frames, name).sum()) for name in self.sums})
+        self.reasons.update(reason or "" for reason in frames["reason"].to_pylist())
+        self.seconds.add(column(frames, "seconds"))
+
+
+class Totals:
+    """Sums over ledgers."""
+
+    def __init__(self) -> None:
+        self._sums = Counter[str]()
+        self._single_task: int | None = 0
+        self._causes = Counter[str]()
+        self._stages = dict.fromkeys(("seconds", *STAGE_COLUMNS), 0.0)
+        self._seconds, self._dense, self._waited = Values(), Values(), Values()  # of valid frames
+        self._stage_seconds = {name: Values() for name in STAGE_COLUMNS}
+        self._policies: dict[str, _Policy] = {}
+        self._drift: dict[str, Values] = {}
+
+    def add(self, ledger: pa.Table) -> "Totals":
+        """Adds whole frames' rows; a frame's rows must come together."""
+        frames = frame_table(ledger)
+        valid = column(frames, "valid").astype(bool)
+        self._sums["frames"] += len(frames)
+        self._sums["invalid"] += int((~valid).sum())
+        self._sums["predicted"] += int(pc.sum(ledger["predicted"]).as_py() or 0)
+        self._sums["rows"] += int(column(frames, "rows")[valid].sum())
+        for name in ("rows_computed", "macs_executed", "macs_dense"):
+            self._sums[name] += int(column(frames, name).sum())
+        single = frames["macs_single_task"]
+        known = self._single_task is not None and not single.null_count
+        self._single_task = (self._single_task or 0) + int(pc.sum(single).as_py() or 0) if known else None
+        invalid = frames.filter(pc.invert(frames["valid"]))
+        self._causes.update(cause or "invalid" for cause in invalid["cause"].to_pylist())
+        for name in self._stages:
+            self._stages[name] += float(column(frames, name).sum())
+        self._seconds.add(column(frames, "seconds")[valid])
+        self._waited.add(np.asarray(frames["oldest_s"].drop_null()))
+        for name, values in self._stage_seconds.items():
+            seconds = column(frames, name)[valid]
+            values.add(seconds[seconds > 0])
+        for policy in dict.fromkeys(str(policy) for policy in frames["policy"].to_pylist()):
+            part = frames.filter(pc.equal(frames["policy"], policy))
+            self._policies.setdefault(policy, _Policy()).add(part)
+            if policy == "dense":
+                self._dense.add(column(part.filter(part["valid"]), "seconds"))
+        audited = ledger.filter(pc.is_valid(ledger["drift"]))
+        for task in dict.fromkeys(str(task) for task in audited["task"].to_pylist()):
+            drift = column(audited.filter(pc.equal(audited["task"], task)), "drift")
+            self._drift.setdefault(task, Values()).add(drift)
+        return self
+
+    def result(self) -> dict[str, Any]:
+        """What it all adds up to.
+
+        Returns:
+            frames, invalid, invalid_by_cause; predicted (rows that have a prediction); policies (frames by policy);
+            rows, rows_computed (of the frames' first task); oldest_s (how long the patch that waited longest had
+            waited, over valid frames); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
+            frame); macs_single_task, sharing (null unless known for every row); seconds, seconds_by_stage,
+            frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time against this run's own dense
+            frames); drift (of audited frames).
+        """
+        sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None
+        seconds = self._stages["seconds"]
+        return {
+            "frames": sums["frames"],
+            "invalid": sums["invalid"],
+            "invalid_by_cause": dict(sorted(self._causes.items())),
+            "predicted": sums["predicted"],
+            "policies": {policy: each.seconds.count for policy, each in self._policies.items()},
+            "rows": sums["rows"],
+            "rows_computed": sums["rows_computed"],
+            "oldest_s": {"median": self._waited.median, "max": self._waited.largest} if self._waited.count else None,
+            "macs_executed": sums["macs_executed"],
+            "macs_dense": dense,
+            "saved": 1 - sums["macs_executed"] / dense if dense else None,
+            "macs_single_task": single,
+            "sharing": single / dense if single and dense else None,
+            "seconds": seconds,
+            "seconds_by_stage": by_stage(self._stages),
+            "frame_seconds": self._seconds.spread(),
+            "fps": self._seconds.count / seconds if seconds > 0 else None,
+            "by_policy": self._by_policy(),
+            "seconds_saved": self._seconds_saved(),
+            "drift": {
+                task: {"audits": values.count, "mean": values.mean, "max": values.largest}
+                for task, values in self._drift.items()
+            },
+        }
+
+    def stage_spreads(self) -> dict[str, dict[str, float] | None]:
+        """Median, 95th percentile and mean of every stage's seconds over the valid frames that it ran on; null if
+        none."""
+        return {name.removeprefix("seconds_"): values.spread() for name, values in self._stage_seconds.items()}
+
+    def _by_policy(self) -> dict[str, dict[str, Any]]:
+        """How often each policy was chosen and why, how many rows ran under it, and what it cost."""
+        parts = {policy: self._policies[policy] for policy in in_order(self._policies)}
+        return {
+            policy: {
+                "frames": part.seconds.count,
+                "share": part.seconds.count / self._sums["frames"],
+                "reasons": dict(part.reasons.most_common()),
+                **part.sums,
+                "frame_seconds": part.seconds.spread(),
+            }
+            for policy, part in parts.items()
+        }
+
+    def _seconds_saved(self) -> float | None:
+        """Share of time that valid frames took less than as many dense ones of the same run; null without a dense one.
+
+        The dense frame is the median one: the first of a run is slow, and a saving must not be claimed against that.
+        """
+        if not self._dense.count or self._dense.median <= 0:
+            return None
+        return 1 - self._seconds.mean / self._dense.median if self._dense.count < self._seconds.count else 0.0
+
+
+class TaskTotals:
+    """Sums over ledgers by task, with the time of every stage."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Totals] = {}
+
+    def add(self, ledger: pa.Table) -> "TaskTotals":
+        """Adds whole frames' rows."""
+        for task in dict.fromkeys(str(task) for task in ledger["task"].to_pylist()):
+            self._tasks.setdefault(task, Totals()).add(ledger.filter(pc.equal(ledger["task"], task)))
+        return self
+
+    def result(self) -> dict[str, dict[str, Any]]:
+        """By task: what `Totals.result` says, and `stage_seconds`."""
+        return {task: each.result() | {"stage_seconds": each.stage_spreads()} for task, each in self._tasks.items()}
+
+
+def totals(ledger: pa.Table) -> dict[str, Any]:
+    """`Totals.result` of one ledger."""
+    return Totals().add(ledger).result()
+
+
+def task_totals(ledger: pa.Table) -> dict[str, dict[str, Any]]:
+    """`TaskTotals.result` of one ledger."""
+    return TaskTotals().add(ledger).result()
