@@ -13,7 +13,7 @@ from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_s
 from deltascene.pipeline.report_totals import task_totals, totals
 from deltascene.pipeline.run_folder import RunVideo
 
-LEGEND_FRAMES = 32
+LEGEND_FRAMES = 16
 FILM_COLUMNS = ("index", "pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed")
 
 

@@ -4,7 +4,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -94,15 +95,20 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         claim_folder(folder, config, key, force=options.force)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
         began = time.perf_counter()
-        with closing(open_crew(engine, allow_code=options.allow_code)) as crew:
-            if config.run.executor == "ray":
-                events.workers_ready(crew.lanes, time.perf_counter() - began)
-            run = BatchRun(engine, crew, folder, key, fence, events, stop, _drawer(config), budget)
-            run.archived = archived_bytes(folder)
-            with events.progress if isinstance(events, BarEvents) else nullcontext():
-                records = run_batch(run, specs)
-        _score(folder, records, truths)
-        write_report(open_run(options.out))
+        with ThreadPoolExecutor(1) as aside:
+            crew = open_crew(engine, allow_code=options.allow_code)
+            try:
+                if config.run.executor == "ray":
+                    events.workers_ready(crew.lanes, time.perf_counter() - began)
+                run = BatchRun(engine, crew, folder, key, fence, events, stop, _drawer(config), budget)
+                run.archived = archived_bytes(folder)
+                with events.progress if isinstance(events, BarEvents) else nullcontext():
+                    records = run_batch(run, specs)
+            finally:
+                closed = aside.submit(crew.close)  # actors end while the report is written
+            _score(folder, records, truths)
+            write_report(open_run(options.out))
+            closed.result()
     return _summary(options, run, records, console, len(specs))
 
 
