@@ -19,7 +19,7 @@ PARTS = {
     "dense": ["dense.py", "--runs", "15"],
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
-    "scale": ["scale.py", "--runs", "1"],
+    "scale": ["scale.py", "--brief"],
 }
 SCALING = HERE.parent / "docs" / "scaling.md"
 _ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<way>[\w ]+) \| (?P<ms>[\d.]+) \|")

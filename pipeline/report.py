@@ -78,14 +78,18 @@ def build_report(run: Run) -> dict[str, Any]:
 def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
     detailed = _detailed(videos)
     limits = _limits(sum(len(video) > 0 for video in videos if video.id in detailed))
-    sums, tasks, reports = Totals(), TaskTotals(), []
+    sums, tasks, nothing = Totals(), TaskTotals(), SCHEMA.empty_table()
+    no_frame, reports = totals(nothing), []
     for video in videos:  # one ledger after the other: those of a night don't fit into memory together
-        ledger = video.ledger() if len(video) else SCHEMA.empty_table()
-        of_video = video_report(video, ledger, limits) if video.id in detailed else brief_report(video, totals(ledger))
-        reports.append(of_video)
-        sums.add(ledger)
-        tasks.add(ledger)
-    whole = sums.result() | {"media_seconds": sum(of_video["totals"]["media_seconds"] for of_video in reports)}
+        ledger = video.ledger() if len(video) else nothing
+        if video.id in detailed:
+            reports.append(video_report(video, ledger, limits))
+        else:
+            reports.append(brief_report(video, totals(ledger) if len(video) else no_frame))
+        if len(video):
+            sums.add(ledger)
+            tasks.add(ledger)
+    whole = sums.result() | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
     report: dict[str, Any] = plain(
         {
             "format": FORMAT,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.report_numbers import STAGE_COLUMNS, by_stage, column, frame_table, in_order, spread
 
-KEPT = 1 << 18  # values; twice as many before every second one goes
+KEPT = 1 << 17  # values; twice as many before every second one goes
 
 Array = NDArray[Any]
 
