@@ -134,6 +134,8 @@ def _beat(fence: Fence, ended: threading.Event) -> None:
 
 def _read(path: Place) -> Note:
     try:
+        if not path.is_file():  # a pipe would wait for a writer
+            return {}
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

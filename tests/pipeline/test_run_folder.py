@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.lock import locked
+from deltascene.pipeline.lock import locked, writing
 from deltascene.pipeline.run_folder import RunFolder, open_run, read_run_yaml
 from deltascene.pipeline.videos_table import VideoRecord, record_of
 
@@ -56,6 +56,14 @@ def test_run_yaml_that_is_a_pipe_is_none(tmp_path):
     os.mkfifo(tmp_path / "run.yaml")
     with pytest.raises(OutputError, match=r"found no run\.yaml"):
         read_run_yaml(RunFolder(tmp_path))
+
+
+def test_a_lock_that_is_a_pipe_is_nobodys(tmp_path):
+    (tmp_path / "locks").mkdir()
+    os.mkfifo(tmp_path / "locks/00000003.json")
+    assert not writing(tmp_path)
+    with pytest.raises(OutputError, match=r"found a pipe or a device; remove it"), locked(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("pid", [-1, 0, None, [1], "1", 10**30])
