@@ -261,6 +261,10 @@ def _links() -> Iterator[tuple[str, Make]]:
         "videos/*/done.json",
         "videos/*/segments/*",
         "videos/*/frames.parquet",
+        "videos.parquet",
+        "videos/*/predictions.zarr/zarr.json",
+        "videos/*/predictions.zarr/*/c/*",
+        "videos/*/activations.zarr/segments/*",
         "videos/*",
     ):
         yield f"pipe: {name}", _linked(name, lambda place, path: os.mkfifo(path))

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import ENOTSUP, EOPNOTSUPP, EPERM
+from errno import EINVAL, ENOTSUP, EOPNOTSUPP, EPERM
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
@@ -161,8 +161,14 @@ def new_scratch(beside: Place, name: str = "try") -> Path:
 
 
 def open_anywhere(path: Place) -> BinaryIO:
-    """A file for reads at some offsets."""
+    """A file for reads at some offsets.
+
+    Raises:
+        OSError: it can't be opened, or is a pipe, which would wait for a writer.
+    """
     if isinstance(path, Path):
+        if path.exists() and not path.is_file():
+            raise OSError(EINVAL, "expected a file; found something else", str(path))
         return path.open("rb")
     return cast(BinaryIO, path.fs.open(path.path, "rb", block_size=_BLOCK))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deltascene.cache.places import Place
+from deltascene.cache.places import Place, open_anywhere
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.problems import one_line
 
@@ -79,7 +79,7 @@ def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.T
     try:
         if isinstance(path, BytesIO):
             return pq.read_table(path, schema=schema, page_checksum_verification=True)
-        with path.open("rb") as file:
+        with open_anywhere(path) as file:
             return pq.read_table(file, schema=schema, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise OutputError(

@@ -31,3 +31,17 @@ def refuse_links(root: Place, *, below: bool = False) -> None:
                 raise OutputError(f"{entry.path}: expected a file or folder of a run; found {found}; remove it")
             if below and stat.S_ISDIR(mode):
                 refuse_links(Path(entry.path), below=True)
+
+
+def refuse_pipes(root: Place) -> None:
+    """Refuses to read where something below is neither file nor folder: a pipe would wait for a writer.
+
+    Raises:
+        OutputError: there is such a thing.
+    """
+    if not isinstance(root, Path):
+        return
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names):
+            if path.exists() and not path.is_file():
+                raise OutputError(f"{path}: expected a file of a run; found a pipe or a device; remove it")

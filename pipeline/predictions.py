@@ -27,6 +27,7 @@ from deltascene.cache.keys import file_sha256
 from deltascene.cache.places import Place, zarr_url
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.links import refuse_pipes
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
@@ -247,6 +248,7 @@ class PredictionReader:
         """
         if not (path / "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: there is none")
+        refuse_pipes(path)
         self._path, self._arrays = path, dict[str, "zarr.Array[Any]"]()
         with _readable(path):
             self._group = zarr.open_group(**zarr_url(path), mode="r", zarr_format=3)
