@@ -72,6 +72,22 @@ def test_pipes_are_refused_and_plain_trees_are_not(tmp_path):
         refuse_links(tmp_path, below=True)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["locks/00000001.json", "videos/clip/frames.parquet", "videos/clip/predictions.zarr/parts/zarr.json", "CHUNK"],
+)
+def test_reading_does_not_wait_for_a_pipe(deltascene, finished, tmp_path, name):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    [chunk, *_] = [path for path in (out / "videos/clip/predictions.zarr/parts/c").rglob("*") if path.is_file()]
+    path = chunk if name == "CHUNK" else out / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    code, _, error = deltascene("report", out)
+    assert code == (0 if name.startswith("locks") else 2), error
+    assert error.count("\n") == (code == 2)
+
+
 def test_out_itself_may_be_a_link(deltascene, tiny, clip, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
