@@ -31,7 +31,7 @@ EVERY_S = 2.0
 
 @dataclass
 class Memory:
-    """Resident bytes by kind of process: after the first tenth of the frames, at the end, the most."""
+    """Resident bytes by kind of process: after the first tenth of the frames, with the last ones, the most ever."""
 
     early: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     late: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -62,7 +62,7 @@ def main() -> None:
         again = run(command, frames, memory, None)
         objects = [path for path in out.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in objects)
-        print("\n| processes | MB after a tenth | MB at the end | most MB |\n|---|---|---|---|")
+        print("\n| processes | MB after a tenth | MB with the last frames | most MB, to the end |\n|---|---|---|---|")
         for kind in sorted(memory.most):
             row = [memory.early[kind], memory.late[kind], memory.most[kind]]
             print(f"| {kind} | " + " | ".join(f"{each / 1e6:.0f}" for each in row) + " |")
@@ -84,7 +84,7 @@ def run(command: list[str], frames: int, memory: Memory, kill_after: int | None)
             drawing |= event["event"] == "finishing"
             if time.monotonic() - last > EVERY_S and (done or drawing):
                 last = time.monotonic()
-                look(program.pid, memory, early=done < frames / 10)
+                look(program.pid, memory, early=done < frames / 10, computing=event["event"] == "frame")
             if kill_after and done >= kill_after:
                 program.send_signal(signal.SIGKILL)
                 break
@@ -94,21 +94,22 @@ def run(command: list[str], frames: int, memory: Memory, kill_after: int | None)
     return done
 
 
-def look(pid: int, memory: Memory, *, early: bool) -> None:
+def look(pid: int, memory: Memory, *, early: bool, computing: bool) -> None:
     """Notes what every process of a run takes."""
     seen: dict[str, int] = defaultdict(int)
     for kind, size in processes(pid):
         seen[kind] = max(seen[kind], size)
     for kind, size in seen.items():
         memory.most[kind] = max(memory.most[kind], size)
-        (memory.early if early else memory.late)[kind] = size
+        if computing:
+            (memory.early if early else memory.late)[kind] = size
 
 
 def processes(pid: int) -> Iterator[tuple[str, int]]:
     """Kind and resident bytes of a process and all below it; Ray's own servers as one kind."""
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         try:
-            title, size = " ".join(process.cmdline()), process.memory_info().rss
+            title, size = " ".join(process.cmdline()).strip(), process.memory_info().rss
         except psutil.Error:
             continue
         if process.pid == pid:
@@ -116,7 +117,7 @@ def processes(pid: int) -> Iterator[tuple[str, int]]:
         elif "sources_child" in title:
             yield "decoder", size
         elif title.startswith("ray::") and "Actor" in title:
-            yield title.removeprefix("ray::").split(".")[0].split("(")[0].removesuffix("Actor").lower(), size
+            yield title.removeprefix("ray::").split(".")[0].split("(")[0].strip().removesuffix("Actor").lower(), size
         else:
             yield "Ray's own", size
 
