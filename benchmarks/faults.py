@@ -91,7 +91,9 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
     from deltascene.pipeline.runner import RayLane
 
     RayLane.span_frames = 4  # six spans a segment
-    context: Any = ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    context: Any = ray.init(
+        "local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
+    )
     out = folder / "out"
     for placement in ("fused", "split"):
         here = [trial for trial in trials if trial.placement == placement and trial.victim != "driver"]

@@ -4,6 +4,7 @@ Both kinds of lane walk the same spans in the same order: reader, engine, sub-ta
 """
 
 import logging
+import os
 import socket
 import sys
 import time
@@ -206,11 +207,13 @@ class RayCrew(ManyLanes):
         config = engine.config
         if config.run.audit_every and config.run.placement == "split":
             raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
-        _check_address(config.run.address)
+        address = config.run.address or os.environ.get("RAY_ADDRESS")
+        _check_address(address)
         self._ray: Any = ray
         self._joined_here = not self._ray.is_initialized()
         if self._joined_here:
-            about = {"address": config.run.address} if config.run.address else {"include_dashboard": False}
+            # "local": without an address Ray would join whatever cluster was last started on this machine
+            about = {"address": address} if address else {"address": "local", "include_dashboard": False}
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **about)
         subs = engine.model.sub_tasks
         split = {task: sub.split for task, sub in subs.items()} if config.run.placement == "split" else {}

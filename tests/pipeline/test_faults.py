@@ -33,7 +33,7 @@ def _left_at_the_end():
 def cluster():
     """A cluster on this machine, the same for all tests that don't need one of their own."""
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +297,7 @@ def machines(*cpus):
         nodes.shutdown()
 
 
+@pytest.mark.nightly
 def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segments(
     deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
 ):
@@ -333,7 +334,7 @@ def test_what_rays_memory_monitor_kills_says_that_memory_was_the_cause(deltascen
     """A real monitor, told that next to nothing is already too much."""
     ray.shutdown()
     greedy = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 50}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=greedy)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=greedy)
     try:
         arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
         code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)

@@ -30,7 +30,7 @@ OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segm
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
