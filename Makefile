@@ -22,7 +22,7 @@ demo: $(VENV)/.installed
 	@echo 'Look at the overlay video and the report in $(DEMO).'
 
 test: lint
-	$(BIN)/pytest -m 'not nightly' -n 2 --dist loadfile
+	$(BIN)/pytest -m 'not nightly' -n 2 --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
