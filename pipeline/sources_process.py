@@ -79,7 +79,7 @@ class DecoderProcess:
 
     def _answer(self) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         assert self._process.stdout is not None
-        watch = threading.Timer(self._timeout_s, self._give_up)
+        watch = threading.Timer(self._timeout_s, _give_up, [weakref.ref(self)])  # its thread ends a little later
         watch.daemon = True
         watch.start()
         try:
@@ -93,7 +93,8 @@ class DecoderProcess:
             raise UnreadableSource(message[0]["error"])
         return message
 
-    def _give_up(self) -> None:
+    def end_as_stuck(self) -> None:
+        """Ends the process, which said nothing for too long; whoever waits for it is told so."""
         self._stuck = True
         self._process.kill()
 
@@ -111,6 +112,11 @@ class DecoderProcess:
         if code == -getattr(signal, "SIGKILL", 9):
             return WorkerLost(f"{self._name}: its decoder was killed {after}; if memory was the cause, {ADVICE}")
         return UnreadableSource(f"{self._name}: the decoder died {after} (exit {code}); leave it out or repair it")
+
+
+def _give_up(decoder: "weakref.ref[DecoderProcess]") -> None:
+    if (still_there := decoder()) is not None:
+        still_there.end_as_stuck()
 
 
 def _start() -> subprocess.Popen[bytes]:
