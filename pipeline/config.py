@@ -3,6 +3,7 @@
 Every key says whether it changes the results or only how a run goes; only result keys enter fingerprints.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -126,6 +127,11 @@ class RunConfig(_Section):
     audit_every: int | None = _run_only(ge=1)
     device: Literal["auto", "cpu"] = _run_only()
     verify: Literal["quick", "full"] = _run_only()
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of the Ray cluster to join: `address`, or what Ray's own variable says; None for one of its own."""
+        return self.address or os.environ.get("RAY_ADDRESS") or None
 
 
 class Config(_Section):

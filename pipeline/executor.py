@@ -47,7 +47,7 @@ def settle_executor(engine: Engine, specs: Sequence[SourceSpec]) -> Engine:
 
 def _choose(engine: Engine, specs: Sequence[SourceSpec]) -> Literal["local", "ray"]:
     config, cores = engine.config, len(os.sched_getaffinity(0))
-    if config.run.address or os.environ.get("RAY_ADDRESS"):
+    if config.run.cluster:
         return "ray"
     if cores // (config.numerics.threads or 1) < 2:
         return "local"

@@ -4,7 +4,6 @@ Both kinds of lane walk the same spans in the same order: reader, engine, sub-ta
 """
 
 import logging
-import os
 import socket
 import sys
 import time
@@ -207,14 +206,14 @@ class RayCrew(ManyLanes):
         config = engine.config
         if config.run.audit_every and config.run.placement == "split":
             raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
-        address = config.run.address or os.environ.get("RAY_ADDRESS")
-        _check_address(address)
+        _check_address(config.run.cluster)
         self._ray: Any = ray
         self._joined_here = not self._ray.is_initialized()
         if self._joined_here:
-            # "local": without an address Ray would join whatever cluster was last started on this machine
-            about = {"address": address} if address else {"address": "local", "include_dashboard": False}
-            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **about)
+            # Without an address Ray would join whatever cluster was last started on this machine.
+            own: dict[str, Any] = {"address": "local", "include_dashboard": False}
+            where = {"address": config.run.cluster} if config.run.cluster else own
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         subs = engine.model.sub_tasks
         split = {task: sub.split for task, sub in subs.items()} if config.run.placement == "split" else {}
         here = [task for task in engine.model.tasks if task not in split]

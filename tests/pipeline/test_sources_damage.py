@@ -237,21 +237,20 @@ def test_reader_that_is_dropped_or_closed_leaves_no_process(mpeg4: Path) -> None
     assert len(decoders_alive()) == before
 
 
-def test_decoder_that_dies_costs_its_file_only(mpeg4: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "raised", "says"),
+    [
+        (signal.SIGSEGV, UnreadableSource, r"the decoder died after frame \d+ \(exit -11\)"),
+        (signal.SIGALRM, UnreadableSource, r"the decoder hung and was ended after frame \d+"),  # it sets it on itself
+        (signal.SIGKILL, WorkerLost, r"its decoder was killed after frame \d+"),
+    ],
+)
+def test_decoder_that_ends_by_a_signal(mpeg4: Path, number: int, raised: type[Exception], says: str) -> None:
     reader = read_frames(source(mpeg4))
     next(reader)
     (child,) = psutil.Process().children()
-    child.send_signal(signal.SIGSEGV)
-    with pytest.raises(UnreadableSource, match=r"the decoder died after frame \d+ \(exit -11\)"):
-        list(reader)
-
-
-def test_decoder_that_is_killed_is_a_lost_worker(mpeg4: Path) -> None:
-    reader = read_frames(source(mpeg4))
-    next(reader)
-    (child,) = psutil.Process().children()
-    child.kill()
-    with pytest.raises(WorkerLost, match=r"its decoder was killed after frame \d+"):
+    child.send_signal(number)
+    with pytest.raises(raised, match=says):
         list(reader)
 
 
@@ -326,12 +325,6 @@ def test_pictures_that_would_take_gigabytes_are_refused(tmp_path: Path) -> None:
         probe(source(tmp_path / "wide.y4m"))
 
 
-def test_decoder_that_hangs_is_ended_by_its_alarm(mpeg4: Path) -> None:
-    reader = read_frames(source(mpeg4))
-    next(reader)
-    (child,) = psutil.Process().children()
-    child.send_signal(signal.SIGALRM)
-    with pytest.raises(UnreadableSource, match=r"the decoder hung and was ended after frame \d+"):
-        list(reader)
+def test_decoder_that_hangs_is_ended_by_its_alarm() -> None:
     program = "from deltascene.pipeline.sources_child import _end_after; import time; _end_after(0.1); time.sleep(20)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGALRM
