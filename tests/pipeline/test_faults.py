@@ -297,6 +297,17 @@ def machines(*cpus):
         nodes.shutdown()
 
 
+def test_lanes_have_a_cluster_of_their_own_where_another_was_started(
+    deltascene, tiny_delta, clips, tmp_path, monkeypatch
+):
+    """The other has no processor to give, and Ray by itself would join it."""
+    monkeypatch.setattr(RayLane, "placed_s", 3.0)
+    arguments = ["run", clips, "-o", tmp_path / "out", "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
+    with machines(0):
+        code, text, error = deltascene(*arguments)
+    assert code == 0, text + error
+
+
 @pytest.mark.nightly
 def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segments(
     deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
