@@ -108,7 +108,7 @@ def overview(clips: Mapping[str, Mapping[str, Columns]], leave_out: str) -> str:
     lines = [f"| clip | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for clip, records in clips.items():
         rows = [judge([records], name) for name in names]
-        cells = [f"{row.loss[WHOLE]:+.1f} / {row.loss[MOVING]:+.1f} @ {row.macs:.0f}" for row in rows]
+        cells = [f"{row.loss[WHOLE]:+z.1f} / {row.loss[MOVING]:+z.1f} @ {row.macs:.0f}" for row in rows]
         lines.append(f"| {clip} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -125,7 +125,7 @@ def _ms(clips: Sequence[Mapping[str, Columns]], name: str) -> float:
 
 def _loss_cell(row: Judged, region: str) -> str:
     low, high = row.interval[region]
-    return f"{row.loss[region]:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{row.loss[region]:+z.1f} [{low:+z.1f}, {high:+z.1f}]"
 
 
 def _short(error: float) -> str:

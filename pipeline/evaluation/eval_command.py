@@ -211,11 +211,11 @@ def _share(value: float, of: float) -> str:
 
 
 def _gain_cell(row: Row) -> str:
-    text = f"{row.gain:+.1f}"
+    text = f"{row.gain:+z.1f}"
     if "gain" not in row.intervals:
         return text
     low, high = row.intervals["gain"]
-    return f"{text}\n[{low:+.1f}, {high:+.1f}]"
+    return f"{text}\n[{low:+z.1f}, {high:+z.1f}]"
 
 
 def _with_interval(value: float, interval: Interval) -> str:
@@ -231,7 +231,7 @@ def _clips_table(title: str, judged: Mapping[str, Mapping[str, Judged]]) -> Tabl
     for clip, of in judged.items():
         dense, row = of[EXACT], next(one for name, one in of.items() if name != EXACT)
         losses = [
-            f"{row.loss[region]:+.1f}\n[{row.interval[region][0]:+.1f}, {row.interval[region][1]:+.1f}]"
+            f"{row.loss[region]:+z.1f}\n[{row.interval[region][0]:+z.1f}, {row.interval[region][1]:+z.1f}]"
             if math.isfinite(row.loss[region])
             else "–"  # nothing moves
             for region in row.loss

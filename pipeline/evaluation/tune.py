@@ -269,7 +269,7 @@ def _table(found: Sequence[Tried], chosen: Tried | None, by_truth: bool) -> Tabl
 
 def _cells(tried: Tried) -> list[str]:
     policy, change = tried.config.policy, tried.config.change
-    losses = [f"{100 * tried.loss[region]:+.1f}" for region in (WHOLE, MOVING)]
+    losses = [f"{100 * tried.loss[region]:+z.1f}" for region in (WHOLE, MOVING)]
     settings = [f"{policy.every}", f"{policy.refresh}", f"{change.threshold:g}"]
     return [*settings, *losses, f"{100 * tried.macs:.1f}", f"{tried.ms:.1f}"]
 
