@@ -21,10 +21,11 @@ from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Stop, run_batch
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.lock import locked
 from deltascene.pipeline.progress import LineEvents
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, open_run
-from deltascene.pipeline.runner import LocalRunner
+from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import find_sources
 
 OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
@@ -32,13 +33,12 @@ OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
 
 def run(clip: Path, out: Path, preset: str, tasks: tuple[str, ...], model: str, archive: bool) -> pa.Table:
     """A run of one clip; returns its ledger."""
-    values = {"model": model, "tasks": tasks, "archive.enabled": archive}
+    values = {"model": model, "tasks": tasks, "archive.enabled": archive, "save.video": False, "run.executor": "local"}
     engine = Engine.from_config(load_config(preset, values=values))
     folder, key = RunFolder(out), result_key(engine.config, engine.model)
-    out.mkdir(parents=True, exist_ok=True)
-    claim_folder(folder, engine.config, key, force=False)
-    batch = BatchRun(engine, LocalRunner(engine), folder, key, "benchmark", Quiet())
-    run_batch(batch, find_sources([str(clip)]))
+    with locked(out) as fence:
+        claim_folder(folder, engine.config, key, force=False)
+        run_batch(BatchRun(engine, open_crew(engine), folder, key, fence, Quiet()), find_sources([str(clip)]))
     return open_run(out).ledger()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.finish import Drawn, Ending, FinisherPart, Joined
 from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 from deltascene.pipeline.quick_imports import quick_imports
@@ -151,10 +152,10 @@ class TaskActor:
 
 
 class WriterActor:
-    """Holds a `WriterPart`."""
+    """Holds a `WriterPart`, and a `FinisherPart` for what it and others wrote."""
 
     def __init__(self) -> None:
-        self._part = WriterPart()
+        self._part, self._finisher = WriterPart(), FinisherPart()
 
     def ready(self) -> None:
         """Answers."""
@@ -163,6 +164,11 @@ class WriterActor:
         """As the part."""
         return self._part.write(job, made, others)
 
+    def finish(self, ending: Ending, first: bool) -> Drawn | Joined:
+        """As the part."""
+        return self._finisher.finish(ending, first)
+
     def abandon(self) -> None:
-        """Gives up what isn't sealed."""
+        """Gives up what isn't sealed, and what isn't finished."""
         self._part.close()
+        self._finisher.close()

@@ -9,21 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from deltascene.cache.errors import CacheError
 from deltascene.cache.keys import fingerprint
-from deltascene.cache.places import absolute, free_bytes, remove, scratch
+from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.pipeline.archives import expected_bytes, segment_info
-from deltascene.pipeline.assembly import Sums, assemble, publish
 from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, NoPlace, OutputError
+from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_video
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence
@@ -37,7 +33,7 @@ from deltascene.pipeline.resume import (
     sealed_segments,
     write_done,
 )
-from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoFolder
+from deltascene.pipeline.run_folder import RunFolder, VideoFolder
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.pipeline.step import plan_geometry
@@ -72,7 +68,7 @@ class Events(Protocol):
 
 @dataclass
 class Stop:
-    """Set from outside to end a run after the segment that is being computed."""
+    """Set from outside to end a run after the segments that are being computed."""
 
     asked: bool = False
 
@@ -89,7 +85,6 @@ class BatchRun:
         fence: of this writer.
         events: who listens.
         stop: asks for an early end.
-        draw: writes pictures of a finished video; None for none.
         archive_budget: bytes that archived activations of the whole run may take; None is any.
         archived: bytes that they take by now.
         over_budget: a segment wasn't archived because the budget was reached.
@@ -102,7 +97,6 @@ class BatchRun:
     fence: Fence
     events: Events
     stop: Stop = field(default_factory=Stop)
-    draw: Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None = None
     archive_budget: int | None = None
     archived: int = 0
     over_budget: bool = False
@@ -151,6 +145,11 @@ class _UnderWay:
         return [self.seals[segment.start] for segment in started]
 
     @property
+    def ending(self) -> Ending:
+        """Its end."""
+        return Ending(self.job, [seal.start for seal in self.prefix], draws(self.job.config.save))
+
+    @property
     def so_far(self) -> dict[str, Any]:
         """What its row says of the work on it."""
         seconds = 0.0 if self.began_s is None else time.perf_counter() - self.began_s
@@ -165,7 +164,7 @@ class _UnderWay:
         """Counts what an event says was done, done in vain, or done again."""
         taken = event.task.taken_s
         self.began_s = taken if self.began_s is None else min(self.began_s, taken)
-        if event.lost is not None:
+        if event.lost is not None and isinstance(event.task.work, Segment):
             self.retries += 1
             self.computed -= event.lost
         if event.done is not None:
@@ -218,7 +217,7 @@ def _run_all(
         elif run.stop.asked or not waiting:
             break
     for video in under_way.values():  # stopped before their end
-        ended(_finish(run, video), False)
+        ended(_stopped(run, video), False)
 
 
 def _begin_video(
@@ -262,41 +261,46 @@ def _begin_video(
     _refuse_too_large(run, job, frames)
     estimate = _archive_estimate(run, job, frames)
     run.events.video_started(spec, job.frames, job.frames - frames, estimate)
-    if video.complete:
-        video.began_s = time.perf_counter()
-        ended(_finish(run, video), False)
-        return
     under_way[spec.id] = video
-    run.crew.add(job, left)
+    if video.complete:
+        run.crew.finish(video.ending)
+    else:
+        run.crew.add(job, left)
 
 
 def _take_in(
     run: BatchRun, event: Event, under_way: dict[str, _UnderWay], ended: Callable[[VideoRecord, bool], None]
 ) -> None:
-    """Books what happened to a segment; a video ends with its last one."""
-    video, segment = under_way.get(event.task.job.id), event.task.segment
+    """Books what happened to a segment or to a video's end, which comes after its last segment."""
+    video = under_way.get(event.task.job.id)
     if video is None:  # its video was given up
         return
     video.book(event)
     with _failing(run, video.spec, ended, video, under_way):
-        if event.lost is not None:
+        if event.lost is not None and isinstance(event.task.work, Segment):
             run.events.frames_lost(video.spec, event.lost)
         if event.error is not None:
             raise event.error
+        if isinstance(event.step, Drawn):
+            run.events.finishing(video.spec, event.step.what, event.step.share)
+        if isinstance(event.step, Joined):
+            record = _finished(run, video, event.step)
+            del under_way[video.job.id]
+            ended(record, False)
         if event.done is None:
             return
         for frame in event.done.frames:
             run.events.frame_done(video.spec, frame)
         if event.done.seal is None:
             return
+        segment = event.task.segment
         video.seals[segment.start] = event.done.seal
         run.archived += event.done.archived
         run.crew.archive(run.archive_left != 0)
         beyond = run.archive_budget is not None and run.archived > run.archive_budget
         run.over_budget |= beyond or (video.job.archive is not None and not segment.archived)
         if video.complete:
-            del under_way[video.job.id]
-            ended(_finish(run, video), False)
+            run.crew.finish(video.ending)
 
 
 @contextmanager
@@ -388,72 +392,32 @@ def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
         )
 
 
-def _assembled(video: _UnderWay, folder: Path) -> tuple[VideoRecord, Sums]:
-    """A video's record, what is finished of it made readable in a local folder, and the sums of its arrays."""
-    job, seals = video.job, video.prefix
-    record = VideoRecord(video.spec.id, path_text(video.spec.path), "partial", identity=video.identity)
-    record = replace(record, **video.so_far)
-    if not seals:
-        return record, {}
-    starts = [seal.start for seal in seals]
-    joined = assemble(folder, job.files, starts, job.config.segment.frames, _attributes(job))
-    frames, invalid = len(joined.pts_s), len(joined.pts_s) - int(joined.valid.sum())
-    record = replace(record, frames=frames, invalid=invalid, fps=_rate(joined.pts_s, job.info))
-    whole = replace(record, status="done", cause=video.cause) if video.complete else record
-    return whole, joined.files
+def _record(video: _UnderWay, joined: Joined, status: str, cause: str) -> VideoRecord:
+    """A video's row."""
+    counts = {"frames": joined.frames, "invalid": joined.invalid, "fps": joined.fps}
+    about = VideoRecord(video.spec.id, path_text(video.spec.path), status, cause, identity=video.identity)
+    return replace(about, **counts, **video.so_far)
 
 
-def _attributes(job: VideoJob) -> dict[str, Any]:
-    """What a video's arrays say of themselves."""
-    config, form = job.config, job.form
-    return {
-        "fps": float(job.info.fps) / config.source.stride,
-        "size": list(form.size),
-        "frame_size": list(form.plan.frame_size),
-        "model_size": list(form.plan.model_size),
-        "content": list(form.plan.content),
-        "change_threshold": config.change.threshold if config.policy.reuse else None,
-    }
-
-
-def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
-    """Processed frames per second of the source."""
-    spread = float(pts_s[-1] - pts_s[0])
-    return (len(pts_s) - 1) / spread if spread > 0 else float(info.fps)
-
-
-class _DrawingStopped(Exception):  # noqa: N818
-    """An end was asked for while pictures were drawn; the next run draws them."""
-
-
-def _finish(run: BatchRun, video: _UnderWay) -> VideoRecord:
-    """Makes what is finished of a video readable; of a whole one, draws what is drawn from results, and marks it as
-    done. Stopped in between, it is partial."""
-    run.fence.require()
-    spec, files = video.spec, video.job.files
-    with scratch(files.root) as folder:
-        record, sums = _assembled(video, folder)
-
-        def drawn(what: str, share: float) -> None:
-            run.events.finishing(spec, what, share)
-            if run.stop.asked:
-                raise _DrawingStopped
-
-        if run.draw is not None and record.status == "done":
-            try:
-                run.draw(RunVideo(record, VideoFolder(folder)), spec, drawn)
-            except _DrawingStopped:
-                record = replace(record, status="partial", cause="pictures not drawn yet")
-        remove(files.predictions)
-        publish(folder, files)
-    record = replace(record, **video.so_far)  # with what drawing took
-    if record.status != "done":
-        return record
+def _finished(run: BatchRun, video: _UnderWay, joined: Joined) -> VideoRecord:
+    """Marks a video as done: all of it can be read, and what is drawn from it is there."""
+    record = _record(video, joined, "done", video.cause)
     run.fence.require()
     starts = [(seal.start, seal.frames) for seal in video.prefix]
-    write_done(files, Done(record, fingerprint(run.key), starts, sums))
-    _tidy(files, [start for start, _ in starts])
+    write_done(video.job.files, Done(record, fingerprint(run.key), starts, joined.sums or {}))
+    _tidy(video.job.files, [start for start, _ in starts])
     return record
+
+
+def _stopped(run: BatchRun, video: _UnderWay) -> VideoRecord:
+    """Makes what there is of a video readable when a run ends before it did; the next run draws its pictures."""
+    (joined,) = finish_video(replace(video.ending, pictures=False))
+    assert isinstance(joined, Joined), "nothing is drawn"
+    if not video.complete:
+        return _record(video, joined, "partial", "")
+    if draws(video.job.config.save):
+        return _record(video, joined, "partial", "pictures not drawn yet")
+    return _finished(run, video, joined)
 
 
 def _tidy(files: VideoFolder, starts: Sequence[int]) -> None:

@@ -1,13 +1,15 @@
-"""Who computes which segment: lanes take waiting segments, and what they make comes back one event after the other.
+"""Who does what: lanes take what waits, and what they make of it comes back one event after the other.
 
 A lane computes one segment at a time. It goes on with the segment that follows its last one, else it starts a video
 that nobody is at, else it takes the middle of the longest run of waiting segments: so each reads its files in long
 strokes, and one long file spreads over all lanes. A lane that is lost is built anew and its segment done again, a few
 times; then the video is given up, and the others go on. A lane without a place goes; the others take its segment.
+A video whose segments are all sealed is finished by the next lane that is free, while the others compute.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,13 +17,14 @@ from queue import Queue
 from typing import Protocol
 
 from deltascene.pipeline.errors import NoPlace, WorkerLost
+from deltascene.pipeline.finish import Drawn, Ending, Joined
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob
 
-TRIES = 3  # of a segment whose worker is lost
+TRIES = 3  # of what a worker was lost at
 
 
 class Lane(Protocol):
-    """Computes one segment at a time."""
+    """Computes one segment at a time, or finishes a video."""
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
         """Computes, writes and seals a segment; the last span has its seal.
@@ -30,6 +33,9 @@ class Lane(Protocol):
             WorkerLost: a part of the lane is gone.
             DeltasceneError: whatever a part says.
         """
+
+    def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
+        """Finishes a video; the last step is what came of it. Raises as `run`."""
 
     def restore(self) -> None:
         """Puts another in the place of every part that is gone.
@@ -40,7 +46,7 @@ class Lane(Protocol):
         """
 
     def abandon(self) -> None:
-        """Gives up the segment that isn't sealed."""
+        """Gives up what was begun: a segment that isn't sealed, a video that isn't finished."""
 
     def close(self) -> None:
         """Lets go of everything."""
@@ -48,84 +54,114 @@ class Lane(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A segment of a video.
+    """What a lane does at a time.
 
     Attributes:
-        job: the video.
-        segment: of it.
+        job: a video.
+        work: a segment of it, or its end.
         taken_s: when a lane took it, on the clock `time.perf_counter`.
     """
 
     job: VideoJob
-    segment: Segment
+    work: Segment | Ending
     taken_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def segment(self) -> Segment:
+        """That is computed."""
+        assert isinstance(self.work, Segment), "a video's end is no segment"
+        return self.work
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a segment.
+    """Something that happened to what a lane does.
 
     Attributes:
-        task: the segment.
-        done: a span of it was written; with its seal, it is finished.
+        task: what it does.
+        done: a span of the segment was written; with its seal, the segment is finished.
+        step: of a video's end; the last one says what came of it.
+        broken_off: a video's end was, as everything was dropped.
         lost: a worker was lost, and so many frames that were done will be computed again; None if none was lost.
         error: it was given up; the lane has no place any more if it is a `NoPlace`.
     """
 
     task: Task
     done: SpanDone | None = None
+    step: Drawn | Joined | None = None
+    broken_off: bool = False
     lost: int | None = None
     error: Exception | None = None
 
     @property
     def ends(self) -> bool:
-        """Whether nothing more comes of this segment."""
-        return self.error is not None or (self.done is not None and self.done.seal is not None)
+        """Whether nothing more comes of this task."""
+        sealed = self.done is not None and self.done.seal is not None
+        return sealed or isinstance(self.step, Joined) or self.broken_off or self.error is not None
 
 
 class Board:
-    """Segments that wait, by video.
+    """What waits: videos to finish come first, then segments by video.
 
     Attributes:
         archiving: whether segments that are taken from now on are archived.
+        dropped: everything was taken back, and nothing added since.
     """
 
     def __init__(self) -> None:
-        self.archiving = True
+        self.archiving, self.dropped = True, False
+        self._endings = deque[Ending]()
         self._jobs: dict[str, VideoJob] = {}
         self._waiting: dict[str, list[Segment]] = {}
         self._begun: set[str] = set()
 
     def __len__(self) -> int:
-        return sum(len(segments) for segments in self._waiting.values())
+        return len(self._endings) + sum(len(segments) for segments in self._waiting.values())
 
     def add(self, job: VideoJob, segments: Sequence[Segment]) -> None:
         """Adds a video's segments, in order."""
+        self.dropped = False
         if segments:
             self._jobs[job.id], self._waiting[job.id] = job, list(segments)
 
+    def finish(self, ending: Ending) -> None:
+        """Adds a video's end."""
+        self.dropped = False
+        self._endings.append(ending)
+
     def drop(self, id_: str | None = None) -> None:
         """Takes back what waits, of a video or of all."""
+        self.dropped |= id_ is None
+        self._endings = deque(ending for ending in self._endings if id_ not in (None, ending.job.id))
         for each in list(self._waiting) if id_ is None else [id_]:
-            self._waiting.pop(each, None)
-            self._jobs.pop(each, None)
+            self._forget(each)
 
     def give_back(self, task: Task) -> None:
-        """A segment that was taken waits again."""
+        """What was taken waits again."""
+        if isinstance(task.work, Ending):
+            self._endings.appendleft(task.work)
+            return
         self._jobs[task.job.id] = task.job
         waiting = [*self._waiting.get(task.job.id, []), task.segment]
         self._waiting[task.job.id] = sorted(waiting, key=lambda segment: segment.start)
 
     def take(self, last: Task | None) -> Task | None:
-        """The next segment for a lane, after its last one; None if none waits."""
+        """What is next for a lane, after its last segment; None if nothing waits."""
+        if self._endings:
+            ending = self._endings.popleft()
+            return Task(ending.job, ending)
         if not self._waiting:
             return None
         id_, place = self._choose(last)
         job, segment = self._jobs[id_], self._waiting[id_].pop(place)
         self._begun.add(id_)
         if not self._waiting[id_]:
-            self.drop(id_)
+            self._forget(id_)
         return Task(job, replace(segment, archived=segment.archived and self.archiving))
+
+    def _forget(self, id_: str) -> None:
+        self._waiting.pop(id_, None)
+        self._jobs.pop(id_, None)
 
     def _choose(self, last: Task | None) -> tuple[str, int]:
         """Video and place among its waiting segments."""
@@ -152,13 +188,16 @@ class Crew(Protocol):
     lanes: int
 
     def waiting(self) -> int:
-        """Segments that no lane has taken yet."""
+        """Segments and videos to finish that no lane has taken yet."""
 
     def add(self, job: VideoJob, segments: Sequence[Segment]) -> None:
         """Gives out a video's segments."""
 
+    def finish(self, ending: Ending) -> None:
+        """Gives out a video's end."""
+
     def drop(self, id_: str | None = None) -> None:
-        """Takes back what no lane has begun, of a video or of all."""
+        """Takes back what no lane has begun, of a video or of all; of all, ends that are begun are broken off."""
 
     def archive(self, on: bool) -> None:
         """Whether segments that are begun from now on are archived."""
@@ -188,6 +227,10 @@ class OneLane:
         """As `Crew.add`."""
         self._board.add(job, segments)
 
+    def finish(self, ending: Ending) -> None:
+        """As `Crew.finish`."""
+        self._board.finish(ending)
+
     def drop(self, id_: str | None = None) -> None:
         """As `Crew.drop`."""
         self._board.drop(id_)
@@ -200,7 +243,8 @@ class OneLane:
         """As `Crew.next`."""
         event = next(self._events, None)
         if event is None and (task := self._board.take(self._last)) is not None:
-            self._last, self._events = task, compute(self._lane, task)
+            self._last = task if isinstance(task.work, Segment) else self._last
+            self._events = compute(self._lane, task, lambda: self._board.dropped)
             event = next(self._events)
         return event
 
@@ -232,6 +276,12 @@ class ManyLanes:
         """As `Crew.add`."""
         with self._change:
             self._board.add(job, segments)
+            self._change.notify_all()
+
+    def finish(self, ending: Ending) -> None:
+        """As `Crew.finish`."""
+        with self._change:
+            self._board.finish(ending)
             self._change.notify_all()
 
     def drop(self, id_: str | None = None) -> None:
@@ -272,8 +322,8 @@ class ManyLanes:
     def _work(self, lane: Lane) -> None:
         last: Task | None = None
         while (task := self._take(last)) is not None:
-            last = task
-            for event in compute(lane, task, lambda: self._closed):
+            last = task if isinstance(task.work, Segment) else last
+            for event in compute(lane, task, lambda: self._board.dropped, lambda: self._closed):
                 if isinstance(event.error, NoPlace):
                     self._events.put(Event(task, lost=event.lost))
                     if self._let_go(lane, task):
@@ -282,7 +332,7 @@ class ManyLanes:
                 self._events.put(event)
 
     def _let_go(self, lane: Lane, task: Task) -> bool:
-        """Lets a lane go and the others have its segment; the last one stays, and its error is told."""
+        """Lets a lane go and the others have its task; the last one stays, and its error is told."""
         with self._change:
             if self._closed or self.lanes == 1:
                 return False
@@ -301,8 +351,20 @@ class ManyLanes:
             return task
 
 
-def compute(lane: Lane, task: Task, given_up: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """A segment on a lane, again if a worker is lost and it isn't given up; the last event is an end."""
+def compute(
+    lane: Lane,
+    task: Task,
+    dropped: Callable[[], bool] = lambda: False,
+    closed: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """A task on a lane; the last event is an end.
+
+    Args:
+        lane: that does it.
+        task: a segment, or a video's end.
+        dropped: whether a video's end is to be broken off.
+        closed: whether the lane is: a worker that is lost is no reason to try again.
+    """
     lost: int | None = None
     for attempt in range(1, TRIES + 1):
         frames = 0
@@ -311,13 +373,17 @@ def compute(lane: Lane, task: Task, given_up: Callable[[], bool] = lambda: False
                 lane.restore()
                 yield Event(task, lost=lost)
                 lost = 0
-            for done in lane.run(task.job, task.segment):
-                frames += len(done.frames)
-                yield Event(task, done=done)
+            for event in _steps(lane, task):
+                frames += len(event.done.frames) if event.done is not None else 0
+                yield event
+                if event.step is not None and not event.ends and dropped():
+                    lane.abandon()
+                    yield Event(task, broken_off=True)
+                    return
             return
         except WorkerLost as error:
             lost = (lost or 0) + frames
-            if attempt == TRIES or given_up():
+            if attempt == TRIES or closed():
                 yield Event(task, error=error)
                 return
         except NoPlace as error:
@@ -328,6 +394,16 @@ def compute(lane: Lane, task: Task, given_up: Callable[[], bool] = lambda: False
                 lane.abandon()
             yield Event(task, error=error)
             return
+
+
+def _steps(lane: Lane, task: Task) -> Iterator[Event]:
+    """A task, once."""
+    if isinstance(task.work, Segment):
+        for done in lane.run(task.job, task.work):
+            yield Event(task, done=done)
+    else:
+        for step in lane.finish(task.work):
+            yield Event(task, step=step)
 
 
 def _longest_run(segments: Sequence[Segment]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Predictions as files for other programs: one PNG picture, or one NPZ of natural values, per frame."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,13 +8,11 @@ from PIL import Image as PillowImage
 
 from deltascene.pipeline.run_folder import RunVideo
 
-Progress = Callable[[float], None]
 
-
-def write_png(video: RunVideo, progress: Progress) -> None:
-    """Coloured pictures: OUT/videos/<id>/png/<task>/<frame number>.png."""
+def draw_png(video: RunVideo) -> Iterator[float]:
+    """Writes coloured pictures, OUT/videos/<id>/png/<task>/<frame number>.png; yields the share that is written."""
     for place in range(len(video)):
-        progress(place / len(video))
+        yield place / len(video)
         view = video.frame(place)
         for task in view.tasks:
             folder = video.folder / "png" / task
@@ -23,12 +21,12 @@ def write_png(video: RunVideo, progress: Progress) -> None:
                 PillowImage.fromarray(video.kinds[task].colour(view[task])).save(file, "png")
 
 
-def write_npz(video: RunVideo, progress: Progress) -> None:
-    """Natural values: OUT/videos/<id>/npz/<frame number>.npz with one array per task."""
+def draw_npz(video: RunVideo) -> Iterator[float]:
+    """Writes natural values, OUT/videos/<id>/npz/<frame number>.npz with one array per task; yields as `draw_png`."""
     folder = video.folder / "npz"
     folder.mkdir(parents=True, exist_ok=True)
     for place in range(len(video)):
-        progress(place / len(video))
+        yield place / len(video)
         view = video.frame(place)
         values: dict[str, Any] = {task: view[task] for task in view.tasks}
         with (folder / f"{view.index:06d}.npz").open("wb") as file:

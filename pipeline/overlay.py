@@ -1,7 +1,7 @@
 """A frame beside everything predicted for it, as one picture; and a run's frames like that, as a video for browsers."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ READ_FRAMES = 16  # frames of predictions read at once
 
 
 class OverlayVideo(Protocol):
-    """What `write_overlay` asks of a video of a run."""
+    """What `draw_overlay` asks of a video of a run."""
 
     @property
     def id(self) -> str:
@@ -81,22 +81,19 @@ def compose(
     return draw(panel, draw_ground(panel, kinds), image, values, kinds, caption=caption, cause=cause)
 
 
-def write_overlay(
-    path: Path,
-    video: OverlayVideo,
-    frames: Iterator[Frame],
-    progress: Callable[[float], None] = lambda share: None,
-    *,
-    height: int = VIDEO_TILE_HEIGHT,
-) -> int:
+def draw_overlay(
+    path: Path, video: OverlayVideo, frames: Iterator[Frame], *, height: int = VIDEO_TILE_HEIGHT
+) -> Generator[float, None, int]:
     """Writes a video of all processed frames and their predictions, VP8 in WebM, whole or not at all.
 
     Args:
         path: ends in `.webm`.
         video: a processed video of a run.
         frames: its processed frames in order; where they end early, predictions are shown without the frame.
-        progress: is told the share of frames done, 0 to 1.
         height: of a tile in pixels.
+
+    Yields:
+        Share of the frames that is drawn, 0 to 1.
 
     Returns:
         Number of frames written: a source of variable rate is resampled to a constant one by its times.
@@ -124,7 +121,7 @@ def write_overlay(
                     panel, ground, image, values, video.kinds, caption=header, cause=note.cause, change=change
                 )
                 write(picture, count)
-            progress((place + 1) / len(counts))
+            yield (place + 1) / len(counts)
     return sum(counts)
 
 

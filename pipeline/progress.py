@@ -107,7 +107,8 @@ class LineEvents:
 
     def __init__(self, out: TextIO, inputs: int) -> None:
         self._out, self._tally, self._lines = out, Tally(inputs), _FewLines(inputs)
-        self._last, self._what = 0.0, ""
+        self._last = 0.0
+        self._drawing: dict[str, str] = {}  # what was last told to be drawn, of each video
         self._frames: dict[str, int] = {}  # of videos under way
 
     def workers_ready(self, workers: int, seconds: float) -> None:
@@ -117,7 +118,7 @@ class LineEvents:
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
         """Says which input starts, and how large its archive will get."""
         self._tally.begin(spec.id, frames - sealed)
-        self._frames[spec.id], self._what = frames, ""
+        self._frames[spec.id] = frames
         if not self._lines.few:
             return
         kept = f", {sealed} of them finished before" if sealed else ""
@@ -137,15 +138,17 @@ class LineEvents:
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """Says what is being written, and how far it is now and then."""
-        if (what == self._what or not self._lines.few) and time.perf_counter() - self._last < EVERY_S:
+        told = self._drawing.get(spec.id) == what
+        if (told or not self._lines.few) and time.perf_counter() - self._last < EVERY_S:
             return
-        self._what, self._last = what, time.perf_counter()
+        self._drawing[spec.id], self._last = what, time.perf_counter()
         self._say(f"{spec.id}: writing {what}, {share:.0%}")
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
         """Says how it ended."""
         self._tally.end(record, reused)
         self._frames.pop(record.id, None)
+        self._drawing.pop(record.id, None)
         if record.status == "failed":
             line = self._lines.failed(record)
         elif self._lines.few:
@@ -174,7 +177,8 @@ class JsonEvents:
     """One JSON object a line on standard output."""
 
     def __init__(self, out: TextIO | None = None, inputs: int = 0) -> None:
-        self._out, self._what, self._tally = out or sys.stdout, ("", ""), Tally(inputs)
+        self._out, self._tally = out or sys.stdout, Tally(inputs)
+        self._drawing: dict[str, str] = {}  # what was last told to be drawn, of each video
         self._said_s = 0.0  # on the tally's clock
 
     def workers_ready(self, workers: int, seconds: float) -> None:
@@ -211,13 +215,14 @@ class JsonEvents:
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
         """`{"event": "finishing", …}`, once per thing."""
-        if self._what != (spec.id, what):
-            self._what = (spec.id, what)
+        if self._drawing.get(spec.id) != what:
+            self._drawing[spec.id] = what
             self.say("finishing", id=spec.id, what=what)
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
         """`{"event": "video_ended", …}`."""
         self._tally.end(record, reused)
+        self._drawing.pop(record.id, None)
         about = {"status": record.status, "cause": record.cause, "frames": record.frames, "reused": reused}
         work = {"retries": record.retries, "seconds": round(record.seconds, 3), "computed": record.computed}
         self.say("video_ended", id=record.id, **about, **work)

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from deltascene.cache.places import Place, put, scratch
+from deltascene.cache.places import Place
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
@@ -100,7 +100,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
             try:
                 if config.run.executor == "ray":
                     events.workers_ready(crew.lanes, time.perf_counter() - began)
-                run = BatchRun(engine, crew, folder, key, fence, events, stop, _drawer(config), budget)
+                run = BatchRun(engine, crew, folder, key, fence, events, stop, budget)
                 run.archived = archived_bytes(folder)
                 with events.progress if isinstance(events, BarEvents) else nullcontext():
                     records = run_batch(run, specs)
@@ -181,28 +181,6 @@ def _none_failed(options: RunOptions, console: Console) -> int:
     which = "none of these inputs failed in it" if options.sources else "none of its inputs failed"
     console.print(f"{options.out}: {which}; nothing to do", markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def _drawer(config: Config) -> Callable[[RunVideo, SourceSpec, Callable[[str, float], None]], None] | None:
-    save = config.save
-    if not (save.video or save.png or save.npz):
-        return None
-
-    def draw(video: RunVideo, spec: SourceSpec, progress: Callable[[str, float], None]) -> None:
-        from deltascene.pipeline.exports import write_npz, write_png
-        from deltascene.pipeline.overlay import write_overlay
-
-        if save.video:
-            with scratch(video.folder) as folder, open_source(config.source, spec) as frames:
-                path = folder / video.files.overlay.name
-                write_overlay(path, video, frames, progress=lambda share: progress("overlay", share))
-                put(path, video.files.overlay)
-        if save.png:
-            write_png(video, lambda share: progress("png", share))
-        if save.npz:
-            write_npz(video, lambda share: progress("npz", share))
-
-    return draw
 
 
 def _truth_of(spec: SourceSpec, truth: Path, inputs: int) -> Truth | None:

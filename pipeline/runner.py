@@ -18,6 +18,7 @@ from deltascene.pipeline.compute_parts import EnginePart
 from deltascene.pipeline.crew import TRIES, Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
+from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.lost import lost_line, out_of_memory
 from deltascene.pipeline.numerics import numerics_record
@@ -41,6 +42,10 @@ class LocalLane:
         """As `Lane.run`."""
         for span in plan_spans(segment, self.span_frames):
             yield self._writer.write(job, self._engine.run(job, self._reader.read(job, span)), [])
+
+    def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
+        """As `Lane.finish`."""
+        return finish_video(ending)
 
     def restore(self) -> None:
         """As `Lane.restore`: the decoder's process is all that can be lost."""
@@ -144,6 +149,17 @@ class RayLane:
                 yield self._get(under_way.popleft())
         while under_way:
             yield self._get(under_way.popleft())
+
+    def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
+        """As `Lane.finish`: by the writer, stroke by stroke."""
+        if not self._whole:
+            self.restore()
+        shared, writer = self._ray.put(ending), self._actors["writer"]
+        step = self._get(writer.finish.remote(shared, True))
+        while not isinstance(step, Joined):
+            yield step
+            step = self._get(writer.finish.remote(shared, False))
+        yield step
 
     def restore(self) -> None:
         """As `Lane.restore`: actors that answer stay, and give up what they began."""

@@ -196,15 +196,15 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
 def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch):
     from deltascene.pipeline import overlay
 
-    def stopped(path, video, frames, *, progress):
-        progress(0.0)
+    def stopped(path, video, frames):
+        yield 0.0
         os.kill(os.getpid(), signal.SIGINT)
-        progress(0.5)
+        yield 0.5
         raise AssertionError("drawing went on")
 
     options = [make_clip(6), "-o", tmp_path / "out", "--model", tiny]
     with monkeypatch.context() as patch:
-        patch.setattr(overlay, "write_overlay", stopped)
+        patch.setattr(overlay, "draw_overlay", stopped)
         assert deltascene("run", *options)[0] == 130
     video = open_run(tmp_path / "out")["clip"]
     assert (video.status, len(video)) == ("partial", 6)

@@ -1,4 +1,5 @@
-"""Who computes what: every segment once, in long strokes, again when a worker is lost; on lanes without any Ray."""
+"""Who does what: every segment once, in long strokes, again when a worker is lost, and the end of each video once; on
+lanes without any Ray."""
 
 import threading
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from deltascene.cache.seal import Seal
 from deltascene.pipeline.crew import TRIES, Board, ManyLanes, OneLane
 from deltascene.pipeline.errors import DiskFull, NoPlace, WorkerLost
+from deltascene.pipeline.finish import Drawn, Ending, Joined
 from deltascene.pipeline.jobs import Segment, SpanDone, plan_segments, plan_spans
 
 
@@ -28,8 +30,8 @@ def segments(count, frames=4):
 class FakeLane:
     """Says what it would compute; loses its worker when it is told to."""
 
-    losses: list[tuple[str, int]] = field(default_factory=list)  # shared: each is met once
-    done: list[tuple[str, int]] = field(default_factory=list)
+    losses: list[tuple[str, int | str]] = field(default_factory=list)  # shared: each is met once
+    done: list[tuple[str, int | str]] = field(default_factory=list)
     restored: int = 0
     abandoned: int = 0
     closed: bool = False
@@ -46,6 +48,15 @@ class FakeLane:
             seal = Seal(segment.start, segment.frames, segment.next_index, "f", "t", {}) if span.last else None
             yield SpanDone([None] * span.frames, seal)
         self.done.append((job.id, segment.start))
+
+    def finish(self, ending):
+        yield Drawn("overlay", 0.5)
+        if (ending.job.id, "end") in self.losses:
+            self.losses.remove((ending.job.id, "end"))
+            raise WorkerLost("gone")
+        yield Drawn("overlay", 1.0)
+        self.done.append((ending.job.id, "end"))
+        yield Joined(len(ending.starts))
 
     def restore(self):
         self.restored += 1
@@ -88,6 +99,72 @@ def test_every_segment_is_computed_once_and_lost_frames_are_taken_back(lanes, vi
     assert frames == 4 * len(wanted)
     assert sum(event.lost is not None for event in events) == len(lost) == sum(lane.restored for lane in crew_lanes)
     assert all(lane.closed for lane in crew_lanes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.lists(st.integers(1, 6), min_size=1, max_size=5), st.data())
+def test_every_video_is_finished_once_while_others_are_computed(lanes, videos, data):
+    """Also by a lane that is lost on the way; lost frames are those of segments alone."""
+    ids = [f"v{number}" for number in range(len(videos))]
+    losses = [(id_, "end") for id_ in data.draw(st.lists(st.sampled_from(ids), unique=True))]
+    made = [FakeLane() for _ in range(lanes)]
+    for lane in made:
+        lane.losses = losses
+    crew, left, ends = crews(made), dict(zip(ids, videos, strict=True)), []
+    for id_, count in left.items():
+        crew.add(Job(id_), segments(count))
+    while (event := crew.next()) is not None:
+        id_ = event.task.job.id
+        assert event.error is None
+        assert not event.lost
+        if isinstance(event.step, Joined):
+            assert event.ends
+            ends.append((id_, event.step.frames))
+        elif event.ends:
+            left[id_] -= 1
+            if not left[id_]:
+                crew.finish(Ending(Job(id_), range(videos[ids.index(id_)]), pictures=True))
+    crew.close()
+    assert sorted(ends) == list(zip(ids, videos, strict=True))
+    assert sorted(id_ for lane in made for id_, what in lane.done if what == "end") == ids
+    assert not losses
+
+
+def test_a_video_is_finished_before_another_is_computed():
+    crew = OneLane(lane := FakeLane())
+    crew.add(Job("v"), segments(2))
+    while not crew.next().ends:
+        pass
+    crew.finish(Ending(Job("w"), [0], pictures=True))
+    assert crew.waiting() == 2
+    drain(crew)
+    assert lane.done == [("v", 0), ("w", "end"), ("v", 4)]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_dropping_everything_breaks_off_what_is_being_finished(lanes):
+    made = [FakeLane() for _ in range(lanes)]
+    crew = crews(made)
+    for id_ in ("v", "w", "x"):
+        crew.finish(Ending(Job(id_), [0], pictures=True))
+    assert isinstance(crew.next().step, Drawn)
+    crew.drop()
+    events = drain(crew)
+    crew.close()
+    assert events[-1].broken_off or lanes > 1
+    assert all(event.broken_off or isinstance(event.step, Joined) for event in events if event.ends)
+    assert sum(lane.abandoned for lane in made) == sum(event.broken_off for event in events)
+
+
+def test_what_was_broken_off_can_be_finished_later():
+    crew = OneLane(lane := FakeLane())
+    crew.finish(Ending(Job("v"), [0], pictures=True))
+    crew.next()
+    crew.drop()
+    assert [event.broken_off for event in drain(crew)] == [True]
+    crew.finish(Ending(Job("v"), [0], pictures=True))
+    assert isinstance(drain(crew)[-1].step, Joined)
+    assert lane.done == [("v", "end")]
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

@@ -251,7 +251,7 @@ def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make
     "step",
     [
         pytest.param("assemble", marks=pytest.mark.nightly),
-        "write_overlay",
+        "draw_overlay",
         pytest.param("write_done", marks=pytest.mark.nightly),
     ],
 )
@@ -261,17 +261,17 @@ def test_a_driver_killed_while_it_finishes_a_video_goes_on(deltascene, tiny_delt
     options = ["--model", tiny_delta, *OPTIONS[:2], *OPTIONS[4:]]
     program = f"""
 import os, signal, sys
-from deltascene.pipeline import batch, cli, overlay
+from deltascene.pipeline import batch, cli, finish, overlay
 def dies(where, name, real):
-    def call(*arguments, **named):
-        if name == "write_overlay":
-            named["progress"] = lambda share: share > 0.3 and os.kill(os.getpid(), signal.SIGKILL)
-        elif name == "write_done":
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(*arguments, **named)
+    def call(*arguments):
+        if name != "write_done":
+            made = real(*arguments)
+        if name == "draw_overlay":
+            while next(made) < 0.3:
+                pass
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(where, name, call)
-where = overlay if {step!r} == "write_overlay" else batch
+where = dict(assemble=finish, draw_overlay=overlay, write_done=batch)[{step!r}]
 dies(where, {step!r}, getattr(where, {step!r}))
 sys.argv = ["deltascene", "run", *{[str(clip), "-o", str(tmp_path / "out"), *options]!r}]
 cli.main()

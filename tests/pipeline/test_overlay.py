@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from deltascene.pipeline import ledger
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
-from deltascene.pipeline.overlay import FrameNote, change_of, compose, frame_notes, shown_times, write_overlay
+from deltascene.pipeline.overlay import FrameNote, change_of, compose, draw_overlay, frame_notes, shown_times
 from deltascene.pipeline.panel import GAP, Change, change_tile, class_counts, class_swatches, plan_panel
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 from deltascene.stages.types import Frame
@@ -192,7 +192,7 @@ def test_a_change_map_lies_on_the_frame_where_the_input_has_margins():
 
 
 def stand_in(pts_s, fps, invalid=()):
-    """A processed video whose class moves from 0 to 2, as `write_overlay` sees it."""
+    """A processed video whose class moves from 0 to 2, as `draw_overlay` sees it."""
     frames = len(pts_s)
     stored = {"parts": np.stack([np.full((12, 16), place * 3 // frames, np.uint8) for place in range(frames)])}
     valid = np.array([place not in invalid for place in range(frames)])
@@ -229,11 +229,20 @@ def decoded(path):
     return fps, frames
 
 
+def draw_all(*arguments, **options):
+    """Frames written, and every share that was told meanwhile."""
+    drawing, shares = draw_overlay(*arguments, **options), []
+    while True:
+        try:
+            shares.append(next(drawing))
+        except StopIteration as end:
+            return end.value, shares
+
+
 def test_the_video_decodes_to_its_frames_rate_size_and_colours(tmp_path, capfd):
     pts_s = (np.arange(45) / NTSC).tolist()
-    shares = []
-    written = write_overlay(
-        tmp_path / "overlay.webm", stand_in(pts_s, NTSC, invalid=(20,)), source_frames(pts_s), shares.append, height=120
+    written, shares = draw_all(
+        tmp_path / "overlay.webm", stand_in(pts_s, NTSC, invalid=(20,)), source_frames(pts_s), height=120
     )
     fps, frames = decoded(tmp_path / "overlay.webm")
     assert written == len(frames) == 45
@@ -257,7 +266,7 @@ def test_a_kept_change_map_gets_a_tile_of_its_own(tmp_path):
     video.arrays.change = lambda place: np.array([[200 if place > 5 else 0, 0, 0, 0], [0] * 4], np.uint8)
     known = change_of(video, 6, "rows")
     assert (known.moved, known.threshold, known.policy, known.content) == (1, 12.0, "rows", (0, 0, 1, 1))
-    assert write_overlay(tmp_path / "o.webm", video, source_frames(pts_s), height=120) == 12
+    assert draw_all(tmp_path / "o.webm", video, source_frames(pts_s), height=120)[0] == 12
     _, frames = decoded(tmp_path / "o.webm")
     panel = plan_panel((48, 64), 2, 120)
     assert panel.tiles == 3
@@ -269,7 +278,7 @@ def test_a_kept_change_map_gets_a_tile_of_its_own(tmp_path):
 
 def test_a_variable_rate_is_resampled_by_its_times(tmp_path):
     pts_s = [0.0, 0.1, 0.2, 0.6, 0.61, 0.7]
-    assert write_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), source_frames(pts_s), height=60) == 8
+    assert draw_all(tmp_path / "o.webm", stand_in(pts_s, 10.0), source_frames(pts_s), height=60)[0] == 8
     _, frames = decoded(tmp_path / "o.webm")
     panel = plan_panel((48, 64), 1, 60)
     assert [int(middle(frame[panel.place(1)]).argmax()) for frame in frames] == [0, 0, 1, 1, 1, 1, 2, 2]
@@ -277,7 +286,7 @@ def test_a_variable_rate_is_resampled_by_its_times(tmp_path):
 
 def test_a_source_that_ended_early_leaves_the_predictions(tmp_path):
     pts_s = (np.arange(12) / 10).tolist()
-    assert write_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), iter(()), height=60) == 12
+    assert draw_all(tmp_path / "o.webm", stand_in(pts_s, 10.0), iter(()), height=60)[0] == 12
     _, frames = decoded(tmp_path / "o.webm")
     assert middle(frames[-1][plan_panel((48, 64), 1, 60).place(1)]).argmax() == 2
 
@@ -286,7 +295,16 @@ def test_frames_of_another_source_are_refused_and_nothing_is_left(tmp_path):
     pts_s = (np.arange(12) / 10).tolist()
     others = (Frame("clip", index, 0.0, IMAGE) for index in repeat(7))
     with pytest.raises(ValueError, match="clip: expected frame 0 of the source; found frame 7"):
-        write_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), others, height=60)
+        draw_all(tmp_path / "o.webm", stand_in(pts_s, 10.0), others, height=60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drawing_that_is_broken_off_leaves_nothing(tmp_path):
+    pts_s = (np.arange(12) / 10).tolist()
+    drawing = draw_overlay(tmp_path / "o.webm", stand_in(pts_s, 10.0), source_frames(pts_s), height=60)
+    assert next(drawing) == pytest.approx(1 / 12)
+    assert len(list(tmp_path.iterdir())) == 1
+    drawing.close()
     assert not list(tmp_path.iterdir())
 
 
@@ -302,7 +320,7 @@ for (const name of ["seeked", "error"]) video.addEventListener(name, () => {
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_the_video_plays_in_a_browser(tmp_path):
     pts_s = (np.arange(60) / NTSC).tolist()
-    write_overlay(tmp_path / "overlay.webm", stand_in(pts_s, NTSC), source_frames(pts_s), height=60)
+    draw_all(tmp_path / "overlay.webm", stand_in(pts_s, NTSC), source_frames(pts_s), height=60)
     (tmp_path / "player.html").write_text(PLAYER)
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
     page = subprocess.run(
@@ -318,7 +336,7 @@ def test_the_video_plays_in_a_browser(tmp_path):
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(OutputError, match="gone: expected a folder for the overlay"):
-        write_overlay(tmp_path / "gone" / "o.webm", stand_in([0.0], 10.0), iter(()), height=60)
+        draw_all(tmp_path / "gone" / "o.webm", stand_in([0.0], 10.0), iter(()), height=60)
 
 
 def test_the_header_says_policy_reason_rows_compute_time_and_cause():

@@ -1,0 +1,165 @@
+"""The end of a video: finished segments are joined, pictures are drawn from them, and everything goes to its place.
+
+It goes in steps, with a word on each, so that whoever waits can show how far it is, or break it off.
+"""
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.cache.places import remove, scratch
+from deltascene.pipeline.assembly import Sums, assemble, publish
+from deltascene.pipeline.config import SaveConfig
+from deltascene.pipeline.errors import WorkerLost
+from deltascene.pipeline.jobs import VideoJob
+from deltascene.pipeline.problems import path_text
+from deltascene.pipeline.run_folder import RunVideo, VideoFolder
+from deltascene.pipeline.sources import SourceInfo
+from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.videos_table import VideoRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is done at a video's end; plain values, so that it can travel.
+
+    Attributes:
+        job: the video.
+        starts: of its finished segments, from its first one on, without gaps.
+        pictures: whether what its config asks for is drawn.
+    """
+
+    job: VideoJob
+    starts: Sequence[int]
+    pictures: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """How far some pictures are: share of them that is drawn, 0 to 1."""
+
+    what: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """A video that can be read.
+
+    Attributes:
+        frames: processed.
+        invalid: of these, frames that weren't what the camera saw.
+        fps: processed frames per second of the source.
+        sums: size and SHA-256 of the arrays' shards, by path below the video's folder.
+    """
+
+    frames: int = 0
+    invalid: int = 0
+    fps: float = 0.0
+    sums: Sums | None = None
+
+
+Steps = Generator[Drawn | Joined, None, None]
+
+
+def finish_video(ending: Ending) -> Steps:
+    """Makes what is finished of a video readable; the last step is what came of it.
+
+    Raises:
+        OutputError: another writer has its folder now, or pictures can't be written.
+        SourceError: the source can't be read any more.
+    """
+    job, joined = ending.job, Joined()
+    job.fence.require()
+    with scratch(job.files.root) as folder:
+        if ending.starts:
+            made = assemble(folder, job.files, ending.starts, job.config.segment.frames, _attributes(job))
+            invalid = len(made.valid) - int(made.valid.sum())
+            joined = Joined(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
+        if ending.pictures:
+            yield from _draw(job, joined, folder)
+        job.fence.require()
+        remove(job.files.predictions)
+        publish(folder, job.files)
+    yield joined
+
+
+def draws(save: SaveConfig) -> bool:
+    """Whether a run writes pictures of its videos."""
+    return save.video or save.png or save.npz
+
+
+class FinisherPart:
+    """Finishes videos in strokes of about a second, so that whoever asks hears of it and may ask for something else."""
+
+    stroke_s = 1.0
+
+    def __init__(self) -> None:
+        self._steps: Steps | None = None
+
+    def finish(self, ending: Ending, first: bool) -> Drawn | Joined:
+        """Goes on with a video's end, or begins it; the last answer is what came of it.
+
+        Raises:
+            WorkerLost: it wasn't begun here.
+        """
+        if first:
+            self.close()
+            self._steps = finish_video(ending)
+        if self._steps is None:
+            raise WorkerLost(f"{ending.job.id}: what was begun of its end is gone")
+        until = time.monotonic() + self.stroke_s
+        step = next(self._steps)
+        while not isinstance(step, Joined) and time.monotonic() < until:
+            step = next(self._steps)
+        return step
+
+    def close(self) -> None:
+        """Gives up what was begun."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+
+
+def _draw(job: VideoJob, joined: Joined, folder: Path) -> Iterator[Drawn]:
+    """Everything that is drawn from a video's results, beside them in a local folder."""
+    from deltascene.pipeline.exports import draw_npz, draw_png
+    from deltascene.pipeline.overlay import draw_overlay
+
+    save = job.config.save
+    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=joined.frames, fps=joined.fps)
+    video = RunVideo(record, VideoFolder(folder))
+    if save.video:
+        with open_source(job.config.source, job.spec, info=job.info) as frames:
+            for share in draw_overlay(folder / job.files.overlay.name, video, frames):
+                yield Drawn("overlay", share)
+    if save.png:
+        for share in draw_png(video):
+            yield Drawn("png", share)
+    if save.npz:
+        for share in draw_npz(video):
+            yield Drawn("npz", share)
+
+
+def _attributes(job: VideoJob) -> dict[str, Any]:
+    """What a video's arrays say of themselves."""
+    config, form = job.config, job.form
+    return {
+        "fps": float(job.info.fps) / config.source.stride,
+        "size": list(form.size),
+        "frame_size": list(form.plan.frame_size),
+        "model_size": list(form.plan.model_size),
+        "content": list(form.plan.content),
+        "change_threshold": config.change.threshold if config.policy.reuse else None,
+    }
+
+
+def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:
+    """Processed frames per second of the source."""
+    spread = float(pts_s[-1] - pts_s[0])
+    return (len(pts_s) - 1) / spread if spread > 0 else float(info.fps)
