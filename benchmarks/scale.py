@@ -4,7 +4,8 @@ The same clips through `deltascene run`, as whole commands that take turns: on o
 with one thread (its decoder then has the other core) and with all; by Ray with some workers of one thread each, and on
 clusters of simulated machines of one processor each; then one long file, which its segments spread over the workers.
 Start-up, until the first video is begun, is told apart: a night pays it once. What the machine has to give is the last
-row: as many local runs of one thread, side by side, as there are cores, each over its share of the clips.
+row: as many local runs of one thread, side by side, as there are cores, each over its share of the clips. `--overlay`
+draws the overlays, too; with `--tiny`, the model of the tests, that is most of the work.
 """
 
 import argparse
@@ -19,8 +20,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from tiny_model import TINY_DELTA, write_tiny_bundle
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo" / "room.mp4"
 
@@ -66,11 +70,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="rounds of the clips")
     parser.add_argument("--long-runs", type=int, default=1, help="rounds of the long file; 0 leaves it out")
     parser.add_argument("--brief", action="store_true", help="one core, all threads, and the most workers only")
+    parser.add_argument("--overlay", action="store_true", help="draw overlays, too")
+    parser.add_argument("--tiny", action="store_true", help="the model of the tests instead of the packaged one")
     options = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
+    cores, alone = len(os.sched_getaffinity(0)), ["--executor", "local", "--set", "numerics.threads=1"]
     ways = [
-        Way("local, one core", ["--executor", "local", "--set", "numerics.threads=1"], pinned=True),
-        Way("local, one thread", ["--executor", "local", "--set", "numerics.threads=1"]),
+        Way("local, one core", alone, pinned=True),
+        Way("local, one thread", alone),
         Way(f"local, {cores} threads", ["--executor", "local", "--set", f"numerics.threads={cores}"]),
     ]
     for count in options.workers:
@@ -80,18 +86,21 @@ def main() -> None:
         ways.append(
             Way(f"Ray, {count} simulated machines", ["--executor", "ray", "--workers", f"{count}"], machines=count)
         )
-    most = max(ways, key=lambda way: way.workers)
     if options.brief:
-        ways = [ways[0], ways[2], most]
+        ways = [ways[0], ways[2], max(ways, key=lambda way: way.workers)]
     with tempfile.TemporaryDirectory() as folder:
+        what = [] if options.overlay else ["--set", "save.video=false"]
+        what += ["--model", str(write_tiny_bundle(Path(folder) / "tiny", TINY_DELTA))] if options.tiny else []
+        ways = [replace(way, options=[*way.options, *what]) for way in ways]
         clips = Path(folder) / "clips"
         clips.mkdir()
         for number in range(options.clips):
             shutil.copy(DEMO, clips / f"clip{number}.mp4")
         table(f"{options.clips} clips", clips, ways, options.runs, Path(folder))
-        side_by_side(clips, cores, Path(folder))
+        side_by_side(clips, [*alone, *what], cores, Path(folder))
         if options.long_runs:
             long = long_file(Path(folder), options.minutes)
+            most = max(ways, key=lambda way: way.workers)
             table(f"one file of {options.minutes:g} min", long, [ways[0], most], options.long_runs, Path(folder))
 
 
@@ -112,13 +121,13 @@ def table(name: str, source: Path, ways: Sequence[Way], runs: int, folder: Path)
         print(f"| {way.name} | {whole:.1f} | {start:.1f} | {fps[way.name]:.1f} | {ratio:.2f} |", flush=True)
 
 
-def side_by_side(clips: Path, cores: int, folder: Path) -> None:
+def side_by_side(clips: Path, options: Sequence[str], cores: int, folder: Path) -> None:
     """Frames a second of local runs of one thread, all at once."""
     shares = [folder / f"share{number}" for number in range(cores)]
     for number, clip in enumerate(sorted(clips.iterdir())):
         shares[number % cores].mkdir(exist_ok=True)
         shutil.copy(clip, shares[number % cores])
-    way = Way("", ["--executor", "local", "--set", "numerics.threads=1"])
+    way = Way("", options)
     with ThreadPoolExecutor(cores) as pool:
         took = list(pool.map(lambda share: run(share, way, folder / f"out-{share.name}"), shares))
     print(f"| {cores} local runs of one thread at once | | | {sum(each.fps for each in took):.1f} | |", flush=True)
@@ -151,7 +160,7 @@ def timed(source: Path, options: Sequence[str], out: Path, cores: set[int]) -> T
     """One command, by the clock."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "deltascene", "run", str(source), "-o", str(out), "--preset", "balanced", "--json"]
-    command += ["--set", "save.video=false", *options]
+    command += options
     began, first, frames = time.perf_counter(), 0.0, 0
     command = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores))), *command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:

@@ -124,6 +124,7 @@ class RunConfig(_Section):
     placement: Literal["fused", "split"] = _run_only()
     workers: int | None = _run_only(ge=1, le=10_000)
     address: str | None = _run_only(min_length=1)
+    silent_s: float = _run_only(gt=0, le=86400)
     audit_every: int | None = _run_only(ge=1)
     device: Literal["auto", "cpu"] = _run_only()
     verify: Literal["quick", "full"] = _run_only()

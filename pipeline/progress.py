@@ -178,7 +178,7 @@ class JsonEvents:
 
     def __init__(self, out: TextIO | None = None, inputs: int = 0) -> None:
         self._out, self._tally = out or sys.stdout, Tally(inputs)
-        self._drawing: dict[str, str] = {}  # what was last told to be drawn, of each video
+        self._drawing: dict[str, tuple[str, float]] = {}  # what of each video was last told to be drawn, and when
         self._said_s = 0.0  # on the tally's clock
 
     def workers_ready(self, workers: int, seconds: float) -> None:
@@ -214,10 +214,11 @@ class JsonEvents:
         self.say("frames_lost", id=spec.id, frames=frames)
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
-        """`{"event": "finishing", …}`, once per thing."""
-        if self._drawing.get(spec.id) != what:
-            self._drawing[spec.id] = what
-            self.say("finishing", id=spec.id, what=what)
+        """`{"event": "finishing", …}`, of each thing at its start and every few seconds."""
+        told, said_s = self._drawing.get(spec.id, ("", 0.0))
+        if told != what or self._tally.seconds - said_s >= EVERY_S:
+            self._drawing[spec.id] = what, self._tally.seconds
+            self.say("finishing", id=spec.id, what=what, share=round(share, 4))
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
         """`{"event": "video_ended", …}`."""

@@ -25,6 +25,7 @@ from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 
 _ANSWERS_S = 10.0  # that a cluster may take to answer
+_ABANDONS_S = 60.0  # that an actor may take to give up what it does, before it is replaced
 _LOOK_S = 2.0  # how often a lane that isn't ready looks whether it has a place
 
 
@@ -91,6 +92,7 @@ class RayLane:
         from deltascene.pipeline import actors
 
         self._ray, self._closed, self._whole = ray, False, False
+        self._silent_s = seat.config.run.silent_s
         points = tuple(sorted(set(split.values())))
         self._cpus, self._place = cpus, placement_group([{"CPU": cpus} for _ in range(1 + len(split))], strategy="PACK")
         self._asked = time.monotonic()  # for a place
@@ -118,15 +120,21 @@ class RayLane:
         Raises:
             UsageError: one can't.
             NoPlace: no machine has room for one.
-            WorkerLost: one is gone.
+            WorkerLost: one is gone, or doesn't answer.
         """
+        began, patience_s = time.monotonic(), max(self._silent_s, self.placed_s)
         refs = [actor.ready.remote() for actor in self._actors.values()]
         while self._ray.wait(refs, num_returns=len(refs), timeout=_LOOK_S)[1]:
             if self._closed:
                 raise WorkerLost("the lane was closed")
+            now = time.monotonic()
             if self._place.wait(1):
-                self._asked = time.monotonic()
-            elif time.monotonic() - self._asked > self.placed_s:
+                self._asked = now
+                if now - began > patience_s:
+                    raise WorkerLost(self._silence(patience_s))
+            elif now - self._asked <= self.placed_s:
+                began = now  # actors start once they have a place
+            else:
                 raise NoPlace(
                     f"run.workers: expected a machine with {self._cpus:g} free processors for each of the"
                     f" {', '.join(name for name in self._actors if name not in ('reader', 'writer'))} of a lane; found"
@@ -163,9 +171,11 @@ class RayLane:
 
     def restore(self) -> None:
         """As `Lane.restore`: actors that answer stay, and give up what they began."""
-        for name, actor in self._actors.items():
+        asked = {name: actor.abandon.remote() for name, actor in self._actors.items()}
+        self._ray.wait([*asked.values()], num_returns=len(asked), timeout=min(_ABANDONS_S, self._silent_s))
+        for name, actor in list(self._actors.items()):
             try:
-                self._get(actor.abandon.remote())
+                self._get(asked[name], patience_s=1)
             except WorkerLost:
                 if self._closed:
                     raise
@@ -190,11 +200,18 @@ class RayLane:
             self._ray.kill(actor)
         remove_placement_group(self._place)
 
-    def _get(self, refs: Any) -> Any:
-        """What actors answer; their errors are raised as if they had happened here."""
-        lost = self._ray.exceptions
+    def _silence(self, seconds: float) -> str:
+        names = ", ".join(self._actors)
+        return f"a worker of the run ({names}) didn't answer for {seconds:g} s; a slow one needs more run.silent_s"
+
+    def _get(self, refs: Any, patience_s: float | None = None) -> Any:
+        """What actors answer, within `run.silent_s`; their errors are raised as if they had happened here."""
+        lost, patience_s = self._ray.exceptions, self._silent_s if patience_s is None else patience_s
         try:
-            return self._ray.get(refs)
+            return self._ray.get(refs, timeout=patience_s)
+        except lost.GetTimeoutError:
+            self._whole = False
+            raise WorkerLost(self._silence(patience_s)) from None
         except lost.RayTaskError as error:
             if isinstance(error.cause, lost.RayError) or out_of_memory(error.cause):  # the first: what it waited for
                 self._whole = False

@@ -62,6 +62,7 @@ OTHER = {
     "run.placement": "split",
     "run.workers": 3,
     "run.address": "127.0.0.1:6379",
+    "run.silent_s": 60.0,
     "run.audit_every": 5,
     "run.device": "cpu",
     "run.verify": "full",

@@ -9,6 +9,8 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 
+import cv2
+import psutil
 import pytest
 import ray
 from equal_runs import compare_runs
@@ -16,6 +18,7 @@ from ray.cluster_utils import Cluster
 
 from deltascene import open_run
 from deltascene.pipeline import batch
+from deltascene.pipeline.finish import Drawn
 from deltascene.pipeline.runner import RayLane
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]
@@ -245,6 +248,57 @@ def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make
     assert code == 0, text + error
     assert "a worker was lost" in text
     assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
+
+
+@pytest.mark.parametrize("what", ["killed", "stopped"])
+def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
+    cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
+):
+    clip, drew = make_clip(500, name="drawn"), []
+    options = ["--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS[:2], *OPTIONS[4:]]
+    real_finish = RayLane.finish
+
+    def finish(self, ending):
+        for step in real_finish(self, ending):
+            yield step
+            if isinstance(step, Drawn) and not drew:
+                drew.append(step)
+                kill(pids[self]["writer"]) if what == "killed" else os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RayLane, "finish", finish)
+    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *options)
+    assert 0 < drew[0].share < 1
+    if what == "stopped":
+        assert code == 130, text + error
+        assert open_run(tmp_path / "out")["drawn"].status == "partial"
+        code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *options)
+    assert code == 0, text + error
+    assert "computed again" not in text
+    video = open_run(tmp_path / "out")["drawn"]
+    assert (video.status, len(video), video.record.retries) == ("done", 500, 0)
+    capture = cv2.VideoCapture(str(video.files.overlay))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 500
+    assert not list(video.folder.glob("unfinished/*"))
+
+
+@pytest.mark.nightly
+def test_an_actor_that_is_stopped_is_replaced(
+    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
+):
+    """One that neither works nor dies: the engine, in the middle of a segment."""
+    stopped = []
+
+    def stop(lane):
+        stopped.append(pids[lane]["engine"])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    after_span(monkeypatch, 3, stop)
+    arguments = ["--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS, "--set", "run.silent_s=20"]
+    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    assert code == 0, text + error
+    assert "a worker was lost" in text
+    assert not (found := compare_runs(wanted, tmp_path / "out")), found
+    until(lambda: not psutil.pid_exists(stopped[0]))
 
 
 @pytest.mark.parametrize(
