@@ -394,9 +394,9 @@ def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
 
 def _record(video: _UnderWay, joined: Joined, status: str, cause: str) -> VideoRecord:
     """A video's row."""
-    counts = {"frames": joined.frames, "invalid": joined.invalid, "fps": joined.fps}
     about = VideoRecord(video.spec.id, path_text(video.spec.path), status, cause, identity=video.identity)
-    return replace(about, **counts, **video.so_far)
+    about = replace(about, frames=joined.frames, invalid=joined.invalid, fps=joined.fps)
+    return replace(about, **video.so_far)
 
 
 def _finished(run: BatchRun, video: _UnderWay, joined: Joined) -> VideoRecord:
