@@ -82,7 +82,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in OUT.")] = False,
     only_failed: Annotated[
         bool,
-        typer.Option("--only-failed", help="Do only those that failed in OUT; without SOURCE, all that failed there."),
+        typer.Option("--only-failed", help="Do only what failed in OUT or was left half done; SOURCE may choose."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done: files, frames, time, size.")

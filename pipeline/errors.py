@@ -56,6 +56,12 @@ class NoPlace(DeltasceneError):  # noqa: N818 - reads as what happened
     exit_code = 3
 
 
+class Stopped(DeltasceneError):  # noqa: N818 - reads as what happened
+    """A run was stopped from outside, at once."""
+
+    exit_code = 130
+
+
 class DiskFull(DeltasceneError):  # noqa: N818 - reads as what happened
     """No room left on the output's disk."""
 

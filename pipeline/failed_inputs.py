@@ -1,4 +1,4 @@
-"""Which inputs of an earlier run failed, for doing these alone again."""
+"""Which inputs of an earlier run failed, or were left half done, for doing these alone again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +12,11 @@ from deltascene.pipeline.videos_table import VideoRecord
 
 
 def failed_inputs(out: Place, sources: Sequence[str]) -> list[SourceSpec]:
-    """The inputs that failed in a run, under the ids that they have there.
+    """The inputs that failed in a run or were begun and not ended, under the ids that they have there.
 
     Args:
         out: folder of the run.
-        sources: SOURCE… as typed: those of them that failed; none is every input of the run that failed.
+        sources: SOURCE… as typed: those of them that failed; none is every such input of the run.
 
     Raises:
         OutputError: the folder isn't a run's.
@@ -38,8 +38,9 @@ def _as_in_run(spec: SourceSpec, by_source: Mapping[str, str]) -> SourceSpec:
 
 
 def _failed(record: VideoRecord) -> bool:
-    """Also one that waits to be tried again, in a run that was stopped before it came to it."""
-    return record.status == "failed" or (record.status == "waiting" and bool(record.cause))
+    """Also one that waits to be tried again, or was begun, in a run that was stopped."""
+    tried = record.status == "waiting" and bool(record.cause)
+    return tried or record.status in ("failed", "partial", "running")
 
 
 def _spec_of(record: VideoRecord) -> SourceSpec:

@@ -108,6 +108,8 @@ def _table(rows: Sequence[JobRow], width: int, *, framed: bool) -> Table:
 
 def _frames(row: JobRow) -> str:
     frames = row.record.frames if row.sealed is None else row.sealed
+    if row.record.status == "running":  # with those that aren't sealed yet
+        frames = max(frames, row.record.computed)
     return f"{frames} of {row.record.selected}" if row.record.selected > frames else f"{frames}"
 
 

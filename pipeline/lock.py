@@ -97,16 +97,25 @@ def writing(root: Place) -> bool:
     return bool(numbers) and _alive(_read(root / "locks" / f"{max(numbers):08d}.json"))
 
 
+def refuse_busy(root: Place) -> None:
+    """Says early that another run writes there; whoever writes takes the lock nevertheless.
+
+    Raises:
+        OutputError: so it is.
+    """
+    numbers = _numbers(root / "locks")
+    owner = _read(root / "locks" / f"{max(numbers):08d}.json") if numbers else {}
+    if _alive(owner):
+        raise OutputError(
+            f"{root}: process {owner.get('pid')} on {owner.get('host')} is writing there;"
+            " wait for it, or choose another -o"
+        )
+
+
 def _take(folder: Place) -> Fence:
     folder.mkdir(parents=True, exist_ok=True)
     earlier = sorted(_numbers(folder))
-    if earlier:
-        owner = _read(folder / f"{earlier[-1]:08d}.json")
-        if _alive(owner):
-            raise OutputError(
-                f"{folder.parent}: process {owner.get('pid')} on {owner.get('host')} is writing there;"
-                " wait for it, or choose another -o"
-            )
+    refuse_busy(folder.parent)
     number = earlier[-1] + 1 if earlier else 1
     fence = Fence(folder, number, f"{number}-{secrets.token_hex(8)}")
     if not create_whole(fence.path, _text(fence.token).encode()) or max(_numbers(folder)) > number:

@@ -19,11 +19,11 @@ from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.errors import DeltasceneError, Stopped, UsageError
 from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.failed_inputs import failed_inputs
 from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
-from deltascene.pipeline.lock import locked
+from deltascene.pipeline.lock import locked, refuse_busy
 from deltascene.pipeline.placement import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.report import write_report
@@ -78,6 +78,8 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         specs = find_sources(options.sources)
     truths = {spec.id: _truth_of(spec, options.truth, len(specs)) for spec in specs} if options.truth else {}
     folder = RunFolder(options.out)
+    if not options.dry_run:
+        refuse_busy(folder.root)
     config = config if options.force else as_begun(folder, config)
     engine = Engine.from_config(config, allow_code=options.allow_code)
     if options.dry_run:
@@ -90,11 +92,13 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     events = _events(options.json, console, len(specs))
     if not options.force:
         refuse_foreign(folder)
-    with locked(folder.root) as fence, stoppable() as stop:
+    with locked(folder.root) as fence, stoppable(config.segment.frames) as stop:
         key = result_key(config, engine.model)
         claim_folder(folder, config, key, force=options.force)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
         began = time.perf_counter()
+        if config.run.executor == "ray" and not options.json:
+            console.print("Ray: workers start", highlight=False)
         with ThreadPoolExecutor(1) as aside:
             crew = open_crew(engine, allow_code=options.allow_code)
             try:
@@ -150,19 +154,29 @@ def backfill_command(
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
-    """First Ctrl-C (or SIGTERM) asks for an end after the open segment; the second stops at once."""
-    stop = Stop()
+def stoppable(segment_frames: int | None = None) -> Iterator[Stop]:
+    """First Ctrl-C (or SIGTERM) asks for an end after the open segments; the second stops at once.
+
+    Args:
+        segment_frames: most frames of one, to be told.
+
+    Raises:
+        Stopped: the second came.
+    """
+    stop, size = Stop(), f", up to {segment_frames} frames each," if segment_frames else ""
 
     def asked(number: int, _frame: FrameType | None) -> None:
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
-        print("\nstopping after the open segment; once more stops at once", file=sys.stderr, flush=True)
+        text = f"stopping when the open segments{size} are whole; once more stops at once, and they are computed again"
+        print(f"\n{text}", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except KeyboardInterrupt:
+        raise Stopped("stopped at once; finished segments are kept, the same command goes on") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

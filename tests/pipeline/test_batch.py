@@ -193,21 +193,26 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
         assert ours.verify(start).files == theirs.seal(start).files
 
 
-def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch):
+@pytest.mark.parametrize("times", [1, 2])
+def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch, times):
     from deltascene.pipeline import overlay
 
     def stopped(path, video, frames):
         yield 0.0
-        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
         yield 0.5
         raise AssertionError("drawing went on")
 
     options = [make_clip(6), "-o", tmp_path / "out", "--model", tiny]
     with monkeypatch.context() as patch:
         patch.setattr(overlay, "draw_overlay", stopped)
-        assert deltascene("run", *options)[0] == 130
+        code, _, error = deltascene("run", *options)
+    assert code == 130
+    assert "stopping when the open segments, up to 256 frames each, are whole; once more stops at once" in error
+    assert error.endswith("stopped at once; finished segments are kept, the same command goes on\n") == (times == 2)
     video = open_run(tmp_path / "out")["clip"]
-    assert (video.status, len(video)) == ("partial", 6)
+    assert (video.status, len(video)) == ("partial", 6 if times == 1 else 0)
     code, text, _ = deltascene("run", *options, "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())

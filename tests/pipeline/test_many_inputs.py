@@ -1,6 +1,7 @@
 """Folders of many inputs, and of few that failed: what a job shows, and doing again what went wrong."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import report, sources_process, videos_table
+from deltascene.pipeline import overlay, report, sources_process, videos_table
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runner import LocalLane
 
@@ -79,6 +80,25 @@ def test_only_failed_does_those_and_no_others(deltascene, tiny, make_clip, tmp_p
     assert (code, text) == (0, f"{out}: none of its inputs failed; nothing to do\n")
     code, text, _ = deltascene("run", "--only-failed", "--json", *options)
     assert (code, json.loads(text)["event"]) == (0, "run_ended")
+
+
+def test_only_failed_goes_on_where_it_was_stopped(deltascene, tiny, make_clip, tmp_path, monkeypatch):
+    def stopped(path, video, frames):
+        yield 0.0
+        os.kill(os.getpid(), signal.SIGINT)
+        yield 0.5
+
+    (tmp_path / "bad.avi").touch()
+    options = ["-o", tmp_path / "out", "--model", tiny]
+    assert deltascene("run", tmp_path / "bad.avi", *options)[0] == 3
+    shutil.copy(make_clip(4), tmp_path / "bad.avi")
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay, "draw_overlay", stopped)
+        assert deltascene("run", "--only-failed", *options)[0] == 130
+    assert open_run(tmp_path / "out")["bad"].status == "partial"
+    assert deltascene("run", "--only-failed", *options)[0] == 0
+    video = open_run(tmp_path / "out")["bad"]
+    assert (video.status, video.files.overlay.is_file()) == ("done", True)
 
 
 def test_only_failed_knows_an_input_by_its_path_where_its_id_came_from_a_collision(deltascene, tiny, tmp_path):
