@@ -46,7 +46,7 @@ class Quiet(LineEvents):
     """Says nothing."""
 
     def __init__(self) -> None:
-        super().__init__(open("/dev/null", "w"))  # noqa: SIM115 - for the life of the program
+        super().__init__(open("/dev/null", "w"), inputs=1)  # noqa: SIM115 - for the life of the program
 
 
 def seconds(table: pa.Table, without: tuple[str, ...] = ()) -> float:
