@@ -72,6 +72,7 @@ def base_seconds(table: pa.Table, base: str) -> float:
 
 
 def main() -> None:
+    """Prints the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     demo = Path(str(resources.files("deltascene.configs"))) / "demo" / "room.mp4"
     parser.add_argument("--clip", type=Path, default=demo)

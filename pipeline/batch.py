@@ -394,8 +394,16 @@ def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
 
 def _record(video: _UnderWay, joined: Joined, status: str, cause: str) -> VideoRecord:
     """A video's row."""
-    about = VideoRecord(video.spec.id, path_text(video.spec.path), status, cause, identity=video.identity)
-    about = replace(about, frames=joined.frames, invalid=joined.invalid, fps=joined.fps)
+    about = VideoRecord(
+        video.spec.id,
+        path_text(video.spec.path),
+        status,
+        cause,
+        frames=joined.frames,
+        invalid=joined.invalid,
+        fps=joined.fps,
+        identity=video.identity,
+    )
     return replace(about, **video.so_far)
 
 

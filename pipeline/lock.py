@@ -93,8 +93,7 @@ def locked(root: Place) -> Iterator[Fence]:
 
 def writing(root: Place) -> bool:
     """Whether a run is writing there now, as far as its lock tells."""
-    numbers = _numbers(root / "locks")
-    return bool(numbers) and _alive(_read(root / "locks" / f"{max(numbers):08d}.json"))
+    return _alive(_owner(root))
 
 
 def refuse_busy(root: Place) -> None:
@@ -103,8 +102,7 @@ def refuse_busy(root: Place) -> None:
     Raises:
         OutputError: so it is.
     """
-    numbers = _numbers(root / "locks")
-    owner = _read(root / "locks" / f"{max(numbers):08d}.json") if numbers else {}
+    owner = _owner(root)
     if _alive(owner):
         raise OutputError(
             f"{root}: process {owner.get('pid')} on {owner.get('host')} is writing there;"
@@ -123,6 +121,12 @@ def _take(folder: Place) -> Fence:
     for each in earlier:
         remove(folder / f"{each:08d}.json")
     return fence
+
+
+def _owner(root: Place) -> Note:
+    """What the last writer noted of itself; empty where there was none."""
+    numbers = _numbers(root / "locks")
+    return _read(root / "locks" / f"{max(numbers):08d}.json") if numbers else {}
 
 
 def _numbers(folder: Place) -> list[int]:
