@@ -1,28 +1,22 @@
 """A frame beside everything predicted for it, as one picture; and a run's frames like that, as a video for browsers."""
 
-import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.panel import TILE_HEIGHT, Change, draw, draw_ground, plan_panel
 from deltascene.pipeline.units import compact, milliseconds, share
+from deltascene.pipeline.webm import webm_writer
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
-# VP8 costs 70-110 ns a pixel on one core (VP9 five times that), two thirds of an overlay's time, and OpenCV passes no
-# speed option on: a video's tiles are smaller than a picture's.
-VIDEO_TILE_HEIGHT = 144
+VIDEO_TILE_HEIGHT = 144  # smaller than a picture's: what a video costs grows with its pixels
 LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
 READ_FRAMES = 16  # frames of predictions read at once
 
@@ -99,7 +93,8 @@ def draw_overlay(
         Number of frames written: a source of variable rate is resampled to a constant one by its times.
 
     Raises:
-        OutputError: the video can't be written.
+        OSError: the video can't be written.
+        OutputError: the encoder failed.
         ValueError: `frames` aren't those of the run.
     """
     panel = plan_panel(video.frame_size, len(video.kinds) + keeps_change(video), height)
@@ -107,7 +102,7 @@ def draw_overlay(
     notes = frame_notes(video.ledger())
     counts = shown_times(video.arrays.pts_s, video.fps)
     images = chain(frames, repeat(None))
-    with _webm(path, panel.size, video.fps) as write:
+    with webm_writer(path, panel.size, video.fps) as write:
         for place, (count, values) in enumerate(zip(counts, _values(video), strict=True)):
             index, frame = int(video.arrays.index[place]), next(images)
             if frame is not None and frame.index != index:
@@ -199,77 +194,3 @@ def _values(video: OverlayVideo) -> Iterator[dict[str, Array]]:
         for place in range(start, stop):
             predicted = [task for task in video.kinds if arrays.valid[task][place]]
             yield {task: video.kinds[task].decode(stored[task][place - start]) for task in predicted}
-
-
-@contextmanager
-def _webm(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[Image, int], None]]:
-    """Yields a function that writes an RGB picture so many times; the file appears when all are written.
-
-    The encoder has a thread of its own (it lets go of the interpreter's lock), one picture behind.
-    """
-    for left in path.parent.glob(f".{path.stem}.*.part.webm"):  # by a process that was killed while it drew
-        left.unlink(missing_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part.webm")
-    writer = _open_writer(partial, size, fps)
-    pending: list[Future[None]] = []
-    written = 0
-
-    def encode(picture: Image, count: int) -> None:
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        for _ in range(count):
-            writer.write(bgr)
-
-    def write(picture: Image, count: int) -> None:
-        nonlocal written
-        if pending:
-            pending.pop().result()
-        pending.append(encoder.submit(encode, picture, count))
-        written += count
-
-    try:
-        with ThreadPoolExecutor(1, "overlay") as encoder:
-            yield write
-        for future in pending:
-            future.result()
-        writer.release()
-        _check_written(partial, written)
-        os.replace(partial, path)
-    finally:
-        writer.release()
-        partial.unlink(missing_ok=True)
-
-
-def _open_writer(path: Path, size: tuple[int, int], fps: float) -> cv2.VideoWriter:
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: expected a folder for the overlay; found none")
-    with _hushed():
-        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"VP80"), fps, size[::-1])
-    if not writer.isOpened():
-        raise OutputError(
-            f"{path.parent}: OpenCV {cv2.__version__} can't write a VP8 video there; --set save.video=false"
-        )
-    return writer
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keeps OpenCV's line about the VP80 tag, which is harmless and can't be turned off, from the terminal."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
-
-
-def _check_written(path: Path, frames: int) -> None:
-    """OpenCV doesn't say when a disk is full: the file's own length must be that of what was written."""
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    found = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    capture.release()
-    if abs(found - frames) > 1 + frames // 1000:
-        raise OutputError(
-            f"{path.parent}: overlay: expected {frames} frames in the file; found {found}; is the disk full?"
-        )

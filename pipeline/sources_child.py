@@ -21,7 +21,8 @@ from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
 from deltascene.pipeline.sources_probe import SourceInfo, examine
 from deltascene.pipeline.sources_sequence import examine_sequence, sequence_pictures
 from deltascene.pipeline.sources_table import Picture
-from deltascene.pipeline.sources_wire import Request, read_request, write_info, write_message
+from deltascene.pipeline.sources_wire import Request, read_request, write_info
+from deltascene.pipeline.wire import write_message
 
 _PATIENCE_S = 20.0  # for one picture
 _SLOWEST_DISK = 5e6  # bytes a second, of looking at a whole file

@@ -1,9 +1,6 @@
 """The pipeline's side of a decoder process: start it, hear its answers, end it."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Generator
@@ -12,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.pipeline.child_process import end_child, start_child
 from deltascene.pipeline.errors import DeltasceneError, WorkerLost
 from deltascene.pipeline.lost import ADVICE
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_opencv import LARGEST_PICTURE
 from deltascene.pipeline.sources_probe import SourceInfo
 from deltascene.pipeline.sources_table import Picture
-from deltascene.pipeline.sources_wire import Request, parse_info, read_message, write_request
+from deltascene.pipeline.sources_wire import Request, parse_info, write_request
+from deltascene.pipeline.wire import read_message
 
-_PIPE_BYTES = 1 << 20
+_MODULE = "deltascene.pipeline.sources_child"
 _ALARM = getattr(signal, "SIGALRM", -1)  # a decoder sets it on itself, where there is one
 
 
@@ -38,8 +37,8 @@ class DecoderProcess:
             timeout_s: an answer may take so long; then the decoder counts as stuck and is ended.
         """
         self._name, self._timeout_s, self._stuck = str(request.paths[0]), timeout_s, False
-        self._process = _start()
-        self._stop = weakref.finalize(self, _end, self._process)
+        self._process = start_child(_MODULE, {"OPENCV_IO_MAX_IMAGE_PIXELS": str(LARGEST_PICTURE)})
+        self._stop = weakref.finalize(self, end_child, self._process)
         self._last = -1
         assert self._process.stdin is not None
         try:
@@ -117,34 +116,3 @@ class DecoderProcess:
 def _give_up(decoder: "weakref.ref[DecoderProcess]") -> None:
     if (still_there := decoder()) is not None:
         still_there.end_as_stuck()
-
-
-def _start() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "deltascene.pipeline.sources_child"]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OPENCV_IO_MAX_IMAGE_PIXELS": str(LARGEST_PICTURE),
-        },
-        start_new_session=True,  # Ctrl-C is for the pipeline, which finishes the frame at hand.
-    )
-    if sys.platform == "linux":
-        import fcntl
-
-        assert process.stdout is not None
-        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-    process.wait()

@@ -1,10 +1,5 @@
-"""What the pipeline and its decoder processes say to each other: JSON with one block of bytes, lengths in front.
+"""What the pipeline and its decoder processes say to each other."""
 
-Answers come from a process that has read an untrusted file, so nothing in them is ever executed (no pickle).
-"""
-
-import json
-import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -16,8 +11,7 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.sources_probe import Decoder, SourceInfo
 from deltascene.pipeline.sources_table import FrameTable
-
-_LENGTHS = struct.Struct("<IQ")
+from deltascene.pipeline.wire import read_message, write_message
 
 
 @dataclass(frozen=True)
@@ -69,29 +63,6 @@ class Request:
     fps: Fraction
     selection: Selection | None
     info: SourceInfo | None
-
-
-def write_message(file: BinaryIO, head: dict[str, Any], *blocks: NDArray[Any]) -> None:
-    """Write one message: a JSON object and the bytes of some arrays."""
-    text = json.dumps(head).encode()
-    file.write(_LENGTHS.pack(len(text), sum(block.nbytes for block in blocks)) + text)
-    for block in blocks:
-        rest = np.ascontiguousarray(block).data.cast("B")
-        while rest:
-            rest = rest[file.write(rest) :]
-    file.flush()
-
-
-def read_message(file: BinaryIO) -> tuple[dict[str, Any], NDArray[np.uint8]] | None:
-    """Read one message; None where there is no more."""
-    lengths = _read(file, _LENGTHS.size)
-    if lengths is None:
-        return None
-    head_bytes, block_bytes = _LENGTHS.unpack(lengths.tobytes())
-    head, block = _read(file, head_bytes), _read(file, block_bytes)
-    if head is None or block is None:
-        return None
-    return json.loads(head.tobytes()), block
 
 
 def write_request(file: BinaryIO, request: Request) -> None:
@@ -152,14 +123,3 @@ def _info_head(info: SourceInfo) -> dict[str, Any]:
 
 def _table_blocks(table: FrameTable) -> Iterable[NDArray[Any]]:
     return table.times_ms.astype(np.float64), table.keys.astype(np.int64), table.lost.astype(np.bool_)
-
-
-def _read(file: BinaryIO, count: int) -> NDArray[np.uint8] | None:
-    block = np.empty(count, dtype=np.uint8)
-    rest = block.data
-    while rest:
-        got = file.readinto(rest)  # type: ignore[attr-defined]
-        if not got:
-            return None
-        rest = rest[got:]
-    return block

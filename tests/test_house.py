@@ -32,7 +32,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "zarr": ("cache/zarr_store.py", "pipeline/predictions.py"),
     "cv2": (  # where pictures come in or go out, and optical flow
         "pipeline/sources*.py",
-        "pipeline/overlay.py",
         "pipeline/panel.py",
         "pipeline/report_pictures.py",
         "pipeline/doctor_media.py",
@@ -41,10 +40,11 @@ HEAVY: dict[str, tuple[str, ...]] = {
     ),
     "ray": ("pipeline/runner.py", "pipeline/actors.py"),
     "decord": ("pipeline/sources*.py",),
+    "av": ("pipeline/webm_child.py",),
 }
 
 TASKS = {"seg", "depth", "normals", "edges"}
-AT_ONCE = ("torch", "timm", "cv2", "zarr", "ray", "decord")
+AT_ONCE = ("torch", "timm", "cv2", "zarr", "ray", "decord", "av")
 
 
 def parsed(module: str) -> ast.Module:

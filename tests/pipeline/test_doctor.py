@@ -123,9 +123,9 @@ PICTURES = tuple(doctor_media._pictures())
 
 def test_an_overlay_that_cant_be_written_has_a_way_out(monkeypatch):
     def refused(*args: object) -> None:
-        raise OutputError("OpenCV can't write a VP8 video there")
+        raise OutputError("the encoder failed")
 
-    monkeypatch.setattr("deltascene.pipeline.overlay._webm", refused)
+    monkeypatch.setattr("deltascene.pipeline.webm.webm_writer", refused)
     (check,) = doctor_media.check_webm()
     assert (check.status, check.way_out) == ("problem", "--set save.video=false runs without overlays")
 

@@ -255,7 +255,7 @@ def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
     cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
 ):
     clip, drew = make_clip(500, name="drawn"), []
-    options = ["--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS[:2], *OPTIONS[4:]]
+    options = ["--workers", 1, "--model", tiny_delta, *RAY, "--preset", "balanced", *NUMERICS]
     real_finish = RayLane.finish
 
     def finish(self, ending):

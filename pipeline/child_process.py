@@ -1,0 +1,42 @@
+"""A child process that is spoken with over its stdin and stdout."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+_PIPE_BYTES = 1 << 20
+
+
+def start_child(module: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Starts `python -m module` with unbuffered pipes.
+
+    Args:
+        module: dotted name.
+        variables: of its environment, besides this process's own.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **(variables or {})},
+        start_new_session=True,  # Ctrl-C is for the pipeline, which finishes the frame at hand.
+    )
+    if sys.platform == "linux":
+        import fcntl
+
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return process
+
+
+def end_child(process: subprocess.Popen[bytes]) -> None:
+    """Kills it, if it is still there, and lets go of its pipes."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    process.wait()
