@@ -160,9 +160,9 @@ class WriterActor:
     def ready(self) -> None:
         """Answers."""
 
-    def write(self, job: VideoJob, made: SpanOutputs, *others: SpanTask) -> SpanDone:
+    def write(self, job: VideoJob, read: SpanFrames | None, made: SpanOutputs, *others: SpanTask) -> SpanDone:
         """As the part."""
-        return self._part.write(job, made, others)
+        return self._part.write(job, made, others, read)
 
     def finish(self, ending: Ending, first: bool) -> Drawn | Joined:
         """As the part."""

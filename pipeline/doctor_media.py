@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,15 @@ def check_decoders() -> list[Check]:
 
 def check_webm() -> list[Check]:
     """The overlay's writer is there, and what it writes can be read."""
-    from deltascene.pipeline.webm import webm_writer
+    from deltascene.pipeline.webm import WebmWriter
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "overlay.webm"
         try:
-            with webm_writer(path, _SIZE, 10.0) as write:
-                for picture in _pictures():
-                    write(picture, 1)
+            with closing(WebmWriter(path, _SIZE, 10.0)) as writer:
+                for number, picture in enumerate(_pictures()):
+                    writer.write(picture, 100 * number)
+                writer.finish()
             _, difference = _read(path, "auto")
         except (DeltasceneError, OSError) as error:
             return [Check("overlay", "problem", str(error), "--set save.video=false runs without overlays")]

@@ -7,13 +7,12 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.cache.places import remove, scratch
-from deltascene.pipeline.assembly import Sums, assemble, publish
+from deltascene.pipeline.assembly import Assembled, Sums, assemble, publish
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import VideoJob
@@ -78,11 +77,11 @@ def finish_video(ending: Ending) -> Steps:
     job.fence.require()
     with scratch(job.files.root) as folder:
         if ending.starts:
-            made = assemble(folder, job.files, ending.starts, job.config.segment.frames, _attributes(job))
+            made = assemble(folder, job.files, ending.starts, job.config.segment.frames, job.attributes)
             invalid = len(made.valid) - int(made.valid.sum())
             joined = Joined(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
         if ending.pictures:
-            yield from _draw(job, joined, folder)
+            yield from _draw(ending, made, joined.fps, folder)
         job.fence.require()
         remove(job.files.predictions)
         publish(folder, job.files)
@@ -126,18 +125,16 @@ class FinisherPart:
             self._steps = None
 
 
-def _draw(job: VideoJob, joined: Joined, folder: Path) -> Iterator[Drawn]:
-    """Everything that is drawn from a video's results, beside them in a local folder."""
+def _draw(ending: Ending, made: Assembled, fps: float, folder: Path) -> Iterator[Drawn]:
+    """Everything that is drawn of a video, beside its arrays in a local folder."""
     from deltascene.pipeline.exports import draw_npz, draw_png
-    from deltascene.pipeline.overlay import draw_overlay
 
-    save = job.config.save
-    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=joined.frames, fps=joined.fps)
+    job, save = ending.job, ending.job.config.save
+    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=len(made.pts_s), fps=fps)
     video = RunVideo(record, VideoFolder(folder))
     if save.video:
-        with open_source(job.config.source, job.spec, info=job.info) as frames:
-            for share in draw_overlay(folder / job.files.overlay.name, video, frames):
-                yield Drawn("overlay", share)
+        for share in _draw_overlay(folder / job.files.overlay.name, ending, video):
+            yield Drawn("overlay", share)
     if save.png:
         for share in draw_png(video):
             yield Drawn("png", share)
@@ -146,17 +143,17 @@ def _draw(job: VideoJob, joined: Joined, folder: Path) -> Iterator[Drawn]:
             yield Drawn("npz", share)
 
 
-def _attributes(job: VideoJob) -> dict[str, Any]:
-    """What a video's arrays say of themselves."""
-    config, form = job.config, job.form
-    return {
-        "fps": float(job.info.fps) / config.source.stride,
-        "size": list(form.size),
-        "frame_size": list(form.plan.frame_size),
-        "model_size": list(form.plan.model_size),
-        "content": list(form.plan.content),
-        "change_threshold": config.change.threshold if config.policy.reuse else None,
-    }
+def _draw_overlay(path: Path, ending: Ending, video: RunVideo) -> Iterator[float]:
+    """From the pieces that segments were sealed with, or anew where one was made without an overlay."""
+    from deltascene.pipeline.overlay import draw_overlay
+    from deltascene.pipeline.overlay_piece import has_pieces, join_pieces
+
+    job, parts = ending.job, {start: ending.job.files.part(start) for start in ending.starts}
+    if has_pieces([*parts.values()]):
+        yield from join_pieces(path, parts, video.arrays.pts_s, video.fps)
+        return
+    with open_source(job.config.source, job.spec, info=job.info) as frames:
+        yield from draw_overlay(path, video, frames)
 
 
 def _rate(pts_s: NDArray[np.float64], info: SourceInfo) -> float:

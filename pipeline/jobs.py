@@ -72,6 +72,18 @@ class VideoJob:
         return StoredForm(self.plan, self.config.save.size == "frame")
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What its arrays say of themselves."""
+        return {
+            "fps": float(self.info.fps) / self.config.source.stride,
+            "size": list(self.form.size),
+            "frame_size": list(self.plan.frame_size),
+            "model_size": list(self.plan.model_size),
+            "content": list(self.plan.content),
+            "change_threshold": self.config.change.threshold if self.config.policy.reuse else None,
+        }
+
+    @property
     def points(self) -> tuple[int, ...]:
         """Where the base's tokens are archived."""
         return () if self.archive is None else self.archive.info.blocks

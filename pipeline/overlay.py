@@ -1,6 +1,7 @@
 """A frame beside everything predicted for it, as one picture; and a run's frames like that, as a video for browsers."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.panel import TILE_HEIGHT, Change, draw, draw_ground, plan_panel
 from deltascene.pipeline.units import compact, milliseconds, share
-from deltascene.pipeline.webm import webm_writer
+from deltascene.pipeline.webm import WebmWriter
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
@@ -31,10 +32,6 @@ class OverlayVideo(Protocol):
     @property
     def fps(self) -> float:
         """Processed frames per second."""
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of the source's frames."""
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -75,9 +72,57 @@ def compose(
     return draw(panel, draw_ground(panel, kinds), image, values, kinds, caption=caption, cause=cause)
 
 
+class OverlayPictures:
+    """Draws the pictures of one video's overlay: the frame, every task, and the change map where one is kept.
+
+    Attributes:
+        size: height and width of a picture.
+    """
+
+    def __init__(
+        self, id_: str, kinds: Mapping[str, Kind], attributes: Mapping[str, Any], height: int = VIDEO_TILE_HEIGHT
+    ) -> None:
+        """Draws what all pictures share.
+
+        Args:
+            id_: name of the video.
+            kinds: kind of every task.
+            attributes: what the video's arrays say of themselves.
+            height: of a tile in pixels.
+        """
+        self._id, self._kinds, self._attributes = id_, kinds, attributes
+        frame_height, frame_width = attributes["frame_size"]
+        self._panel = plan_panel((frame_height, frame_width), len(kinds) + keeps_change(attributes), height)
+        self._ground, self.size = draw_ground(self._panel, kinds), self._panel.size
+
+    def draw(
+        self,
+        index: int,
+        pts_s: float,
+        image: Image | None,
+        values: Mapping[str, Array],
+        note: "FrameNote",
+        strength: NDArray[np.uint8] | None,
+    ) -> Image:
+        """One picture.
+
+        Args:
+            index: of the frame in its source.
+            pts_s: its time in seconds.
+            image: RGB frame [H, W, 3], or None.
+            values: natural values by task.
+            note: what is said of it.
+            strength: how much each patch changed [h, w], in steps of 255.
+        """
+        header = f"{self._id}   #{index}   {pts_s:.2f} s   {note.text}"
+        change = _change(self._attributes, strength, note.policy) if keeps_change(self._attributes) else None
+        shared = {"caption": header, "cause": note.cause}
+        return draw(self._panel, self._ground, image, values, self._kinds, **shared, change=change)
+
+
 def draw_overlay(
     path: Path, video: OverlayVideo, frames: Iterator[Frame], *, height: int = VIDEO_TILE_HEIGHT
-) -> Generator[float, None, int]:
+) -> Iterator[float]:
     """Writes a video of all processed frames and their predictions, VP8 in WebM, whole or not at all.
 
     Args:
@@ -89,63 +134,57 @@ def draw_overlay(
     Yields:
         Share of the frames that is drawn, 0 to 1.
 
-    Returns:
-        Number of frames written: a source of variable rate is resampled to a constant one by its times.
-
     Raises:
         OSError: the video can't be written.
         OutputError: the encoder failed.
         ValueError: `frames` aren't those of the run.
     """
-    panel = plan_panel(video.frame_size, len(video.kinds) + keeps_change(video), height)
-    ground = draw_ground(panel, video.kinds)
-    notes = frame_notes(video.ledger())
-    counts = shown_times(video.arrays.pts_s, video.fps)
-    images = chain(frames, repeat(None))
-    with webm_writer(path, panel.size, video.fps) as write:
-        for place, (count, values) in enumerate(zip(counts, _values(video), strict=True)):
-            index, frame = int(video.arrays.index[place]), next(images)
+    arrays, notes = video.arrays, frame_notes(video.ledger())
+    pictures = OverlayPictures(video.id, video.kinds, arrays.attributes, height)
+    times_ms, images = shown_at_ms(arrays.pts_s), chain(frames, repeat(None))
+    with closing(WebmWriter(path, pictures.size, video.fps)) as writer:
+        for place, (at_ms, values) in enumerate(zip(times_ms, _values(video), strict=True)):
+            index, frame = int(arrays.index[place]), next(images)
             if frame is not None and frame.index != index:
                 raise ValueError(f"{video.id}: expected frame {index} of the source; found frame {frame.index}")
-            if count:
-                note = notes.get(index, FrameNote())
-                image = None if frame is None else frame.image
-                header = f"{video.id}   #{index}   {video.arrays.pts_s[place]:.2f} s   {note.text}"
-                change = change_of(video, place, note.policy) if keeps_change(video) else None
-                picture = draw(
-                    panel, ground, image, values, video.kinds, caption=header, cause=note.cause, change=change
-                )
-                write(picture, count)
-            yield (place + 1) / len(counts)
-    return sum(counts)
+            note, image = notes.get(index, FrameNote()), None if frame is None else frame.image
+            strength = arrays.change(place) if keeps_change(arrays.attributes) else None
+            picture = pictures.draw(index, arrays.pts_s[place], image, values, note, strength)
+            writer.write(picture, at_ms)
+            yield (place + 1) / len(times_ms)
+        writer.finish()
 
 
-def shown_times(pts_s: Sequence[float] | NDArray[np.float64], fps: float) -> list[int]:
-    """How often each frame of any rate is shown in a video of a constant one; 0 where the next follows within a tick.
+def shown_at_ms(pts_s: Sequence[float] | NDArray[np.float64]) -> list[int]:
+    """When each frame of any rate is shown, in whole milliseconds from 0 on; no two at once, no hole over a minute.
 
     Args:
         pts_s: ascending times of the frames in seconds [T].
-        fps: rate of the video.
     """
-    ticks = np.maximum.accumulate(np.rint((np.asarray(pts_s, np.float64) - pts_s[0]) * fps)).astype(np.int64)
-    counts = np.diff(ticks, append=ticks[-1] + 1)
-    return [int(count) for count in np.minimum(counts, max(1, round(LONGEST_STILL_S * fps)))]
+    steps_s = np.minimum(np.diff(np.asarray(pts_s, np.float64)), LONGEST_STILL_S)
+    at_ms = np.rint(1000 * np.concatenate([[0.0], np.cumsum(steps_s)])).astype(np.int64)
+    places = np.arange(len(at_ms))
+    return [int(each) for each in np.maximum.accumulate(at_ms - places) + places]
 
 
-def keeps_change(video: OverlayVideo) -> bool:
+def keeps_change(attributes: Mapping[str, Any]) -> bool:
     """Whether a change map was kept and told what to compute."""
-    return video.arrays.attributes.get("change_threshold") is not None
+    return attributes.get("change_threshold") is not None
 
 
 def change_of(video: OverlayVideo, place: int, policy: str) -> Change:
     """How much a processed frame changed, and what was done; without strengths where no change map was kept."""
-    if not keeps_change(video):
-        return Change(None, 0.0, policy)
     attributes = video.arrays.attributes
+    return _change(attributes, video.arrays.change(place) if keeps_change(attributes) else None, policy)
+
+
+def _change(attributes: Mapping[str, Any], strength: NDArray[np.uint8] | None, policy: str) -> Change:
+    if not keeps_change(attributes):
+        return Change(None, 0.0, policy)
     top, left, height, width = attributes["content"]
     rows, columns = attributes["model_size"]
     content = (top / rows, left / columns, height / rows, width / columns)
-    return Change(video.arrays.change(place), float(attributes["change_threshold"]), policy, content)
+    return Change(strength, float(attributes["change_threshold"]), policy, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +212,12 @@ def frame_notes(ledger: pa.Table) -> dict[int, FrameNote]:
     firsts = [(name, "first") for name in ("policy", "reason", "rows", "rows_computed", "valid", "cause")]
     rows = ledger.group_by("index", use_threads=False).aggregate([*firsts, *sums]).to_pylist()
     return {row["index"]: _note({name.rpartition("_")[0]: value for name, value in row.items()}) for row in rows}
+
+
+def note_of(rows: Sequence[Mapping[str, Any]]) -> FrameNote:
+    """What is said of a frame, from its ledger rows; the first is its base's."""
+    sums = {name: sum(row[name] for row in rows) for name in ("macs_executed", "macs_dense", "seconds")}
+    return _note({**rows[0], **sums})
 
 
 def _note(frame: Mapping[str, Any]) -> FrameNote:

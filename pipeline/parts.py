@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deltascene.cache.places import new_scratch
 from deltascene.cache.seal import write_part
@@ -34,6 +34,10 @@ from deltascene.pipeline.outputs import FrameOutput, ledger_rows
 from deltascene.pipeline.predictions import LEDGER, Layout, PredictionWriter, plan_layout
 from deltascene.pipeline.sources import Reader
 from deltascene.pipeline.sources_chosen import open_source
+from deltascene.stages.types import Image
+
+if TYPE_CHECKING:
+    from deltascene.pipeline.overlay_piece import OverlayPiece
 
 Item = TypeVar("Item")
 
@@ -87,16 +91,20 @@ class WriterPart:
         self._arrays: PredictionWriter | None = None
         self._folder: Path | None = None
         self._archive: SegmentWriter | None = None
+        self._piece: OverlayPiece | None = None
         self._rows: list[dict[str, Any]] = []
         self._open: tuple[str, int, int] | None = None  # video and segment that the next span goes on with, its frames
 
-    def write(self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask]) -> SpanDone:
+    def write(
+        self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask], read: SpanFrames | None = None
+    ) -> SpanDone:
         """Writes a span.
 
         Args:
             job: the video.
             made: by the engine.
             others: by sub-tasks elsewhere.
+            read: what it was made of, where an overlay is drawn of it.
 
         Raises:
             WorkerLost: a span before it never came: what made it failed, and what follows belongs to no segment.
@@ -111,7 +119,8 @@ class WriterPart:
         for place, output in enumerate(made.frames):
             parts = {**output.tasks, **{other.task: other.frames[place] for other in others}}
             order = dict.fromkeys((job.base, *job.kinds))
-            summaries.append(self._add(job, replace(output, tasks={task: parts[task] for task in order})))
+            image = None if read is None else read.frames[place][0].image
+            summaries.append(self._add(job, replace(output, tasks={task: parts[task] for task in order}), image))
         if not made.span.last:
             self._open = (job.id, segment.start, done + made.span.frames)
             return SpanDone(summaries)
@@ -123,6 +132,9 @@ class WriterPart:
         if self._archive is not None:
             self._archive.discard()
             self._archive = None
+        if self._piece is not None:
+            self._piece.close()
+            self._piece = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -144,6 +156,10 @@ class WriterPart:
         job.fence.require()
         self._folder, self._rows = new_scratch(job.files.root, f"{segment.start:08d}"), []
         self._arrays = PredictionWriter(self._folder, layout_of(job), segment.frames)
+        if job.config.save.video:
+            from deltascene.pipeline.overlay_piece import OverlayPiece
+
+            self._piece = OverlayPiece(self._folder, job)
         if job.archive is None or not segment.archived:
             return
         store = ZarrStore(job.files.activations)
@@ -151,7 +167,7 @@ class WriterPart:
             store.drop(segment.start)  # its predictions were never sealed, or it wouldn't be done again
         self._archive = store.begin(segment.start, job.archive.info, job.archive.key)
 
-    def _add(self, job: VideoJob, output: FrameOutput) -> FrameSummary:
+    def _add(self, job: VideoJob, output: FrameOutput, image: Image | None) -> FrameSummary:
         assert self._arrays is not None
         began = time.perf_counter()
         change = output.record.change.reshape(job.grid.height, job.grid.width)
@@ -165,6 +181,8 @@ class WriterPart:
         size = sum(output.record.activations[at].nbytes for at in job.points) if archived else 0
         rows = ledger_rows(output, job.spec.id, job.base, shared, size)
         self._rows += rows
+        if self._piece is not None:
+            self._piece.add(output, image, rows, change)
         record = output.record
         seconds = sum(row["seconds"] for row in rows)
         about = (record.index, record.pts_s, record.valid, record.cause, record.policy)
@@ -174,6 +192,8 @@ class WriterPart:
         assert self._arrays is not None
         assert self._folder is not None
         self._arrays.flush()
+        if self._piece is not None:
+            self._piece.finish()
         ledger.write_rows(self._folder / LEDGER, self._rows)
         about = {
             "start": segment.start,

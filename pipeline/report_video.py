@@ -103,7 +103,7 @@ def film(video: RunVideo, frames: pa.Table, count: int) -> list[dict[str, Any]]:
     places = film_places(frames, count)
     rows = frames.select(FILM_COLUMNS).take(pa.array(places, pa.int64())).to_pylist()
     changes = [change_of(video, place, row["policy"]) for place, row in zip(places, rows, strict=True)]
-    known = keeps_change(video)
+    known = keeps_change(video.arrays.attributes)
     return [
         {"place": place, **row, "moved": change.moved if known else None}
         for place, row, change in zip(places, rows, changes, strict=True)

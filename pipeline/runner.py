@@ -42,7 +42,8 @@ class LocalLane:
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
         """As `Lane.run`."""
         for span in plan_spans(segment, self.span_frames):
-            yield self._writer.write(job, self._engine.run(job, self._reader.read(job, span)), [])
+            read = self._reader.read(job, span)
+            yield self._writer.write(job, self._engine.run(job, read), [], read)
 
     def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
         """As `Lane.finish`."""
@@ -150,9 +151,11 @@ class RayLane:
         shared, under_way = self._ray.put(job), deque[Any]()
         reader, engine, writer = (self._actors[name] for name in ("reader", "engine", "writer"))
         for span in plan_spans(segment, self.span_frames):
-            made = engine.run.remote(shared, reader.read.remote(shared, span))
+            read = reader.read.remote(shared, span)
+            made = engine.run.remote(shared, read)
             others = [self._actors[task].run.remote(shared, made) for task in self._tasks]
-            under_way.append(writer.write.remote(shared, made, *others))
+            drawn = read if job.config.save.video else None
+            under_way.append(writer.write.remote(shared, drawn, made, *others))
             if len(under_way) >= self.in_flight:
                 yield self._get(under_way.popleft())
         while under_way:

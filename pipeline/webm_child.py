@@ -1,4 +1,4 @@
-"""The encoder process: `python -m deltascene.pipeline.webm_child`, pictures on stdin, one answer on stdout.
+"""The process behind webm.py: `python -m deltascene.pipeline.webm_child`, one order on stdin, one answer on stdout.
 
 PyAV can't encode in a process that imported decord, which makes its own older FFmpeg everybody's; and apart from the
 pipeline encoding overlaps with drawing. A pipeline that dies closes stdin without an end, and this process ends, too.
@@ -6,11 +6,14 @@ pipeline encoding overlaps with drawing. A pipeline that dies closes stdin witho
 
 import os
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
+from io import BytesIO
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from deltascene.pipeline.wire import read_message, write_message
@@ -18,14 +21,21 @@ from deltascene.pipeline.wire import read_message, write_message
 # Real-time mode takes a fifth of the time of libvpx's usual one for a picture that is 0.5 dB worse and two thirds of
 # the bytes (docs/decisions.md). `b` is a limit that `crf` stays below.
 _VP8 = {"deadline": "realtime", "cpu-used": "8", "crf": "10", "b": "12M"}
+_MS = Fraction(1, 1000)  # WebM's own clock
+
+Message = tuple[dict[str, Any], NDArray[np.uint8]]
 
 
 def main() -> int:
-    """Encode what comes on stdin."""
+    """Do what is ordered on stdin."""
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+    messages = _messages(os.fdopen(0, "rb", buffering=0))
+    answer: dict[str, object] = {}
     try:
-        answer: dict[str, object] = {"frames": _encode(os.fdopen(0, "rb", buffering=0))}
+        about, _ = next(messages)
+        make = _join if about["size"] is None else _encode
+        make(about, messages)
     except OSError as error:
         answer = {"errno": error.errno, "error": error.strerror or str(error)}
     except Exception as error:  # a traceback written here would be seen by nobody
@@ -37,34 +47,70 @@ def main() -> int:
     return 0
 
 
-def _encode(messages: BinaryIO) -> int:
-    """Writes the video that is asked for; number of its frames.
+def _encode(about: dict[str, Any], messages: Iterator[Message]) -> None:
+    """A video of the pictures that come.
 
     Raises:
         EOFError: no end came.
         OSError: the file can't be written.
     """
-    written, (about, _) = 0, _next(messages)
-    height, width = about["size"]
+    (height, width), fps, times_ms = about["size"], Fraction(about["fps"]), list[int]()
     with av.open(about["path"], "w", format="webm") as container:
-        stream = container.add_stream("libvpx", rate=Fraction(about["fps"]), options=_VP8)
+        stream = container.add_stream("libvpx", rate=fps, options=_VP8)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.thread_count = 1
-        while "end" not in (said := _next(messages))[0]:
-            picture = said[1].reshape(height, width, 3)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-            for _ in range(said[0]["count"]):
-                frame.pts, written = written, written + 1
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return written
+
+        def write(frame: av.VideoFrame | None) -> None:
+            for packet in stream.encode(frame):
+                _mux(container, packet, times_ms.pop(0), fps)
+
+        for place, (head, block) in enumerate(messages):
+            picture = av.VideoFrame.from_ndarray(block.reshape(height, width, 3), format="rgb24")
+            frame = picture.reformat(format="yuv420p")
+            frame.pts = place  # as if the rate were constant, for the encoder
+            times_ms.append(head["at_ms"])
+            write(frame)
+        write(None)
 
 
-def _next(messages: BinaryIO) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    message = read_message(messages)
-    if message is None:
-        raise EOFError("the pipeline ended")
-    return message
+def _join(about: dict[str, Any], messages: Iterator[Message]) -> None:
+    """A video of the packets of those that come.
+
+    Raises:
+        EOFError: no end came.
+        OSError: the file can't be written.
+        ValueError: a piece has another number of packets.
+    """
+    fps, stream = Fraction(about["fps"]), None
+    with av.open(about["path"], "w", format="webm") as container:
+        for head, block in messages:
+            with av.open(BytesIO(block.tobytes()), "r") as piece:
+                if stream is None:
+                    stream = container.add_stream_from_template(piece.streams.video[0])
+                packets = (packet for packet in piece.demux(video=0) if packet.size)
+                for packet, at_ms in zip(packets, head["at_ms"], strict=True):
+                    packet.stream = stream
+                    _mux(container, packet, at_ms, fps)
+
+
+def _mux(container: OutputContainer, packet: "av.Packet[Any]", at_ms: int, fps: Fraction) -> None:
+    """Writes a frame that is shown from a time on; the last one lasts as its rate says."""
+    packet.time_base, packet.duration = _MS, max(1, round(1000 / fps))
+    packet.pts = packet.dts = at_ms
+    container.mux(packet)
+
+
+def _messages(file: BinaryIO) -> Iterator[Message]:
+    """What comes, up to the end.
+
+    Raises:
+        EOFError: no end came.
+    """
+    while (message := read_message(file)) is not None:
+        if "end" in message[0]:
+            return
+        yield message
+    raise EOFError("the pipeline ended")
 
 
 if __name__ == "__main__":

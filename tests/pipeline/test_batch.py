@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -195,9 +196,9 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch, times):
-    from deltascene.pipeline import overlay
+    from deltascene.pipeline import overlay_piece
 
-    def stopped(path, video, frames):
+    def stopped(path, parts, pts_s, fps):
         yield 0.0
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
@@ -206,7 +207,7 @@ def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, t
 
     options = [make_clip(6), "-o", tmp_path / "out", "--model", tiny]
     with monkeypatch.context() as patch:
-        patch.setattr(overlay, "draw_overlay", stopped)
+        patch.setattr(overlay_piece, "join_pieces", stopped)
         code, _, error = deltascene("run", *options)
     assert code == 130
     assert "stopping when the open segments, up to 256 frames each, are whole; once more stops at once" in error
@@ -452,3 +453,28 @@ def test_truth_that_is_none_is_refused_before_the_run(deltascene, tiny, make_cli
     code, _, error = deltascene("run", make_clip(2), "-o", tmp_path / "o", "--model", tiny, "--truth", tmp_path / truth)
     assert (code, error.count("\n")) == (2, 1)
     assert not (tmp_path / "o").exists()
+
+
+def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
+    deltascene, tiny, make_clip, tmp_path, untidied
+):
+    options = [make_clip(10), "--model", tiny, "--preset", "balanced", "--set", "segment.frames=4"]
+    out, late = tmp_path / "out", tmp_path / "late"
+    assert deltascene("run", *options, "-o", out)[0] == 0
+    assert deltascene("run", *options, "-o", late, "--save", "arrays")[0] == 0
+    (late / "videos/clip/done.json").unlink()
+    code, text, _ = deltascene("run", *options, "-o", late, "--json")
+    assert code == 0
+    assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
+    joined, drawn = (pictures(open_run(each)["clip"].files.overlay) for each in (out, late))
+    assert len(joined) == len(drawn) == 10
+    below = joined[0].shape[0] // 12  # the line on top says how long a frame took
+    for one, other in zip(joined, drawn, strict=True):
+        assert np.abs(one[below:].astype(int) - other[below:]).mean() < 3
+
+
+def pictures(path):
+    capture, found = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        found.append(read[1])
+    return found

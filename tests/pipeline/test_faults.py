@@ -255,13 +255,13 @@ def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
     cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
 ):
     clip, drew = make_clip(500, name="drawn"), []
-    options = ["--workers", 1, "--model", tiny_delta, *RAY, "--preset", "balanced", *NUMERICS]
+    options = ["--workers", 1, "--model", tiny_delta, *RAY, "--preset", "balanced", "--save", "video,png", *NUMERICS]
     real_finish = RayLane.finish
 
     def finish(self, ending):
         for step in real_finish(self, ending):
             yield step
-            if isinstance(step, Drawn) and not drew:
+            if isinstance(step, Drawn) and step.what == "png" and not drew:
                 drew.append(step)
                 kill(pids[self]["writer"]) if what == "killed" else os.kill(os.getpid(), signal.SIGINT)
 
@@ -305,27 +305,27 @@ def test_an_actor_that_is_stopped_is_replaced(
     "step",
     [
         pytest.param("assemble", marks=pytest.mark.nightly),
-        "draw_overlay",
+        "join_pieces",
         pytest.param("write_done", marks=pytest.mark.nightly),
     ],
 )
 def test_a_driver_killed_while_it_finishes_a_video_goes_on(deltascene, tiny_delta, make_clip, tmp_path, step):
-    """SIGKILL right after the arrays were joined, in the middle of drawing, and before the video is marked as done."""
+    """SIGKILL after its arrays were joined, in the middle of its overlay, and before the video is marked as done."""
     clip = make_clip(20)
     options = ["--model", tiny_delta, *OPTIONS[:2], *OPTIONS[4:]]
     program = f"""
 import os, signal, sys
-from deltascene.pipeline import batch, cli, finish, overlay
+from deltascene.pipeline import batch, cli, finish, overlay_piece
 def dies(where, name, real):
     def call(*arguments):
         if name != "write_done":
             made = real(*arguments)
-        if name == "draw_overlay":
+        if name == "join_pieces":
             while next(made) < 0.3:
                 pass
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(where, name, call)
-where = dict(assemble=finish, draw_overlay=overlay, write_done=batch)[{step!r}]
+where = dict(assemble=finish, join_pieces=overlay_piece, write_done=batch)[{step!r}]
 dies(where, {step!r}, getattr(where, {step!r}))
 sys.argv = ["deltascene", "run", *{[str(clip), "-o", str(tmp_path / "out"), *options]!r}]
 cli.main()

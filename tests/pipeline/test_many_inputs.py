@@ -11,7 +11,7 @@ import time
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import overlay, report, sources_process, videos_table
+from deltascene.pipeline import overlay_piece, report, sources_process, videos_table
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runner import LocalLane
 
@@ -27,7 +27,7 @@ def test_ten_thousand_broken_files_are_told_soon_and_briefly(deltascene, tiny, t
     """Each is opened once and costs no process; the table is written by the clock, not by the input."""
     writes, processes, real = [], [], videos_table.write_records
     monkeypatch.setattr(videos_table, "write_records", lambda *call: (writes.append(1), real(*call)))
-    monkeypatch.setattr(sources_process, "_start", lambda: processes.append(1))
+    monkeypatch.setattr(sources_process, "start_child", lambda *_: processes.append(1))
     (tmp_path / "in").mkdir()
     for number in range(10_000):
         (tmp_path / f"in/clip{number}.mp4").touch()
@@ -83,7 +83,7 @@ def test_only_failed_does_those_and_no_others(deltascene, tiny, make_clip, tmp_p
 
 
 def test_only_failed_goes_on_where_it_was_stopped(deltascene, tiny, make_clip, tmp_path, monkeypatch):
-    def stopped(path, video, frames):
+    def stopped(path, parts, pts_s, fps):
         yield 0.0
         os.kill(os.getpid(), signal.SIGINT)
         yield 0.5
@@ -93,7 +93,7 @@ def test_only_failed_goes_on_where_it_was_stopped(deltascene, tiny, make_clip, t
     assert deltascene("run", tmp_path / "bad.avi", *options)[0] == 3
     shutil.copy(make_clip(4), tmp_path / "bad.avi")
     with monkeypatch.context() as patch:
-        patch.setattr(overlay, "draw_overlay", stopped)
+        patch.setattr(overlay_piece, "join_pieces", stopped)
         assert deltascene("run", "--only-failed", *options)[0] == 130
     assert open_run(tmp_path / "out")["bad"].status == "partial"
     assert deltascene("run", "--only-failed", *options)[0] == 0

@@ -4,8 +4,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from errno import EFBIG
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from deltascene.pipeline.errors import OutputError, WorkerLost
-from deltascene.pipeline.webm import webm_writer
+from deltascene.pipeline.webm import WebmWriter, join_webm
 
 SIZE = (48, 64)
 
@@ -29,33 +30,62 @@ def encoder():
     return found
 
 
-def counted(path):
-    capture, count = cv2.VideoCapture(str(path)), 0
+def pictures(path):
+    capture = cv2.VideoCapture(str(path))
+    while (read := capture.read())[0]:
+        yield read[1]
+
+
+def shown_ms(path):
+    capture, found = cv2.VideoCapture(str(path)), []
     while capture.grab():
-        count += 1
-    return count
+        found.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
+    return found
 
 
 def write_all(path, count, meanwhile=None):
-    """Writes pictures, one of them before something is done to the encoder."""
-    with webm_writer(path, SIZE, 10.0) as write:
+    """Writes ten pictures a second, one of them before something is done to the encoder."""
+    with closing(WebmWriter(path, SIZE, 10.0)) as writer:
         for number, picture in enumerate(noise(count)):
-            write(picture, 1)
+            writer.write(picture, 100 * number)
             if number == 0 and meanwhile:
                 meanwhile(encoder())
+        writer.finish()
 
 
 @pytest.mark.parametrize("fps", [29.97, 1 / 3, 12.5, 240.0])
-def test_pictures_are_written_so_many_times_at_any_rate(tmp_path, fps):
-    with webm_writer(tmp_path / "o.webm", SIZE, fps) as write:
-        for number, picture in enumerate(noise(5)):
-            write(picture, number)
-        assert not (tmp_path / "o.webm").exists()
+def test_pictures_are_shown_when_they_should_be_at_any_rate(tmp_path, fps):
+    path, wanted_ms = tmp_path / "o.webm", [0, round(1000 / fps), round(2000 / fps), round(9000 / fps)]
+    with closing(WebmWriter(path, SIZE, fps)) as writer:
+        for picture, at_ms in zip(noise(4), wanted_ms, strict=True):
+            writer.write(picture, at_ms)
+        assert not path.exists()
         child = encoder()
-    assert not child.is_running()
-    assert [path.name for path in tmp_path.iterdir()] == ["o.webm"]
-    assert counted(tmp_path / "o.webm") == 0 + 1 + 2 + 3 + 4
-    assert cv2.VideoCapture(str(tmp_path / "o.webm")).get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=2e-3)
+        writer.finish()
+        assert not child.is_running()
+    assert [each.name for each in tmp_path.iterdir()] == ["o.webm"]
+    assert shown_ms(path) == wanted_ms
+
+
+def test_pieces_are_joined_without_a_change_to_their_pictures(tmp_path):
+    for name, count in (("a", 3), ("b", 30), ("c", 1)):
+        write_all(tmp_path / f"{name}.webm", count)
+    files = [tmp_path / f"{name}.webm" for name in "abc"]
+    times_ms = [[0, 40, 80], list(range(120, 1320, 40)), [9000]]
+    pieces = ((file.read_bytes(), times) for file, times in zip(files, times_ms, strict=True))
+    assert len(list(join_webm(tmp_path / "joined.webm", pieces, 25.0))) == 3
+    assert shown_ms(tmp_path / "joined.webm") == [*chain(*times_ms)]
+    apart = [picture for file in files for picture in pictures(file)]
+    np.testing.assert_array_equal(list(pictures(tmp_path / "joined.webm")), apart)
+
+
+def test_a_piece_with_another_number_of_pictures_is_refused(tmp_path):
+    write_all(tmp_path / "a.webm", 3)
+    piece = (tmp_path / "a.webm").read_bytes()
+    for times_ms in ([0, 1], [0, 1, 2, 3]):
+        with pytest.raises(OutputError, match=r"joined\.webm: the encoder failed: ValueError"):
+            list(join_webm(tmp_path / "joined.webm", [(piece, times_ms)], 10.0))
+    assert [each.name for each in tmp_path.iterdir()] == ["a.webm"]
 
 
 def test_it_writes_where_decord_was_imported(tmp_path):
@@ -64,12 +94,13 @@ def test_it_writes_where_decord_was_imported(tmp_path):
     program = f"""
 import decord, numpy as np
 from pathlib import Path
-from deltascene.pipeline.webm import webm_writer
-with webm_writer(Path({str(tmp_path / "o.webm")!r}), {SIZE}, 10.0) as write:
-    write(np.zeros((*{SIZE}, 3), np.uint8), 3)
+from deltascene.pipeline.webm import WebmWriter
+writer = WebmWriter(Path({str(tmp_path / "o.webm")!r}), {SIZE}, 10.0)
+writer.write(np.zeros((*{SIZE}, 3), np.uint8), 0)
+writer.finish()
 """
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert counted(tmp_path / "o.webm") == 3
+    assert shown_ms(tmp_path / "o.webm") == [0]
 
 
 def test_what_an_earlier_process_left_is_removed(tmp_path):
@@ -112,11 +143,11 @@ def test_an_encoder_ends_with_its_pipeline(tmp_path):
     program = f"""
 import os, psutil, numpy as np
 from pathlib import Path
-from deltascene.pipeline.webm import webm_writer
-with webm_writer(Path({str(tmp_path / "o.webm")!r}), {SIZE}, 10.0) as write:
-    write(np.zeros((*{SIZE}, 3), np.uint8), 3)
-    print(psutil.Process().children()[0].pid, flush=True)
-    os._exit(9)
+from deltascene.pipeline.webm import WebmWriter
+writer = WebmWriter(Path({str(tmp_path / "o.webm")!r}), {SIZE}, 10.0)
+writer.write(np.zeros((*{SIZE}, 3), np.uint8), 0)
+print(psutil.Process().children()[0].pid, flush=True)
+os._exit(9)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     pid, deadline = int(done.stdout), time.monotonic() + 20

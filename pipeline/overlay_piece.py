@@ -1,0 +1,97 @@
+"""One segment's piece of its video's overlay: drawn while the segment is written, sealed with it, joined at the end.
+
+So drawing spreads over lanes as computing does, and nothing is decoded or read a second time for it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.cache.places import Place
+from deltascene.cache.sealed_zip import SealedZip
+from deltascene.pipeline.jobs import VideoJob
+from deltascene.pipeline.outputs import FrameOutput
+from deltascene.pipeline.overlay import OverlayPictures, note_of, shown_at_ms
+from deltascene.pipeline.webm import WebmWriter, join_webm
+from deltascene.stages.types import Image
+
+PIECE = "overlay.webm"  # in a segment's part
+
+
+class OverlayPiece:
+    """Draws a segment's frames as they come."""
+
+    def __init__(self, folder: Path, job: VideoJob) -> None:
+        """Starts it.
+
+        Args:
+            folder: of the segment's part.
+            job: the video.
+        """
+        self._job, self._frames = job, 0
+        self._pictures = OverlayPictures(job.id, job.kinds, job.attributes)
+        self._writer = WebmWriter(folder / PIECE, self._pictures.size, job.attributes["fps"])
+
+    def add(self, output: FrameOutput, image: Image | None, rows: Sequence[Mapping[str, Any]], change: Any) -> None:
+        """Draws a frame.
+
+        Args:
+            output: what the engine made of it.
+            image: RGB frame [H, W, 3]; None for one that isn't valid.
+            rows: its ledger rows.
+            change: how much each patch changed [h, w], in steps of 255.
+        """
+        kinds, record = self._job.kinds, output.record
+        stored = {task: output.tasks[task].stored for task in kinds}
+        values = {task: kinds[task].decode(value) for task, value in stored.items() if value is not None}
+        picture = self._pictures.draw(record.index, record.pts_s, image, values, note_of(rows), change)
+        self._writer.write(picture, self._frames)  # its time is told when pieces are joined
+        self._frames += 1
+
+    def finish(self) -> None:
+        """Waits until all is encoded; comes last."""
+        self._writer.finish()
+
+    def close(self) -> None:
+        """Gives up a piece that wasn't finished."""
+        self._writer.close()
+
+
+def has_pieces(parts: Sequence[Place]) -> bool:
+    """Whether every part of a video has its piece; one that was made without an overlay has none."""
+    for part in parts:
+        with SealedZip(part) as sealed:
+            if PIECE not in sealed.files:
+                return False
+    return True
+
+
+def join_pieces(path: Path, parts: Mapping[int, Place], pts_s: NDArray[np.float64], fps: float) -> Iterator[float]:
+    """Joins a video's overlay from the pieces of its parts.
+
+    Args:
+        path: ends in `.webm`.
+        parts: by the number of their first frame, in order.
+        pts_s: times of all processed frames in seconds.
+        fps: about so many frames come a second.
+
+    Yields:
+        Share of the frames that is written, 0 to 1.
+
+    Raises:
+        BrokenSeal: a part isn't what was sealed.
+        OSError: the video can't be written.
+        OutputError: joining failed.
+    """
+    starts, times_ms = [*parts, len(pts_s)], shown_at_ms(pts_s)
+
+    def pieces() -> Iterator[tuple[bytes, Sequence[int]]]:
+        for (start, part), stop in zip(parts.items(), starts[1:], strict=True):
+            with SealedZip(part) as sealed:
+                yield sealed.read(PIECE), times_ms[start:stop]
+
+    for stop, _ in zip(starts[1:], join_webm(path, pieces(), fps), strict=True):
+        yield stop / len(pts_s)
