@@ -154,7 +154,7 @@ def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_sa
     assert not (found := compare_runs(wanted, out, ["short"])), found
     assert not (out / "videos/long/segments/00000016.zip").exists()
     monkeypatch.undo()
-    assert deltascene("run", clips, "-o", out, *arguments)[0] == 0
+    assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     assert not (found := compare_runs(wanted, out)), found
 
 
@@ -250,7 +250,7 @@ def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make
     assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
 
 
-@pytest.mark.parametrize("what", ["killed", "stopped"])
+@pytest.mark.parametrize("what", ["killed", pytest.param("stopped", marks=pytest.mark.nightly)])
 def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
     cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
 ):

@@ -212,15 +212,15 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
 
     monkeypatch.setattr(RayLane, "run", run)
     monkeypatch.setattr(RayLane, "span_frames", 4)
-    arguments = ["--executor", "ray", "--workers", "2", "--model", tiny_delta, *SEGMENTS_OF_8]
-    code, text, _ = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
+    options = [long_clip, clip, "-o", tmp_path / "out", "--model", tiny_delta, *SEGMENTS_OF_8]
+    code, text, _ = deltascene("run", *options, "--executor", "ray", "--workers", "1")
     assert code == 3
     assert {video.id: video.status for video in open_run(tmp_path / "out").videos} == {"long": "failed", "clip": "done"}
     assert "a worker of the run died" in text
     assert open_run(tmp_path / "out")["long"].record.retries == TRIES - 1
     assert_runs_equal(undisturbed, tmp_path / "out", "clip")
     monkeypatch.undo()
-    assert deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)[0] == 0
+    assert deltascene("run", *options)[0] == 0
     assert_runs_equal(undisturbed, tmp_path / "out", "long")
 
 
