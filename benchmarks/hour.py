@@ -3,7 +3,7 @@
 A film of 54,000 frames (15 a second) through lanes of Ray actors: the resident memory of every process while it is
 computed and joined; how many objects are left; and, with --kill, how much is computed again after the driver was
 killed by SIGKILL in the middle. The tiny model of the tests by default: lengths, files and processes don't depend on
-the model. `--model rooms` takes the packaged one, and hours; `--overlay` also draws every frame, a quarter of an hour.
+the model. `--model rooms` takes the packaged one, and hours.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--executor", choices=["local", "ray"], default="ray")
     parser.add_argument("--kill", type=float, default=0.5, help="share of the frames after which the driver is killed")
-    parser.add_argument("--overlay", action="store_true", help="also draw the overlay video")
+    parser.add_argument("--no-overlay", action="store_true", help="don't draw the overlay video")
     options = parser.parse_args()
     frames = round(options.minutes * 60 * FPS)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def main() -> None:
         command = [sys.executable, "-m", "deltascene", "run", str(film), "-o", str(out), "--json", "--model", model]
         command += ["--preset", "balanced", "--executor", options.executor, "--set", "numerics.threads=1"]
         command += ["--workers", str(options.workers)] if options.executor == "ray" else []
-        command += [] if options.overlay else ["--set", "save.video=false"]
+        command += ["--set", "save.video=false"] if options.no_overlay else []
         memory = Memory()
         killed = run(command, frames, memory, round(options.kill * frames)) if options.kill else 0
         again = run(command, frames, memory, None)
@@ -116,6 +116,8 @@ def processes(pid: int) -> Iterator[tuple[str, int]]:
             yield "driver", size
         elif "sources_child" in title:
             yield "decoder", size
+        elif "webm_child" in title:
+            yield "encoder", size
         elif title.startswith("ray::") and "Actor" in title:
             yield title.removeprefix("ray::").split(".")[0].split("(")[0].strip().removesuffix("Actor").lower(), size
         else:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.cache.places import remove, scratch
-from deltascene.pipeline.assembly import Assembled, Sums, assemble, publish
+from deltascene.pipeline.assembly import Sums, assemble, publish
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import VideoJob
@@ -81,7 +81,7 @@ def finish_video(ending: Ending) -> Steps:
             invalid = len(made.valid) - int(made.valid.sum())
             joined = Joined(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
         if ending.pictures:
-            yield from _draw(ending, made, joined.fps, folder)
+            yield from _draw(ending, joined, folder)
         job.fence.require()
         remove(job.files.predictions)
         publish(folder, job.files)
@@ -125,12 +125,12 @@ class FinisherPart:
             self._steps = None
 
 
-def _draw(ending: Ending, made: Assembled, fps: float, folder: Path) -> Iterator[Drawn]:
+def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
     """Everything that is drawn of a video, beside its arrays in a local folder."""
     from deltascene.pipeline.exports import draw_npz, draw_png
 
     job, save = ending.job, ending.job.config.save
-    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=len(made.pts_s), fps=fps)
+    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=joined.frames, fps=joined.fps)
     video = RunVideo(record, VideoFolder(folder))
     if save.video:
         for share in _draw_overlay(folder / job.files.overlay.name, ending, video):

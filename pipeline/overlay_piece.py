@@ -35,7 +35,13 @@ class OverlayPiece:
         self._pictures = OverlayPictures(job.id, job.kinds, job.attributes)
         self._writer = WebmWriter(folder / PIECE, self._pictures.size, job.attributes["fps"])
 
-    def add(self, output: FrameOutput, image: Image | None, rows: Sequence[Mapping[str, Any]], change: Any) -> None:
+    def add(
+        self,
+        output: FrameOutput,
+        image: Image | None,
+        rows: Sequence[Mapping[str, Any]],
+        change: NDArray[np.uint8],
+    ) -> None:
         """Draws a frame.
 
         Args:

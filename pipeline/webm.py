@@ -13,6 +13,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltascene.pipeline.child_process import end_child, start_child
 from deltascene.pipeline.errors import OutputError, WorkerLost
@@ -35,7 +36,7 @@ class _Child:
         rate = Fraction(fps).limit_denominator(_FINEST_FPS)
         self.tell({"path": str(self._partial), "fps": str(rate), "size": size})
 
-    def tell(self, head: dict[str, object], *blocks: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    def tell(self, head: dict[str, object], *blocks: NDArray[np.uint8]) -> None:
         """Hands it something."""
         assert self._process.stdin is not None
         try:

@@ -473,6 +473,27 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
         assert np.abs(one[below:].astype(int) - other[below:]).mean() < 3
 
 
+def test_a_killed_encoder_costs_its_segment(deltascene, tiny, make_clip, tmp_path, monkeypatch):
+    from deltascene.pipeline.webm import WebmWriter
+
+    real_write, killed = WebmWriter.write, []
+
+    def write(self, picture, at_ms):
+        if at_ms == 2 and not killed:
+            killed.append(self._child._process.pid)
+            os.kill(killed[0], signal.SIGKILL)
+        real_write(self, picture, at_ms)
+
+    monkeypatch.setattr(WebmWriter, "write", write)
+    options = ["--model", tiny, "--set", "segment.frames=4", "--set", "numerics.threads=1"]
+    code, text, error = deltascene("run", make_clip(10), "-o", tmp_path / "out", *options)
+    assert code == 0, text + error
+    assert killed
+    assert "a worker was lost; its segment is computed again" in text
+    video = open_run(tmp_path / "out")["clip"]
+    assert (len(video), video.record.retries, len(pictures(video.files.overlay))) == (10, 1, 10)
+
+
 def pictures(path):
     capture, found = cv2.VideoCapture(str(path)), []
     while (read := capture.read())[0]:
