@@ -29,6 +29,7 @@ from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources import find_sources
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
+ENCODER = "deltascene.pipeline.webm_child"
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "dashboard/agent.py", "runtime_env/agent/main.py")
 GONE_S = 30.0  # processes of a run that has ended may take to go
 
@@ -39,7 +40,7 @@ class Trial:
 
     Attributes:
         number: of the trial.
-        victim: kind of actor, or `driver`.
+        victim: kind of actor, `encoder` (of a writer's overlay), or `driver`.
         placement: fused or split.
         seed: decides the moment.
     """
@@ -52,7 +53,7 @@ class Trial:
     @property
     def joins(self) -> bool:
         """Whether a driver joins a running cluster, or starts its own."""
-        return self.victim != "driver" or self.number // 5 % 2 == 1
+        return self.victim != "driver" or self.number // 6 % 2 == 1
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Killer(threading.Thread):
 
     def _kill(self, kind: str) -> None:
         while not self._watch.ended.is_set():
-            found = [self._root] if kind == "driver" else sorted(actors(self._root, ACTORS[kind]))
+            found = self._victims(kind)
             if found:
                 pid = self._rng.choice(found)
                 self.orphans |= below(pid)
@@ -146,6 +147,21 @@ class Killer(threading.Thread):
                     self.under_way += 0 < self._watch.frames < self._frames
                 return
             time.sleep(0.01)  # it isn't there yet
+
+    def _victims(self, kind: str) -> list[int]:
+        if kind == "driver":
+            return [self._root]
+        return encoders(self._root) if kind == "encoder" else sorted(actors(self._root, ACTORS[kind]))
+
+
+def encoders(root: int) -> list[int]:
+    """Encoders below a process."""
+    found = []
+    for process in psutil.Process(root).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if ENCODER in process.cmdline():
+                found.append(process.pid)
+    return found
 
 
 def actors(root: int, name: str = "") -> list[int]:
@@ -258,7 +274,7 @@ class Arguments:
     sources: Path
     frames: int
 
-    settings = ("numerics.threads=1", "numerics.dtype=float32", "segment.frames=24", "save.video=false")
+    settings = ("numerics.threads=1", "numerics.dtype=float32", "segment.frames=24")
 
     def engine(self, placement: str, workers: int) -> Engine:
         """Model and config of a run in this process; `local` is without Ray."""

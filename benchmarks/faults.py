@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from equal_runs import compare_runs
 from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
-VICTIMS = ["reader", "engine", "sub-task", "writer", "driver"]
+VICTIMS = ["reader", "engine", "sub-task", "writer", "encoder", "driver"]
 WRONG = ["lost", "duplicated", "torn", "unequal"]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow as pa
 
 from deltascene import open_run
@@ -14,6 +16,8 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.resume import intact, read_done
 from deltascene.pipeline.run_folder import RunVideo
+
+PICTURES_APART = 4.0  # of 255, on average: what is encoded after another line of text may differ a little
 
 
 @dataclass
@@ -55,6 +59,8 @@ def compare_runs(wanted: Path, out: Path, videos: list[str] | None = None) -> Di
         for task, rows in _rows_by_task(other.ledger()).items():
             _count_frames(found, f"{id_}: ledger of {task}", frames, rows)
         found.torn += _unsound(other, len(frames))
+        if one.files.overlay.is_file():
+            found.torn += _other_overlay(one, other)
         found.unequal += _unequal(one, other)
     found.torn += [f"{path.relative_to(out)}: left over" for path in leftovers(out)]
     return found
@@ -109,6 +115,21 @@ def _unsound(video: RunVideo, frames: int) -> Iterator[str]:
             yield f"{video.id}: archive: {error}"
     if sealed != frames:
         yield f"{video.id}: {sealed} frames are archived, not {frames}"
+
+
+def _other_overlay(one: RunVideo, other: RunVideo) -> Iterator[str]:
+    """Pictures of an overlay that are missing, or look otherwise; the line on top says how long a frame took."""
+    ours, theirs = (cv2.VideoCapture(str(video.files.overlay)) for video in (one, other))
+    for place in range(len(one) + 1):
+        (there, picture), (found, another) = ours.read(), theirs.read()
+        if (there, found) != (place < len(one),) * 2:
+            yield f"{one.id}: overlay: {place} pictures of {len(one)}"
+            return
+        if there:
+            top = picture.shape[0] // 12
+            apart = np.abs(picture[top:].astype(np.int16) - another[top:]).mean()
+            if apart > PICTURES_APART:
+                yield f"{one.id}: overlay: picture {place} is {apart:.1f} of 255 apart"
 
 
 def _unequal(one: RunVideo, other: RunVideo) -> Iterator[str]:
