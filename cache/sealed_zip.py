@@ -1,4 +1,4 @@
-"""A finished segment as one file: a zip of its arrays and tables, stored as they are, and the seal that says so.
+"""A finished segment as one file: a zip of all that was made of it, stored as it is, and the seal that says so.
 
 `seal.json` is the last member: size and SHA-256 of all others, and what the segment was made from. The file appears
 whole, at once, and only if none is there; so a segment is sealed or it doesn't exist, and two writers can't mix. The

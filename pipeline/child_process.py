@@ -4,15 +4,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Literal
 
 _PIPE_BYTES = 1 << 20
 
 
-def start_child(module: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start_child(
+    module: str, pictures: Literal["in", "out"], variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Starts `python -m module` with unbuffered pipes.
 
     Args:
         module: dotted name.
+        pictures: whether they go into it or come out of it; that pipe is made longer.
         variables: of its environment, besides this process's own.
     """
     process = subprocess.Popen(
@@ -27,8 +32,9 @@ def start_child(module: str, variables: Mapping[str, str] | None = None) -> subp
     if sys.platform == "linux":
         import fcntl
 
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
+        pipe = process.stdin if pictures == "in" else process.stdout
+        assert pipe is not None
+        with suppress(OSError):  # a user may have so many long pipes, no more; a short one is slower
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return process
 

@@ -8,6 +8,7 @@ DeltasceneError              exit code
 │       └── Overtaken        2   another run took it over, as this one was taken for dead
 ├── SourceError              3   an input that can't be read (see sources.py)
 ├── WorkerLost               3   an input whose workers were lost again and again
+├── EncoderFailed            3   an input whose overlay can't be encoded
 ├── NoPlace                  3   no machine of a cluster has room for any lane any more
 └── DiskFull                 4   no room left; what was finished is sealed
 """
@@ -46,6 +47,12 @@ class Overtaken(OutputError):  # noqa: N818 - reads as what happened
 
 class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened
     """A process that computes a part of a run is gone."""
+
+    exit_code = 3
+
+
+class EncoderFailed(DeltasceneError):  # noqa: N818 - reads as what happened
+    """A video can't be encoded."""
 
     exit_code = 3
 

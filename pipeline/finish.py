@@ -70,7 +70,9 @@ def finish_video(ending: Ending) -> Steps:
     """Makes what is finished of a video readable; the last step is what came of it.
 
     Raises:
-        OutputError: another writer has its folder now, or pictures can't be written.
+        OutputError: another writer has its folder now.
+        EncoderFailed, OSError: pictures can't be written.
+        WorkerLost: an encoder was killed.
         SourceError: the source can't be read any more.
     """
     job, joined = ending.job, Joined()
@@ -149,8 +151,8 @@ def _draw_overlay(path: Path, ending: Ending, video: RunVideo) -> Iterator[float
     from deltascene.pipeline.overlay_piece import has_pieces, join_pieces
 
     job, parts = ending.job, {start: ending.job.files.part(start) for start in ending.starts}
-    if has_pieces([*parts.values()]):
-        yield from join_pieces(path, parts, video.arrays.pts_s, video.fps)
+    if has_pieces(job, [*parts.values()]):
+        yield from join_pieces(path, job, parts, video)
         return
     with open_source(job.config.source, job.spec, info=job.info) as frames:
         yield from draw_overlay(path, video, frames)

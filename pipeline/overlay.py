@@ -126,7 +126,7 @@ def draw_overlay(
     """Writes a video of all processed frames and their predictions, VP8 in WebM, whole or not at all.
 
     Args:
-        path: ends in `.webm`.
+        path: a new file, ends in `.webm`.
         video: a processed video of a run.
         frames: its processed frames in order; where they end early, predictions are shown without the frame.
         height: of a tile in pixels.
@@ -136,7 +136,8 @@ def draw_overlay(
 
     Raises:
         OSError: the video can't be written.
-        OutputError: the encoder failed.
+        EncoderFailed: it can't be encoded.
+        WorkerLost: the encoder was killed.
         ValueError: `frames` aren't those of the run.
     """
     arrays, notes = video.arrays, frame_notes(video.ledger())

@@ -14,11 +14,9 @@ from deltascene.cache.places import Place
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.jobs import VideoJob
 from deltascene.pipeline.outputs import FrameOutput
-from deltascene.pipeline.overlay import OverlayPictures, note_of, shown_at_ms
+from deltascene.pipeline.overlay import OverlayPictures, OverlayVideo, note_of, shown_at_ms
 from deltascene.pipeline.webm import WebmWriter, join_webm
 from deltascene.stages.types import Image
-
-PIECE = "overlay.webm"  # in a segment's part
 
 
 class OverlayPiece:
@@ -33,7 +31,7 @@ class OverlayPiece:
         """
         self._job, self._frames = job, 0
         self._pictures = OverlayPictures(job.id, job.kinds, job.attributes)
-        self._writer = WebmWriter(folder / PIECE, self._pictures.size, job.attributes["fps"])
+        self._writer = WebmWriter(folder / piece_name(self._pictures), self._pictures.size, job.attributes["fps"])
 
     def add(
         self,
@@ -66,38 +64,47 @@ class OverlayPiece:
         self._writer.close()
 
 
-def has_pieces(parts: Sequence[Place]) -> bool:
+def piece_name(pictures: OverlayPictures) -> str:
+    """Of a piece in its segment's part; pieces with pictures of another size don't belong to the same overlay."""
+    height, width = pictures.size
+    return f"overlay-{width}x{height}.webm"
+
+
+def has_pieces(job: VideoJob, parts: Sequence[Place]) -> bool:
     """Whether every part of a video has its piece; one that was made without an overlay has none."""
+    name = piece_name(OverlayPictures(job.id, job.kinds, job.attributes))
     for part in parts:
         with SealedZip(part) as sealed:
-            if PIECE not in sealed.files:
+            if name not in sealed.files:
                 return False
     return True
 
 
-def join_pieces(path: Path, parts: Mapping[int, Place], pts_s: NDArray[np.float64], fps: float) -> Iterator[float]:
+def join_pieces(path: Path, job: VideoJob, parts: Mapping[int, Place], video: OverlayVideo) -> Iterator[float]:
     """Joins a video's overlay from the pieces of its parts.
 
     Args:
-        path: ends in `.webm`.
+        path: a new file, ends in `.webm`.
+        job: the video.
         parts: by the number of their first frame, in order.
-        pts_s: times of all processed frames in seconds.
-        fps: about so many frames come a second.
+        video: what was joined of it.
 
     Yields:
-        Share of the frames that is written, 0 to 1.
+        Share of the frames that is joined, 0 to 1.
 
     Raises:
         BrokenSeal: a part isn't what was sealed.
-        OSError: the video can't be written.
-        OutputError: joining failed.
+        OSError: the overlay can't be written.
+        EncoderFailed: pieces can't be joined.
+        WorkerLost: what joins them was killed.
     """
-    starts, times_ms = [*parts, len(pts_s)], shown_at_ms(pts_s)
+    name, times_ms = piece_name(OverlayPictures(job.id, job.kinds, job.attributes)), shown_at_ms(video.arrays.pts_s)
+    stops = [*parts, len(times_ms)][1:]
 
     def pieces() -> Iterator[tuple[bytes, Sequence[int]]]:
-        for (start, part), stop in zip(parts.items(), starts[1:], strict=True):
+        for (start, part), stop in zip(parts.items(), stops, strict=True):
             with SealedZip(part) as sealed:
-                yield sealed.read(PIECE), times_ms[start:stop]
+                yield sealed.read(name), times_ms[start:stop]
 
-    for stop, _ in zip(starts[1:], join_webm(path, pieces(), fps), strict=True):
-        yield stop / len(pts_s)
+    for place, _ in enumerate(join_webm(path, pieces(), video.fps)):
+        yield stops[place] / len(times_ms)

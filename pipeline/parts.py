@@ -107,7 +107,10 @@ class WriterPart:
             read: what it was made of, where an overlay is drawn of it.
 
         Raises:
-            WorkerLost: a span before it never came: what made it failed, and what follows belongs to no segment.
+            WorkerLost: a span before it never came: what made it failed, and what follows belongs to no segment. Or the
+                overlay's encoder was killed.
+            EncoderFailed: the overlay can't be encoded.
+            OSError: something can't be written.
         """
         segment, done = made.span.segment, self._frames_before(job, made.span)
         self._open = None  # until this span is written

@@ -50,7 +50,7 @@ class LocalLane:
         return finish_video(ending)
 
     def restore(self) -> None:
-        """As `Lane.restore`: the decoder's process is all that can be lost."""
+        """As `Lane.restore`: the processes that decode and encode are all that can be lost."""
         self.abandon()
 
     def abandon(self) -> None:

@@ -64,6 +64,7 @@ class StderrComplaints:
 
 def main() -> int:
     """Answer the request on stdin."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for the pipeline, which ends this process when it doesn't need it
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     complaints = StderrComplaints()
     os.dup2(2, 1)

@@ -37,7 +37,7 @@ class DecoderProcess:
             timeout_s: an answer may take so long; then the decoder counts as stuck and is ended.
         """
         self._name, self._timeout_s, self._stuck = str(request.paths[0]), timeout_s, False
-        self._process = start_child(_MODULE, {"OPENCV_IO_MAX_IMAGE_PIXELS": str(LARGEST_PICTURE)})
+        self._process = start_child(_MODULE, "out", {"OPENCV_IO_MAX_IMAGE_PIXELS": str(LARGEST_PICTURE)})
         self._stop = weakref.finalize(self, end_child, self._process)
         self._last = -1
         assert self._process.stdin is not None

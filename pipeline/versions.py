@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("deltascene", "torch", "timm", "decord", "opencv-python", "numpy", "zarr", "ray", "pyarrow")
+PACKAGES = ("deltascene", "torch", "timm", "decord", "opencv-python", "av", "numpy", "zarr", "ray", "pyarrow")
 
 
 def versions_record() -> dict[str, str]:

@@ -5,6 +5,7 @@ pipeline encoding overlaps with drawing. A pipeline that dies closes stdin witho
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -28,6 +29,7 @@ Message = tuple[dict[str, Any], NDArray[np.uint8]]
 
 def main() -> int:
     """Do what is ordered on stdin."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for the pipeline, which finishes what it is at
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     messages = _messages(os.fdopen(0, "rb", buffering=0))
@@ -36,6 +38,8 @@ def main() -> int:
         about, _ = next(messages)
         make = _join if about["size"] is None else _encode
         make(about, messages)
+    except MemoryError:
+        answer = {"memory": True}
     except OSError as error:
         answer = {"errno": error.errno, "error": error.strerror or str(error)}
     except Exception as error:  # a traceback written here would be seen by nobody
@@ -84,7 +88,7 @@ def _join(about: dict[str, Any], messages: Iterator[Message]) -> None:
     fps, stream = Fraction(about["fps"]), None
     with av.open(about["path"], "w", format="webm") as container:
         for head, block in messages:
-            with av.open(BytesIO(block.tobytes()), "r") as piece:
+            with av.open(BytesIO(block.data), "r") as piece:
                 if stream is None:
                     stream = container.add_stream_from_template(piece.streams.video[0])
                 packets = (packet for packet in piece.demux(video=0) if packet.size)

@@ -198,7 +198,7 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
 def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch, times):
     from deltascene.pipeline import overlay_piece
 
-    def stopped(path, parts, pts_s, fps):
+    def stopped(path, job, parts, video):
         yield 0.0
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
@@ -480,7 +480,7 @@ def test_a_killed_encoder_costs_its_segment(deltascene, tiny, make_clip, tmp_pat
 
     def write(self, picture, at_ms):
         if at_ms == 2 and not killed:
-            killed.append(self._child._process.pid)
+            killed.append(self._process.pid)
             os.kill(killed[0], signal.SIGKILL)
         real_write(self, picture, at_ms)
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from deltascene.pipeline.errors import OutputError, WorkerLost
+from deltascene.pipeline.errors import EncoderFailed, WorkerLost
 from deltascene.pipeline.webm import WebmWriter, join_webm
 
 SIZE = (48, 64)
@@ -59,7 +59,6 @@ def test_pictures_are_shown_when_they_should_be_at_any_rate(tmp_path, fps):
     with closing(WebmWriter(path, SIZE, fps)) as writer:
         for picture, at_ms in zip(noise(4), wanted_ms, strict=True):
             writer.write(picture, at_ms)
-        assert not path.exists()
         child = encoder()
         writer.finish()
         assert not child.is_running()
@@ -83,7 +82,7 @@ def test_a_piece_with_another_number_of_pictures_is_refused(tmp_path):
     write_all(tmp_path / "a.webm", 3)
     piece = (tmp_path / "a.webm").read_bytes()
     for times_ms in ([0, 1], [0, 1, 2, 3]):
-        with pytest.raises(OutputError, match=r"joined\.webm: the encoder failed: ValueError"):
+        with pytest.raises(EncoderFailed, match=r"joined\.webm: the encoder failed: ValueError"):
             list(join_webm(tmp_path / "joined.webm", [(piece, times_ms)], 10.0))
     assert [each.name for each in tmp_path.iterdir()] == ["a.webm"]
 
@@ -103,10 +102,18 @@ writer.finish()
     assert shown_ms(tmp_path / "o.webm") == [0]
 
 
-def test_what_an_earlier_process_left_is_removed(tmp_path):
-    (tmp_path / ".o.7.part.webm").write_bytes(b"half")
-    write_all(tmp_path / "o.webm", 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["o.webm"]
+def test_a_rate_that_cannot_be_costs_no_quality(tmp_path):
+    """Containers with jittering times say 1000 frames a second, pictures of every week less than one in a million."""
+    apart = []
+    for number, fps in enumerate((25.0, 1000.0, 1e-6)):
+        path = tmp_path / f"{number}.webm"
+        with closing(WebmWriter(path, SIZE, fps)) as writer:
+            for at_ms, picture in enumerate(noise(20)):
+                writer.write(picture, 40 * at_ms)
+            writer.finish()
+        wanted = [picture[..., ::-1].astype(int) for picture in noise(20)]
+        apart.append(np.abs(np.array(list(pictures(path))) - wanted).mean())
+    assert max(apart) < 1.2 * apart[0]
 
 
 @contextmanager
@@ -131,12 +138,26 @@ def test_a_file_that_cant_grow_is_told_and_nothing_is_left(tmp_path, size):
 
 @pytest.mark.parametrize(
     ("number", "raised", "says"),
-    [(signal.SIGKILL, WorkerLost, "encoder was killed"), (signal.SIGTERM, OutputError, r"encoder died \(exit -15\)")],
+    [(signal.SIGKILL, WorkerLost, "encoder was killed"), (signal.SIGSEGV, EncoderFailed, r"encoder died \(exit -11\)")],
 )
 def test_an_encoder_that_ends_by_a_signal(tmp_path, number, raised, says):
     with pytest.raises(raised, match=says):
         write_all(tmp_path / "o.webm", 200, lambda child: child.send_signal(number))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_request_to_end_is_for_the_pipeline(tmp_path):
+    """As a service manager sends it to everybody: the pipeline finishes what it is at, and its encoder with it."""
+
+    def end(child):
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "o.webm").exists():  # it has begun
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child.terminate()
+
+    write_all(tmp_path / "o.webm", 50, end)
+    assert len(shown_ms(tmp_path / "o.webm")) == 50
 
 
 def test_an_encoder_ends_with_its_pipeline(tmp_path):
@@ -154,4 +175,3 @@ os._exit(9)
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not (tmp_path / "o.webm").exists()
