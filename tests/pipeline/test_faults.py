@@ -229,7 +229,7 @@ def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
         os.kill(decoder, signal.SIGSTOP)
 
     after_span(monkeypatch, 3, stop)
-    arguments = ["--workers", 1, "--model", tiny_delta, "--set", "source.timeout_s=2", *RAY, *OPTIONS]
+    arguments = ["--workers", 1, "--model", tiny_delta, "--set", "source.timeout_s=5", *RAY, *OPTIONS]
     code, text, _ = deltascene("run", folder, "-o", tmp_path / "out", *arguments)
     assert code == 3
     assert "decoder was stuck after frame" in " ".join(text.split())
