@@ -147,12 +147,13 @@ def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
 
 def _draw_overlay(path: Path, ending: Ending, video: RunVideo) -> Iterator[float]:
     """From the pieces that segments were sealed with, or anew where one was made without an overlay."""
-    from deltascene.pipeline.overlay import draw_overlay
+    from deltascene.pipeline.overlay import OverlayPictures, draw_overlay
     from deltascene.pipeline.overlay_piece import has_pieces, join_pieces
 
     job, parts = ending.job, {start: ending.job.files.part(start) for start in ending.starts}
-    if has_pieces(job, [*parts.values()]):
-        yield from join_pieces(path, job, parts, video)
+    pictures = OverlayPictures(job.id, job.kinds, job.attributes)
+    if has_pieces(pictures, parts.values()):
+        yield from join_pieces(path, pictures, parts, video)
         return
     with open_source(job.config.source, job.spec, info=job.info) as frames:
         yield from draw_overlay(path, video, frames)

@@ -20,6 +20,7 @@ from deltascene.stages.types import Frame, Image
 VIDEO_TILE_HEIGHT = 144  # smaller than a picture's: what a video costs grows with its pixels
 LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
 READ_FRAMES = 16  # frames of predictions read at once
+_SUMMED = ("macs_executed", "macs_dense", "seconds")  # over a frame's ledger rows
 
 
 class OverlayVideo(Protocol):
@@ -209,7 +210,7 @@ def frame_notes(ledger: pa.Table) -> dict[int, FrameNote]:
     Args:
         ledger: one row per frame and task; a frame's first row is its base's.
     """
-    sums = [(name, "sum") for name in ("macs_executed", "macs_dense", "seconds")]
+    sums = [(name, "sum") for name in _SUMMED]
     firsts = [(name, "first") for name in ("policy", "reason", "rows", "rows_computed", "valid", "cause")]
     rows = ledger.group_by("index", use_threads=False).aggregate([*firsts, *sums]).to_pylist()
     return {row["index"]: _note({name.rpartition("_")[0]: value for name, value in row.items()}) for row in rows}
@@ -217,8 +218,7 @@ def frame_notes(ledger: pa.Table) -> dict[int, FrameNote]:
 
 def note_of(rows: Sequence[Mapping[str, Any]]) -> FrameNote:
     """What is said of a frame, from its ledger rows; the first is its base's."""
-    sums = {name: sum(row[name] for row in rows) for name in ("macs_executed", "macs_dense", "seconds")}
-    return _note({**rows[0], **sums})
+    return _note({**rows[0], **{name: sum(row[name] for row in rows) for name in _SUMMED}})
 
 
 def _note(frame: Mapping[str, Any]) -> FrameNote:

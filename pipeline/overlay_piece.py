@@ -3,7 +3,7 @@
 So drawing spreads over lanes as computing does, and nothing is decoded or read a second time for it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ def piece_name(pictures: OverlayPictures) -> str:
     return f"overlay-{width}x{height}.webm"
 
 
-def has_pieces(job: VideoJob, parts: Sequence[Place]) -> bool:
+def has_pieces(pictures: OverlayPictures, parts: Iterable[Place]) -> bool:
     """Whether every part of a video has its piece; one that was made without an overlay has none."""
-    name = piece_name(OverlayPictures(job.id, job.kinds, job.attributes))
+    name = piece_name(pictures)
     for part in parts:
         with SealedZip(part) as sealed:
             if name not in sealed.files:
@@ -80,12 +80,14 @@ def has_pieces(job: VideoJob, parts: Sequence[Place]) -> bool:
     return True
 
 
-def join_pieces(path: Path, job: VideoJob, parts: Mapping[int, Place], video: OverlayVideo) -> Iterator[float]:
+def join_pieces(
+    path: Path, pictures: OverlayPictures, parts: Mapping[int, Place], video: OverlayVideo
+) -> Iterator[float]:
     """Joins a video's overlay from the pieces of its parts.
 
     Args:
         path: a new file, ends in `.webm`.
-        job: the video.
+        pictures: what they were drawn by.
         parts: by the number of their first frame, in order.
         video: what was joined of it.
 
@@ -98,7 +100,7 @@ def join_pieces(path: Path, job: VideoJob, parts: Mapping[int, Place], video: Ov
         EncoderFailed: pieces can't be joined.
         WorkerLost: what joins them was killed.
     """
-    name, times_ms = piece_name(OverlayPictures(job.id, job.kinds, job.attributes)), shown_at_ms(video.arrays.pts_s)
+    name, times_ms = piece_name(pictures), shown_at_ms(video.arrays.pts_s)
     stops = [*parts, len(times_ms)][1:]
 
     def pieces() -> Iterator[tuple[bytes, Sequence[int]]]:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+from read_video import pictures
 
 from deltascene import NotPredicted, open_run
 from deltascene.cache.zarr_store import ZarrStore
@@ -198,7 +198,7 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
 def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch, times):
     from deltascene.pipeline import overlay_piece
 
-    def stopped(path, job, parts, video):
+    def stopped(path, drawn_by, parts, video):
         yield 0.0
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
@@ -466,7 +466,7 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
     code, text, _ = deltascene("run", *options, "-o", late, "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
-    joined, drawn = (pictures(open_run(each)["clip"].files.overlay) for each in (out, late))
+    joined, drawn = ([*pictures(open_run(each)["clip"].files.overlay)] for each in (out, late))
     assert len(joined) == len(drawn) == 10
     below = joined[0].shape[0] // 12  # the line on top says how long a frame took
     for one, other in zip(joined, drawn, strict=True):
@@ -491,11 +491,4 @@ def test_a_killed_encoder_costs_its_segment(deltascene, tiny, make_clip, tmp_pat
     assert killed
     assert "a worker was lost; its segment is computed again" in text
     video = open_run(tmp_path / "out")["clip"]
-    assert (len(video), video.record.retries, len(pictures(video.files.overlay))) == (10, 1, 10)
-
-
-def pictures(path):
-    capture, found = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        found.append(read[1])
-    return found
+    assert (len(video), video.record.retries, len([*pictures(video.files.overlay)])) == (10, 1, 10)

@@ -83,7 +83,7 @@ def test_only_failed_does_those_and_no_others(deltascene, tiny, make_clip, tmp_p
 
 
 def test_only_failed_goes_on_where_it_was_stopped(deltascene, tiny, make_clip, tmp_path, monkeypatch):
-    def stopped(path, job, parts, video):
+    def stopped(path, drawn_by, parts, video):
         yield 0.0
         os.kill(os.getpid(), signal.SIGINT)
         yield 0.5

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from read_video import pictures
 
 from deltascene.pipeline.errors import EncoderFailed, WorkerLost
 from deltascene.pipeline.webm import WebmWriter, join_webm
@@ -24,16 +25,8 @@ def noise(count):
     return [generator.integers(0, 255, (*SIZE, 3), np.uint8) for _ in range(count)]
 
 
-def encoder():
-    """The process of the one writer that is open."""
-    (found,) = [child for child in psutil.Process().children() if "deltascene.pipeline.webm_child" in child.cmdline()]
-    return found
-
-
-def pictures(path):
-    capture = cv2.VideoCapture(str(path))
-    while (read := capture.read())[0]:
-        yield read[1]
+def encoder(writer):
+    return psutil.Process(writer._process.pid)
 
 
 def shown_ms(path):
@@ -49,7 +42,7 @@ def write_all(path, count, meanwhile=None):
         for number, picture in enumerate(noise(count)):
             writer.write(picture, 100 * number)
             if number == 0 and meanwhile:
-                meanwhile(encoder())
+                meanwhile(encoder(writer))
         writer.finish()
 
 
@@ -59,7 +52,7 @@ def test_pictures_are_shown_when_they_should_be_at_any_rate(tmp_path, fps):
     with closing(WebmWriter(path, SIZE, fps)) as writer:
         for picture, at_ms in zip(noise(4), wanted_ms, strict=True):
             writer.write(picture, at_ms)
-        child = encoder()
+        child = encoder(writer)
         writer.finish()
         assert not child.is_running()
     assert [each.name for each in tmp_path.iterdir()] == ["o.webm"]
