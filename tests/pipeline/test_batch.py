@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -455,6 +456,15 @@ def test_truth_that_is_none_is_refused_before_the_run(deltascene, tiny, make_cli
     assert not (tmp_path / "o").exists()
 
 
+def pieces_in(out):
+    """Pieces of overlays in a video's sealed segments."""
+    names = []
+    for path in (out / "videos/clip/segments").glob("*.zip"):
+        with zipfile.ZipFile(path) as part:
+            names += part.namelist()
+    return sum(name.startswith("overlay-") for name in names)
+
+
 def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
     deltascene, tiny, make_clip, tmp_path, untidied
 ):
@@ -463,6 +473,7 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
     assert deltascene("run", *options, "-o", out)[0] == 0
     assert deltascene("run", *options, "-o", late, "--save", "arrays")[0] == 0
     (late / "videos/clip/done.json").unlink()
+    assert (pieces_in(out), pieces_in(late)) == (3, 0)
     code, text, _ = deltascene("run", *options, "-o", late, "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
