@@ -18,7 +18,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
-def deltascene() -> Command:
+def run_cli() -> Command:
     """Runs the command in this process; returns exit code, standard output and error."""
 
     def call(*arguments: object) -> tuple[int, str, str]:

@@ -30,18 +30,18 @@ def clip(make_clip):
 
 
 @pytest.fixture(scope="module")
-def whole(deltascene, tiny_delta, clip, tmp_path_factory):
+def whole(run_cli, tiny_delta, clip, tmp_path_factory):
     """A run with every task."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    assert deltascene("run", clip, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def part(deltascene, tiny_delta, clip, tmp_path_factory):
+def part(run_cli, tiny_delta, clip, tmp_path_factory):
     """A run of the base task alone."""
     out = tmp_path_factory.mktemp("part") / "out"
-    assert deltascene("run", clip, "-o", out, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)[0] == 0
     return out
 
 
@@ -70,8 +70,8 @@ def test_the_clip_asks_for_everything(whole):
 
 
 @pytest.mark.parametrize("task", ["height", "flow"])
-def test_a_backfill_is_the_run_with_the_task_on(deltascene, whole, copy, task):
-    code, text, _ = deltascene("backfill", copy, "--task", task)
+def test_a_backfill_is_the_run_with_the_task_on(run_cli, whole, copy, task):
+    code, text, _ = run_cli("backfill", copy, "--task", task)
     assert code == 0, text
     assert f"{task}: 1 of 1 videos done" in text
     assert_task_equal(whole, copy, task)
@@ -82,17 +82,17 @@ def test_a_backfill_is_the_run_with_the_task_on(deltascene, whole, copy, task):
     assert set(report["tasks"]) == {"parts", task}
 
 
-def test_a_task_that_shares_the_bases_blocks_runs_them_from_the_archive(deltascene, tiny_delta, clip, tmp_path):
+def test_a_task_that_shares_the_bases_blocks_runs_them_from_the_archive(run_cli, tiny_delta, clip, tmp_path):
     unrounded = [*OPTIONS, "--set", "numerics.split_dtype=float32", "--model", tiny_delta]
     whole, later = tmp_path / "whole", tmp_path / "later"
-    assert deltascene("run", clip, "-o", whole, *unrounded)[0] == 0
-    assert deltascene("run", clip, "-o", later, "--tasks", "parts", *unrounded)[0] == 0
-    assert deltascene("backfill", later, "--task", "hands")[0] == 0
+    assert run_cli("run", clip, "-o", whole, *unrounded)[0] == 0
+    assert run_cli("run", clip, "-o", later, "--tasks", "parts", *unrounded)[0] == 0
+    assert run_cli("backfill", later, "--task", "hands")[0] == 0
     assert_task_equal(whole, later, "hands")
 
 
 def test_a_backfill_needs_no_video_and_nothing_below_the_split(
-    deltascene, tiny_delta, whole, copy, clip, tmp_path, monkeypatch
+    run_cli, tiny_delta, whole, copy, clip, tmp_path, monkeypatch
 ):
     model = shutil.copytree(tiny_delta, tmp_path / "model")
     with safe_open(model / "base.safetensors", framework="pt") as file:
@@ -107,24 +107,24 @@ def test_a_backfill_needs_no_video_and_nothing_below_the_split(
     moved = clip.rename(clip.with_suffix(".gone"))
     monkeypatch.setattr("deltascene.pipeline.backfill.file_sha256", _sha_of({path: data}))
     try:
-        code, text, error = deltascene("backfill", copy, "--task", "height", "--model", model)
+        code, text, error = run_cli("backfill", copy, "--task", "height", "--model", model)
     finally:
         moved.rename(clip)
     assert code == 0, text + error
     assert_task_equal(whole, copy, "height")
 
 
-def test_a_backfill_goes_on_where_it_stopped(deltascene, whole, copy, monkeypatch, harm):
+def test_a_backfill_goes_on_where_it_stopped(run_cli, whole, copy, monkeypatch, harm):
     def stopped(*_):
         raise OutputError("stopped before its parts were joined")
 
     with monkeypatch.context() as patch:
         patch.setattr(backfill, "add_task", stopped)
-        assert deltascene("backfill", copy, "--task", "height")[0] == 3
+        assert run_cli("backfill", copy, "--task", "height")[0] == 3
     files = RunFolder(copy).video("clip")
     before = files.part(0, "height").stat().st_mtime_ns
     harm(files.part(20, "height"), "height/c/0/0/0")
-    code, text, _ = deltascene("backfill", copy, "--task", "height", "--json")
+    code, text, _ = run_cli("backfill", copy, "--task", "height", "--json")
     assert code == 0
     assert sum(json.loads(line)["event"] == "frame" for line in text.splitlines()) == 20
     assert before < files.done.stat().st_mtime_ns
@@ -132,9 +132,9 @@ def test_a_backfill_goes_on_where_it_stopped(deltascene, whole, copy, monkeypatc
     assert_task_equal(whole, copy, "height")
 
 
-def test_a_run_goes_on_beside_a_backfilled_task(deltascene, tiny_delta, clip, whole, copy):
-    assert deltascene("backfill", copy, "--task", "height")[0] == 0
-    code, text, _ = deltascene("run", clip, "-o", copy, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)
+def test_a_run_goes_on_beside_a_backfilled_task(run_cli, tiny_delta, clip, whole, copy):
+    assert run_cli("backfill", copy, "--task", "height")[0] == 0
+    code, text, _ = run_cli("run", clip, "-o", copy, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)
     assert code == 0
     assert "by an earlier run" in text
     assert_task_equal(whole, copy, "height")
@@ -147,8 +147,8 @@ def test_a_run_goes_on_beside_a_backfilled_task(deltascene, tiny_delta, clip, wh
         (["--task", "parts"], "parts is the base"),
     ],
 )
-def test_what_cannot_be_added_is_refused_in_one_line(deltascene, copy, arguments, expected):
-    code, _, error = deltascene("backfill", copy, *arguments)
+def test_what_cannot_be_added_is_refused_in_one_line(run_cli, copy, arguments, expected):
+    code, _, error = run_cli("backfill", copy, *arguments)
     assert (code, error.count("\n")) == (2, 1)
     assert expected in error
 
@@ -174,91 +174,91 @@ def damage_array(out):
         (["backfill", "--task", "height"], damage_yaml, "run.yaml: expected the run's config"),
     ],
 )
-def test_a_damaged_run_is_said_in_one_line(deltascene, copy, command, damage, expected):
+def test_a_damaged_run_is_said_in_one_line(run_cli, copy, command, damage, expected):
     damage(copy)
-    code, _, error = deltascene(command[0], copy, *command[1:])
+    code, _, error = run_cli(command[0], copy, *command[1:])
     assert (code, error.count("\n")) == (2, 1), error
     assert expected in error
 
 
-def test_a_task_that_is_there_is_refused(deltascene, whole):
-    code, _, error = deltascene("backfill", whole, "--task", "height")
+def test_a_task_that_is_there_is_refused(run_cli, whole):
+    code, _, error = run_cli("backfill", whole, "--task", "height")
     assert (code, error.count("\n")) == (2, 1)
     assert "has predicted height already" in error
 
 
-def test_other_numerics_are_refused_by_name_unless_accepted(deltascene, copy):
+def test_other_numerics_are_refused_by_name_unless_accepted(run_cli, copy):
     run = copy / "run.yaml"
     data = yaml.safe_load(run.read_text())
     data["key"]["numerics.torch"] = "0.1"
     run.write_text(yaml.safe_dump(data))
-    code, _, error = deltascene("backfill", copy, "--task", "height")
+    code, _, error = run_cli("backfill", copy, "--task", "height")
     assert (code, error.count("\n")) == (2, 1)
     assert "expected torch = 0.1" in error
-    assert deltascene("backfill", copy, "--task", "height", "--other-numerics")[0] == 0
+    assert run_cli("backfill", copy, "--task", "height", "--other-numerics")[0] == 0
 
 
-def test_another_base_is_refused_by_name(deltascene, tiny_delta, copy, tmp_path):
+def test_another_base_is_refused_by_name(run_cli, tiny_delta, copy, tmp_path):
     model = shutil.copytree(tiny_delta, tmp_path / "model")
     with safe_open(model / "base.safetensors", framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     tensors["blocks.4.norm1.bias"][0] += 1
     save_file(tensors, model / "base.safetensors")
-    code, text, _ = deltascene("backfill", copy, "--task", "height", "--model", model)
+    code, text, _ = run_cli("backfill", copy, "--task", "height", "--model", model)
     assert code == 3
     assert "weights.base" in text
 
 
-def test_a_changed_byte_in_the_archive_is_found(deltascene, copy, harm):
+def test_a_changed_byte_in_the_archive_is_found(run_cli, copy, harm):
     harm(RunFolder(copy).video("clip").activations / "segments/00000020.zip", "rows_3/c/0/0")
-    code, text, _ = deltascene("cache", "verify", copy)
+    code, text, _ = run_cli("cache", "verify", copy)
     assert code == 3
     assert "rows_3" in text
-    code, text, _ = deltascene("backfill", copy, "--task", "height")
+    code, text, _ = run_cli("backfill", copy, "--task", "height")
     assert code == 3
     assert "rows_3" in text
-    code, text, _ = deltascene("cache", "gc", copy)
+    code, text, _ = run_cli("cache", "gc", copy)
     assert code == 0
     assert "segment 20: broken" in text
     assert ZarrStore(RunFolder(copy).video("clip").activations).starts() == (0, 40)
 
 
-def test_cache_commands(deltascene, copy, tmp_path):
-    code, text, _ = deltascene("cache", "ls", copy)
+def test_cache_commands(run_cli, copy, tmp_path):
+    code, text, _ = run_cli("cache", "ls", copy)
     assert code == 0
     assert str(FRAMES) in text
-    assert deltascene("cache", "verify", copy)[0] == 0
-    code, text, _ = deltascene("cache", "gc", copy, "--budget", "0B", "--dry-run")
+    assert run_cli("cache", "verify", copy)[0] == 0
+    code, text, _ = run_cli("cache", "gc", copy, "--budget", "0B", "--dry-run")
     assert (code, "3 segments would go" in text) == (0, True)
-    code, text, _ = deltascene("cache", "gc", copy, "--budget", "0")
+    code, text, _ = run_cli("cache", "gc", copy, "--budget", "0")
     assert (code, "3 segments removed" in text) == (0, True)
     assert ZarrStore(RunFolder(copy).video("clip").activations).starts() == ()
-    code, _, error = deltascene("cache", "ls", tmp_path)
+    code, _, error = run_cli("cache", "ls", tmp_path)
     assert (code, error.count("\n")) == (2, 1)
-    code, _, error = deltascene("cache", "gc", copy, "--budget", "much")
+    code, _, error = run_cli("cache", "gc", copy, "--budget", "much")
     assert (code, error.count("\n")) == (2, 1)
 
 
-def test_without_an_archive_nothing_is_kept_and_results_are_the_same(deltascene, tiny_delta, clip, whole, tmp_path):
+def test_without_an_archive_nothing_is_kept_and_results_are_the_same(run_cli, tiny_delta, clip, whole, tmp_path):
     out = tmp_path / "out"
-    assert deltascene("run", clip, "-o", out, "--model", tiny_delta, "--no-archive", *OPTIONS)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny_delta, "--no-archive", *OPTIONS)[0] == 0
     assert not RunFolder(out).video("clip").activations.exists()
     for task in ("parts", "height", "flow", "hands"):
         assert_task_equal(whole, out, task)
 
 
-def test_what_was_not_archived_cannot_be_backfilled(deltascene, tiny_delta, clip, tmp_path):
+def test_what_was_not_archived_cannot_be_backfilled(run_cli, tiny_delta, clip, tmp_path):
     out = tmp_path / "out"
     options = ["--model", tiny_delta, "--tasks", "parts", "--no-archive", *OPTIONS]
-    assert deltascene("run", clip, "-o", out, *options)[0] == 0
-    code, text, _ = deltascene("backfill", out, "--task", "height")
+    assert run_cli("run", clip, "-o", out, *options)[0] == 0
+    code, text, _ = run_cli("backfill", out, "--task", "height")
     assert code == 3
     assert "clip: segment 0" in text
 
 
-def test_a_budget_ends_the_archive_not_the_run(deltascene, tiny_delta, clip, tmp_path):
+def test_a_budget_ends_the_archive_not_the_run(run_cli, tiny_delta, clip, tmp_path):
     out = tmp_path / "out"
-    code, text, _ = deltascene("run", clip, "-o", out, "--model", tiny_delta, "--archive-budget", "30kB", *OPTIONS)
+    code, text, _ = run_cli("run", clip, "-o", out, "--model", tiny_delta, "--archive-budget", "30kB", *OPTIONS)
     assert code == 4
     assert "budget was reached" in text
     video = open_run(out)["clip"]
@@ -266,8 +266,8 @@ def test_a_budget_ends_the_archive_not_the_run(deltascene, tiny_delta, clip, tmp
     assert 1 <= len(ZarrStore(video.files.activations).starts()) < 3
 
 
-def test_the_archive_is_estimated_before_the_run(deltascene, tiny_delta, clip, tmp_path):
-    code, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--model", tiny_delta, "--dry-run", *OPTIONS)
+def test_the_archive_is_estimated_before_the_run(run_cli, tiny_delta, clip, tmp_path):
+    code, text, _ = run_cli("run", clip, "-o", tmp_path / "out", "--model", tiny_delta, "--dry-run", *OPTIONS)
     assert code == 0
     assert "archive: about" in text
 
@@ -292,9 +292,9 @@ def test_a_what_if_is_exact(whole, tiny_delta, clip):
     assert [frame.macs_executed for frame in frames] == executed["macs_executed_sum"].to_pylist()
 
 
-def test_audits_change_no_result_and_measure_drift(deltascene, tiny_delta, clip, whole, tmp_path):
+def test_audits_change_no_result_and_measure_drift(run_cli, tiny_delta, clip, whole, tmp_path):
     out = tmp_path / "out"
-    code, text, _ = deltascene("run", clip, "-o", out, "--model", tiny_delta, "--audit-every", 7, *OPTIONS)
+    code, text, _ = run_cli("run", clip, "-o", out, "--model", tiny_delta, "--audit-every", 7, *OPTIONS)
     assert code == 0, text
     for task in ("parts", "height", "flow", "hands"):
         assert_task_equal(whole, out, task)

@@ -39,10 +39,8 @@ def assert_equal_runs(one, other, video):
         np.testing.assert_array_equal(ours[name], theirs[name])
 
 
-def test_a_run_leaves_everything_and_open_run_reads_it(deltascene, tiny, make_clip, tmp_path):
-    code, text, _ = deltascene(
-        "run", make_clip(20), "-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8"
-    )
+def test_a_run_leaves_everything_and_open_run_reads_it(run_cli, tiny, make_clip, tmp_path):
+    code, text, _ = run_cli("run", make_clip(20), "-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8")
     assert code == 0, text
     assert "clip: writing overlay" in text
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -63,11 +61,11 @@ def test_a_run_leaves_everything_and_open_run_reads_it(deltascene, tiny, make_cl
     assert min(table["seconds"].to_pylist()) > 0
 
 
-def test_predictions_are_those_of_the_engine(deltascene, tiny, make_clip, tmp_path):
+def test_predictions_are_those_of_the_engine(run_cli, tiny, make_clip, tmp_path):
     from deltascene import Engine
 
     clip = make_clip(6)
-    deltascene("run", clip, "-o", tmp_path / "out", "--model", tiny, *QUIET)
+    run_cli("run", clip, "-o", tmp_path / "out", "--model", tiny, *QUIET)
     video = open_run(tmp_path / "out")["clip"]
     for place, result in enumerate(Engine.load(tiny, overrides=["numerics.dtype=float32"]).run(clip)):
         for task, prediction in result.predictions.items():
@@ -75,19 +73,19 @@ def test_predictions_are_those_of_the_engine(deltascene, tiny, make_clip, tmp_pa
             np.testing.assert_array_equal(video.frame(place)[task], kept)
 
 
-def test_a_task_that_was_not_asked_for_is_absent(deltascene, tiny, make_clip, tmp_path):
-    deltascene("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--tasks", "height", *QUIET)
+def test_a_task_that_was_not_asked_for_is_absent(run_cli, tiny, make_clip, tmp_path):
+    run_cli("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--tasks", "height", *QUIET)
     view = open_run(tmp_path / "out")["clip"].frame(0)
     assert view.tasks == ("height",)
     with pytest.raises(NotPredicted, match="the run predicted height"):
         view["parts"]
 
 
-def test_running_again_redoes_nothing_and_run_only_keys_may_change(deltascene, tiny, make_clip, tmp_path):
+def test_running_again_redoes_nothing_and_run_only_keys_may_change(run_cli, tiny, make_clip, tmp_path):
     clip, out = make_clip(10), tmp_path / "out"
-    deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)
+    run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)
     before = (out / "videos/clip/done.json").stat().st_mtime_ns
-    code, text, _ = deltascene("run", clip, "-o", out, "--model", tiny, "--verify", "quick", "--json", *QUIET)
+    code, text, _ = run_cli("run", clip, "-o", out, "--model", tiny, "--verify", "quick", "--json", *QUIET)
     events = [json.loads(line) for line in text.splitlines()]
     assert code == 0
     assert [event["event"] for event in events] == ["video_ended", "run_ended"]
@@ -96,7 +94,7 @@ def test_running_again_redoes_nothing_and_run_only_keys_may_change(deltascene, t
 
 
 def test_the_same_command_goes_on_even_if_another_dtype_measures_as_faster_now(
-    deltascene, tiny, make_clip, tmp_path, monkeypatch
+    run_cli, tiny, make_clip, tmp_path, monkeypatch
 ):
     from deltascene.pipeline import precision
 
@@ -104,27 +102,27 @@ def test_the_same_command_goes_on_even_if_another_dtype_measures_as_faster_now(
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
     for ratio in (0.5, 2.0):
         monkeypatch.setattr(precision, "_times_as_fast", lambda numerics, ratio=ratio: ratio)
-        code, text, error = deltascene("run", *options)
+        code, text, error = run_cli("run", *options)
         assert code == 0, error
     assert "by an earlier run" in text
-    code, _, error = deltascene("run", *options, "--set", "numerics.dtype=bfloat16")
+    code, _, error = run_cli("run", *options, "--set", "numerics.dtype=bfloat16")
     assert code == 2
     assert "config.numerics.dtype = float32; this one has bfloat16" in error
 
 
 def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differing_key(
-    deltascene, tiny, make_clip, tmp_path
+    run_cli, tiny, make_clip, tmp_path
 ):
     clip, out = make_clip(4), tmp_path / "out"
-    assert deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)[0] == 0
-    code, _, error = deltascene("run", clip, "-o", out, "--model", tiny, "--stride", 2, *QUIET)
+    assert run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)[0] == 0
+    code, _, error = run_cli("run", clip, "-o", out, "--model", tiny, "--stride", 2, *QUIET)
     assert (code, error.count("\n")) == (2, 1)
     assert "config.source.stride = 1; this one has 2" in error
     shutil.copy(make_clip(5), clip)
-    code, _, error = deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)
+    code, _, error = run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)
     assert (code, error.count("\n")) == (2, 1)
     assert "was made from another clip.avi" in error
-    assert deltascene("run", clip, "-o", out, "--model", tiny, "--force", *QUIET)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny, "--force", *QUIET)[0] == 0
     assert len(open_run(out)["clip"]) == 5
 
 
@@ -137,15 +135,15 @@ def untidied(monkeypatch):
     monkeypatch.undo()
 
 
-def test_resume_after_a_lost_segment_equals_the_undisturbed_run(deltascene, tiny, make_clip, tmp_path, untidied):
+def test_resume_after_a_lost_segment_equals_the_undisturbed_run(run_cli, tiny, make_clip, tmp_path, untidied):
     clip, options = make_clip(21), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
-    deltascene("run", clip, "-o", tmp_path / "whole", *options)
-    deltascene("run", clip, "-o", tmp_path / "torn", *options)
+    run_cli("run", clip, "-o", tmp_path / "whole", *options)
+    run_cli("run", clip, "-o", tmp_path / "torn", *options)
     folder = tmp_path / "torn/videos/clip"
     (folder / "done.json").unlink()
     (folder / "segments/00000012.zip").unlink()
     (folder / "segments/00000016.zip").write_bytes(b"torn")
-    _, text, _ = deltascene("run", clip, "-o", tmp_path / "torn", "--json", *options)
+    _, text, _ = run_cli("run", clip, "-o", tmp_path / "torn", "--json", *options)
     events = [json.loads(line) for line in text.splitlines()]
     assert events[0] == {**events[0], "event": "video_started", "frames": 21, "sealed": 13}  # all but 12 to 19
     assert sum(event["event"] == "frame" for event in events) == 8
@@ -154,20 +152,20 @@ def test_resume_after_a_lost_segment_equals_the_undisturbed_run(deltascene, tiny
 
 @pytest.mark.parametrize("name", ["parts/c/0/0/0", "height/zarr.json", "ledger.parquet"])
 def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(
-    deltascene, tiny, make_clip, tmp_path, untidied, harm, name
+    run_cli, tiny, make_clip, tmp_path, untidied, harm, name
 ):
     clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
-    deltascene("run", clip, "-o", tmp_path / "out", *options)
+    run_cli("run", clip, "-o", tmp_path / "out", *options)
     folder = tmp_path / "out/videos/clip"
     (folder / "done.json").unlink()
     harm(folder / "segments/00000000.zip", name)
-    _, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
+    _, text, _ = run_cli("run", clip, "-o", tmp_path / "out", "--json", *options)
     assert json.loads(text.splitlines()[0])["sealed"] == 4  # the other segment stays
 
 
 @pytest.mark.parametrize(("number", "preset"), [(signal.SIGINT, "exact"), (signal.SIGKILL, "balanced")])
 def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
-    deltascene, tiny_delta, make_clip, tmp_path, number, preset
+    run_cli, tiny_delta, make_clip, tmp_path, number, preset
 ):
     clip, out = make_clip(160), tmp_path / "out"
     options = ["--model", tiny_delta, "--preset", preset, "--set", "segment.frames=16", *QUIET]
@@ -186,8 +184,8 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
         assert 0 < len(partial) < 160
         assert len(partial) % 16 == 0
         assert partial.frame(len(partial) - 1)["parts"].shape == (48, 64)
-    assert deltascene("run", clip, "-o", out, *options)[0] == 0
-    deltascene("run", clip, "-o", tmp_path / "whole", *options)
+    assert run_cli("run", clip, "-o", out, *options)[0] == 0
+    run_cli("run", clip, "-o", tmp_path / "whole", *options)
     assert_equal_runs(tmp_path / "whole", out, "clip")
     ours, theirs = (ZarrStore(open_run(each)["clip"].files.activations) for each in (out, tmp_path / "whole"))
     assert ours.starts() == theirs.starts() == tuple(range(0, 160, 16))
@@ -196,7 +194,7 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, tmp_path, monkeypatch, times):
+def test_stopped_while_drawing_the_next_run_draws(run_cli, tiny, make_clip, tmp_path, monkeypatch, times):
     from deltascene.pipeline import overlay_piece
 
     def stopped(path, drawn_by, parts, video):
@@ -209,28 +207,28 @@ def test_stopped_while_drawing_the_next_run_draws(deltascene, tiny, make_clip, t
     options = [make_clip(6), "-o", tmp_path / "out", "--model", tiny]
     with monkeypatch.context() as patch:
         patch.setattr(overlay_piece, "join_pieces", stopped)
-        code, _, error = deltascene("run", *options)
+        code, _, error = run_cli("run", *options)
     assert code == 130
     assert "stopping when the open segments, up to 256 frames each, are whole; once more stops at once" in error
     assert error.endswith("stopped at once; finished segments are kept, the same command goes on\n") == (times == 2)
     video = open_run(tmp_path / "out")["clip"]
     assert (video.status, len(video)) == ("partial", 6) if times == 1 else video.status != "done"
-    code, text, _ = deltascene("run", *options, "--json")
+    code, text, _ = run_cli("run", *options, "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
     assert (video.folder / "overlay.webm").is_file()
 
 
-def test_stride_and_times_choose_the_source_frames(deltascene, tiny, make_clip, tmp_path):
+def test_stride_and_times_choose_the_source_frames(run_cli, tiny, make_clip, tmp_path):
     options = ["--start", "0.5", "--end", "2", "--stride", 4, "--set", "segment.frames=2"]
-    deltascene("run", make_clip(30), "-o", tmp_path / "out", "--model", tiny, *options, *QUIET)
+    run_cli("run", make_clip(30), "-o", tmp_path / "out", "--model", tiny, *options, *QUIET)
     video = open_run(tmp_path / "out")["clip"]
     assert [video.frame(place).index for place in range(len(video))] == [5, 9, 13, 17]
     assert video.fps == pytest.approx(2.5)
 
 
-def test_predictions_at_the_frames_own_size(deltascene, tiny, make_clip, tmp_path):
-    deltascene("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--save-size", "frame", *QUIET)
+def test_predictions_at_the_frames_own_size(run_cli, tiny, make_clip, tmp_path):
+    run_cli("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--save-size", "frame", *QUIET)
     video = open_run(tmp_path / "out")["clip"]
     assert video.size == (72, 96)
     view = video.frame(1)
@@ -239,8 +237,8 @@ def test_predictions_at_the_frames_own_size(deltascene, tiny, make_clip, tmp_pat
     assert set(np.unique(view["parts"])) <= {0, 1, 2}
 
 
-def test_pictures_and_npz(deltascene, tiny, make_clip, tmp_path):
-    deltascene("run", make_clip(2), "-o", tmp_path / "out", "--model", tiny, "--save", "png,npz")
+def test_pictures_and_npz(run_cli, tiny, make_clip, tmp_path):
+    run_cli("run", make_clip(2), "-o", tmp_path / "out", "--model", tiny, "--save", "png,npz")
     folder = tmp_path / "out/videos/clip"
     assert not (folder / "overlay.webm").exists()
     assert len(list(folder.glob("png/height/*.png"))) == 2
@@ -248,14 +246,14 @@ def test_pictures_and_npz(deltascene, tiny, make_clip, tmp_path):
         np.testing.assert_array_equal(data["height"], open_run(tmp_path / "out")["clip"].frame(1)["height"])
 
 
-def test_one_bad_file_does_not_stop_the_rest(deltascene, tiny, make_clip, tmp_path):
+def test_one_bad_file_does_not_stop_the_rest(run_cli, tiny, make_clip, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(make_clip(3), folder / "good.avi")
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("this is no video\n" * 99)
     shutil.copy(make_clip(3, size=(14, 14), name="small"), folder / "small.avi")
-    code, text, error = deltascene("run", folder, "-o", tmp_path / "out", "--model", tiny, *QUIET)
+    code, text, error = run_cli("run", folder, "-o", tmp_path / "out", "--model", tiny, *QUIET)
     assert code == 3
     assert "Traceback" not in text + error
     statuses = {video.id: video.status for video in open_run(tmp_path / "out").videos}
@@ -270,13 +268,13 @@ def test_one_bad_file_does_not_stop_the_rest(deltascene, tiny, make_clip, tmp_pa
         )["text"].arrays
 
 
-def test_one_failed_input_alone_is_exit_3(deltascene, tiny, tmp_path):
+def test_one_failed_input_alone_is_exit_3(run_cli, tiny, tmp_path):
     (tmp_path / "empty.mp4").touch()
-    assert deltascene("run", tmp_path / "empty.mp4", "-o", tmp_path / "out", "--model", tiny)[0] == 3
+    assert run_cli("run", tmp_path / "empty.mp4", "-o", tmp_path / "out", "--model", tiny)[0] == 3
 
 
-def test_a_single_frame_is_fine(deltascene, tiny, make_clip, tmp_path):
-    assert deltascene("run", make_clip(1), "-o", tmp_path / "out", "--model", tiny)[0] == 0
+def test_a_single_frame_is_fine(run_cli, tiny, make_clip, tmp_path):
+    assert run_cli("run", make_clip(1), "-o", tmp_path / "out", "--model", tiny)[0] == 0
     assert len(open_run(tmp_path / "out")["clip"]) == 1
 
 
@@ -299,60 +297,60 @@ def test_a_single_frame_is_fine(deltascene, tiny, make_clip, tmp_path):
         (["CLIP", "--truth", "nowhere.npz"], "nowhere.npz"),
     ],
 )
-def test_wrong_use_is_one_clear_line_and_exit_2(deltascene, tiny, make_clip, tmp_path, arguments, says):
+def test_wrong_use_is_one_clear_line_and_exit_2(run_cli, tiny, make_clip, tmp_path, arguments, says):
     clip = str(make_clip(2))
     call = ["run", *(clip if argument == "CLIP" else argument for argument in arguments)]
     defaults = (["--model", tiny] if "--model" not in call else []) + (
         ["-o", tmp_path / "out"] if "-o" not in call else []
     )
-    code, _, error = deltascene(*call, *defaults, *QUIET)
+    code, _, error = run_cli(*call, *defaults, *QUIET)
     assert code == 2, error
     assert error.count("\n") == 1
     assert says in error
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").glob("videos/*"))
 
 
-def test_a_folder_of_other_files_is_not_written_into(deltascene, tiny, make_clip, tmp_path):
+def test_a_folder_of_other_files_is_not_written_into(run_cli, tiny, make_clip, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/holiday.txt").touch()
-    code, _, error = deltascene("run", make_clip(2), "-o", tmp_path / "photos", "--model", tiny)
+    code, _, error = run_cli("run", make_clip(2), "-o", tmp_path / "photos", "--model", tiny)
     assert code == 2
     assert "found other files" in error
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.txt"]
 
 
-def test_two_runs_do_not_write_into_one_folder(deltascene, tiny, make_clip, tmp_path):
+def test_two_runs_do_not_write_into_one_folder(run_cli, tiny, make_clip, tmp_path):
     out = tmp_path / "out"
     path = out / "locks/00000007.json"
     path.parent.mkdir(parents=True)
     lock = {"token": "x", "pid": os.getppid(), "host": os.uname().nodename, "beat_s": time.time()}
     path.write_text(json.dumps(lock))
-    code, _, error = deltascene("run", make_clip(2), "-o", out, "--model", tiny)
+    code, _, error = run_cli("run", make_clip(2), "-o", out, "--model", tiny)
     assert code == 2
     assert "is writing there" in error
     path.write_text(json.dumps({**lock, "pid": 2**22 + 1}))  # no such process: a run that was killed
-    assert deltascene("run", make_clip(2), "-o", out, "--model", tiny, *QUIET)[0] == 0
+    assert run_cli("run", make_clip(2), "-o", out, "--model", tiny, *QUIET)[0] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="a small disk needs mount rights")
-def test_a_full_disk_is_exit_4_and_loses_no_sealed_segment(deltascene, tiny, make_clip, tmp_path):
+def test_a_full_disk_is_exit_4_and_loses_no_sealed_segment(run_cli, tiny, make_clip, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", small], capture_output=True).returncode:
         pytest.skip("mount isn't allowed here")
     try:
         clip, options = make_clip(160), ["--model", tiny, "--set", "segment.frames=16", *QUIET]
-        code, text, error = deltascene("run", clip, "-o", small / "out", *options)
+        code, text, error = run_cli("run", clip, "-o", small / "out", *options)
         assert (code, error.count("\n")) == (4, 1), text + error
         assert "its archive takes" in error
         options.append("--no-archive")
-        code, text, error = deltascene("run", clip, "-o", small / "out", *options)
+        code, text, error = run_cli("run", clip, "-o", small / "out", *options)
         assert (code, error.count("\n")) == (4, 1), text + error
         assert "no room left" in error
         seals = list((small / "out/videos/clip/segments").glob("*.zip"))
         assert 1 <= len(seals) < 10
         shutil.copytree(small / "out", tmp_path / "roomy")
-        _, text, _ = deltascene("run", clip, "-o", tmp_path / "roomy", "--json", *options)
+        _, text, _ = run_cli("run", clip, "-o", tmp_path / "roomy", "--json", *options)
         assert json.loads(text.splitlines()[0])["sealed"] >= 16 * (len(seals) - 1)
         assert len(open_run(tmp_path / "roomy")["clip"]) == 160
     finally:
@@ -361,25 +359,23 @@ def test_a_full_disk_is_exit_4_and_loses_no_sealed_segment(deltascene, tiny, mak
             time.sleep(0.2)
 
 
-def test_dry_run_writes_nothing(deltascene, tiny, make_clip, tmp_path):
-    code, text, _ = deltascene(
-        "run", make_clip(12), "-o", tmp_path / "out", "--model", tiny, "--dry-run", "--stride", 3
-    )
+def test_dry_run_writes_nothing(run_cli, tiny, make_clip, tmp_path):
+    code, text, _ = run_cli("run", make_clip(12), "-o", tmp_path / "out", "--model", tiny, "--dry-run", "--stride", 3)
     assert code == 0
     assert "4 frames" in text
     assert not (tmp_path / "out").exists()
 
 
-def test_accuracy_against_truth_is_printed_and_kept(deltascene, tiny, make_clip, tmp_path):
+def test_accuracy_against_truth_is_printed_and_kept(run_cli, tiny, make_clip, tmp_path):
     clip = make_clip(3)
-    deltascene("run", clip, "-o", tmp_path / "a", "--model", tiny, *QUIET)
+    run_cli("run", clip, "-o", tmp_path / "a", "--model", tiny, *QUIET)
     video = open_run(tmp_path / "a")["clip"]
     truth = {
         task: np.stack([video.arrays.stored(task, place) for place in range(3)], axis=-1)
         for task in ("parts", "height")
     }
     np.savez_compressed(tmp_path / "truth.npz", **truth)
-    code, text, _ = deltascene(
+    code, text, _ = run_cli(
         "run", clip, "-o", tmp_path / "b", "--model", tiny, "--truth", tmp_path / "truth.npz", *QUIET
     )
     assert code == 0
@@ -389,58 +385,58 @@ def test_accuracy_against_truth_is_printed_and_kept(deltascene, tiny, make_clip,
     assert accuracy["height"]["abs_rel"] == 0
 
 
-def test_a_truncated_file_gives_the_frames_there_are_and_says_so(deltascene, tiny, make_clip, tmp_path):
+def test_a_truncated_file_gives_the_frames_there_are_and_says_so(run_cli, tiny, make_clip, tmp_path):
     whole = make_clip(30).read_bytes()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) * 6 // 10])
-    code, text, _ = deltascene("run", cut, "-o", tmp_path / "out", "--model", tiny, *QUIET)
+    code, text, _ = run_cli("run", cut, "-o", tmp_path / "out", "--model", tiny, *QUIET)
     assert code == 0, text
     video = open_run(tmp_path / "out")["cut"]
     assert (video.status, video.record.cause) == ("done", "truncated")
     assert 10 < len(video) < 30
 
 
-def test_an_image_sequence_runs_at_the_rate_asked_for(deltascene, tiny, make_clip, tmp_path):
+def test_an_image_sequence_runs_at_the_rate_asked_for(run_cli, tiny, make_clip, tmp_path):
     from PIL import Image
 
     folder = tmp_path / "shots"
     folder.mkdir()
     for number in (1, 2, 10):
         Image.new("RGB", (96, 72), (number * 20, 0, 0)).save(folder / f"shot{number}.png")
-    assert deltascene("run", folder, "-o", tmp_path / "out", "--model", tiny, "--fps", "5", *QUIET)[0] == 0
+    assert run_cli("run", folder, "-o", tmp_path / "out", "--model", tiny, "--fps", "5", *QUIET)[0] == 0
     video = open_run(tmp_path / "out")["shots"]
     assert [video.frame(place).pts_s for place in range(len(video))] == pytest.approx([0, 0.2, 0.4])
 
 
-def test_a_bundle_of_ones_own_runs_end_to_end_without_code(deltascene, make_clip, tmp_path):
+def test_a_bundle_of_ones_own_runs_end_to_end_without_code(run_cli, make_clip, tmp_path):
     """Another timm ViT, a one-channel scalar and heatmaps: `models new`, then `run`."""
     model = tmp_path / "mine"
     tasks = ["--task", "anomaly:scalar", "--task", "hands:heatmaps:3"]
     backbone = ["--backbone", "timm:vit_tiny_patch16_224", "--random", "--size", "48,64"]
-    code, text, error = deltascene("models", "new", model, *backbone, *tasks)
+    code, text, error = run_cli("models", "new", model, *backbone, *tasks)
     assert code == 0, error
     assert "untrained" in text
-    assert deltascene("run", make_clip(4), "-o", tmp_path / "out", "--model", model)[0] == 0
+    assert run_cli("run", make_clip(4), "-o", tmp_path / "out", "--model", model)[0] == 0
     view = open_run(tmp_path / "out")["clip"].frame(3)
     assert view["anomaly"].shape == (48, 64)
     assert view["hands"].shape == (48, 64, 3)
     assert (tmp_path / "out/videos/clip/overlay.webm").stat().st_size > 0
 
 
-def test_a_harmed_finished_store_is_noticed_and_healed(deltascene, tiny, make_clip, tmp_path):
+def test_a_harmed_finished_store_is_noticed_and_healed(run_cli, tiny, make_clip, tmp_path):
     clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
-    deltascene("run", clip, "-o", tmp_path / "whole", *options)
-    deltascene("run", clip, "-o", tmp_path / "out", *options)
+    run_cli("run", clip, "-o", tmp_path / "whole", *options)
+    run_cli("run", clip, "-o", tmp_path / "out", *options)
     shutil.rmtree(tmp_path / "out/videos/clip/predictions.zarr/height/c/0")
-    _, text, _ = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
+    _, text, _ = run_cli("run", clip, "-o", tmp_path / "out", "--json", *options)
     assert (
         json.loads(text.splitlines()[0])["sealed"] == 0
     )  # parts of a finished video are gone: all of it is done again
     assert_equal_runs(tmp_path / "whole", tmp_path / "out", "clip")
 
 
-def test_nothing_between_start_and_end_is_a_failed_input_and_json_says_why(deltascene, tiny, make_clip, tmp_path):
-    code, text, _ = deltascene("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--start", "99", "--json")
+def test_nothing_between_start_and_end_is_a_failed_input_and_json_says_why(run_cli, tiny, make_clip, tmp_path):
+    code, text, _ = run_cli("run", make_clip(3), "-o", tmp_path / "out", "--model", tiny, "--start", "99", "--json")
     events = [json.loads(line) for line in text.splitlines()]
     assert code == 3
     assert events[0]["status"] == "failed"
@@ -448,10 +444,10 @@ def test_nothing_between_start_and_end_is_a_failed_input_and_json_says_why(delta
 
 
 @pytest.mark.parametrize("truth", ["array.npy", "folder"])
-def test_truth_that_is_none_is_refused_before_the_run(deltascene, tiny, make_clip, tmp_path, truth):
+def test_truth_that_is_none_is_refused_before_the_run(run_cli, tiny, make_clip, tmp_path, truth):
     (tmp_path / "folder").mkdir()
     np.save(tmp_path / "array.npy", np.zeros(3))
-    code, _, error = deltascene("run", make_clip(2), "-o", tmp_path / "o", "--model", tiny, "--truth", tmp_path / truth)
+    code, _, error = run_cli("run", make_clip(2), "-o", tmp_path / "o", "--model", tiny, "--truth", tmp_path / truth)
     assert (code, error.count("\n")) == (2, 1)
     assert not (tmp_path / "o").exists()
 
@@ -466,15 +462,15 @@ def pieces_in(out):
 
 
 def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
-    deltascene, tiny, make_clip, tmp_path, untidied
+    run_cli, tiny, make_clip, tmp_path, untidied
 ):
     options = [make_clip(10), "--model", tiny, "--preset", "balanced", "--set", "segment.frames=4"]
     out, late = tmp_path / "out", tmp_path / "late"
-    assert deltascene("run", *options, "-o", out)[0] == 0
-    assert deltascene("run", *options, "-o", late, "--save", "arrays")[0] == 0
+    assert run_cli("run", *options, "-o", out)[0] == 0
+    assert run_cli("run", *options, "-o", late, "--save", "arrays")[0] == 0
     (late / "videos/clip/done.json").unlink()
     assert (pieces_in(out), pieces_in(late)) == (3, 0)
-    code, text, _ = deltascene("run", *options, "-o", late, "--json")
+    code, text, _ = run_cli("run", *options, "-o", late, "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
     joined, drawn = ([*pictures(open_run(each)["clip"].files.overlay)] for each in (out, late))
@@ -484,7 +480,7 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
         assert np.abs(one[below:].astype(int) - other[below:]).mean() < 3
 
 
-def test_a_killed_encoder_costs_its_segment(deltascene, tiny, make_clip, tmp_path, monkeypatch):
+def test_a_killed_encoder_costs_its_segment(run_cli, tiny, make_clip, tmp_path, monkeypatch):
     from deltascene.pipeline.webm import WebmWriter
 
     real_write, killed = WebmWriter.write, []
@@ -497,7 +493,7 @@ def test_a_killed_encoder_costs_its_segment(deltascene, tiny, make_clip, tmp_pat
 
     monkeypatch.setattr(WebmWriter, "write", write)
     options = ["--model", tiny, "--set", "segment.frames=4", "--set", "numerics.threads=1"]
-    code, text, error = deltascene("run", make_clip(10), "-o", tmp_path / "out", *options)
+    code, text, error = run_cli("run", make_clip(10), "-o", tmp_path / "out", *options)
     assert code == 0, text + error
     assert killed
     assert "a worker was lost; its segment is computed again" in text

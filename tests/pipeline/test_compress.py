@@ -292,10 +292,10 @@ def test_drift_is_nothing_where_nothing_was_cut_and_grows_with_the_cut(tiny, flo
     assert found[1].p95 <= max(found[1].compressed)
 
 
-def test_the_command_end_to_end(deltascene, tiny, flow, alone, make_clip, out, tmp_path):
+def test_the_command_end_to_end(run_cli, tiny, flow, alone, make_clip, out, tmp_path):
     clip = make_clip(6)
     tasks = ("--task", f"flow={flow}", "--task", f"hands={alone}")
-    code, text, error = deltascene("compress", tiny, *tasks, "-o", out, "--rank", 2, "--clip", clip, "--frames", 3)
+    code, text, error = run_cli("compress", tiny, *tasks, "-o", out, "--rank", 2, "--clip", clip, "--frames", 3)
     assert (code, error) == (0, "")
     lines = [line.split() for line in text.splitlines()]
     assert ["blocks.4.attn.qkv.weight", "2", "<", "0.1", "%"] in [line[:5] for line in lines]
@@ -304,23 +304,21 @@ def test_the_command_end_to_end(deltascene, tiny, flow, alone, make_clip, out, t
     (row,) = [line for line in lines if line[:1] == ["flow"] and line[-1] == "degrees"]
     assert float(row[1]) < 0.1 < float(row[4])
     assert f"{out}: flow, hands at rank 2" in text
-    assert deltascene("models", "check", out)[0] == 0
-    assert (
-        deltascene("run", clip, "-o", tmp_path / "run", "--model", out, "--tasks", "flow", "--save", "arrays")[0] == 0
-    )
+    assert run_cli("models", "check", out)[0] == 0
+    assert run_cli("run", clip, "-o", tmp_path / "run", "--model", out, "--tasks", "flow", "--save", "arrays")[0] == 0
     assert open_run(tmp_path / "run")["clip"].frame(2)["flow"].shape == (48, 64, 3)
 
 
-def refused_by_command(deltascene, out, *arguments):
-    code, text, error = deltascene("compress", *arguments, "-o", out)
+def refused_by_command(run_cli, out, *arguments):
+    code, text, error = run_cli("compress", *arguments, "-o", out)
     assert (code, text) == (2, "")
     assert error.count("\n") == 1
     assert not out.exists()
     return error
 
 
-def test_refusals_reach_the_screen_as_one_line(deltascene, tiny, flow, out):
-    line = refused_by_command(deltascene, out, tiny, "--task", f"flow={flow}", "--rank", 0)
+def test_refusals_reach_the_screen_as_one_line(run_cli, tiny, flow, out):
+    line = refused_by_command(run_cli, out, tiny, "--task", f"flow={flow}", "--rank", 0)
     assert line == "deltascene: --rank: expected 1 or more; found 0\n"
 
 
@@ -516,12 +514,12 @@ def test_what_cant_be_finished_is_taken_back(tiny, flow, out, monkeypatch):
     assert not list(out.iterdir())
 
 
-def test_clips_that_make_no_sense(deltascene, tiny, flow, make_clip, out):
+def test_clips_that_make_no_sense(run_cli, tiny, flow, make_clip, out):
     arguments = (tiny, "--task", f"flow={flow}", "--clip")
     folder = make_clip(2, name="one").parent
     shutil.copy(folder / "one.avi", folder / "two.avi")
-    assert "expected one video; found 2" in refused_by_command(deltascene, out, *arguments, folder)
-    line = refused_by_command(deltascene, out, *arguments, folder / "one.avi", "--frames", 0)
+    assert "expected one video; found 2" in refused_by_command(run_cli, out, *arguments, folder)
+    line = refused_by_command(run_cli, out, *arguments, folder / "one.avi", "--frames", 0)
     assert line == "deltascene: --frames: expected 1 or more; found 0\n"
-    assert deltascene("compress", *arguments, folder / "none.avi", "-o", out)[0] == 2
+    assert run_cli("compress", *arguments, folder / "none.avi", "-o", out)[0] == 2
     assert not out.exists()

@@ -50,10 +50,10 @@ def single_task_by_hand(task):
 
 
 @pytest.fixture(scope="module")
-def demo(deltascene, tmp_path_factory):
+def demo(run_cli, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "out"
     arguments = ["--end", FRAMES / 15, "--truth", DEMO / "room.truth.npz"]
-    assert deltascene("run", DEMO / "room.mp4", "-o", out, *arguments)[0] == 0
+    assert run_cli("run", DEMO / "room.mp4", "-o", out, *arguments)[0] == 0
     return out
 
 
@@ -84,9 +84,9 @@ def test_golden_rows_of_balanced():
     assert {frame.macs_dense for frame in frames} == {DENSE_MACS}
 
 
-def test_balanced_runs_as_replayed(tmp_path, deltascene):
+def test_balanced_runs_as_replayed(tmp_path, run_cli):
     arguments = ["--preset", "balanced", "--end", FRAMES / 15, "--save", "arrays", "--set", "numerics.threads=1"]
-    assert deltascene("run", DEMO / "room.mp4", "-o", tmp_path / "out", *arguments)[0] == 0
+    assert run_cli("run", DEMO / "room.mp4", "-o", tmp_path / "out", *arguments)[0] == 0
     (spec,) = find_sources([str(DEMO / "room.mp4")])
     replayed = [next_ for next_, _ in zip(replay(load_config("balanced"), spec), range(FRAMES), strict=False)]
     ledger = open_run(tmp_path / "out")["room"].ledger().to_pylist()

@@ -39,11 +39,11 @@ def test_long_work_goes_where_it_measures_faster(engine, make_clip, monkeypatch,
     assert settle_executor(engine("numerics.threads=1"), specs).config.run.executor == chosen
 
 
-def test_a_run_goes_on_with_the_arithmetic_that_it_began_with(deltascene, tiny, make_clip, tmp_path):
+def test_a_run_goes_on_with_the_arithmetic_that_it_began_with(run_cli, tiny, make_clip, tmp_path):
     arguments = [make_clip(12), "-o", tmp_path / "out", "--model", tiny, *QUIET]
     began = ["--set", "numerics.threads=1", "--set", "numerics.kernel=torch", "--dtype", "float32"]
-    assert deltascene("run", *arguments, *began)[0] == 0
-    code, text, _ = deltascene("run", *arguments)
+    assert run_cli("run", *arguments, *began)[0] == 0
+    code, text, _ = run_cli("run", *arguments)
     assert code == 0
     assert "by an earlier run" in text
     assert open_run(tmp_path / "out").config["key"]["numerics.threads"] == 1

@@ -48,12 +48,12 @@ def clips(make_clip, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def wanted(deltascene, tiny_delta, clips, tmp_path_factory):
+def wanted(run_cli, tiny_delta, clips, tmp_path_factory):
     """What nothing disturbs; the segments that its arrays were joined from are still there."""
     out = tmp_path_factory.mktemp("wanted") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "_tidy", lambda *_: None)
-        assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+        assert run_cli("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     return out
 
 
@@ -86,12 +86,10 @@ def kill(*pids):
 
 
 @pytest.mark.nightly
-def test_all_actors_of_a_lane_killed_at_once(
-    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
-):
+def test_all_actors_of_a_lane_killed_at_once(cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids):
     after_span(monkeypatch, 5, lambda lane: kill(*pids[lane].values()))
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
-    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert "a worker was lost" in text
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
@@ -99,7 +97,7 @@ def test_all_actors_of_a_lane_killed_at_once(
 
 @pytest.mark.nightly
 def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
-    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
+    cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
     real_ready, due = RayLane.ready, [True]
 
@@ -117,14 +115,14 @@ def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
     after_span(monkeypatch, 5, engine_dies)
     monkeypatch.setattr(RayLane, "ready", ready)
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
-    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert not due
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
 
 
 def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_says_so(
-    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
+    cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
     """The engine of a lane stays alive, and spans after the failed one reach the writer: they may not seal anything."""
 
@@ -147,14 +145,14 @@ def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_sa
     monkeypatch.setattr(RayLane, "ready", ready)
     monkeypatch.setattr(RayLane, "span_frames", 2)
     out, arguments = tmp_path / "out", ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
-    code, text, _ = deltascene("run", clips, "-o", out, *arguments)
+    code, text, _ = run_cli("run", clips, "-o", out, *arguments)
     assert code == 3
     assert {video.id: video.status for video in open_run(out).videos} == {"long": "failed", "short": "done"}
     assert "ran out of memory; take fewer --workers" in " ".join(text.split())
     assert not (found := compare_runs(wanted, out, ["short"])), found
     assert not (out / "videos/long/segments/00000016.zip").exists()
     monkeypatch.undo()
-    assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     assert not (found := compare_runs(wanted, out)), found
 
 
@@ -171,19 +169,19 @@ def small_disk(folder, size):
 
 @pytest.mark.skipif(os.geteuid() != 0 if hasattr(os, "geteuid") else True, reason="a small disk needs mount rights")
 def test_a_disk_that_a_writer_fills_is_exit_4_and_the_same_command_goes_on(
-    cluster, deltascene, tiny_delta, clips, wanted, tmp_path
+    cluster, run_cli, tiny_delta, clips, wanted, tmp_path
 ):
     with small_disk(tmp_path / "small", "100m") as small:
         out, ballast = small / "out", small / "ballast"
         arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
         ballast.write_bytes(bytes((100 << 20) - (1200 << 10)))
-        code, text, error = deltascene(*arguments)
+        code, text, error = run_cli(*arguments)
         assert (code, error.count("\n")) == (4, 1), text + error
         assert "no room left" in error
         sealed = list(out.glob("videos/*/segments/*.zip"))
         assert sealed
         ballast.unlink()
-        code, text, error = deltascene(*arguments, "--json")
+        code, text, error = run_cli(*arguments, "--json")
         assert code == 0, text + error
         events = [json.loads(line) for line in text.splitlines()]
         started = [event for event in events if event["event"] == "video_started"]
@@ -192,7 +190,7 @@ def test_a_disk_that_a_writer_fills_is_exit_4_and_the_same_command_goes_on(
 
 
 def test_a_changed_byte_anywhere_is_noticed_and_its_segment_alone_is_done_again(
-    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, harm
+    cluster, run_cli, tiny_delta, clips, wanted, tmp_path, harm
 ):
     """In a ledger, in predictions, in an archived segment: three segments of eight, of a run that was cut off."""
     out = shutil.copytree(wanted, tmp_path / "out")
@@ -202,7 +200,7 @@ def test_a_changed_byte_anywhere_is_noticed_and_its_segment_alone_is_done_again(
     harm(files.part(24), "height/c/0/0/0")
     harm(files.activations / "segments/00000040.zip", "rows_3/c/0/0")
     arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, "--json", *RAY, *OPTIONS]
-    code, text, error = deltascene(*arguments)
+    code, text, error = run_cli(*arguments)
     assert code == 0, text + error
     events = [json.loads(line) for line in text.splitlines()]
     done = sorted(event["index"] for event in events if event["event"] == "frame")
@@ -216,7 +214,7 @@ def decoders_below(pid):
 
 
 def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
-    cluster, deltascene, tiny_delta, make_clip, wanted, tmp_path, monkeypatch, pids
+    cluster, run_cli, tiny_delta, make_clip, wanted, tmp_path, monkeypatch, pids
 ):
     """Its process is stopped for real, in the middle of a file that its pipe can't hold."""
     folder = tmp_path / "in"
@@ -230,7 +228,7 @@ def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
 
     after_span(monkeypatch, 3, stop)
     arguments = ["--workers", 1, "--model", tiny_delta, "--set", "source.timeout_s=5", *RAY, *OPTIONS]
-    code, text, _ = deltascene("run", folder, "-o", tmp_path / "out", *arguments)
+    code, text, _ = run_cli("run", folder, "-o", tmp_path / "out", *arguments)
     assert code == 3
     assert "decoder was stuck after frame" in " ".join(text.split())
     assert {video.id: video.status for video in open_run(tmp_path / "out").videos} == {
@@ -239,12 +237,12 @@ def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
 
 
 @pytest.mark.nightly
-def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids):
+def test_a_killed_decoder_is_a_lost_worker(cluster, run_cli, tiny_delta, make_clip, tmp_path, monkeypatch, pids):
     clip = make_clip(200, name="killed")
-    assert deltascene("run", clip, "-o", tmp_path / "wanted", "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", clip, "-o", tmp_path / "wanted", "--model", tiny_delta, *OPTIONS)[0] == 0
     after_span(monkeypatch, 3, lambda lane: kill(*decoders_below(pids[lane]["reader"])))
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
-    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *arguments)
+    code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert "a worker was lost" in text
     assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
@@ -252,7 +250,7 @@ def test_a_killed_decoder_is_a_lost_worker(cluster, deltascene, tiny_delta, make
 
 @pytest.mark.parametrize("what", ["killed", pytest.param("stopped", marks=pytest.mark.nightly)])
 def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
-    cluster, deltascene, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
+    cluster, run_cli, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
 ):
     clip, drew = make_clip(500, name="drawn"), []
     options = ["--workers", 1, "--model", tiny_delta, *RAY, "--preset", "balanced", "--save", "video,png", *NUMERICS]
@@ -266,12 +264,12 @@ def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
                 kill(pids[self]["writer"]) if what == "killed" else os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(RayLane, "finish", finish)
-    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *options)
+    code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *options)
     assert 0 < drew[0].share < 1
     if what == "stopped":
         assert code == 130, text + error
         assert open_run(tmp_path / "out")["drawn"].status == "partial"
-        code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *options)
+        code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *options)
     assert code == 0, text + error
     assert "computed again" not in text
     video = open_run(tmp_path / "out")["drawn"]
@@ -282,9 +280,7 @@ def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
 
 
 @pytest.mark.nightly
-def test_an_actor_that_is_stopped_is_replaced(
-    cluster, deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
-):
+def test_an_actor_that_is_stopped_is_replaced(cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids):
     """One that neither works nor dies: the engine, in the middle of a segment."""
     stopped = []
 
@@ -294,7 +290,7 @@ def test_an_actor_that_is_stopped_is_replaced(
 
     after_span(monkeypatch, 3, stop)
     arguments = ["--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS, "--set", "run.silent_s=20"]
-    code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+    code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert "a worker was lost" in text
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
@@ -309,7 +305,7 @@ def test_an_actor_that_is_stopped_is_replaced(
         pytest.param("write_done", marks=pytest.mark.nightly),
     ],
 )
-def test_a_driver_killed_while_it_finishes_a_video_goes_on(deltascene, tiny_delta, make_clip, tmp_path, step):
+def test_a_driver_killed_while_it_finishes_a_video_goes_on(run_cli, tiny_delta, make_clip, tmp_path, step):
     """SIGKILL after its arrays were joined, in the middle of its overlay, and before the video is marked as done."""
     clip = make_clip(20)
     options = ["--model", tiny_delta, *OPTIONS[:2], *OPTIONS[4:]]
@@ -331,10 +327,10 @@ sys.argv = ["deltascene", "run", *{[str(clip), "-o", str(tmp_path / "out"), *opt
 cli.main()
 """
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == -signal.SIGKILL
-    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", "--json", *options)
+    code, text, error = run_cli("run", clip, "-o", tmp_path / "out", "--json", *options)
     assert code == 0, text + error
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
-    assert deltascene("run", clip, "-o", tmp_path / "wanted", *options)[0] == 0
+    assert run_cli("run", clip, "-o", tmp_path / "wanted", *options)[0] == 0
     assert not (found := compare_runs(tmp_path / "wanted", tmp_path / "out")), found
     assert open_run(tmp_path / "out")["clip"].files.overlay.stat().st_size > 0
 
@@ -351,27 +347,25 @@ def machines(*cpus):
         nodes.shutdown()
 
 
-def test_lanes_have_a_cluster_of_their_own_where_another_was_started(
-    deltascene, tiny_delta, clips, tmp_path, monkeypatch
-):
+def test_lanes_have_a_cluster_of_their_own_where_another_was_started(run_cli, tiny_delta, clips, tmp_path, monkeypatch):
     """The other has no processor to give, and Ray by itself would join it."""
     monkeypatch.setattr(RayLane, "placed_s", 3.0)
     arguments = ["run", clips, "-o", tmp_path / "out", "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     with machines(0):
-        code, text, error = deltascene(*arguments)
+        code, text, error = run_cli(*arguments)
     assert code == 0, text + error
 
 
 @pytest.mark.nightly
 def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segments(
-    deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
+    run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch
 ):
     """Two machines of one processor with a lane each: one goes, its lane finds no place, the other does everything."""
     with machines(1, 1) as (nodes, [other]):
         after_span(monkeypatch, 3, lambda lane: nodes.remove_node(other, allow_graceful=False))
         monkeypatch.setattr(RayLane, "placed_s", 3.0)
         arguments = ["--address", nodes.address, "--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS]
-        code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+        code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert "a worker was lost" in text
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
@@ -379,30 +373,30 @@ def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segment
 
 @pytest.mark.nightly
 def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
-    deltascene, tiny_delta, clips, wanted, tmp_path, monkeypatch
+    run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
     with machines(0, 1) as (nodes, [other]):
         after_span(monkeypatch, 8, lambda lane: nodes.remove_node(other, allow_graceful=False))
         monkeypatch.setattr(RayLane, "placed_s", 3.0)
         arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
-        code, _, error = deltascene(*arguments, "--address", nodes.address)
+        code, _, error = run_cli(*arguments, "--address", nodes.address)
         assert (code, error.count("\n")) == (3, 1), error
         assert "expected a machine with 1 free processors for each of the engine of a lane" in error
     monkeypatch.undo()
-    assert deltascene("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     assert not (found := compare_runs(wanted, out)), found
 
 
 @pytest.mark.nightly
-def test_what_rays_memory_monitor_kills_says_that_memory_was_the_cause(deltascene, tiny_delta, clips, tmp_path):
+def test_what_rays_memory_monitor_kills_says_that_memory_was_the_cause(run_cli, tiny_delta, clips, tmp_path):
     """A real monitor, told that next to nothing is already too much."""
     ray.shutdown()
     greedy = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 50}
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=greedy)
     try:
         arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
-        code, text, error = deltascene("run", clips, "-o", tmp_path / "out", *arguments)
+        code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     finally:
         ray.shutdown()
     assert (code, error.count("\n")) == (3, 1), text + error

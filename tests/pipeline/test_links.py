@@ -18,9 +18,9 @@ def clip(make_clip) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(deltascene, tiny, clip, tmp_path_factory) -> Path:
+def finished(run_cli, tiny, clip, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "out"
-    assert deltascene("run", clip, "-o", out, "--model", tiny, *QUIET)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)[0] == 0
     return out
 
 
@@ -37,7 +37,7 @@ def finished(deltascene, tiny, clip, tmp_path_factory) -> Path:
         "videos.parquet.part",
     ],
 )
-def test_no_command_follows_one(deltascene, tiny, clip, finished, tmp_path, name):
+def test_no_command_follows_one(run_cli, tiny, clip, finished, tmp_path, name):
     out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(finished, out)
     source = out / name
@@ -51,7 +51,7 @@ def test_no_command_follows_one(deltascene, tiny, clip, finished, tmp_path, name
     ways = (["--force", "--stride", "2"], ["--force"], [])
     calls = [["run", clip, "-o", out, "--model", tiny, *QUIET, *way] for way in ways]
     for call in (*calls, ["cache", "gc", out, "--budget", "0"]):
-        code, _, error = deltascene(*call)
+        code, _, error = run_cli(*call)
         assert code in (0, 2), error  # --force may remove the link itself
         assert look(other) == before
 
@@ -76,19 +76,19 @@ def test_pipes_are_refused_and_plain_trees_are_not(tmp_path):
     "name",
     ["locks/00000001.json", "videos/clip/frames.parquet", "videos/clip/predictions.zarr/parts/zarr.json", "CHUNK"],
 )
-def test_reading_does_not_wait_for_a_pipe(deltascene, finished, tmp_path, name):
+def test_reading_does_not_wait_for_a_pipe(run_cli, finished, tmp_path, name):
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     [chunk, *_] = [path for path in (out / "videos/clip/predictions.zarr/parts/c").rglob("*") if path.is_file()]
     path = chunk if name == "CHUNK" else out / name
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    code, _, error = deltascene("report", out)
+    code, _, error = run_cli("report", out)
     assert code == (0 if name.startswith("locks") else 2), error
     assert error.count("\n") == (code == 2)
 
 
-def test_out_itself_may_be_a_link(deltascene, tiny, clip, tmp_path):
+def test_out_itself_may_be_a_link(run_cli, tiny, clip, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
-    assert deltascene("run", clip, "-o", tmp_path / "out", "--model", tiny, *QUIET)[0] == 0
+    assert run_cli("run", clip, "-o", tmp_path / "out", "--model", tiny, *QUIET)[0] == 0

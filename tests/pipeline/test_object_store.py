@@ -37,9 +37,9 @@ def bucket(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def local(deltascene, tiny_delta, make_clip, tmp_path_factory):
+def local(run_cli, tiny_delta, make_clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("local") / "out"
-    assert deltascene("run", make_clip(20), "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", make_clip(20), "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     return out
 
 
@@ -51,19 +51,19 @@ def assert_same(one, other):
             assert ours.arrays._read(name).tobytes() == theirs.arrays._read(name).tobytes(), name
 
 
-def test_a_run_from_a_bucket_into_a_bucket(bucket, deltascene, tiny_delta, make_clip, local, tmp_path):
+def test_a_run_from_a_bucket_into_a_bucket(bucket, run_cli, tiny_delta, make_clip, local, tmp_path):
     clip = make_clip(20)
     bucket.upload_file(str(clip), "films", f"in/{clip.name}")
     bucket.put_object(Bucket="films", Key="in/notes.txt", Body=b"no video")
     arguments = ["run", "s3://films/in/**", "-o", "s3://films/out", "--model", tiny_delta, *OPTIONS]
-    code, text, error = deltascene(*arguments, "--tasks", "parts,flow", "--save", "arrays,video")
+    code, text, error = run_cli(*arguments, "--tasks", "parts,flow", "--save", "arrays,video")
     assert code == 0, text + error
     run = open_run("s3://films/out")
     assert [(video.id, video.status, len(video)) for video in run.videos] == [("clip", "done", 20)]
-    code, text, _ = deltascene(*arguments, "--tasks", "parts,flow")
+    code, text, _ = run_cli(*arguments, "--tasks", "parts,flow")
     assert code == 0
     assert "by an earlier run" in text
-    code, text, error = deltascene("backfill", "s3://films/out", "--task", "height")
+    code, text, error = run_cli("backfill", "s3://films/out", "--task", "height")
     assert code == 0, text + error
     ours, theirs = run["clip"], open_run(local)["clip"]
     for task in ("parts", "height"):
@@ -74,30 +74,30 @@ def test_a_run_from_a_bucket_into_a_bucket(bucket, deltascene, tiny_delta, make_
     }  # fmt: skip
     assert not [key for key in keys if "segments/" in key and "activations" not in key]
     assert "out/videos/clip/overlay.webm" in keys
-    assert deltascene("report", "s3://films/out")[0] == 0
-    code, text, _ = deltascene("cache", "verify", "s3://films/out")
+    assert run_cli("report", "s3://films/out")[0] == 0
+    code, text, _ = run_cli("cache", "verify", "s3://films/out")
     assert code == 0
     assert "checked" in text
 
 
-def test_what_was_begun_in_a_bucket_goes_on(bucket, deltascene, tiny_delta, make_clip, local, monkeypatch):
+def test_what_was_begun_in_a_bucket_goes_on(bucket, run_cli, tiny_delta, make_clip, local, monkeypatch):
     """With a segment that isn't what was sealed; and after the end, with a torn shard."""
     out = ["-o", "s3://films/again", "--model", tiny_delta, *OPTIONS, "--json"]
     with monkeypatch.context() as patch:
         patch.setattr(batch, "_tidy", lambda *_: None)
-        assert deltascene("run", make_clip(20), *out)[0] == 0
+        assert run_cli("run", make_clip(20), *out)[0] == 0
     bucket.delete_object(Bucket="films", Key="again/videos/clip/done.json")
     bucket.put_object(Bucket="films", Key="again/videos/clip/segments/00000008.zip", Body=b"torn")
-    _, text, _ = deltascene("run", make_clip(20), *out)
+    _, text, _ = run_cli("run", make_clip(20), *out)
     assert sum(json.loads(line)["event"] == "frame" for line in text.splitlines()) == 8
     assert_same(local, "s3://films/again")
     bucket.put_object(Bucket="films", Key="again/videos/clip/predictions.zarr/parts/c/0/0/0", Body=b"torn")
-    _, text, _ = deltascene("run", make_clip(20), *out)
+    _, text, _ = run_cli("run", make_clip(20), *out)
     assert sum(json.loads(line)["event"] == "frame" for line in text.splitlines()) == 20
 
 
-def test_plain_zarr_reads_predictions_from_the_bucket(bucket, deltascene, tiny_delta, make_clip):
-    assert deltascene("run", make_clip(3), "-o", "s3://films/plain", "--model", tiny_delta, *OPTIONS)[0] == 0
+def test_plain_zarr_reads_predictions_from_the_bucket(bucket, run_cli, tiny_delta, make_clip):
+    assert run_cli("run", make_clip(3), "-o", "s3://films/plain", "--model", tiny_delta, *OPTIONS)[0] == 0
     group = zarr.open_group("s3://films/plain/videos/clip/predictions.zarr", mode="r")
     assert group["parts"].shape == (3, 48, 64)
 
@@ -196,13 +196,13 @@ def test_of_drivers_that_race_one_has_the_lock(bucket, tmp_path, kind):
         (["nosuch://x/a.mp4"], 2, "nosuch://"),
     ],
 )
-def test_what_is_not_in_a_store_is_one_clear_line(bucket, deltascene, tiny_delta, tmp_path, arguments, code, expected):
-    found, _, error = deltascene("run", *arguments, "-o", tmp_path / "out", "--model", tiny_delta)
+def test_what_is_not_in_a_store_is_one_clear_line(bucket, run_cli, tiny_delta, tmp_path, arguments, code, expected):
+    found, _, error = run_cli("run", *arguments, "-o", tmp_path / "out", "--model", tiny_delta)
     assert (found, error.count("\n")) == (code, 1), error
     assert expected in error
 
 
-def test_a_store_that_cannot_tell_two_writers_apart_is_refused(deltascene, tiny_delta, make_clip):
-    code, _, error = deltascene("run", make_clip(2), "-o", "memory://out", "--model", tiny_delta)
+def test_a_store_that_cannot_tell_two_writers_apart_is_refused(run_cli, tiny_delta, make_clip):
+    code, _, error = run_cli("run", make_clip(2), "-o", "memory://out", "--model", tiny_delta)
     assert (code, error.count("\n")) == (2, 1)
     assert re.search(r"expected a folder or an s3:// URL.* found memory://", error)

@@ -76,10 +76,10 @@ def test_a_lock_of_no_process_is_taken_over(tmp_path, pid):
 
 
 @pytest.fixture(scope="module")
-def finished(deltascene, tiny, make_clip, tmp_path_factory) -> tuple[list[object], Path]:
+def finished(run_cli, tiny, make_clip, tmp_path_factory) -> tuple[list[object], Path]:
     out = tmp_path_factory.mktemp("finished") / "out"
     call = ["run", make_clip(4), "--model", tiny, *QUIET]
-    assert deltascene(*call, "-o", out)[0] == 0
+    assert run_cli(*call, "-o", out)[0] == 0
     return call, out
 
 
@@ -96,25 +96,25 @@ def finished(deltascene, tiny, make_clip, tmp_path_factory) -> tuple[list[object
         ("videos.parquet", ""),
     ],
 )
-def test_commands_on_a_damaged_run_end_with_a_line(deltascene, finished, tmp_path, name, text):
+def test_commands_on_a_damaged_run_end_with_a_line(run_cli, finished, tmp_path, name, text):
     call, first = finished
     out = tmp_path / "out"
     shutil.copytree(first, out)
     (out / name).write_text(text)
     for command in (["report", out], ["cache", "verify", out], [*call, "-o", out]):
-        code, _, error = deltascene(*command)
+        code, _, error = run_cli(*command)
         assert code in (0, 2, 3), error
         assert error.count("\n") == (code == 2)
-    assert deltascene(*call, "-o", out, "--force")[0] == 0
+    assert run_cli(*call, "-o", out, "--force")[0] == 0
 
 
-def test_file_names_that_are_not_utf8(deltascene, tiny, make_clip, tmp_path):
+def test_file_names_that_are_not_utf8(run_cli, tiny, make_clip, tmp_path):
     """OpenCV takes none of them by name: they are read by their descriptors, and told with their bytes spelled out."""
     folder = tmp_path / "clips"
     folder.mkdir()
     for name in (b"\xff\xfe.avi", b"\xff!.avi", b"\xff\x1b[2J.avi", b"good.avi"):
         shutil.copy(make_clip(2), os.fsencode(folder) + b"/" + name)
-    code, out, error = deltascene("run", folder, "-o", tmp_path / "out", "--model", tiny, *QUIET)
+    code, out, error = run_cli("run", folder, "-o", tmp_path / "out", "--model", tiny, *QUIET)
     assert code == 0, error
     assert "\x1b" not in out + error
     videos = open_run(tmp_path / "out").videos

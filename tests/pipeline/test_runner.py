@@ -41,9 +41,9 @@ def clip(make_clip):
 
 
 @pytest.fixture(scope="module")
-def local(deltascene, tiny_delta, clip, tmp_path_factory):
+def local(run_cli, tiny_delta, clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("local") / "out"
-    assert deltascene("run", clip, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     return out
 
 
@@ -52,14 +52,14 @@ def assert_runs_equal(one, other, video="clip"):
 
 
 @pytest.fixture(scope="module")
-def fused(cluster, deltascene, tiny_delta, clip, tmp_path_factory):
+def fused(cluster, run_cli, tiny_delta, clip, tmp_path_factory):
     """A run by actors, with an input that can't be read before the good one; its parts are still there."""
     bad = tmp_path_factory.mktemp("bad") / "bad.mp4"
     bad.write_text("no video")
     out = tmp_path_factory.mktemp("fused") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "_tidy", lambda *_: None)
-        code, _, _ = deltascene("run", bad, clip, "-o", out, "--model", tiny_delta, "--executor", "ray", *OPTIONS)
+        code, _, _ = run_cli("run", bad, clip, "-o", out, "--model", tiny_delta, "--executor", "ray", *OPTIONS)
     assert code == 3
     return out
 
@@ -70,54 +70,54 @@ def test_ray_gives_the_local_bytes(local, fused):
 
 
 def test_ray_with_sub_tasks_in_their_own_actors_gives_the_local_bytes(
-    cluster, deltascene, tiny_delta, clip, local, tmp_path
+    cluster, run_cli, tiny_delta, clip, local, tmp_path
 ):
     arguments = ["--executor", "ray", "--placement", "split", "--model", tiny_delta, *OPTIONS]
-    code, text, error = deltascene("run", clip, "-o", tmp_path / "out", *arguments)
+    code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert_runs_equal(local, tmp_path / "out")
 
 
-def test_a_sub_task_alone_in_its_actor_gives_the_local_bytes(cluster, deltascene, tiny_delta, clip, tmp_path):
+def test_a_sub_task_alone_in_its_actor_gives_the_local_bytes(cluster, run_cli, tiny_delta, clip, tmp_path):
     """The engine's actor predicts nothing then, but hands on what the task's needs; ages come along."""
     arguments = ["--model", tiny_delta, "--tasks", "height", *OPTIONS]
-    assert deltascene("run", clip, "-o", tmp_path / "local", *arguments)[0] == 0
+    assert run_cli("run", clip, "-o", tmp_path / "local", *arguments)[0] == 0
     split = ["--executor", "ray", "--placement", "split"]
-    assert deltascene("run", clip, "-o", tmp_path / "split", *split, *arguments)[0] == 0
+    assert run_cli("run", clip, "-o", tmp_path / "split", *split, *arguments)[0] == 0
     assert_runs_equal(tmp_path / "local", tmp_path / "split")
     assert open_run(tmp_path / "local")["clip"].arrays.age("height", slice(None)).any()
 
 
 @pytest.mark.nightly
 def test_with_the_compiled_kernel_actors_and_a_backfill_give_the_local_bytes(
-    cluster, deltascene, tiny_delta, clip, built_kernel, user_cache, tmp_path
+    cluster, run_cli, tiny_delta, clip, built_kernel, user_cache, tmp_path
 ):
     """Actors find it where this user keeps it, as on a machine where it was built."""
     arguments = ["--model", tiny_delta, "--set", "numerics.kernel=compiled", *OPTIONS]
     shutil.copytree(built_kernel, user_cache, dirs_exist_ok=True)
     try:
-        assert deltascene("run", clip, "-o", tmp_path / "local", *arguments)[0] == 0
+        assert run_cli("run", clip, "-o", tmp_path / "local", *arguments)[0] == 0
         split = ["--executor", "ray", "--placement", "split"]
-        assert deltascene("run", clip, "-o", tmp_path / "split", *split, *arguments)[0] == 0
+        assert run_cli("run", clip, "-o", tmp_path / "split", *split, *arguments)[0] == 0
         assert_runs_equal(tmp_path / "local", tmp_path / "split")
-        assert deltascene("run", clip, "-o", tmp_path / "later", "--tasks", "parts,flow", *arguments)[0] == 0
-        assert deltascene("backfill", tmp_path / "later", "--task", "height")[0] == 0
+        assert run_cli("run", clip, "-o", tmp_path / "later", "--tasks", "parts,flow", *arguments)[0] == 0
+        assert run_cli("backfill", tmp_path / "later", "--task", "height")[0] == 0
     finally:
         shutil.rmtree(user_cache / "deltascene")
     whole, later = (open_run(tmp_path / name)["clip"].arrays for name in ("local", "later"))
     assert whole._read("height").tobytes() == later._read("height").tobytes()
     assert open_run(tmp_path / "local").config["key"]["numerics.kernel"].startswith("rows-")
-    code, _, error = deltascene("backfill", tmp_path / "later", "--task", "hands")
+    code, _, error = run_cli("backfill", tmp_path / "later", "--task", "hands")
     assert code == 2
     assert "numerics.kernel: expected a compiled kernel; found none" in error
 
 
-def test_what_actors_began_is_finished_here(deltascene, tiny_delta, clip, local, fused, tmp_path):
+def test_what_actors_began_is_finished_here(run_cli, tiny_delta, clip, local, fused, tmp_path):
     out = shutil.copytree(fused, tmp_path / "out")
     files = open_run(out)["clip"].files
     files.done.unlink()
     files.part(40).unlink()
-    assert deltascene("run", clip, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
+    assert run_cli("run", clip, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     assert_runs_equal(local, out)
 
 
@@ -150,16 +150,16 @@ SEGMENTS_OF_8 = [*OPTIONS[:-1], "segment.frames=8"]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(deltascene, tiny_delta, long_clip, clip, tmp_path_factory):
+def undisturbed(run_cli, tiny_delta, long_clip, clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    assert deltascene("run", long_clip, clip, "-o", out, "--model", tiny_delta, *SEGMENTS_OF_8)[0] == 0
+    assert run_cli("run", long_clip, clip, "-o", out, "--model", tiny_delta, *SEGMENTS_OF_8)[0] == 0
     return out
 
 
 @pytest.mark.nightly
-def test_many_lanes_give_the_bytes_of_one(cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+def test_many_lanes_give_the_bytes_of_one(cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
     arguments = ["--executor", "ray", "--workers", "3", "--model", tiny_delta, *SEGMENTS_OF_8]
-    code, text, error = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
+    code, text, error = run_cli("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
     assert [video.id for video in open_run(tmp_path / "out").videos] == ["long", "clip"]
     for name in ("long", "clip"):
@@ -168,7 +168,7 @@ def test_many_lanes_give_the_bytes_of_one(cluster, deltascene, tiny_delta, undis
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killed_actors_are_replaced_and_their_segments_done_again(
-    cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids, seed
+    cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids, seed
 ):
     """Each kind of actor once, at some span of some segment, by a real SIGKILL."""
     rng, real_run, killed = random.Random(seed), RayLane.run, []
@@ -189,7 +189,7 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
     monkeypatch.setattr(RayLane, "run", run)
     monkeypatch.setattr(RayLane, "span_frames", 4)
     arguments = ["--executor", "ray", "--workers", "2", "--placement", "split", "--model", tiny_delta]
-    code, text, error = deltascene("run", long_clip, clip, "-o", tmp_path / "out", *arguments, *SEGMENTS_OF_8)
+    code, text, error = run_cli("run", long_clip, clip, "-o", tmp_path / "out", *arguments, *SEGMENTS_OF_8)
     assert code == 0, text + error
     assert len(killed) >= 3
     assert "a worker was lost; its segment is computed again" in text
@@ -201,7 +201,7 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
 
 
 def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
-    cluster, deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids
+    cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids
 ):
     real_run = RayLane.run
 
@@ -213,18 +213,18 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
     monkeypatch.setattr(RayLane, "run", run)
     monkeypatch.setattr(RayLane, "span_frames", 4)
     options = [long_clip, clip, "-o", tmp_path / "out", "--model", tiny_delta, *SEGMENTS_OF_8]
-    code, text, _ = deltascene("run", *options, "--executor", "ray", "--workers", "1")
+    code, text, _ = run_cli("run", *options, "--executor", "ray", "--workers", "1")
     assert code == 3
     assert {video.id: video.status for video in open_run(tmp_path / "out").videos} == {"long": "failed", "clip": "done"}
     assert "a worker of the run died" in text
     assert open_run(tmp_path / "out")["long"].record.retries == TRIES - 1
     assert_runs_equal(undisturbed, tmp_path / "out", "clip")
     monkeypatch.undo()
-    assert deltascene("run", *options)[0] == 0
+    assert run_cli("run", *options)[0] == 0
     assert_runs_equal(undisturbed, tmp_path / "out", "long")
 
 
-def test_a_killed_driver_goes_on_where_it_was(deltascene, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+def test_a_killed_driver_goes_on_where_it_was(run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
     """Its own cluster goes down with it; what was sealed, before a gap or behind it, isn't done again."""
     out = tmp_path / "out"
     arguments = ["run", long_clip, clip, "-o", out, "--executor", "ray", "--workers", "2", "--model", tiny_delta]
@@ -238,7 +238,7 @@ def test_a_killed_driver_goes_on_where_it_was(deltascene, tiny_delta, undisturbe
         time.sleep(0.005)
     driver.kill()
     driver.wait()
-    code, text, error = deltascene(*arguments)
+    code, text, error = run_cli(*arguments)
     assert code == 0, text + error
     kept = re.search(r"long: \d+ frames, (\d+) of them finished before", text)
     assert kept is not None
@@ -257,9 +257,9 @@ def test_no_cluster_at_an_address_is_one_clear_line(tiny_delta, address):
         RayCrew(engine)
 
 
-def test_audits_need_everything_in_one_place(cluster, deltascene, tiny_delta, clip, tmp_path):
+def test_audits_need_everything_in_one_place(cluster, run_cli, tiny_delta, clip, tmp_path):
     arguments = ["--executor", "ray", "--placement", "split", "--audit-every", "5", "--model", tiny_delta, *OPTIONS]
-    code, _, error = deltascene("run", clip, "-o", tmp_path / "out", *arguments)
+    code, _, error = run_cli("run", clip, "-o", tmp_path / "out", *arguments)
     assert (code, error.count("\n")) == (2, 1)
 
 

@@ -29,10 +29,10 @@ def clips(make_clip, tmp_path_factory) -> Path:
     return folder
 
 
-def test_images_clips_and_references_in_one_call(deltascene, tiny, tiny_delta, alone, labelled, clips, tmp_path):
+def test_images_clips_and_references_in_one_call(run_cli, tiny, tiny_delta, alone, labelled, clips, tmp_path):
     out = tmp_path / "scores"
     singles = [part for task in ("flow", "height") for part in ("--stl", alone(task, 0.5))]
-    code, said, error = deltascene(
+    code, said, error = run_cli(
         "eval", labelled.root, "--model", tiny, "--model", f"deltas={tiny_delta}", *singles, "--frozen", tiny,
         "--clips", clips, "--frames", 5, "--preset", "fast", "-o", out,
     )  # fmt: skip
@@ -84,23 +84,23 @@ def test_every_number_stands_under_its_task(tiny, alone, labelled, tmp_path):
     assert rows["tiny"]["Δm %"] == "+0.0"
 
 
-def test_a_bundles_own_evidence_is_a_reference(deltascene, tiny, labelled, tmp_path):
+def test_a_bundles_own_evidence_is_a_reference(run_cli, tiny, labelled, tmp_path):
     folder = Path(shutil.copytree(tiny, tmp_path / "told"))
     data = yaml.safe_load((folder / "bundle.yaml").read_text())
     data["evidence"] = {"single_task": {"height": {"rmse": 1.0, "abs_rel": 0.1}, "parts": {"pixel_accuracy": 0.5}}}
     (folder / "bundle.yaml").write_text(yaml.safe_dump(data))
-    code, _, error = deltascene("eval", labelled.root, "--model", folder, "--part", "val", "-o", tmp_path / "out")
+    code, _, error = run_cli("eval", labelled.root, "--model", folder, "--part", "val", "-o", tmp_path / "out")
     assert code == 0, error
     row = json.loads((tmp_path / "out" / "eval.json").read_text())["images"]["told"]
     assert row["gain"] == pytest.approx(-100 * (row["measures"]["height"]["rmse"] - 1))
     assert "gain" not in row["intervals"]
 
 
-def test_what_is_unknown_is_null(deltascene, tiny, labelled, tmp_path):
+def test_what_is_unknown_is_null(run_cli, tiny, labelled, tmp_path):
     root = Path(shutil.copytree(labelled.root, tmp_path / "data"))
     for stem in ("a16", "a17"):
         np.save(root / "hands" / f"{stem}.npy", np.zeros((48, 64, 2), np.float16))
-    code, _, error = deltascene("eval", root, "--model", tiny, "--part", "val", "-o", tmp_path / "out")
+    code, _, error = run_cli("eval", root, "--model", tiny, "--part", "val", "-o", tmp_path / "out")
     assert code == 0, error
     row = json.loads((tmp_path / "out" / "eval.json").read_text(), parse_constant=pytest.fail)["images"]["tiny"]
     assert row["measures"]["hands"]["f_ods"] is None
@@ -109,12 +109,12 @@ def test_what_is_unknown_is_null(deltascene, tiny, labelled, tmp_path):
     assert not (tmp_path / "out" / "tradeoff.svg").exists()
 
 
-def test_a_film_in_which_nothing_moves_says_nothing_of_the_moving_region(deltascene, make_clip, tiny, clips, tmp_path):
+def test_a_film_in_which_nothing_moves_says_nothing_of_the_moving_region(run_cli, make_clip, tiny, clips, tmp_path):
     folder = Path(shutil.copytree(clips, tmp_path / "clips"))
     shutil.copyfile(make_clip(frames=6, name="rest"), folder / "rest.avi")
     rest = {"parts": np.ones((48, 64, 6), np.uint8), "height": np.full((48, 64, 6), 2.0, np.float16)}
     np.savez(folder / "rest.truth.npz", **rest)
-    code, said, error = deltascene("eval", "--model", tiny, "--clips", folder, "-o", tmp_path / "out")
+    code, said, error = run_cli("eval", "--model", tiny, "--clips", folder, "-o", tmp_path / "out")
     assert code == 0, error
     (found,) = json.loads((tmp_path / "out" / "eval.json").read_text())["clips"].values()
     moving = {clip: of["balanced"]["loss"]["moving"] for clip, of in found.items()}
@@ -123,17 +123,17 @@ def test_a_film_in_which_nothing_moves_says_nothing_of_the_moving_region(deltasc
     assert "nan" not in said
 
 
-def test_a_damaged_truth_is_said_before_any_clip_runs(deltascene, tiny, clips, tmp_path):
+def test_a_damaged_truth_is_said_before_any_clip_runs(run_cli, tiny, clips, tmp_path):
     folder = Path(shutil.copytree(clips, tmp_path / "clips"))
     whole = (folder / "two.truth.npz").read_bytes()
     (folder / "two.truth.npz").write_bytes(whole[: len(whole) // 2])
     (folder / "one.avi").write_bytes(b"")  # would fail first, if it ran
-    code, _, error = deltascene("eval", "--model", tiny, "--clips", folder, "-o", tmp_path / "out")
+    code, _, error = run_cli("eval", "--model", tiny, "--clips", folder, "-o", tmp_path / "out")
     assert code == 2
     assert "two.truth.npz: expected an npz file" in error
 
 
-def test_wrong_use_is_one_line(deltascene, tiny, alone, labelled, clips, tmp_path):
+def test_wrong_use_is_one_line(run_cli, tiny, alone, labelled, clips, tmp_path):
     (tmp_path / "no_clips").mkdir()
     only = tmp_path / "only"
     only.mkdir()
@@ -154,7 +154,7 @@ def test_wrong_use_is_one_line(deltascene, tiny, alone, labelled, clips, tmp_pat
         (["--clips", only, "--model", tiny], "expected truth of a task of classes, parts; found height"),
         (["--clips", only, "--model", height], "expected truth of a task of classes, which the model has none of"),
     ):
-        code, _, error = deltascene("eval", *arguments)
+        code, _, error = run_cli("eval", *arguments)
         assert code == 2, (arguments, error)
         assert expected in error
         assert len(error.splitlines()) == 1

@@ -33,10 +33,10 @@ def with_truth(clip, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("against", ["clip", "with_truth"])
-def test_the_cheapest_within_the_budget_becomes_a_preset(deltascene, tiny, against, request, tmp_path):
+def test_the_cheapest_within_the_budget_becomes_a_preset(run_cli, tiny, against, request, tmp_path):
     out = tmp_path / "new" / "mine.yaml"
     sources = request.getfixturevalue(against)
-    code, said, error = deltascene(
+    code, said, error = run_cli(
         "tune", sources, "-o", out, "--model", tiny, "--budget", "moved.loss <= 9", "--objective", "macs"
     )  # fmt: skip
     assert code == 0, error
@@ -52,16 +52,16 @@ def test_the_cheapest_within_the_budget_becomes_a_preset(deltascene, tiny, again
     (chosen,) = (line for line in text.splitlines() if line.endswith("<- chosen"))
     assert chosen.split()[1:4] == ["4", str(config.policy.refresh), f"{config.change.threshold:g}"]
 
-    code, _, error = deltascene("run", sources, "-o", tmp_path / "run", "--model", tiny, "--config", out)
+    code, _, error = run_cli("run", sources, "-o", tmp_path / "run", "--model", tiny, "--config", out)
     assert code == 0, error
-    code, _, error = deltascene("tune", sources, "-o", out, "--model", tiny)
+    code, _, error = run_cli("tune", sources, "-o", out, "--model", tiny)
     assert code == 2
     assert "mine.yaml: expected a new file; found one" in error
 
 
-def test_where_nothing_fits_nothing_is_written(deltascene, tiny, clip, tmp_path):
+def test_where_nothing_fits_nothing_is_written(run_cli, tiny, clip, tmp_path):
     out = tmp_path / "mine.yaml"
-    code, said, _ = deltascene(
+    code, said, _ = run_cli(
         "tune", clip, "-o", out, "--model", tiny, "--budget", "whole.loss<=0", "--frames", 4
     )  # fmt: skip
     assert code == 3
@@ -69,8 +69,8 @@ def test_where_nothing_fits_nothing_is_written(deltascene, tiny, clip, tmp_path)
     assert not out.exists()
 
 
-def test_truth_beside_some_clips_only_is_refused(deltascene, tiny, clip, with_truth, tmp_path):
-    code, _, error = deltascene("tune", clip, with_truth, "-o", tmp_path / "mine.yaml", "--model", tiny)
+def test_truth_beside_some_clips_only_is_refused(run_cli, tiny, clip, with_truth, tmp_path):
+    code, _, error = run_cli("tune", clip, with_truth, "-o", tmp_path / "mine.yaml", "--model", tiny)
     assert code == 2
     assert "tune: expected <stem>.truth.npz beside every clip or none; found none beside own.avi" in error
 

@@ -27,10 +27,10 @@ def model(tiny, tmp_path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
-def test_a_base_then_its_sub_tasks_and_the_references(deltascene, tiny, labelled, tmp_path):
+def test_a_base_then_its_sub_tasks_and_the_references(run_cli, tiny, labelled, tmp_path):
     """What the tutorial does, with everything left on standard output."""
     data, mine, kept = labelled.root, tmp_path / "mine", tmp_path / "kept"
-    code, out, error = deltascene("train", "base", data, tiny, "-o", mine, *QUICK)
+    code, out, error = run_cli("train", "base", data, tiny, "-o", mine, *QUICK)
     assert code == 0, error
     assert "val at step 4: miou" in out
     assert f"{mine}: base parts trained" in out
@@ -42,7 +42,7 @@ def test_a_base_then_its_sub_tasks_and_the_references(deltascene, tiny, labelled
         ("frozen", tmp_path / "frozen", "--activations", kept),
         ("stl", tmp_path / "stl"),
     ):
-        code, out, error = deltascene(
+        code, out, error = run_cli(
             "train", step, data, mine, "-o", out_folder, "--task", "height", *more, "--json", *QUICK
         )
         assert code == 0, error
@@ -70,10 +70,10 @@ def test_a_base_then_its_sub_tasks_and_the_references(deltascene, tiny, labelled
         (["--device", "warp"], "--device: expected cpu or a device of this torch; found 'warp'"),
     ],
 )
-def test_wrong_use_is_one_line_and_changes_nothing(deltascene, model, labelled, written, arguments, said):
+def test_wrong_use_is_one_line_and_changes_nothing(run_cli, model, labelled, written, arguments, said):
     before = written(model)
     task = [] if "--task" in arguments else ["--task", "height"]
-    code, _, error = deltascene("train", "subtask", labelled.root, model, "-o", model, *task, *arguments)
+    code, _, error = run_cli("train", "subtask", labelled.root, model, "-o", model, *task, *arguments)
     assert code == 2
     assert error.startswith(f"deltascene: {said}")
     assert len(error.splitlines()) == 1
@@ -81,9 +81,9 @@ def test_wrong_use_is_one_line_and_changes_nothing(deltascene, model, labelled, 
     assert not (model / "training").exists()
 
 
-def test_a_base_is_not_trained_over_its_model(deltascene, model, labelled, written):
+def test_a_base_is_not_trained_over_its_model(run_cli, model, labelled, written):
     before = written(model)
-    code, _, error = deltascene("train", "base", labelled.root, model, "-o", model)
+    code, _, error = run_cli("train", "base", labelled.root, model, "-o", model)
     assert (code, error) == (
         2,
         f"deltascene: {model}: expected a new folder; found a bundle; name another, or remove it\n",
@@ -91,14 +91,14 @@ def test_a_base_is_not_trained_over_its_model(deltascene, model, labelled, writt
     assert written(model) == before
 
 
-def test_an_unknown_step_and_a_missing_task_are_wrong_use(deltascene, model, labelled):
-    assert deltascene("train", "bass", labelled.root, model, "-o", model)[0] == 2
-    code, _, error = deltascene("train", "subtask", labelled.root, model, "-o", model)
+def test_an_unknown_step_and_a_missing_task_are_wrong_use(run_cli, model, labelled):
+    assert run_cli("train", "bass", labelled.root, model, "-o", model)[0] == 2
+    code, _, error = run_cli("train", "subtask", labelled.root, model, "-o", model)
     assert code == 2
     assert "--task" in error
 
 
-def test_an_interrupt_is_no_fault_and_the_same_command_goes_on(deltascene, model, tiny, labelled, written, monkeypatch):
+def test_an_interrupt_is_no_fault_and_the_same_command_goes_on(run_cli, model, tiny, labelled, written, monkeypatch):
     command = ("train", "subtask", labelled.root, model, "-o", model, "--task", "height", *QUICK)
     original = fit.learning_rate
 
@@ -108,19 +108,19 @@ def test_an_interrupt_is_no_fault_and_the_same_command_goes_on(deltascene, model
         return original(peak, step, steps)
 
     monkeypatch.setattr(fit, "learning_rate", interrupted)
-    code, out, error = deltascene(*command)
+    code, out, error = run_cli(*command)
     assert (code, error) == (130, "")
     assert "stopped; the same command goes on after the last checkpoint" in out
     monkeypatch.setattr(fit, "learning_rate", original)
     began: list[int] = []
     monkeypatch.setattr(fit, "read_ahead", lambda read, batches: began.append(len(batches)) or map(read, batches))
-    assert deltascene(*command)[0] == 0
+    assert run_cli(*command)[0] == 0
     assert began == [2]
 
 
-def test_without_matplotlib_there_is_no_plot_and_no_fault(deltascene, model, labelled, monkeypatch):
+def test_without_matplotlib_there_is_no_plot_and_no_fault(run_cli, model, labelled, monkeypatch):
     monkeypatch.setattr(train_command, "plot_log", lambda path: None)
-    code, out, _ = deltascene(
+    code, out, _ = run_cli(
         "train", "frozen", labelled.root, model, "-o", model, "--task", "hands", "--set", "steps=1", *QUICK
     )
     assert code == 0
@@ -160,7 +160,7 @@ def position(path: Path) -> int:
     ids=["base", "subtask"],
 )
 def test_a_process_killed_at_a_seeded_moment_ends_with_the_same_bytes(
-    deltascene, tiny, labelled, written, tmp_path, monkeypatch, step, options
+    run_cli, tiny, labelled, written, tmp_path, monkeypatch, step, options
 ):
     moment = random.Random(f"kill {step}").randrange(3, 30)
 
@@ -169,7 +169,7 @@ def test_a_process_killed_at_a_seeded_moment_ends_with_the_same_bytes(
         own = [option if option != "kept" else f"{name}_kept" for option in options]
         return ["train", step, str(labelled.root), tiny, "-o", name, *own, *QUICK, "--set", "passes=15"]
 
-    assert deltascene(*command("whole"))[0] == 0
+    assert run_cli(*command("whole"))[0] == 0
     folder = tmp_path / "cut" / "training" / ("base" if step == "base" else "flow")
     process = subprocess.Popen(
         [sys.executable, "-m", "deltascene", *command("cut")],
@@ -189,7 +189,7 @@ def test_a_process_killed_at_a_seeded_moment_ends_with_the_same_bytes(
     assert moment <= position(folder / "checkpoint.safetensors") < 60
     assert not (tmp_path / "cut" / "bundle.yaml").exists()
 
-    code, _, error = deltascene(*command("cut"))
+    code, _, error = run_cli(*command("cut"))
     assert code == 0, error
     assert {name: data for name, data in written(tmp_path / "cut").items() if not name.endswith(".part")} == written(
         tmp_path / "whole"

@@ -67,7 +67,7 @@ def say_what_it_means(path: Path, block: str) -> None:
     path.write_text(yaml.safe_dump(data, sort_keys=False))
 
 
-def test_the_page_from_labelled_images_to_a_video(deltascene, make_clip, tmp_path, monkeypatch):
+def test_the_page_from_labelled_images_to_a_video(run_cli, make_clip, tmp_path, monkeypatch):
     annotate(tmp_path)
     shutil.copyfile(make_clip(frames=4), tmp_path / "clip.avi")
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def test_the_page_from_labelled_images_to_a_video(deltascene, make_clip, tmp_pat
             say_what_it_means(tmp_path / "mine" / "bundle.yaml", block)
         elif block.startswith("deltascene"):
             for words in commands(block):
-                code, out, error = deltascene(*words)
+                code, out, error = run_cli(*words)
                 assert code == 0, f"{' '.join(words)}\n{out}{error}"
                 ran.append(" ".join(words[:2]))
         else:
@@ -101,11 +101,11 @@ def test_the_page_from_labelled_images_to_a_video(deltascene, make_clip, tmp_pat
     assert set(video.frame(3).tasks) == {"parts", "distance", "joints"}
 
 
-def test_the_base_is_the_single_task_network_of_its_task(deltascene, tiny, labelled, tmp_path):
+def test_the_base_is_the_single_task_network_of_its_task(run_cli, tiny, labelled, tmp_path):
     """As the page says; so nobody need train it twice."""
     quick = ["--set", "batch=4", "--set", "judged=1"]
-    assert deltascene("train", "base", labelled.root, tiny, "-o", tmp_path / "base", *quick)[0] == 0
-    assert deltascene("train", "stl", labelled.root, tiny, "-o", tmp_path / "stl", "--task", "parts", *quick)[0] == 0
+    assert run_cli("train", "base", labelled.root, tiny, "-o", tmp_path / "base", *quick)[0] == 0
+    assert run_cli("train", "stl", labelled.root, tiny, "-o", tmp_path / "stl", "--task", "parts", *quick)[0] == 0
     for name in ("base.safetensors", "parts.safetensors"):
         assert (tmp_path / "base" / name).read_bytes() == (tmp_path / "stl" / name).read_bytes()
 
