@@ -24,15 +24,14 @@ from deltascene.stages.types import Frame, TokenGrid
 class EnginePart:
     """The base, and every task of its model, on one stream."""
 
-    def __init__(self, model: SceneModel, config: Config, extra_points: tuple[int, ...] = ()) -> None:
+    def __init__(self, model: SceneModel, config: Config) -> None:
         """Takes a loaded model.
 
         Args:
-            model: its tasks are computed here.
+            model: its tasks are computed here, and its base hands over what the archive and other parts need.
             config: resolved config.
-            extra_points: splits of sub-tasks that run elsewhere.
         """
-        self._model, self._config, self._extra = model, config, extra_points
+        self._model, self._config = model, config
         self._state = StreamState()
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
@@ -43,11 +42,11 @@ class EnginePart:
         """
         if read.span.first:
             self._state = StreamState()
-        points = tuple(sorted({*self._extra, *job.points}))
-        return SpanOutputs(read.span, [self._step(job, frame, decode_s, points) for frame, decode_s in read.frames])
+        assert {*job.points} <= {*self._model.hand_over}, "what is archived is handed over"
+        return SpanOutputs(read.span, [self._step(job, frame, decode_s) for frame, decode_s in read.frames])
 
-    def _step(self, job: VideoJob, frame: Frame, decode_s: float, points: tuple[int, ...]) -> FrameOutput:
-        self._state, result = step(self._model, self._config, self._state, frame, points)
+    def _step(self, job: VideoJob, frame: Frame, decode_s: float) -> FrameOutput:
+        self._state, result = step(self._model, self._config, self._state, frame)
         geometry = self._state.geometry
         if geometry is not None and geometry.grid != job.grid:
             raise StageError(

@@ -13,7 +13,7 @@ from rich.table import Table
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.model import SceneModel, sketch_model
+from deltascene.pipeline.model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.sources import SourceSpec
 from deltascene.pipeline.sources_chosen import open_source
 from deltascene.pipeline.step import frame_costs, grid_of, row_numbers
@@ -59,8 +59,7 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
         SourceError: it can't be read.
         StageError: its frames are smaller than one patch.
     """
-    model = model or sketch(config)
-    points = model.bundle.entry.archive.blocks if config.archive.enabled else ()
+    model = handing_over(model or sketch(config), config)
     state, size = TemporalState(), None
     set_flow_threads(1)
     with open_source(config.source, spec) as reader:
@@ -78,7 +77,7 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
             rows = row_numbers(decision, grid)
             about = (frame.index, frame.pts_s, True, "", decision.policy, decision.reason)
             record = FrameRecord(*about, rows, {}, decision.strength)
-            costs = frame_costs(model, record, grid, points, Stopwatch()).values()
+            costs = frame_costs(model, record, grid, Stopwatch()).values()
             yield FrameForecast(
                 frame.index,
                 decision.policy,
