@@ -8,11 +8,11 @@ import torch
 
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine import Stream
 from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
 from deltascene.pipeline.results import TaskCost
-from deltascene.pipeline.step import StreamState, step
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
 from deltascene.stages.age import PatchAges
@@ -31,8 +31,8 @@ class EnginePart:
             model: its tasks are computed here, and its base hands over what the archive and other parts need.
             config: resolved config.
         """
-        self._model, self._config = model, config
-        self._state = StreamState()
+        self._hand_over = {*model.hand_over}
+        self._stream = Stream(model, config, "video")
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """Computes a span.
@@ -41,17 +41,16 @@ class EnginePart:
             StageError: a frame has another size than the first.
         """
         if read.span.first:
-            self._state = StreamState()
-        assert {*job.points} <= {*self._model.hand_over}, "what is archived is handed over"
+            self._stream.reset()
+        assert {*job.points} <= self._hand_over, "what is archived is handed over"
         return SpanOutputs(read.span, [self._step(job, frame, decode_s) for frame, decode_s in read.frames])
 
     def _step(self, job: VideoJob, frame: Frame, decode_s: float) -> FrameOutput:
-        self._state, result = step(self._model, self._config, self._state, frame)
-        geometry = self._state.geometry
-        if geometry is not None and geometry.grid != job.grid:
+        result = self._stream(frame)
+        if result.valid and self._stream.grid != job.grid:
             raise StageError(
                 f"frame {frame.index}: expected size {job.plan.frame_size}, as the first frame;"
-                f" found {geometry.plan.frame_size}"
+                f" found {self._stream.plan.frame_size}"
             )
         output = output_of(result, job.form, decode_s)
         if output.record.valid:
