@@ -12,6 +12,7 @@ from deltascene.pipeline.engine import Stream
 from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
+from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
@@ -40,10 +41,9 @@ class EnginePart:
         Raises:
             StageError: a frame has another size than the first.
         """
-        if read.span.first:
-            self._stream.reset()
         assert {*job.points} <= self._hand_over, "what is archived is handed over"
-        return SpanOutputs(read.span, [self._step(job, frame, decode_s) for frame, decode_s in read.frames])
+        frames = in_segments(read.frames, self._stream, start=read.span.start)
+        return SpanOutputs(read.span, [self._step(job, frame, decode_s) for frame, decode_s in frames])
 
     def _step(self, job: VideoJob, frame: Frame, decode_s: float) -> FrameOutput:
         result = self._stream(frame)
@@ -67,6 +67,11 @@ class TaskPart:
         self._model, self._config = model, config
         self.reset()
 
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment, by the config."""
+        return self._config.segment.frames
+
     def reset(self) -> None:
         """A segment starts."""
         self._state = TaskState()
@@ -74,9 +79,8 @@ class TaskPart:
 
     def run(self, job: VideoJob, span: Span, records: Sequence[FrameRecord]) -> SpanTask:
         """Computes a span."""
-        if span.first:
-            self.reset()
-        return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in records])
+        frames = in_segments(records, self, start=span.start)
+        return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in frames])
 
     @torch.inference_mode()
     def step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:

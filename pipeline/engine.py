@@ -12,6 +12,7 @@ from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources import find_sources
 from deltascene.pipeline.sources_chosen import open_source
@@ -50,6 +51,11 @@ class Stream:
     def grid(self) -> TokenGrid:
         """Token grid of the stream's frames; known from the first frame on."""
         return self._geometry.grid
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment, by the config."""
+        return self._config.segment.frames
 
     def reset(self) -> None:
         """Forgets what was computed: the next frame runs dense, as at the start of a segment."""
@@ -189,9 +195,7 @@ class Engine:
 
     def _run_paths(self, paths: Sequence[str], stream: Stream) -> Iterator[FrameResult]:
         for spec in find_sources(paths):
-            for number, frame in enumerate(open_source(self.config.source, spec)):
-                if number % self.config.segment.frames == 0:
-                    stream.reset()
+            for frame in in_segments(open_source(self.config.source, spec), stream):
                 yield stream(frame)
 
     def _with(self, tasks: Sequence[str] | None) -> SceneModel:
