@@ -94,5 +94,5 @@ class TaskPart:
         keep = self._config.policy.reuse
         turn = Turn(self._state, moment, {}, clock)
         [(self._state, prediction)] = step_task(self._model, self.task, [turn], keep=keep)
-        output = form.task(prediction, task_cost(self._model, self.task, record, grid, clock.of(self.task)))
+        output = form.task(prediction, task_cost(self._model, self.task, moment.rows, grid, clock.of(self.task)))
         return FrameOutput(record, {self.task: output}, form.age(moment.age), moment.ages.oldest_s(record.pts_s))

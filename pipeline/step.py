@@ -19,11 +19,11 @@ from deltascene.pipeline.convert import encode_rows, split_dtype
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import FrameCost, FrameResult, Prediction, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch, lap_together
-from deltascene.pipeline.task_step import COMPUTED, Moment, TaskState, Turn, receive, step_task, task_cost
+from deltascene.pipeline.task_step import COMPUTED, Moment, TaskState, Turn, moment_of, step_task, task_cost
 from deltascene.pipeline.temporal import Decision, TemporalState, decide
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
-from deltascene.stages.change import patches_of
+from deltascene.stages.change import count_rows, patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import estimate_flow, to_grey
@@ -149,7 +149,7 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
     for walk in walks:
         walk.clock.start()
         record = _record(model, config, walk)
-        moments.append(receive(record, walk.grid, walk.state.ages))
+        moments.append(moment_of(record, walk.decision.rows, walk.grid, walk.state.ages))
         walk.clock.lap("mask" if moments[-1].where is None else "warp")
     tasks: list[dict[str, TaskState]] = [{} for _ in walks]
     predictions: list[dict[str, Prediction]] = [{} for _ in walks]
@@ -162,7 +162,7 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
             tasks[place][task], predictions[place][task] = state, prediction
     done = []
     for walk, moment, states, made in zip(walks, moments, tasks, predictions, strict=True):
-        costs = frame_costs(model, moment.record, walk.grid, walk.clock)
+        costs = frame_costs(model, moment.rows, walk.grid, walk.clock)
         cost = FrameCost(costs, moment.ages.oldest_s(walk.frame.pts_s))
         after = replace(walk.state, ages=moment.ages, tasks={**walk.state.tasks, **states})
         done.append((after, FrameResult(walk.frame, moment.record, made, cost, moment.age)))
@@ -232,7 +232,6 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
 def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
     """What is handed on: the rows' tokens where tasks split off, or the flow since they were last computed."""
     frame, decision, flow = walk.frame, walk.decision, None
-    rows = row_numbers(decision, walk.grid)
     if decision.policy == "warped":
         assert decision.computed is not None
         now, computed = to_grey(walk.pixels.numpy()), to_grey(decision.computed.numpy())
@@ -242,7 +241,7 @@ def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
     if walk.tapped:
         walk.clock.lap("blocks")
     about = (frame.index, frame.pts_s, True, frame.cause, decision.policy, decision.reason)
-    return FrameRecord(*about, rows, handed, decision.strength, flow)
+    return FrameRecord(*about, recorded_rows(decision.rows, walk.grid), handed, decision.strength, flow)
 
 
 def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) -> dict[int, NDArray[Any]]:
@@ -266,23 +265,23 @@ def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame
     return FrameResult(frame, record, {}, FrameCost(tasks, None))
 
 
-def frame_costs(model: SceneModel, record: FrameRecord, grid: TokenGrid, clock: Stopwatch) -> dict[str, TaskCost]:
-    """Every task's cost: a function of the record's rows and of shapes, and the clock's seconds.
+def frame_costs(model: SceneModel, rows: Tensor | None, grid: TokenGrid, clock: Stopwatch) -> dict[str, TaskCost]:
+    """Every task's cost: a function of the computed rows (None is all) and of shapes, and the clock's seconds.
 
     The base's row carries what all share, and is there even if nobody asked for its outputs.
     """
     base = model.bundle.entry.base
-    costs = {task: task_cost(model, task, record, grid, clock.of(task)) for task in model.tasks}
+    costs = {task: task_cost(model, task, rows, grid, clock.of(task)) for task in model.tasks}
     shapes = model.backbone.block_shapes()[: base_depth(model)]
     head = costs.get(base)
 
-    def shared(rows: int, head_macs: int) -> Macs:
-        if not rows:
+    def shared(count: int, head_macs: int) -> Macs:
+        if not count:
             return Macs()
-        embedded = embed_macs(rows - grid.prefix, model.backbone.patch_macs())
-        return Macs(embed=embedded, blocks=blocks_macs(shapes, rows, grid.tokens), head=head_macs)
+        embedded = embed_macs(count - grid.prefix, model.backbone.patch_macs())
+        return Macs(embed=embedded, blocks=blocks_macs(shapes, count, grid.tokens), head=head_macs)
 
-    computed = len(record.rows)
+    computed = count_rows(rows, grid)
     own = TaskCost(
         grid.tokens,
         computed,
@@ -319,8 +318,6 @@ def _audit(model: SceneModel, config: Config, state: StreamState, result: FrameR
     return replace(result, cost=replace(result.cost, tasks=costs))
 
 
-def row_numbers(decision: Decision, grid: TokenGrid) -> NDArray[np.int32]:
-    """Tokens that were computed, all of them when dense."""
-    if decision.rows is None:
-        return np.arange(grid.tokens, dtype=np.int32)
-    return decision.rows.to(torch.int32).numpy()
+def recorded_rows(rows: Tensor | None, grid: TokenGrid) -> NDArray[np.int32]:
+    """Tokens that were computed as a record has them, all of them where None stands for all."""
+    return np.arange(grid.tokens, dtype=np.int32) if rows is None else rows.to(torch.int32).numpy()

@@ -19,7 +19,7 @@ from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import Prediction, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch, lap_together
 from deltascene.stages.age import PatchAges, age_map, aged
-from deltascene.stages.change import patches_of
+from deltascene.stages.change import count_rows, patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
@@ -37,6 +37,7 @@ class Moment:
 
     Attributes:
         record: the base's.
+        rows: tokens that it computed, increasing int64 [R]; None is all of them.
         grid: token grid.
         ages: of the patches after the frame.
         age: of the pixels [H, W].
@@ -44,6 +45,7 @@ class Moment:
     """
 
     record: FrameRecord
+    rows: Tensor | None
     grid: TokenGrid
     ages: PatchAges
     age: NDArray[np.uint8]
@@ -66,20 +68,27 @@ class TaskState:
 
 
 def receive(record: FrameRecord, grid: TokenGrid, ages: PatchAges | None) -> Moment:
+    """As `moment_of`, of a record that was sent or stored."""
+    rows = None if record.policy == "dense" else torch.from_numpy(record.rows.astype(np.int64))
+    return moment_of(record, rows, grid, ages)
+
+
+def moment_of(record: FrameRecord, rows: Tensor | None, grid: TokenGrid, ages: PatchAges | None) -> Moment:
     """What the tasks get of a frame that was predicted.
 
     Args:
         record: the base's.
+        rows: the same rows as it has, int64 [R]; None is all.
         grid: token grid.
         ages: after the frame before.
     """
-    patches = patches_of(_rows(record), grid)
+    patches = patches_of(rows, grid)
     ages = aged(ages, None if patches is None else patches.numpy(), grid, record.pts_s)
     age, where = age_map(ages, grid), None
     if record.flow is not None:
         where = plan_lookup(record.flow, grid.image_size)
         age = warp_age(age, where)
-    return Moment(record, grid, ages, age, where)
+    return Moment(record, rows, grid, ages, age, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +138,28 @@ def step_task(model: SceneModel, task: str, turns: Sequence[Turn], *, keep: bool
 
 
 def task_cost(
-    model: SceneModel, task: str, record: FrameRecord, grid: TokenGrid, seconds: Mapping[str, float]
+    model: SceneModel, task: str, rows: Tensor | None, grid: TokenGrid, seconds: Mapping[str, float]
 ) -> TaskCost:
-    """What a task cost on a frame, without the base's own work: a function of the record's rows and of shapes alone."""
+    """What a task cost on a frame, without the base's own work: a function of the computed rows and of shapes alone.
+
+    Args:
+        model: holds its head, and its blocks where it has a delta; shapes are enough.
+        task: its name.
+        rows: tokens computed, int64 [R]; None is all.
+        grid: token grid.
+        seconds: that it took, by stage.
+    """
     sub, head, tokens = model.sub_tasks.get(task), model.heads[task], grid.tokens
-    computed = len(record.rows)
 
-    def macs(rows: int) -> Macs:
+    def macs(rows: Tensor | None) -> Macs:
         shapes = () if sub is None else sub.shapes[: max(model.bundle.entry.tasks[task].taps) - sub.split]
-        patches = _head_patches(record, grid, head.receptive_field, rows)
-        return Macs(blocks=blocks_macs(shapes, rows, tokens), head=patches * head.macs_per_token())
+        patches = _head_patches(rows, grid, head.receptive_field)
+        return Macs(blocks=blocks_macs(shapes, count_rows(rows, grid), tokens), head=patches * head.macs_per_token())
 
-    executed = macs(computed) if computed else Macs()
+    computed = count_rows(rows, grid)
+    executed = macs(rows) if computed else Macs()
     alone = single_task_macs(model, task, grid)
-    return TaskCost(tokens, computed if sub is not None else 0, executed, macs(tokens), seconds, alone)
+    return TaskCost(tokens, computed if sub is not None else 0, executed, macs(None), seconds, alone)
 
 
 def single_task_macs(model: SceneModel, task: str, grid: TokenGrid) -> int | None:
@@ -158,16 +175,12 @@ def single_task_macs(model: SceneModel, task: str, grid: TokenGrid) -> int | Non
     return embedded + blocks_macs(shapes, grid.tokens, grid.tokens) + grid.patches * model.heads[task].macs_per_token()
 
 
-def _head_patches(record: FrameRecord, grid: TokenGrid, reach: int, rows: int) -> int:
-    patches = patches_of(_rows(record), grid)
-    if patches is None or reach == 0 or rows == grid.tokens:
-        return rows - grid.prefix
-    return len(touched_patches(patches, grid, reach))
-
-
-def _rows(record: FrameRecord) -> Tensor | None:
-    """Tokens computed, int64 [R]; None is all."""
-    return None if record.policy == "dense" else torch.from_numpy(record.rows.astype(np.int64))
+def _head_patches(rows: Tensor | None, grid: TokenGrid, reach: int) -> int:
+    """How many patches a head runs on."""
+    patches = patches_of(rows, grid)
+    if patches is None:
+        return grid.patches
+    return len(touched_patches(patches, grid, reach) if reach else patches)
 
 
 def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: bool) -> list[Turn]:
@@ -187,9 +200,9 @@ def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: b
     clocks[0].start()
     streams = []
     for place in computing:
-        record = ready[place].moment.record
-        x_RD = decode_rows(record.activations[sub.split])
-        streams.append((x_RD, Part(len(x_RD), _rows(record), ready[place].state.cache)))
+        moment = ready[place].moment
+        x_RD = decode_rows(moment.record.activations[sub.split])
+        streams.append((x_RD, Part(len(x_RD), moment.rows, ready[place].state.cache)))
     tapped = run_streams(blocks, streams, set(taps), first=sub.split)
     lap_together(clocks, [part.count for _, part in streams], "blocks", task)
     for place, own in zip(computing, tapped, strict=True):
@@ -200,7 +213,7 @@ def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: b
 def _through_head(model: SceneModel, task: str, turn: Turn) -> TaskState:
     """The computed rows' tokens through the head, and its outputs into the picture."""
     head, grid, kind = model.heads[task], turn.moment.grid, model.bundle.kinds[task]
-    state, touched = _run_cells(model, task, turn.state, turn.shared, _rows(turn.moment.record), grid)
+    state, touched = _run_cells(model, task, turn.state, turn.shared, turn.moment.rows, grid)
     assert state.cells_PX is not None
     drawn = None if touched is None else touched_patches(touched, grid, 1)  # pixels mix with the cells around a patch
     pixels = activate(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation).numpy()

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.replay import decide_frames
 from deltascene.pipeline.sources import SourceSpec
 from deltascene.pipeline.sources_chosen import open_source
-from deltascene.pipeline.step import frame_costs, row_numbers
+from deltascene.pipeline.step import frame_costs
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.units import compact, share
+from deltascene.stages.change import count_rows
 from deltascene.stages.motion import set_flow_threads
 
 
@@ -67,15 +67,12 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
                 yield FrameForecast(frame.index, "skipped", "invalid", 0, 0, 0, 0)
                 continue
             (decision,) = decided.decisions
-            rows = row_numbers(decision, grid)
-            about = (frame.index, frame.pts_s, True, "", decision.policy, decision.reason)
-            record = FrameRecord(*about, rows, {}, decision.strength)
-            costs = frame_costs(model, record, grid, Stopwatch()).values()
+            costs = frame_costs(model, decision.rows, grid, Stopwatch()).values()
             yield FrameForecast(
                 frame.index,
                 decision.policy,
                 decision.reason,
-                len(rows),
+                count_rows(decision.rows, grid),
                 grid.tokens,
                 sum(cost.executed.total for cost in costs),
                 sum(cost.dense.total for cost in costs),

@@ -98,6 +98,11 @@ def rows_of(patches: Tensor, grid: TokenGrid) -> Tensor:
     return torch.cat([torch.arange(grid.prefix), patches + grid.prefix])
 
 
+def count_rows(rows: Tensor | None, grid: TokenGrid) -> int:
+    """How many tokens some rows are; None is all of them."""
+    return grid.tokens if rows is None else len(rows)
+
+
 def patches_of(rows: Tensor | None, grid: TokenGrid) -> Tensor | None:
     """Patches among some rows, the inverse of `rows_of`; None, all rows, is all patches."""
     return None if rows is None else rows[grid.prefix :] - grid.prefix

@@ -28,8 +28,8 @@ from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.replay import decide_frames, in_segments
 from deltascene.pipeline.sources import find_sources, read_frames
-from deltascene.pipeline.step import row_numbers
 from deltascene.pipeline.versions import cpu_name
+from deltascene.stages.change import count_rows
 from deltascene.stages.metrics import moved_region
 
 Objective = Literal["time", "macs"]
@@ -211,7 +211,7 @@ def rows_computed(
             for decided in decide_frames(engine.model, candidates, islice(reader, asked.frames)):
                 for place, decision in enumerate(decided.decisions):
                     assert decided.grid is not None
-                    totals[place] += len(row_numbers(decision, decided.grid))
+                    totals[place] += count_rows(decision.rows, decided.grid)
         bar.advance(task)
     return totals
 

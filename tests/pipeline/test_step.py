@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (48, 64)  # of the tiny bundle's input: 3 x 4 patches of 16 pixels, so nothing is resized
 WIDTH, TOKENS = 64, 13
 TASKS = ("parts", "height", "flow", "hands")
+WITH_DELTA = ("height", "flow")
 FLOAT32 = ["numerics.dtype=float32"]  # as the model, which isn't prepared for anything
 
 
@@ -471,6 +473,41 @@ def test_the_rows_of_a_record_are_the_moved_patches(model):
             moved = torch.from_numpy(np.flatnonzero(record.change >= 12).astype(np.int64))
             assert rows_of(moved, grid).tolist() == record.rows.tolist()
         assert (record.policy == "dense") == (len(record.rows) == TOKENS)
+
+
+def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch):
+    """Only the record, which is stored and sent, has them as an array."""
+    decided, given, ran = [], [], []
+
+    def spy(where, keep):
+        module, name = where.rsplit(".", 1)
+        real = getattr(import_module(module), name)
+        monkeypatch.setattr(where, lambda *about, **more: keep(about, real(*about, **more)))
+
+    def keep_decision(about, found):
+        decided.append(found[1].rows)
+        return found
+
+    def keep_turns(about, found):
+        given.extend(turn.moment.rows for turn in about[2])
+        return found
+
+    def keep_parts(about, found):
+        ran.extend(part.rows for _, part in about[1])
+        return found
+
+    spy("deltascene.pipeline.step.decide", keep_decision)
+    spy("deltascene.pipeline.step.step_task", keep_turns)
+    spy("deltascene.pipeline.task_step.run_streams", keep_parts)
+    results = play(model, settings_for("balanced"), FILM)
+    computed = [rows for rows, result in zip(decided, results, strict=True) if result.policy in ("dense", "rows")]
+    assert {rows is None for rows in computed} == {True, False}
+    assert all(found is rows for found, rows in zip(given, [rows for rows in decided for _ in TASKS], strict=True))
+    assert all(found is rows for found, rows in zip(ran, [rows for rows in computed for _ in WITH_DELTA], strict=True))
+    for result, rows in zip(results, decided, strict=True):
+        assert rows is None or rows.dtype == torch.int64
+        assert result.record.rows.dtype == np.int32
+        assert result.record.rows.tolist() == (list(range(TOKENS)) if rows is None else rows.tolist())
 
 
 def test_seconds_are_booked_on_who_spent_them(model):

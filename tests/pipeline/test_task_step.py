@@ -84,7 +84,7 @@ def replay(model, records):
         moment, clock = receive(sealed(record), GRID, ages), Stopwatch()
         ages = moment.ages
         [(state, prediction)] = step_task(model, task, [Turn(state, moment, {}, clock)], keep=True)
-        cost = task_cost(model, task, record, moment.grid, clock.of(task))
+        cost = task_cost(model, task, moment.rows, moment.grid, clock.of(task))
         found.append((prediction, cost, ages.oldest_s(record.pts_s)))
     return found
 
@@ -181,7 +181,7 @@ def test_by_rows_is_in_full_on_the_same_tokens(hands, steps, seed):
 
     def run(state, number, policy, patches, ages):
         moment = receive(computed_at(number, policy, patches), GRID, ages)
-        shared = {tap: values[torch.from_numpy(moment.record.rows).long()] for tap, values in tokens.items()}
+        shared = {tap: values if moment.rows is None else values[moment.rows] for tap, values in tokens.items()}
         [(state, prediction)] = step_task(hands, "hands", [Turn(state, moment, shared, Stopwatch())], keep=True)
         return state, prediction, moment
 
@@ -204,7 +204,7 @@ def test_by_rows_is_in_full_on_the_same_tokens(hands, steps, seed):
             for patch in set(range(12)) - within(patches, head.receptive_field + 1):
                 there = np.s_[patch // 4 * 16 : patch // 4 * 16 + 16, patch % 4 * 16 : patch % 4 * 16 + 16]
                 np.testing.assert_array_equal(found.array[there], kept[there])
-            cost = task_cost(hands, "hands", moment.record, moment.grid, {})
+            cost = task_cost(hands, "hands", moment.rows, moment.grid, {})
             assert cost.executed.head == len(ran) * head.macs_per_token()
             assert cost.dense.head == 12 * head.macs_per_token()
             before = found
