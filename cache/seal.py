@@ -24,6 +24,7 @@ class Seal:
         fingerprint: of everything that its result depends on.
         token: of the run that wrote it.
         files: size in bytes and SHA-256 of everything in it, by name.
+        input_full: hash of every byte of the input that it was made from; empty where that isn't known.
     """
 
     start: int
@@ -32,6 +33,7 @@ class Seal:
     fingerprint: str
     token: str
     files: Mapping[str, tuple[int, str]]
+    input_full: str = ""
 
 
 def write_part(folder: Path, path: Place, about: Mapping[str, Any]) -> Seal:
@@ -81,6 +83,6 @@ def seal_of(sealed: SealedZip) -> Seal:
         raise BrokenSeal(
             f"{sealed.path}: not a seal: expected a start and a number of frames; found {str(numbers)[:80]}"
         )
-    if not isinstance(seal.fingerprint, str):
+    if not isinstance(seal.fingerprint, str) or not isinstance(seal.input_full, str):
         raise BrokenSeal(f"{sealed.path}: not a seal: expected a fingerprint")
     return seal

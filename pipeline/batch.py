@@ -34,7 +34,7 @@ from deltascene.pipeline.resume import (
     write_done,
 )
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder
-from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
+from deltascene.pipeline.sources import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
@@ -114,7 +114,7 @@ class _UnderWay:
     Attributes:
         spec: the source.
         job: what the parts know of it.
-        identity: of its bytes.
+        identity: all that is known of its content.
         cause: `truncated` if it ends before its header says, else empty.
         segments: all of them.
         seals: of those that are finished, by start.
@@ -125,7 +125,7 @@ class _UnderWay:
 
     spec: SourceSpec
     job: VideoJob
-    identity: str
+    identity: Identity
     cause: str
     segments: Sequence[Segment]
     seals: dict[int, Seal]
@@ -232,12 +232,12 @@ def _begin_video(
     """
     config, files = run.engine.config, run.folder.video(spec.id)
     refuse_links(files.root, below=True)
-    identity_now = identity(spec, config.run.verify == "full")
+    now = identity(spec, config.run.verify == "full")
     if (done := read_done(files)) is not None:
-        require_same_input(files, done, identity_now)
+        known = require_same_input(files, done, spec, now)
         if intact(files, done):
-            _tidy(files, [start for start, _ in done.segments])  # a run that was killed may have left something
-            ended(done.record, True)
+            _keep_done(run, files, done, known)
+            ended(known.record, True)
             return
         remove(files.done)
     how = config.source
@@ -247,12 +247,13 @@ def _begin_video(
         raise UnreadableSource(
             f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
         )
-    key = fingerprint({**run.key, "input": identity_now, "decoder": info.decoder})
-    job = plan_job(run, spec, info, len(wanted), key, identity_now)
+    job = plan_job(run, spec, info, len(wanted), now)
     segments = plan_segments(wanted, config.segment.frames)
-    seals = sealed_segments(files, key, segments)
+    keys = {job.key, _segment_key(run, now.full, info)} if now.full else {job.key}  # earlier versions took the full one
+    seals = sealed_segments(files, keys, segments, now.full)
+    full = now.full or next((seal.input_full for seal in seals.values() if seal.input_full), "")
     cause = "truncated" if info.truncated and wanted.stop >= info.frames else ""
-    video = _UnderWay(spec, job, identity_now, cause, segments, seals)
+    video = _UnderWay(spec, job, Identity(now.quick, full), cause, segments, seals)
     left = [segment for segment in segments if segment.start not in seals]
     frames = sum(segment.frames for segment in left)
     files.root.mkdir(parents=True, exist_ok=True)
@@ -339,7 +340,20 @@ def _failing(
     ended(record, False)
 
 
-def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key: str, identity_now: str) -> VideoJob:
+def _keep_done(run: BatchRun, files: VideoFolder, done: Done, known: Done) -> None:
+    """Leaves a finished video as it is, but for what is known of its input now and what a killed run left over."""
+    if known != done:
+        run.fence.require()
+        write_done(files, known)
+    _tidy(files, [start for start, _ in done.segments])
+
+
+def _segment_key(run: BatchRun, input_: str, info: SourceInfo) -> str:
+    """Fingerprint of all that a video's segments depend on."""
+    return fingerprint({**run.key, "input": input_, "decoder": info.decoder})
+
+
+def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, now: Identity) -> VideoJob:
     """What the parts need to know of a video.
 
     Raises:
@@ -349,7 +363,7 @@ def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key
     geometry = plan_geometry(model, config, (info.height, info.width))
     archive = None
     if config.archive.enabled and model.bundle.entry.archive.blocks:
-        archived = archive_key(run.key, model.bundle, identity_now, info.decoder)
+        archived = archive_key(run.key, model.bundle, now.quick, info.decoder)
         archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived)
     return VideoJob(
         config=config,
@@ -361,7 +375,8 @@ def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key
         grid=geometry.grid,
         kinds={task: engine.model.bundle.kinds[task] for task in engine.model.tasks},
         base=model.bundle.entry.base,
-        key=key,
+        key=_segment_key(run, now.quick, info),
+        input_full=now.full,
         fence=run.fence,
         archive=archive,
     )
@@ -402,7 +417,8 @@ def _record(video: _UnderWay, joined: Joined, status: str, cause: str) -> VideoR
         frames=joined.frames,
         invalid=joined.invalid,
         fps=joined.fps,
-        identity=video.identity,
+        identity=video.identity.quick,
+        identity_full=video.identity.full,
     )
     return replace(about, **video.so_far)
 

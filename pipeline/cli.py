@@ -89,7 +89,7 @@ def run(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One event a line on standard output.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
-    verify: Annotated[str | None, typer.Option(help="How much of an input its identity covers: quick or full.")] = None,
+    verify: Annotated[str | None, typer.Option(help="How much of an input is hashed: quick or full.")] = None,
     device: Annotated[str | None, typer.Option(help="auto or cpu; other devices aren't supported yet.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="What blocks multiply: auto, float32 or bfloat16; auto measures which is faster.")

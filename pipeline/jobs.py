@@ -46,6 +46,7 @@ class VideoJob:
         key: fingerprint of all that its results depend on.
         fence: of the run that writes.
         archive: what is archived; None is nothing.
+        input_full: hash of every byte of the source; empty where that isn't known.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class VideoJob:
     key: str
     fence: Fence
     archive: ArchiveJob | None
+    input_full: str = ""
 
     @property
     def id(self) -> str:

@@ -204,6 +204,7 @@ class WriterPart:
             "next_index": segment.next_index,
             "fingerprint": job.key,
             "token": job.fence.token,
+            **({"input_full": job.input_full} if job.input_full else {}),
         }
         job.fence.require()
         archived = 0

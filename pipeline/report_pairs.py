@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.run_folder import Run, RunVideo
+from deltascene.pipeline.sources import Identity
 from deltascene.stages.kinds import Kind, describe_kind
 
 
@@ -99,8 +100,8 @@ def _kinds(videos: Iterable[RunVideo]) -> dict[str, Kind]:
 
 
 def _same_input(video: RunVideo, other: RunVideo) -> bool:
-    known = video.record.identity, other.record.identity
-    return known[0] == known[1] if all(known) else video.id == other.id
+    ours, theirs = (Identity(each.record.identity, each.record.identity_full) for each in (video, other))
+    return ours.matches(theirs) if ours.quick and theirs.quick else video.id == other.id
 
 
 def _size(video: RunVideo) -> str:

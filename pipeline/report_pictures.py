@@ -23,7 +23,15 @@ from deltascene.pipeline.panel import (
     tinted,
 )
 from deltascene.pipeline.run_folder import RunVideo
-from deltascene.pipeline.sources import SourceError, SourceSpec, find_sources, identity, read_frames
+from deltascene.pipeline.sources import (
+    Identity,
+    SourceError,
+    SourceSpec,
+    find_sources,
+    identity,
+    read_frames,
+    recognise,
+)
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
@@ -97,7 +105,8 @@ def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
     """Some frames of a video's source, RGB [H, W, 3] by index; empty if it is gone or has another content now."""
     try:
         specs = [spec for spec in find_sources([video.source]) if str(spec.path) == video.source]
-        if len(specs) != 1 or (video.record.identity and identity(specs[0]) != video.record.identity):
+        recorded = Identity(video.record.identity, video.record.identity_full)
+        if len(specs) != 1 or (recorded.quick and recognise(specs[0], recorded, identity(specs[0])) is None):
             return {}
         wanted = sorted(set(indices))
         frames = _read(specs[0], wanted)

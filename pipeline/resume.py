@@ -6,8 +6,8 @@ nothing is mixed: the run is refused by the first thing that differs.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
+from deltascene.pipeline.sources import Identity, SourceSpec, recognise
 from deltascene.pipeline.versions import machine_record, versions_record
 from deltascene.pipeline.videos_table import DONE_FORMAT, VideoRecord, record_of
 
@@ -40,19 +41,19 @@ def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
 
 
-def archive_key(run_key: Mapping[str, Any], bundle: Bundle, identity_now: str, decoder: str) -> dict[str, Any]:
+def archive_key(run_key: Mapping[str, Any], bundle: Bundle, input_: str, decoder: str) -> dict[str, Any]:
     """What archived activations depend on: all that results do, but for the sub-tasks; flat and plain.
 
     Args:
         run_key: of the run, as of `result_key`.
         bundle: of its model.
-        identity_now: of the input.
+        input_: quick identity of the input.
         decoder: that reads it.
     """
     others = ("config.tasks", "config.save.", "config.numerics.delta", "config.model", "numerics.deltas", "weights.")
     key = {name: value for name, value in run_key.items() if not name.startswith(others)}
     base = base_key(bundle, run_key[f"weights.{bundle.backbone_file().name}"])
-    return key | base | {"input": identity_now, "decoder": decoder}
+    return key | base | {"input": input_, "decoder": decoder}
 
 
 def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
@@ -133,10 +134,18 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
     return config.model_copy(update={"numerics": numerics})
 
 
-def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -> dict[int, Seal]:
+def sealed_segments(
+    files: VideoFolder, keys: Collection[str], segments: Sequence[Segment], input_full: str = ""
+) -> dict[int, Seal]:
     """Seals of the finished segments among those planned, by start; all others are removed and done again.
 
     One whose archived activations were harmed isn't finished; one that wasn't archived, or no longer is, may be.
+
+    Args:
+        files: of the video.
+        keys: fingerprints that a segment may have.
+        segments: those planned.
+        input_full: full hash of the input, if known; a segment that was made from an input with another isn't finished.
     """
     seals, harmed = {}, harmed_archives(files)
     for segment in segments:
@@ -148,7 +157,9 @@ def sealed_segments(files: VideoFolder, key: str, segments: Sequence[Segment]) -
         except BrokenSeal:
             remove(path)
             continue
-        if (seal.fingerprint, seal.frames) == (key, segment.frames) and segment.start not in harmed:
+        other = input_full and seal.input_full and seal.input_full != input_full
+        fits = seal.fingerprint in keys and seal.frames == segment.frames and not other
+        if fits and segment.start not in harmed:
             seals[segment.start] = seal
         else:
             remove(path)
@@ -193,18 +204,31 @@ def read_done(files: VideoFolder) -> Done | None:
         return None
 
 
-def require_same_input(files: VideoFolder, done: Done, identity_now: str) -> None:
+def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Identity) -> Done:
     """Refuses results that were made from another input.
+
+    Args:
+        files: of the video.
+        done: what its `done.json` says.
+        spec: the input.
+        now: its identity.
+
+    Returns:
+        The same with all that is known of the input's identity by now.
 
     Raises:
         OutputError: they were.
     """
     record = done.record
-    if record.identity != identity_now:
+    recorded = Identity(record.identity, record.identity_full)
+    known = recognise(spec, recorded, now)
+    if known is None:
+        found, expected = (now.full, recorded.full) if now.full and recorded.full else (now.quick, recorded.quick)
         raise OutputError(
-            f"{files.root}: was made from another {Path(record.source).name} (input identity {record.identity[:12]}…);"
-            f" this one has {identity_now[:12]}…; choose another -o, or --force to replace it"
+            f"{files.root}: was made from another {Path(record.source).name} (input identity {expected[:12]}…);"
+            f" this one has {found[:12]}…; choose another -o, or --force to replace it"
         )
+    return replace(done, record=replace(record, identity=known.quick, identity_full=known.full))
 
 
 def intact(files: VideoFolder, done: Done) -> bool:

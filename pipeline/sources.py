@@ -8,6 +8,7 @@ why); errors are in sources_errors.py: `SourceError` > `SourceNotFound`, `Unread
 import hashlib
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from deltascene.stages.types import Frame
 
 __all__ = [
     "Decoder",
+    "Identity",
     "Reader",
     "SourceError",
     "SourceInfo",
@@ -35,6 +37,7 @@ __all__ = [
     "identity",
     "probe",
     "read_frames",
+    "recognise",
 ]
 
 _SEQUENCE_FPS = Fraction(30)
@@ -47,6 +50,28 @@ _SPECIAL = (
     (stat.S_ISBLK, "a device"),
 )
 TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Content hashes that tell one input from another: SHA-256 in hexadecimal digits.
+
+    Attributes:
+        quick: of the size and the first, middle and last MiB; fingerprints and archives are keyed by it.
+        full: of the size and every byte; empty where that wasn't asked for. Up to 3 MiB both are the same.
+    """
+
+    quick: str
+    full: str = ""
+
+    def matches(self, other: "Identity") -> bool:
+        """Whether both are of the same content: full hashes are compared where both are known, else quick ones.
+
+        Earlier versions recorded the full hash alone, in place of the quick one.
+        """
+        if self.full and other.full:
+            return self.full == other.full
+        return bool({self.quick, self.full} & {other.quick, other.full} - {""})
 
 
 class Reader(Iterator[Frame]):
@@ -156,15 +181,12 @@ def read_frames(
     return Reader(spec, info, selection.of(info.table.pts_s), process)
 
 
-def identity(spec: SourceSpec, full: bool = False) -> str:
-    """Content hash that tells one input from another: size and sha256 of first, middle and last MiB, or of all.
+def identity(spec: SourceSpec, full: bool = False) -> Identity:
+    """Content hashes of a source.
 
     Args:
-        spec: the source; of a sequence the sorted names, sizes and hashes of all images.
-        full: hash every byte.
-
-    Returns:
-        sha256 in hexadecimal digits.
+        spec: the source; of a sequence the sorted names, sizes and hashes of all images are hashed.
+        full: hash every byte, too.
 
     Raises:
         SourceNotFound: a file is gone.
@@ -173,12 +195,33 @@ def identity(spec: SourceSpec, full: bool = False) -> str:
     try:
         if spec.kind == "video":
             return _file_identity(spec.path, full)
-        total = hashlib.sha256()
+        quick, whole = hashlib.sha256(), hashlib.sha256()
         for path in sorted(spec.paths, key=lambda each: each.name):
-            total.update(f"{path.name}\0{path.stat().st_size}\0{_file_identity(path, full)}\n".encode())
-        return total.hexdigest()
+            about, image = f"{path.name}\0{path.stat().st_size}\0", _file_identity(path, full)
+            quick.update(f"{about}{image.quick}\n".encode())
+            whole.update(f"{about}{image.full}\n".encode())
+        return Identity(quick.hexdigest(), whole.hexdigest() if full else "")
     except OSError as error:
         raise _no_file(spec, error) from error
+
+
+def recognise(spec: SourceSpec, recorded: Identity, now: Identity) -> Identity | None:
+    """All that is known of a source whose identity was recorded earlier, or None if it has another content now.
+
+    A source that would be taken for another by its quick hash is read whole where the record could be of an earlier
+    version, which had the full hash in place of the quick one.
+
+    Args:
+        spec: the source.
+        recorded: its identity as an earlier run wrote it.
+        now: as of `identity`, with or without the full hash.
+
+    Raises:
+        SourceError: as `identity`.
+    """
+    if not now.full and not recorded.full and now.quick != recorded.quick:
+        now = identity(spec, full=True)
+    return Identity(now.quick, now.full or recorded.full) if now.matches(recorded) else None
 
 
 def _request(
@@ -218,16 +261,16 @@ def _refuse_special(path: Place) -> None:
         raise UnreadableSource(f"{path}: expected a file, found {found}")
 
 
-def _file_identity(path: Place, full: bool) -> str:
+def _file_identity(path: Place, full: bool) -> Identity:
     _refuse_special(path)
     size = path.stat().st_size
-    digest = hashlib.sha256(f"{size}\0".encode())
+    quick, whole = (hashlib.sha256(f"{size}\0".encode()) for _ in range(2))
+    small = size <= 3 * _MIB
     with open_anywhere(path) as file:
-        if full or size <= 3 * _MIB:
+        if full or small:
             while chunk := file.read(_MIB):
-                digest.update(chunk)
-            return digest.hexdigest()
-        for start in (0, (size - _MIB) // 2, size - _MIB):
+                whole.update(chunk)
+        for start in () if small else (0, (size - _MIB) // 2, size - _MIB):
             file.seek(start)
-            digest.update(file.read(_MIB))
-    return digest.hexdigest()
+            quick.update(file.read(_MIB))
+    return Identity((whole if small else quick).hexdigest(), whole.hexdigest() if full else "")

@@ -38,7 +38,8 @@ class VideoRecord:
         frames: processed frames that can be read.
         invalid: of these, frames that weren't what the camera saw.
         fps: of the processed frames.
-        identity: of the input's bytes.
+        identity: quick hash of the input's content.
+        identity_full: hash of every byte of it; empty where no run with `--verify full` looked at it.
         retries: how often a segment of it was done again because a worker was lost.
         seconds: wall-clock time from when a lane took its first segment to its end, pictures drawn included. Lanes may
             have computed other videos meanwhile, so the seconds of all videos may add up to more than the run took.
@@ -56,6 +57,7 @@ class VideoRecord:
     invalid: int = 0
     fps: float = 0.0
     identity: str = ""
+    identity_full: str = ""
     retries: int = 0
     seconds: float = 0.0
     computed: int = 0
@@ -67,7 +69,7 @@ _SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("id", "source", "status", "cause")),
         *((name, pa.int64()) for name in ("frames", "invalid")),
         ("fps", pa.float64()),
-        ("identity", pa.string()),
+        *((name, pa.string()) for name in ("identity", "identity_full")),
         ("retries", pa.int64()),
         ("seconds", pa.float64()),
         *((name, pa.int64()) for name in ("computed", "selected")),
@@ -75,6 +77,7 @@ _SCHEMA = pa.schema(
 )
 _NAMES = tuple(field.name for field in fields(VideoRecord))
 _TYPES = {field.name: type(getattr(VideoRecord("", "", ""), field.name)) for field in fields(VideoRecord)}
+_LATER = {"identity_full": ""}  # what records of earlier versions lack
 DONE_FORMAT = 2  # of `done.json`
 
 
@@ -84,6 +87,7 @@ def record_of(row: Mapping[str, Any]) -> VideoRecord:
     Raises:
         ValueError: one isn't; one line.
     """
+    row = {**_LATER, **row}
     for name, wanted in _TYPES.items():
         if name not in row or type(row[name]) is not wanted:
             raise ValueError(f"{name}: expected a value as a run writes it; found {shown(row.get(name))}")

@@ -59,6 +59,6 @@ class Records:
         return None if self.folder is None else self.folder / f"{clip.name}.{name}.npz"
 
     def _key(self, clip: Clip, what: Mapping[str, Any]) -> str:
-        video = identity(find_sources([str(clip.path)])[0])
+        video = identity(find_sources([str(clip.path)])[0]).quick
         about = {"video": video, "weights": self.weights, "frames": self.frames, "scoring": SCORING}
         return fingerprint({**about, "what": dict(what)})
