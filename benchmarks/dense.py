@@ -43,8 +43,10 @@ def compare(name: str, img_size: int, grid_size: tuple[int, int], runs: int) -> 
         x_ND = run_base(backbone, backbone.embed(image, positions), [backbone.depth])[backbone.depth]
         return backbone.final_norm(x_ND)
 
+    timms = backbone.features()
+
     def theirs() -> Tensor:
-        tokens: Tensor = backbone.vit.forward_features(image[None])[0]
+        tokens: Tensor = timms(image[None])[0]
         return tokens
 
     times: list[tuple[float, float]] = []

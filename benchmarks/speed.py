@@ -105,10 +105,10 @@ def networks_table(options: argparse.Namespace, ways: list[Way], best: Precision
         tokens = backbone.grid(case.size).tokens
         contenders: dict[str, Callable[[], object]] = {}
         for eager in _precisions(best):
-            features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
+            features = create_backbone(case.timm, {"img_size": case.size[0]}).features()
             contenders[f"eager {eager}"] = partial(by_torch(features, eager), image[None])
         for precision in (*_precisions(best), "int8"):
-            features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
+            features = create_backbone(case.timm, {"img_size": case.size[0]}).features()
             contenders[f"OpenVINO {precision}"] = partial(
                 by_openvino(features, image[None], options.threads, precision), image[None]
             )
@@ -215,18 +215,6 @@ def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image
             top, left = (side * patch for side in divmod(int(number), columns))
             square = picture[top : top + patch, left : left + patch]
             square[...] = np.where(square.mean() > 120, 70, 170)
-
-
-class _Features(torch.nn.Module):
-    """timm's own forward."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.vit = backbone.vit
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        tokens: Tensor = self.vit.forward_features(image_BCHW)  # type: ignore[operator]
-        return tokens
 
 
 def _precisions(best: Precision) -> list[Precision]:

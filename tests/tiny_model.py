@@ -42,9 +42,9 @@ def write_tiny_bundle(folder: Path, text: str = TINY) -> Path:
     torch.manual_seed(7)
     bundle = read_bundle(str(folder))
     backbone = build_backbone(bundle)
-    for parameter in backbone.vit.parameters():
+    for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if parameter.dim() < 2 else 0.08)
-    save_file(backbone.vit.state_dict(), folder / "base.safetensors")
+    save_file(backbone.state_dict(), folder / "base.safetensors")
     heads = {task: build_task_head(bundle, backbone, task) for task in bundle.entry.tasks}
     for task, head in heads.items():
         entry = bundle.entry.tasks[task]

@@ -38,8 +38,8 @@ def backbones(randomise):
     built = {}
     for label, (name, args) in NETWORKS.items():
         built[label] = create_backbone(name, {"depth": DEPTH, "weight_init": "skip", **args})
-        randomise(built[label].vit, 5)
-        built[label].vit.requires_grad_(False)
+        randomise(built[label], 5)
+        built[label].requires_grad_(False)
     return built
 
 
@@ -111,13 +111,13 @@ def test_a_delta_of_zero_is_the_base_exactly(backbones, label, build):
 @pytest.mark.parametrize("build", [merge, attach])
 def test_the_base_is_untouched_byte_for_byte(backbones, build):
     backbone = backbones["layer scale"]
-    before = {name: tensor.clone() for name, tensor in backbone.vit.state_dict().items()}
-    modules = [id(module) for module in backbone.vit.modules()]
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    modules = [id(module) for module in backbone.features().modules()]
     built = build(backbone.blocks, drawn_delta(backbone, 1, [3], 9), 1)
     after(built, 1)
-    assert [id(module) for module in backbone.vit.modules()] == modules
-    assert backbone.vit.state_dict().keys() == before.keys()
-    for name, tensor in backbone.vit.state_dict().items():
+    assert [id(module) for module in backbone.features().modules()] == modules
+    assert backbone.state_dict().keys() == before.keys()
+    for name, tensor in backbone.state_dict().items():
         assert tensor.numpy().tobytes() == before[name].numpy().tobytes(), name
 
 

@@ -17,7 +17,7 @@ SPLIT = 2
 @pytest.fixture(scope="module")
 def backbone(randomise):
     built = create_backbone("test_vit", {"img_size": 64})
-    randomise(built.vit, 3)
+    randomise(built, 3)
     return built
 
 

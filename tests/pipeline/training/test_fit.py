@@ -107,7 +107,7 @@ def test_a_cut_run_ends_with_the_same_weights(bundle, trained, tmp_path, monkeyp
 
 
 def test_it_learns_on_a_base_that_stays_as_it_is(bundle, trained, tmp_path):
-    base = load_model(bundle, ()).backbone.vit.state_dict()
+    base = load_model(bundle, ()).backbone.state_dict()
     told: list[dict] = []
     student = trained(
         bundle, start_subtask, "height", "work", RECIPE.model_copy(update={"passes": 10}), say=told.append
@@ -121,7 +121,7 @@ def test_it_learns_on_a_base_that_stays_as_it_is(bundle, trained, tmp_path):
     assert [event["step"] for event in scores] == [20, 40]
     assert set(scores[0]["val"]) == {"rmse", "abs_rel", "delta1"}
     assert not student.delta().is_zero
-    for name, value in student.backbone.vit.state_dict().items():
+    for name, value in student.backbone.state_dict().items():
         assert torch.equal(value, base[name]), name
 
 

@@ -49,7 +49,7 @@ def pictures(bundle, samples_of):
 def shaken(student, seed=5):
     """Changes everything that is trained, and leaves numbers that float16 holds."""
     generator = torch.Generator().manual_seed(seed)
-    base = dict(student.backbone.vit.named_parameters())
+    base = dict(student.backbone.named_parameters())
     for name, value in student.parameters().items():
         noise = 0.1 * torch.randn(value.shape, generator=generator)
         origin = base[name] if name in base and not student.embeds else torch.zeros_like(value)
@@ -83,7 +83,7 @@ def test_with_all_tokens_a_student_is_the_model_that_is_written(tiny, bundle, pi
     folder = Path(shutil.copytree(tiny, tmp_path / "model"))
     student = shaken(start(bundle, task, RECIPE))
     if start is start_network:
-        state = student.backbone.vit.state_dict()
+        state = student.backbone.state_dict()
         write_weights(folder / "base.safetensors", {name: value.half() for name, value in state.items()})
     if start is start_subtask:
         write_task(folder / "flow.safetensors", student.head, student.delta())
@@ -134,14 +134,14 @@ def test_everything_from_the_split_on_is_trained_and_nothing_else(bundle):
     assert {"blocks.4.attn.qkv.A", "blocks.4.mlp.fc2.B", "blocks.5.norm2.bias", "blocks.5.attn.proj.bias"} <= names
     assert not any(name.endswith(LINEAR) for name in names)
     assert all(parameter.requires_grad for parameter in student.parameters().values())
-    assert not any(parameter.requires_grad for parameter in student.backbone.vit.parameters())
+    assert not any(parameter.requires_grad for parameter in student.backbone.parameters())
     assert open_blocks(student.delta()) == [4, 5]
 
 
 def test_of_a_frozen_base_the_head_alone_is_trained(bundle):
     student = start_frozen(bundle, "hands", RECIPE)
     assert all(name.startswith("head.") for name in student.parameters())
-    assert not any(parameter.requires_grad for parameter in student.backbone.vit.parameters())
+    assert not any(parameter.requires_grad for parameter in student.backbone.parameters())
 
 
 def test_of_a_network_all_that_its_head_sees_is_trained(bundle, pictures):
@@ -157,7 +157,7 @@ def test_of_a_network_all_that_its_head_sees_is_trained(bundle, pictures):
 def test_the_frozen_base_gets_no_gradient(bundle, pictures):
     student = start_subtask(bundle, "height", RECIPE)
     student.cells(student.embed(pictures), student.grid((48, 64))).square().mean().backward()
-    assert all(parameter.grad is None for parameter in student.backbone.vit.parameters())
+    assert all(parameter.grad is None for parameter in student.backbone.parameters())
     assert student.parameters()["blocks.3.attn.qkv.B"].grad.abs().sum() > 0
 
 
