@@ -160,11 +160,6 @@ def write_head(path: Path, head: nn.Module, dtype: torch.dtype = torch.float16) 
     write_weights(path, _head_tensors(head, dtype))
 
 
-def write_delta(path: Path, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
-    """A delta as safetensors, in a file of its own."""
-    write_weights(path, _delta_tensors(delta, dtype))
-
-
 def write_task(path: Path, head: nn.Module, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
     """A task's head and delta in one file."""
     write_weights(path, _head_tensors(head, dtype) | _delta_tensors(delta, dtype))

@@ -9,8 +9,8 @@ from timm.layers import Attention, ConvMlp, GatedMlp, GlobalResponseNormMlp, Mlp
 from timm.models.vision_transformer import VisionTransformer
 
 from deltascene.stages.backbone import Backbone, create_backbone, cut_patches
-from deltascene.stages.base_task import run_base
 from deltascene.stages.errors import UnsupportedBackbone
+from deltascene.stages.rows import run_blocks
 
 TOLERANCE = 1e-4
 SMALL = {"embed_dim": 48, "num_heads": 3}
@@ -179,7 +179,7 @@ def test_taps_count_the_blocks_run_before(randomise):
     image_CHW = torch.randn(3, 48, 64, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         x_ND = backbone.embed(image_CHW, backbone.positions(backbone.grid((48, 64))))
-        tapped = run_base(backbone, x_ND, (0, 1, 3))
+        tapped = run_blocks(backbone.blocks, x_ND, (0, 1, 3))
         theirs = backbone.dense_taps(image_CHW[None], (1, 3))
     assert sorted(tapped) == [0, 1, 3]
     assert tapped[0] is x_ND
@@ -222,9 +222,9 @@ def test_blocks_after_the_last_tap_do_not_run():
 
     backbone.blocks[2].norm1.register_forward_pre_hook(refuse)
     with torch.no_grad():
-        assert list(run_base(backbone, torch.zeros(5, 48), [2])) == [2]
+        assert list(run_blocks(backbone.blocks, torch.zeros(5, 48), [2])) == [2]
         with pytest.raises(AssertionError, match="ran"):
-            run_base(backbone, torch.zeros(5, 48), [3])
+            run_blocks(backbone.blocks, torch.zeros(5, 48), [3])
 
 
 def test_numbers_are_read_from_the_model():
