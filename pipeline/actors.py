@@ -86,8 +86,8 @@ class ReaderActor:
 class EngineActor:
     """Holds an `EnginePart` with the base and some tasks."""
 
-    def __init__(self, seat: Seat, tasks: Sequence[str], extra_points: tuple[int, ...]) -> None:
-        self._about = seat, tasks, extra_points
+    def __init__(self, seat: Seat, tasks: Sequence[str], splits: Sequence[int]) -> None:
+        self._about = seat, tasks, splits
         self._part: EnginePart | None = None
 
     def ready(self) -> None:
@@ -100,13 +100,13 @@ class EngineActor:
             return
         with quick_imports():
             from deltascene.pipeline.compute_parts import EnginePart
-            from deltascene.pipeline.model import load_model
+            from deltascene.pipeline.model import handing_over, load_model
             from deltascene.pipeline.numerics import honour
 
-        seat, tasks, extra_points = self._about
+        seat, tasks, splits = self._about
         honour(seat.config, seat.numerics)
         model = load_model(seat.bundle(tasks), tasks, allow_code=seat.allow_code, merged=seat.merged)
-        self._part = EnginePart(seat.prepared(model), seat.config, extra_points)
+        self._part = EnginePart(handing_over(seat.prepared(model), seat.config, splits), seat.config)
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """As the part."""

@@ -8,11 +8,12 @@ import torch
 
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine import Stream
 from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
+from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import TaskCost
-from deltascene.pipeline.step import StreamState, step
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
 from deltascene.stages.age import PatchAges
@@ -24,16 +25,15 @@ from deltascene.stages.types import Frame, TokenGrid
 class EnginePart:
     """The base, and every task of its model, on one stream."""
 
-    def __init__(self, model: SceneModel, config: Config, extra_points: tuple[int, ...] = ()) -> None:
+    def __init__(self, model: SceneModel, config: Config) -> None:
         """Takes a loaded model.
 
         Args:
-            model: its tasks are computed here.
+            model: its tasks are computed here, and its base hands over what the archive and other parts need.
             config: resolved config.
-            extra_points: splits of sub-tasks that run elsewhere.
         """
-        self._model, self._config, self._extra = model, config, extra_points
-        self._state = StreamState()
+        self._hand_over = {*model.hand_over}
+        self._stream = Stream(model, config, "video")
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """Computes a span.
@@ -41,18 +41,16 @@ class EnginePart:
         Raises:
             StageError: a frame has another size than the first.
         """
-        if read.span.first:
-            self._state = StreamState()
-        points = tuple(sorted({*self._extra, *job.points}))
-        return SpanOutputs(read.span, [self._step(job, frame, decode_s, points) for frame, decode_s in read.frames])
+        assert {*job.points} <= self._hand_over, "what is archived is handed over"
+        frames = in_segments(read.frames, self._stream, start=read.span.start)
+        return SpanOutputs(read.span, [self._step(job, frame, decode_s) for frame, decode_s in frames])
 
-    def _step(self, job: VideoJob, frame: Frame, decode_s: float, points: tuple[int, ...]) -> FrameOutput:
-        self._state, result = step(self._model, self._config, self._state, frame, points)
-        geometry = self._state.geometry
-        if geometry is not None and geometry.grid != job.grid:
+    def _step(self, job: VideoJob, frame: Frame, decode_s: float) -> FrameOutput:
+        result = self._stream(frame)
+        if result.valid and self._stream.grid != job.grid:
             raise StageError(
                 f"frame {frame.index}: expected size {job.plan.frame_size}, as the first frame;"
-                f" found {geometry.plan.frame_size}"
+                f" found {self._stream.plan.frame_size}"
             )
         output = output_of(result, job.form, decode_s)
         if output.record.valid:
@@ -69,6 +67,11 @@ class TaskPart:
         self._model, self._config = model, config
         self.reset()
 
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment, by the config."""
+        return self._config.segment.frames
+
     def reset(self) -> None:
         """A segment starts."""
         self._state = TaskState()
@@ -76,9 +79,8 @@ class TaskPart:
 
     def run(self, job: VideoJob, span: Span, records: Sequence[FrameRecord]) -> SpanTask:
         """Computes a span."""
-        if span.first:
-            self.reset()
-        return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in records])
+        frames = in_segments(records, self, start=span.start)
+        return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in frames])
 
     @torch.inference_mode()
     def step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:

@@ -12,21 +12,22 @@ from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources import find_sources
 from deltascene.pipeline.sources_chosen import open_source
-from deltascene.pipeline.step import StreamState, plan_geometry, step_streams
+from deltascene.pipeline.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import set_flow_threads
-from deltascene.stages.types import Frame, Image
+from deltascene.stages.types import Frame, Image, TokenGrid
 
 
 class Stream:
-    """One open stream of an engine: call it with frame after frame."""
+    """One open stream: call it with frame after frame. It alone owns what a stream carries."""
 
-    def __init__(self, engine: "Engine", model: SceneModel, name: str) -> None:
+    def __init__(self, model: SceneModel, config: Config, name: str) -> None:
         self.name = name
-        self._engine, self._model, self._state, self._count = engine, model, StreamState(), 0
+        self._model, self._config, self._state, self._count = model, config, StreamState(), 0
 
     def __call__(self, frame: Frame | Image, pts_s: float | None = None) -> FrameResult:
         """Runs one frame.
@@ -38,30 +39,46 @@ class Stream:
         Raises:
             UsageError: the image isn't RGB uint8.
         """
-        (result,) = step_together(self._engine, [self], [frame], pts_s)
+        (result,) = step_together([self], [frame], pts_s)
         return result
 
     @property
     def plan(self) -> InputPlan:
         """How the stream's frames become model input; known from the first frame on."""
-        assert self._state.geometry is not None, "no frame yet"
-        return self._state.geometry.plan
+        return self._geometry.plan
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Token grid of the stream's frames; known from the first frame on."""
+        return self._geometry.grid
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment, by the config."""
+        return self._config.segment.frames
 
     def reset(self) -> None:
         """Forgets what was computed: the next frame runs dense, as at the start of a segment."""
         self._state = StreamState()
 
+    @property
+    def _geometry(self) -> InputGeometry:
+        assert self._state.geometry is not None, "no frame yet"
+        return self._state.geometry
+
 
 def step_together(
-    engine: "Engine", streams: Sequence[Stream], frames: Sequence[Frame | Image], pts_s: float | None = None
+    streams: Sequence[Stream], frames: Sequence[Frame | Image], pts_s: float | None = None
 ) -> list[FrameResult]:
-    """One frame each of streams with the same tasks."""
+    """One frame each of streams of one model and config."""
     given = [
         frame if isinstance(frame, Frame) else as_frame(frame, stream.name, stream._count, pts_s)
         for stream, frame in zip(streams, frames, strict=True)
     ]
     states = [stream._state for stream in streams]
-    done = step_streams(streams[0]._model, engine.config, list(zip(states, given, strict=True))) if streams else []
+    if not streams:
+        return []
+    done = step_streams(streams[0]._model, streams[0]._config, list(zip(states, given, strict=True)))
     for stream, frame, (state, _) in zip(streams, given, done, strict=True):
         stream._state, stream._count = state, frame.index + 1
     return [result for _, result in done]
@@ -116,8 +133,8 @@ class Engine:
         return cls(prepare_model(model, config.numerics), config)
 
     def open_stream(self, name: str, tasks: Sequence[str] | None = None) -> Stream:
-        """A new stream, for some of the loaded tasks or all of them."""
-        return Stream(self, self._with(tasks), name)
+        """A new stream, for some of the loaded tasks or all of them; whoever asked for it owns it."""
+        return Stream(self._with(tasks), self.config, name)
 
     def plan(self, frame_size: tuple[int, int]) -> InputPlan:
         """How frames of a size (height, width) would become model input.
@@ -128,15 +145,29 @@ class Engine:
         return plan_geometry(self.model, self.config, frame_size).plan
 
     def step(self, frames: Mapping[str, Frame | Image]) -> dict[str, FrameResult]:
-        """One frame each of several streams, by the streams' names; a new name opens a stream.
+        """One frame each of several streams, by the streams' names; a new name opens a stream, until `close_stream`.
 
         Their rows run packed: one pass over the weights serves them all.
 
         Raises:
             UsageError: an image isn't RGB uint8.
         """
-        streams = [self._streams.setdefault(name, Stream(self, self.model, name)) for name in frames]
-        return dict(zip(frames, step_together(self, streams, list(frames.values())), strict=True))
+        for name in frames:
+            if name not in self._streams:
+                self._streams[name] = self.open_stream(name)
+        streams = [self._streams[name] for name in frames]
+        return dict(zip(frames, step_together(streams, list(frames.values())), strict=True))
+
+    def close_stream(self, name: str) -> None:
+        """Forgets a stream that `step` opened, and frees what it carries; the same name opens a new one.
+
+        Raises:
+            UsageError: no such stream is open.
+        """
+        if name not in self._streams:
+            known = ", ".join(self._streams) or "none"
+            raise UsageError(f"stream: open are {known}; found {name!r}{nearest(name, self._streams)}")
+        del self._streams[name]
 
     def run(self, source: str | Path | Iterable[Image], tasks: Sequence[str] | None = None) -> Iterator[FrameResult]:
         """Every frame of a source, one at a time; memory stays flat.
@@ -164,9 +195,7 @@ class Engine:
 
     def _run_paths(self, paths: Sequence[str], stream: Stream) -> Iterator[FrameResult]:
         for spec in find_sources(paths):
-            for number, frame in enumerate(open_source(self.config.source, spec)):
-                if number % self.config.segment.frames == 0:
-                    stream.reset()
+            for frame in in_segments(open_source(self.config.source, spec), stream):
                 yield stream(frame)
 
     def _with(self, tasks: Sequence[str] | None) -> SceneModel:

@@ -114,15 +114,23 @@ class Span:
 
     Attributes:
         segment: it lies in.
+        start: number of its first frame among the processed frames.
         frames: how many frames the run has.
-        first: it starts its segment: whoever carries state starts anew.
-        last: it ends its segment, which is sealed then.
     """
 
     segment: Segment
+    start: int
     frames: int
-    first: bool
-    last: bool
+
+    @property
+    def first(self) -> bool:
+        """Whether it starts its segment."""
+        return self.start == self.segment.start
+
+    @property
+    def last(self) -> bool:
+        """Whether it ends its segment, which is sealed then."""
+        return self.start + self.frames == self.segment.start + self.segment.frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,5 +203,4 @@ def plan_segments(wanted: range, frames: int) -> list[Segment]:
 def plan_spans(segment: Segment, span_frames: int) -> Iterator[Span]:
     """Cuts a segment into spans."""
     for begin in range(0, segment.frames, span_frames):
-        size = min(span_frames, segment.frames - begin)
-        yield Span(segment, size, begin == 0, begin + size == segment.frames)
+        yield Span(segment, segment.start + begin, min(span_frames, segment.frames - begin))

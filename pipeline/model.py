@@ -1,6 +1,6 @@
 """A bundle's networks: backbone, delta weights and heads of some tasks, as shapes alone or with their weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deltascene.pipeline.bundle import Bundle, import_head
-from deltascene.pipeline.config import NumericsConfig
+from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.weight_files import (
@@ -44,6 +44,8 @@ class SceneModel:
         backbone: the base's network with its weights.
         heads: head of every task.
         sub_tasks: blocks of every task that has delta weights; the others read the base's activations.
+        hand_over: where the base's tokens are handed over besides the splits of these sub-tasks, as numbers of blocks
+            run before: to an archive, and to sub-tasks that are computed elsewhere.
     """
 
     bundle: Bundle
@@ -51,6 +53,7 @@ class SceneModel:
     backbone: Backbone
     heads: Mapping[str, TokenHead]
     sub_tasks: Mapping[str, SubTask]
+    hand_over: tuple[int, ...] = ()
 
 
 def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:
@@ -124,6 +127,18 @@ def prepare_model(model: SceneModel, numerics: NumericsConfig) -> SceneModel:
     if numerics.kernel == "compiled":
         heads = {task: fold_head(head, getattr(torch, numerics.dtype)) for task, head in heads.items()}
     return replace(model, backbone=backbone, heads=heads, sub_tasks=sub_tasks)
+
+
+def handing_over(model: SceneModel, config: Config, splits: Iterable[int] = ()) -> SceneModel:
+    """A model whose base hands its tokens over as a run needs them.
+
+    Args:
+        model: any.
+        config: says whether activations are archived.
+        splits: of sub-tasks that are computed elsewhere.
+    """
+    archived = model.bundle.entry.archive.blocks if config.archive.enabled else ()
+    return replace(model, hand_over=tuple(sorted({*archived, *splits})))
 
 
 def prepare_block(block: Block, numerics: NumericsConfig) -> Block | FoldedBlock:

@@ -21,6 +21,7 @@ from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.lost import lost_line, out_of_memory
+from deltascene.pipeline.model import handing_over
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 
@@ -37,7 +38,7 @@ class LocalLane:
     def __init__(self, engine: Engine) -> None:
         """Takes a loaded engine."""
         self._reader, self._writer = ReaderPart(), WriterPart()
-        self._engine = EnginePart(engine.model, engine.config)
+        self._engine = EnginePart(handing_over(engine.model, engine.config), engine.config)
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
         """As `Lane.run`."""
@@ -94,13 +95,12 @@ class RayLane:
 
         self._ray, self._closed, self._whole = ray, False, False
         self._silent_s = seat.config.run.silent_s
-        points = tuple(sorted(set(split.values())))
         self._cpus, self._place = cpus, placement_group([{"CPU": cpus} for _ in range(1 + len(split))], strategy="PACK")
         self._asked = time.monotonic()  # for a place
         self._makers: dict[str, Callable[[], Any]] = {
             "reader": partial(self._start, actors.ReaderActor, None),
             "writer": partial(self._start, actors.WriterActor, None),
-            "engine": partial(self._start, actors.EngineActor, 0, seat, here, points),
+            "engine": partial(self._start, actors.EngineActor, 0, seat, here, list(split.values())),
         }
         for number, task in enumerate(split, 1):
             self._makers[task] = partial(self._start, actors.TaskActor, number, seat, task)

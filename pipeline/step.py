@@ -87,17 +87,15 @@ class _Walk:
         return self.state.geometry.grid
 
 
-def step(
-    model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...] = ()
-) -> tuple[StreamState, FrameResult]:
+def step(model: SceneModel, config: Config, state: StreamState, frame: Frame) -> tuple[StreamState, FrameResult]:
     """One frame of one stream; see `step_streams`."""
-    (done,) = step_streams(model, config, [(state, frame)], points)
+    (done,) = step_streams(model, config, [(state, frame)])
     return done
 
 
 @torch.inference_mode()
 def step_streams(
-    model: SceneModel, config: Config, streams: Sequence[tuple[StreamState, Frame]], points: tuple[int, ...] = ()
+    model: SceneModel, config: Config, streams: Sequence[tuple[StreamState, Frame]]
 ) -> list[tuple[StreamState, FrameResult]]:
     """One frame each of some streams: preprocess, decide, run what is needed. Their rows run packed.
 
@@ -106,7 +104,6 @@ def step_streams(
         config: resolved config.
         streams: what each stream carries, an empty state starts a segment with a dense frame; and its frame, an
             invalid one is passed through without a prediction.
-        points: where the base's tokens are handed on besides the splits of the model's own tasks.
 
     Returns:
         The streams' next states, and the frames' results with the base's records.
@@ -116,20 +113,18 @@ def step_streams(
     for place, (state, frame) in enumerate(streams):
         clock = Stopwatch()
         if frame.valid and frame.image is not None:
-            walks[place] = _begin(model, config, state, frame, points, clock)
+            walks[place] = _begin(model, config, state, frame, clock)
         else:
-            done[place] = state, _skipped(model, config, state, replace(frame, valid=False), points, clock)
-    _run_rows(model, list(walks.values()), points)
-    for place, (state, result) in zip(walks, _run_tasks(model, config, list(walks.values()), points), strict=True):
+            done[place] = state, _skipped(model, config, state, replace(frame, valid=False), clock)
+    _run_rows(model, list(walks.values()))
+    for place, (state, result) in zip(walks, _run_tasks(model, config, list(walks.values())), strict=True):
         if config.policy.reuse and result.policy != "dense" and _audit_due(config, result.frame):
-            result = _audit(model, config, state, result, points)
+            result = _audit(model, config, state, result)
         done[place] = state, result
     return [done[place] for place in range(len(streams))]
 
 
-def _begin(
-    model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...], clock: Stopwatch
-) -> _Walk:
+def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> _Walk:
     """Pixels at the model's size, and what will be done with them."""
     image = frame.image
     assert image is not None
@@ -143,19 +138,17 @@ def _begin(
     temporal, decision = decide(config, grid, state.temporal, frame, pixels)
     clock.lap("mask")
     if config.policy.reuse and state.cache is None:
-        shapes = key_shapes(model.backbone.blocks[: base_depth(model, points)])
+        shapes = key_shapes(model.backbone.blocks[: base_depth(model)])
         state = replace(state, cache=allocate_cache(shapes, grid.tokens, model.backbone.width, ()))
     return _Walk(replace(state, temporal=temporal), frame, clock, pixels, decision)
 
 
-def _run_tasks(
-    model: SceneModel, config: Config, walks: Sequence[_Walk], points: tuple[int, ...]
-) -> list[tuple[StreamState, FrameResult]]:
+def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> list[tuple[StreamState, FrameResult]]:
     """What the base hands on, through every task; walks are in the order of the results."""
     moments: list[Moment] = []
     for walk in walks:
         walk.clock.start()
-        record = _record(model, config, walk, points)
+        record = _record(model, config, walk)
         moments.append(receive(record, walk.grid, walk.state.ages))
         walk.clock.lap("mask" if moments[-1].where is None else "warp")
     tasks: list[dict[str, TaskState]] = [{} for _ in walks]
@@ -169,7 +162,7 @@ def _run_tasks(
             tasks[place][task], predictions[place][task] = state, prediction
     done = []
     for walk, moment, states, made in zip(walks, moments, tasks, predictions, strict=True):
-        costs = frame_costs(model, moment.record, walk.grid, points, walk.clock)
+        costs = frame_costs(model, moment.record, walk.grid, walk.clock)
         cost = FrameCost(costs, moment.ages.oldest_s(walk.frame.pts_s))
         after = replace(walk.state, ages=moment.ages, tasks={**walk.state.tasks, **states})
         done.append((after, FrameResult(walk.frame, moment.record, made, cost, moment.age)))
@@ -196,23 +189,23 @@ def grid_of(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> t
     return plan, model.backbone.grid(plan.model_size)
 
 
-def base_depth(model: SceneModel, points: tuple[int, ...] = ()) -> int:
+def base_depth(model: SceneModel) -> int:
     """How many blocks of the base run: to the last token that anybody reads."""
-    return max(_base_taps(model, points), default=0)
+    return max(_base_taps(model), default=0)
 
 
-def _base_taps(model: SceneModel, points: tuple[int, ...]) -> set[int]:
+def _base_taps(model: SceneModel) -> set[int]:
     """Where the base's tokens are read: by heads without blocks of their own, and by what is handed on."""
     own = [task for task in model.tasks if task not in model.sub_tasks]
-    return {*model.bundle.taps(own), *_handed_on(model, points)}
+    return {*model.bundle.taps(own), *_handed_on(model)}
 
 
-def _handed_on(model: SceneModel, points: tuple[int, ...]) -> list[int]:
+def _handed_on(model: SceneModel) -> list[int]:
     """Where the base's tokens are handed on, increasing."""
-    return sorted({*points, *(sub.split for sub in model.sub_tasks.values())})
+    return sorted({*model.hand_over, *(sub.split for sub in model.sub_tasks.values())})
 
 
-def _run_rows(model: SceneModel, walks: Sequence[_Walk], points: tuple[int, ...]) -> None:
+def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
     """The base on the rows to compute, of all streams together."""
     walks = [walk for walk in walks if walk.decision.policy in COMPUTED]
     if not walks:
@@ -230,13 +223,13 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk], points: tuple[int, ...]
         walk.clock.lap("embed")
     clocks = [walk.clock for walk in walks]
     clocks[0].start()
-    tapped = run_streams(model.backbone.blocks, streams, _base_taps(model, points))
+    tapped = run_streams(model.backbone.blocks, streams, _base_taps(model))
     lap_together(clocks, [part.count for _, part in streams], "blocks")
     for walk, own in zip(walks, tapped, strict=True):
         walk.tapped = own
 
 
-def _record(model: SceneModel, config: Config, walk: _Walk, points: tuple[int, ...]) -> FrameRecord:
+def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
     """What is handed on: the rows' tokens where tasks split off, or the flow since they were last computed."""
     frame, decision, flow = walk.frame, walk.decision, None
     rows = row_numbers(decision, walk.grid)
@@ -245,29 +238,25 @@ def _record(model: SceneModel, config: Config, walk: _Walk, points: tuple[int, .
         now, computed = to_grey(walk.pixels.numpy()), to_grey(decision.computed.numpy())
         flow = estimate_flow(now, computed, decision.moved, walk.grid)
         walk.clock.lap("flow")
-    handed = _encoded(model, config, walk.tapped, points)
+    handed = _encoded(model, config, walk.tapped)
     if walk.tapped:
         walk.clock.lap("blocks")
     about = (frame.index, frame.pts_s, True, frame.cause, decision.policy, decision.reason)
     return FrameRecord(*about, rows, handed, decision.strength, flow)
 
 
-def _encoded(
-    model: SceneModel, config: Config, tapped: Mapping[int, Tensor], points: tuple[int, ...]
-) -> dict[int, NDArray[Any]]:
+def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) -> dict[int, NDArray[Any]]:
     """The computed rows' tokens wherever they are handed on, as they are stored; no rows where nothing ran."""
     dtype, none_RD = split_dtype(config), torch.empty(0, model.backbone.width)
-    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in _handed_on(model, points)}
+    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in _handed_on(model)}
 
 
-def _skipped(
-    model: SceneModel, config: Config, state: StreamState, frame: Frame, points: tuple[int, ...], clock: Stopwatch
-) -> FrameResult:
+def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:
     """An invalid frame: nothing runs, nothing is predicted, nothing counts as saved."""
     patches = 0 if state.geometry is None else state.geometry.grid.patches
     nothing = np.empty(0, np.int32)
     about = (frame.index, frame.pts_s, False, frame.cause, "skipped", "invalid")
-    handed = _encoded(model, config, {}, points)
+    handed = _encoded(model, config, {})
     record = FrameRecord(*about, nothing, handed, np.zeros(patches, np.uint8), None)
     base = model.bundle.entry.base
     tasks = {
@@ -277,16 +266,14 @@ def _skipped(
     return FrameResult(frame, record, {}, FrameCost(tasks, None))
 
 
-def frame_costs(
-    model: SceneModel, record: FrameRecord, grid: TokenGrid, points: tuple[int, ...], clock: Stopwatch
-) -> dict[str, TaskCost]:
+def frame_costs(model: SceneModel, record: FrameRecord, grid: TokenGrid, clock: Stopwatch) -> dict[str, TaskCost]:
     """Every task's cost: a function of the record's rows and of shapes, and the clock's seconds.
 
     The base's row carries what all share, and is there even if nobody asked for its outputs.
     """
     base = model.bundle.entry.base
     costs = {task: task_cost(model, task, record, grid, clock.of(task)) for task in model.tasks}
-    shapes = model.backbone.block_shapes()[: base_depth(model, points)]
+    shapes = model.backbone.block_shapes()[: base_depth(model)]
     head = costs.get(base)
 
     def shared(rows: int, head_macs: int) -> Macs:
@@ -312,16 +299,14 @@ def _audit_due(config: Config, frame: Frame) -> bool:
     return every is not None and frame.index // config.source.stride % every == 0
 
 
-def _audit(
-    model: SceneModel, config: Config, state: StreamState, result: FrameResult, points: tuple[int, ...]
-) -> FrameResult:
+def _audit(model: SceneModel, config: Config, state: StreamState, result: FrameResult) -> FrameResult:
     """The same frame computed in full besides: drift of every prediction, its MACs and time charged to the frame.
 
     It starts from nothing and leaves nothing behind, so that results are the same with audits and without.
     """
     clock = Stopwatch()
     every_row = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
-    _, dense = step(model, every_row, StreamState(state.geometry), result.frame, points)
+    _, dense = step(model, every_row, StreamState(state.geometry), result.frame)
     clock.lap("audit")
     costs = {}
     for task, cost in result.cost.tasks.items():

@@ -13,15 +13,14 @@ from rich.table import Table
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.model import SceneModel, sketch_model
+from deltascene.pipeline.model import SceneModel, handing_over, sketch_model
+from deltascene.pipeline.replay import decide_frames
 from deltascene.pipeline.sources import SourceSpec
 from deltascene.pipeline.sources_chosen import open_source
-from deltascene.pipeline.step import frame_costs, grid_of, row_numbers
+from deltascene.pipeline.step import frame_costs, row_numbers
 from deltascene.pipeline.stopwatch import Stopwatch
-from deltascene.pipeline.temporal import TemporalState, decide
 from deltascene.pipeline.units import compact, share
 from deltascene.stages.motion import set_flow_threads
-from deltascene.stages.preprocess import resize_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +58,19 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
         SourceError: it can't be read.
         StageError: its frames are smaller than one patch.
     """
-    model = model or sketch(config)
-    points = model.bundle.entry.archive.blocks if config.archive.enabled else ()
-    state, size = TemporalState(), None
+    model = handing_over(model or sketch(config), config)
     set_flow_threads(1)
     with open_source(config.source, spec) as reader:
-        for number, frame in enumerate(reader):
-            if number % config.segment.frames == 0:
-                state, size = TemporalState(), None
-            if not frame.valid or frame.image is None:
+        for decided in decide_frames(model, [config], reader):
+            frame, grid = decided.frame, decided.grid
+            if grid is None:
                 yield FrameForecast(frame.index, "skipped", "invalid", 0, 0, 0, 0)
                 continue
-            if size != frame.image.shape[:2]:
-                state, size = TemporalState(), frame.image.shape[:2]
-                plan, grid = grid_of(model, config, frame.image.shape[:2])
-            pixels = resize_frame(frame.image, plan)
-            state, decision = decide(config, grid, state, frame, pixels)
+            (decision,) = decided.decisions
             rows = row_numbers(decision, grid)
             about = (frame.index, frame.pts_s, True, "", decision.policy, decision.reason)
             record = FrameRecord(*about, rows, {}, decision.strength)
-            costs = frame_costs(model, record, grid, points, Stopwatch()).values()
+            costs = frame_costs(model, record, grid, Stopwatch()).values()
             yield FrameForecast(
                 frame.index,
                 decision.policy,

@@ -8,7 +8,7 @@ keeps to the budget. What was measured goes into the preset's own file, as comme
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Literal
 
@@ -26,12 +26,11 @@ from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.replay import decide_frames, in_segments
 from deltascene.pipeline.sources import find_sources, read_frames
-from deltascene.pipeline.step import plan_geometry, row_numbers
-from deltascene.pipeline.temporal import TemporalState, decide
+from deltascene.pipeline.step import row_numbers
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.metrics import moved_region
-from deltascene.stages.preprocess import resize_frame
 
 Objective = Literal["time", "macs"]
 
@@ -120,7 +119,7 @@ def tune_command(asked: TuneRequest, console: Console) -> int:
     with Progress(*columns, console=console, transient=True) as bar:
         clips = list(_clips(asked, paths, engine, bar))
         by_truth = clips[0].by_truth
-        costs = _rows_computed(asked, base, engine, paths, bar)
+        costs = rows_computed(asked, base, engine, paths, bar)
         found: list[Tried] = []
         order = sorted(costs, key=lambda place: costs[place])
         candidates = list(_candidates(base))
@@ -180,9 +179,7 @@ def _dense_as_truth(path: Path, engine: Engine, dense: Config, frames: int) -> C
     kinds = engine.model.bundle.kinds
     stream, said = Engine(engine.model, dense).open_stream("dense"), []
     with read_frames(find_sources([str(path)])[0]) as reader:
-        for number, frame in enumerate(reader):
-            if number >= frames:
-                break
+        for frame in in_segments(islice(reader, frames), stream):
             predictions = stream(frame).predictions
             said.append({task: kinds[task].stored.encode(made.array) for task, made in predictions.items()})
     truth = {task: np.stack([frame[task] for frame in said]) for task in engine.model.tasks}
@@ -202,26 +199,19 @@ def _candidates(base: Config) -> Iterator[Config]:
         yield base.model_copy(update={"policy": policy, "change": change})
 
 
-def _rows_computed(
+def rows_computed(
     asked: TuneRequest, base: Config, engine: Engine, paths: Sequence[Path], bar: Progress
 ) -> dict[int, int]:
     """Rows that every candidate computes, by its place, from the pixels alone."""
-    candidates, model = list(_candidates(base)), engine.model
+    candidates = list(_candidates(base))
     totals = dict.fromkeys(range(len(candidates)), 0)
     task = bar.add_task("rows of all candidates", total=len(paths))
     for path in paths:
-        states = [TemporalState() for _ in candidates]
         with read_frames(find_sources([str(path)])[0]) as reader:
-            for number, frame in enumerate(reader):
-                if number >= asked.frames:
-                    break
-                if not frame.valid or frame.image is None:
-                    continue
-                geometry = plan_geometry(model, base, frame.image.shape[:2])
-                pixels = resize_frame(frame.image, geometry.plan)
-                for place, config in enumerate(candidates):
-                    states[place], decision = decide(config, geometry.grid, states[place], frame, pixels)
-                    totals[place] += len(row_numbers(decision, geometry.grid))
+            for decided in decide_frames(engine.model, candidates, islice(reader, asked.frames)):
+                for place, decision in enumerate(decided.decisions):
+                    assert decided.grid is not None
+                    totals[place] += len(row_numbers(decision, decided.grid))
         bar.advance(task)
     return totals
 

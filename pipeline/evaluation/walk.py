@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, sc
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.evaluation.yardsticks import Network
 from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.replay import Carrier, in_segments
 from deltascene.pipeline.sources import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry
 from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
@@ -47,8 +49,8 @@ class Outcome:
     reason: str = ""
 
 
-class Walker(Protocol):
-    """A policy that walks through a clip."""
+class Walker(Carrier, Protocol):
+    """A policy that walks through a clip, and starts anew with every segment, as in a run."""
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
         """One frame; `dense` is what the dense network says about it, for policies that reuse that."""
@@ -59,6 +61,11 @@ class ByEngine:
 
     def __init__(self, model: SceneModel, config: Config) -> None:
         self._stream = Engine(model, config).open_stream("clip")
+        self.segment_frames = config.segment.frames
+
+    def reset(self) -> None:
+        """A segment starts."""
+        self._stream.reset()
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
         """One step of the engine."""
@@ -81,6 +88,11 @@ class EveryKth:
     ) -> None:
         """Starts before a clip's first frame; `dense` computes instead of what `exact` said."""
         self._model, self._config, self._k, self._warped, self._dense = model, config, k, warped, dense
+        self.segment_frames = config.segment.frames
+        self.reset()
+
+    def reset(self) -> None:
+        """A segment starts: its first frame is dense."""
         self._count, self._values, self._grey = 0, dict[str, Array](), np.zeros((0, 0), np.uint8)
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
@@ -116,6 +128,10 @@ class ByNetworks:
     def __init__(self, model: SceneModel, config: Config, networks: Sequence[Network]) -> None:
         """Takes one network for all tasks, or one for each, in the model's order."""
         self._model, self._config, self._networks = model, config, networks
+        self.segment_frames = config.segment.frames
+
+    def reset(self) -> None:
+        """A segment starts; nothing is carried from frame to frame."""
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
         """One frame; the time includes putting the outputs into pictures."""
@@ -144,6 +160,10 @@ class Eager:
         model.backbone.to(self._dtype)
         for head in model.heads.values():
             head.to(self._dtype)
+        self.segment_frames = config.segment.frames
+
+    def reset(self) -> None:
+        """A segment starts; nothing is carried from frame to frame."""
 
     @torch.inference_mode()
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
@@ -189,9 +209,8 @@ def walk(
     rows: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in walkers}
     before: dict[str, Array] = {}
     with read_frames(find_sources([str(clip.path)])[0]) as reader:
-        for number, frame in enumerate(reader):
-            if number >= min(frames, len(clip.moving)):
-                break
+        walked = islice(reader, min(frames, len(clip.moving)))
+        for number, frame in enumerate(in_segments(walked, *walkers.values())):
             dense = walkers[EXACT](frame, None) if EXACT in walkers else None
             first = number % max(1, len(others))
             turns = [*others[first:], *others[:first]]

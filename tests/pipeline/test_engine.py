@@ -1,5 +1,8 @@
 """The Python face: one frame, many frames, several streams."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +96,32 @@ def test_streams_do_not_touch_each_other(engine, images):
     for one, both in zip(alone, together.values(), strict=True):
         for task in engine.model.tasks:
             np.testing.assert_array_equal(one[task].array, both[task].array)
+
+
+def test_a_closed_stream_is_forgotten(tiny_delta, images):
+    engine = Engine.load(tiny_delta, "balanced")
+
+    def reasons(**frames):
+        return {name: result.reason for name, result in engine.step(frames).items()}
+
+    assert reasons(door=images[0], yard=images[0]) == {"door": "reset", "yard": "reset"}
+    state = weakref.ref(engine._streams["yard"])
+    engine.close_stream("yard")
+    gc.collect()
+    assert state() is None
+    assert reasons(door=images[0], yard=images[0]) == {"door": "unchanged", "yard": "reset"}
+    with pytest.raises(UsageError, match=r"stream: open are door, yard; found 'yrad'; did you mean 'yard'\?"):
+        engine.close_stream("yrad")
+    engine.close_stream("yard")
+    engine.close_stream("door")
+    with pytest.raises(UsageError, match="stream: open are none; found 'door'"):
+        engine.close_stream("door")
+
+
+def test_a_stream_that_was_opened_by_hand_is_its_owners(engine, images):
+    engine.open_stream("mine")(images[0])
+    with pytest.raises(UsageError, match="found 'mine'"):
+        engine.close_stream("mine")
 
 
 def test_macs_by_hand(engine, images):

@@ -12,7 +12,7 @@ from deltascene.cache.segment import SegmentInfo, check_record
 from deltascene.pipeline.bundle import read_bundle
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.convert import split_dtype
-from deltascene.pipeline.model import load_model
+from deltascene.pipeline.model import handing_over, load_model
 from deltascene.pipeline.step import StreamState, base_depth, plan_geometry, step
 from deltascene.stages.age import age_map
 from deltascene.stages.change import rows_of
@@ -60,13 +60,13 @@ PATH = [2, 4, 6, 8, 10, 10, 10, 10, 14, 18, 22, 26, 26, 30]
 FILM = [with_object(left) for left in PATH]
 
 
-def play(model, config, images, points=(), start=0, fps=25.0, invalid=()):
+def play(model, config, images, start=0, fps=25.0, invalid=()):
     """Results of a stream; a bad frame has a picture that must not be looked at."""
     state, results = StreamState(), []
     for number, image in enumerate(images, start=start):
         bad = number in invalid
         frame = Frame("a", number, number / fps, image, valid=not bad, cause="corrupt" if bad else "")
-        state, result = step(model, config, state, frame, points)
+        state, result = step(model, config, state, frame)
         results.append(result)
     return results
 
@@ -265,7 +265,24 @@ def test_only_what_somebody_reads_runs(bundle, model):
     costs = play(lone, settings_for("balanced"), FILM[:1])[0].cost.tasks
     assert costs["parts"].executed.blocks == 3 * block_macs(TOKENS)
     assert costs["parts"].executed.head == 0
-    assert base_depth(lone, (3, 5)) == 5
+    assert base_depth(replace(lone, hand_over=(3, 5))) == 5
+
+
+def test_a_run_hands_over_to_its_archive_and_to_tasks_elsewhere(bundle):
+    lone = load_model(bundle, ["height"])
+    archiving, bare = (settings_for("balanced", **{"archive.enabled": wanted}) for wanted in ("true", "false"))
+    for config, splits, points in (
+        (archiving, (), (3, 4)),
+        (archiving, (5, 3), (3, 4, 5)),
+        (bare, (), ()),
+        (bare, (4,), (4,)),
+    ):
+        model = handing_over(lone, config, splits)
+        assert model.hand_over == points
+        assert base_depth(model) == max((3, *points))
+        result = play(model, config, FILM[:1])[0]
+        assert sorted(result.record.activations) == sorted({3, *points})
+        assert result.cost.tasks["parts"].executed.blocks == base_depth(model) * block_macs(TOKENS)
 
 
 def test_a_task_alone_answers_as_it_does_among_others(bundle, model):
@@ -279,7 +296,8 @@ def test_a_task_alone_answers_as_it_does_among_others(bundle, model):
 def test_handing_on_more_changes_no_prediction(bundle, model):
     config = settings_for("balanced")
     for few in (model, load_model(bundle, ["flow"])):
-        for plain, asked in zip(play(few, config, FILM), play(few, config, FILM, points=(1, 3, 6)), strict=True):
+        asking = replace(few, hand_over=(1, 3, 6))
+        for plain, asked in zip(play(few, config, FILM), play(asking, config, FILM), strict=True):
             assert {1, 3, 6} <= set(asked.record.activations)
             assert_same(asked, plain)
 
@@ -290,7 +308,7 @@ def test_every_record_is_of_the_archives_form(model, dtype):
     geometry = plan_geometry(model, config, SIZE)
     info = SegmentInfo((3, 4), split_dtype(config), TOKENS, 1, WIDTH, (3, 4), 16, SIZE, SIZE, geometry.plan.content)
     images = [*FILM[:6], FILM[0], *FILM[6:]]
-    results = play(model, config, images, points=(3, 4), invalid={6})
+    results = play(replace(model, hand_over=(3, 4)), config, images, invalid={6})
     assert {result.policy for result in results} == {"dense", "rows", "warped", "held", "skipped"}
     for result in results:
         check_record(result.record, info)

@@ -1,0 +1,113 @@
+"""A stream cut into segments: the one loop of all that run or judge a stream, with a model or without.
+
+What a segment gives depends on nothing before it, so whatever carries state from frame to frame starts anew where a
+segment begins. Segments count the frames that are processed: a source's times and stride apply before, and invalid
+frames count.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.model import SceneModel
+from deltascene.pipeline.step import grid_of
+from deltascene.pipeline.temporal import Decision, TemporalState, decide
+from deltascene.stages.input_plan import InputPlan
+from deltascene.stages.preprocess import resize_frame
+from deltascene.stages.types import Frame, TokenGrid
+
+Item = TypeVar("Item")
+
+
+class Carrier(Protocol):
+    """What carries state from frame to frame inside a segment."""
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment."""
+
+    def reset(self) -> None:
+        """Forgets everything: a segment begins."""
+
+
+def begins_segment(number: int, segment_frames: int) -> bool:
+    """Whether a stream's processed frame, numbered from 0, is the first one of a segment."""
+    return number % segment_frames == 0
+
+
+def in_segments(frames: Iterable[Item], *carriers: Carrier, start: int = 0) -> Iterator[Item]:
+    """A stream's frames in order; what carries state is reset just before the first one of each of its segments.
+
+    Args:
+        frames: those that are processed, or what stands for each of them.
+        carriers: take every frame before the next one is asked for.
+        start: number of the first of these frames among the processed ones.
+    """
+    for number, frame in enumerate(frames, start):
+        for carrier in carriers:
+            if begins_segment(number, carrier.segment_frames):
+                carrier.reset()
+        yield frame
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedFrame:
+    """What a run would do with a frame.
+
+    Attributes:
+        frame: the frame.
+        grid: token grid of its size; None for an invalid frame.
+        decisions: one for each config; empty for an invalid frame, with which nothing is done.
+    """
+
+    frame: Frame
+    grid: TokenGrid | None = None
+    decisions: Sequence[Decision] = ()
+
+
+def decide_frames(model: SceneModel, configs: Sequence[Config], frames: Iterable[Frame]) -> Iterator[DecidedFrame]:
+    """What runs under some configs would decide, frame by frame: mask and policy over the pixels alone.
+
+    Args:
+        model: its shapes are enough, as no weights are used.
+        configs: resolved, at least one; they have input and segments in common, so that a frame is resized once.
+        frames: of one stream, those that are processed.
+
+    Raises:
+        StageError: a frame is smaller than one patch.
+    """
+    deciding = _Deciding(model, configs)
+    for frame in in_segments(frames, deciding):
+        yield deciding(frame)
+
+
+class _Deciding:
+    """What a stream's pixels are remembered by, for each of some configs."""
+
+    def __init__(self, model: SceneModel, configs: Sequence[Config]) -> None:
+        self._model, self._configs, (first, *others) = model, configs, configs
+        assert all((each.input, each.segment) == (first.input, first.segment) for each in others), "pixels are shared"
+        self.segment_frames = first.segment.frames
+        self.reset()
+
+    def reset(self) -> None:
+        """A segment begins, or the frames' size changed."""
+        self._states = [TemporalState()] * len(self._configs)
+        self._geometry: tuple[InputPlan, TokenGrid] | None = None
+
+    def __call__(self, frame: Frame) -> DecidedFrame:
+        """Decides about one frame."""
+        if not frame.valid or frame.image is None:
+            return DecidedFrame(frame)
+        size = frame.image.shape[:2]
+        if self._geometry is None or self._geometry[0].frame_size != size:
+            self.reset()
+            self._geometry = grid_of(self._model, self._configs[0], size)
+        plan, grid = self._geometry
+        pixels = resize_frame(frame.image, plan)
+        decisions = []
+        for place, config in enumerate(self._configs):
+            self._states[place], decision = decide(config, grid, self._states[place], frame, pixels)
+            decisions.append(decision)
+        return DecidedFrame(frame, grid, decisions)

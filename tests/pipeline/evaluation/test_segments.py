@@ -1,0 +1,87 @@
+"""What is judged is what runs: `tune` counts and `eval` walks a clip with the segments of `deltascene run`."""
+
+from itertools import product
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from rich.progress import Progress
+
+from deltascene import Engine, open_run
+from deltascene.pipeline.config import load_config
+from deltascene.pipeline.evaluation.clips import Clip
+from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, TuneRequest, rows_computed
+from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, EveryKth, walk
+from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.replay import decide_frames
+from deltascene.pipeline.sources import find_sources, read_frames
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return Engine.load(tiny)
+
+
+def without_truth(path, frames):
+    return Clip(path.stem, path, {}, np.zeros((frames, 1, 1), bool))
+
+
+@pytest.fixture(scope="module", params=[("segment.frames=20", 50), (None, 270)], ids=["short segments", "as they are"])
+def judged(request, run_cli, make_clip, tiny, tmp_path_factory):
+    """A clip of some segments: its path, its frames, the config, and the ledger of a run."""
+    override, frames = request.param
+    path, out = make_clip(frames, fps=25.0), tmp_path_factory.mktemp("run") / "out"
+    overrides = [] if override is None else [override]
+    settings = [word for text in overrides for word in ("--set", text)]
+    options = ("--model", tiny, "--preset", "balanced", "--no-archive", "--save", "arrays", *settings)
+    code, _, error = run_cli("run", path, "-o", out, *options)
+    assert code == 0, error
+    config = settle(load_config("balanced", overrides=overrides, values={"model": tiny}))
+    table = open_run(out)["clip"].ledger()
+    base = table.filter(pc.equal(table["task"], "parts"))
+    resets = [row["index"] for row in base.to_pylist() if row["reason"] == "reset"]
+    assert resets == list(range(0, frames, config.segment.frames))
+    assert len(resets) > 1
+    return path, frames, config, table
+
+
+def test_tune_counts_the_rows_of_a_run(judged, engine, tmp_path):
+    path, frames, config, table = judged
+    base = table.filter(pc.equal(table["task"], "parts"))
+    (spec,) = find_sources([str(path)])
+    with read_frames(spec) as reader:
+        decisions = [(each.grid, each.decisions[0]) for each in decide_frames(engine.model, [config], reader)]
+    counted = [grid.tokens if decision.rows is None else len(decision.rows) for grid, decision in decisions]
+    assert counted == base["rows_computed"].to_pylist()
+    assert [decision.policy for _, decision in decisions] == base["policy"].to_pylist()
+
+    asked = TuneRequest([str(path)], tmp_path / "new.yaml", "", {}, "macs", frames=frames)
+    with Progress(disable=True) as bar:
+        costs = rows_computed(asked, config, engine, [path], bar)
+    settings = (config.policy.every, config.policy.refresh, config.change.threshold)
+    assert costs[list(product(EVERY, REFRESH, THRESHOLDS)).index(settings)] == sum(counted)
+
+
+def test_eval_walks_a_clip_as_it_is_run(judged, engine):
+    path, frames, config, table = judged
+    kinds, walkers = engine.model.bundle.kinds, {"balanced": ByEngine(engine.model, config)}
+    walked = walk(without_truth(path, frames), kinds, walkers, frames=frames, judged=False)["balanced"]
+    frame = table.group_by("index").aggregate([("macs_executed", "sum"), ("macs_dense", "sum")]).sort_by("index")
+    assert walked["macs"][:, 0, 0].tolist() == frame["macs_executed_sum"].to_pylist()
+    assert walked["macs"][:, 1, 0].tolist() == frame["macs_dense_sum"].to_pylist()
+    base = table.filter(pc.equal(table["task"], "parts"))
+    assert walked["policy"].tolist() == base["policy"].to_pylist()
+    assert walked["reason"].tolist() == base["reason"].to_pylist()
+
+
+@pytest.mark.parametrize("warped", [False, True])
+def test_every_kth_starts_anew_with_every_segment(engine, make_clip, tiny, warped):
+    dense = settle(load_config(EXACT, overrides=["segment.frames=7"], values={"model": tiny}))
+    walkers = {EXACT: ByEngine(engine.model, dense), "third": EveryKth(engine.model, dense, 3, warped=warped)}
+    clip = without_truth(make_clip(18, fps=25.0), 18)
+    walked = walk(clip, engine.model.bundle.kinds, walkers, frames=18, judged=False)["third"]
+    between = "warped" if warped else "held"
+    expected = ["dense" if number % 7 % 3 == 0 else between for number in range(18)]
+    assert walked["policy"].tolist() == expected
