@@ -104,7 +104,7 @@ def main() -> None:
             records = list(store.frames(start))
             warped = sum(record.flow is not None for record in records)
             formula += raw_bytes(store.info(start), [len(record.rows) for record in records], warped)
-            kept, frames = kept + store.size_bytes(start), frames + len(records)
+            kept, frames = kept + store.seal(start).bytes, frames + len(records)
     share, bound = statistics.median(added) / statistics.median(fresh), 1.25 * (depth - split) / (2 * depth - split)
     ratio = statistics.median(a / b for a, b in zip(added, fresh, strict=True))
     print(f"{options.clip.name}, {options.preset}, {frames} frames, {options.runs} runs in turns, medians")

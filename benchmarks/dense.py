@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from deltascene.stages.backbone import create_backbone
-from deltascene.stages.base_task import run_base
 from deltascene.stages.cost import blocks_macs, embed_macs
+from deltascene.stages.rows import run_blocks
 
 MODELS = (
     ("vit_small_patch14_dinov2", 518, (16, 22)),
@@ -40,11 +40,13 @@ def compare(name: str, img_size: int, grid_size: tuple[int, int], runs: int) -> 
     positions = backbone.positions(grid)
 
     def ours() -> Tensor:
-        x_ND = run_base(backbone, backbone.embed(image, positions), [backbone.depth])[backbone.depth]
+        x_ND = run_blocks(backbone.blocks, backbone.embed(image, positions), [backbone.depth])[backbone.depth]
         return backbone.final_norm(x_ND)
 
+    timms = backbone.features()
+
     def theirs() -> Tensor:
-        tokens: Tensor = backbone.vit.forward_features(image[None])[0]
+        tokens: Tensor = timms(image[None])[0]
         return tokens
 
     times: list[tuple[float, float]] = []

@@ -28,9 +28,8 @@ from deltascene.pipeline.model import prepare_block
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.backbone import Backbone, create_backbone
-from deltascene.stages.base_task import run_base
 from deltascene.stages.packed import multiplies_bfloat16
-from deltascene.stages.rows import Part, key_shapes
+from deltascene.stages.rows import Part, key_shapes, run_blocks
 from deltascene.stages.scene_cache import allocate_cache
 from deltascene.stages.types import Image
 
@@ -105,10 +104,10 @@ def networks_table(options: argparse.Namespace, ways: list[Way], best: Precision
         tokens = backbone.grid(case.size).tokens
         contenders: dict[str, Callable[[], object]] = {}
         for eager in _precisions(best):
-            features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
+            features = create_backbone(case.timm, {"img_size": case.size[0]}).features()
             contenders[f"eager {eager}"] = partial(by_torch(features, eager), image[None])
         for precision in (*_precisions(best), "int8"):
-            features = _Features(create_backbone(case.timm, {"img_size": case.size[0]}))
+            features = create_backbone(case.timm, {"img_size": case.size[0]}).features()
             contenders[f"OpenVINO {precision}"] = partial(
                 by_openvino(features, image[None], options.threads, precision), image[None]
             )
@@ -217,18 +216,6 @@ def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image
             square[...] = np.where(square.mean() > 120, 70, 170)
 
 
-class _Features(torch.nn.Module):
-    """timm's own forward."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.vit = backbone.vit
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        tokens: Tensor = self.vit.forward_features(image_BCHW)  # type: ignore[operator]
-        return tokens
-
-
 def _precisions(best: Precision) -> list[Precision]:
     """float32 first, and bfloat16 where it is worth it."""
     return ["f32"] if best == "f32" else ["f32", "bf16"]
@@ -277,7 +264,7 @@ def _rows_of(backbone: Backbone, image: Tensor, fraction: float) -> Callable[[],
         cut = cut_patches(image, grid.patch)
         x_RD = backbone.embed_patches(cut if rows is None else cut[which], positions, None if rows is None else which)
         parts = [Part(len(x_RD), rows, cache)]
-        return backbone.final_norm(run_base(backbone, x_RD, [backbone.depth], parts=parts)[backbone.depth])
+        return backbone.final_norm(run_blocks(backbone.blocks, x_RD, [backbone.depth], parts=parts)[backbone.depth])
 
     run(None)
     return run

@@ -7,8 +7,7 @@ CacheError
 ├── AlreadySealed      a sealed segment is never written again, unless that is asked for
 ├── LostWriter         another writer began the same segment meanwhile
 ├── WrongRecord        a frame doesn't fit the segment that it is added to
-├── NoSuchStore        a place that can't be opened, or can't be written safely
-└── NothingDense       changed rows without a dense frame before them
+└── NoSuchStore        a place that can't be opened, or can't be written safely
 """
 
 
@@ -38,10 +37,6 @@ class LostWriter(CacheError):  # noqa: N818
 
 class WrongRecord(CacheError):  # noqa: N818
     """A frame's record doesn't have the form that its segment promises."""
-
-
-class NothingDense(CacheError):  # noqa: N818
-    """Changed rows can't be laid over a frame that was never computed."""
 
 
 class NoSuchStore(CacheError):  # noqa: N818

@@ -4,14 +4,14 @@ Shape letters: T frames of a segment, N tokens of a frame (prefix tokens first),
 D width, H and W pixels of the model's input, h and w the patch grid.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.cache.errors import NotArchived, NothingDense, WrongRecord
+from deltascene.cache.errors import WrongRecord
 
 Array = NDArray[Any]
 
@@ -19,7 +19,6 @@ Array = NDArray[Any]
 STORED: Mapping[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 
 FLOW_STEP = 4  # flow is kept for every 4th pixel
-FLOW_UNITS = 32  # in 1/32 pixel
 
 # The formula's constants, in bytes: six integers, a time and an offset a frame; JSON, shard indices and seal a segment.
 FRAME_BYTES = 6 * 8 + 8 + 8
@@ -155,37 +154,6 @@ def check_record(record: FrameRecord, info: SegmentInfo) -> None:
         raise WrongRecord(f"frame {record.index}: flow: expected on warped frames only; it is {record.policy}")
     if record.flow is not None:
         _expect(record, "flow", record.flow, info.flow_shape, np.dtype(np.int16))
-
-
-def resolve(records: Sequence[FrameRecord], block: int, place: int) -> Array:
-    """The whole frame at an archive point: its last dense frame's rows, and all rows computed since laid over them.
-
-    Args:
-        records: frames in order, from a segment's first one on.
-        block: the archive point.
-        place: which of them; one that computed nothing gives the last computed state.
-
-    Returns:
-        [N, D] as stored; a new array.
-
-    Raises:
-        NotArchived: there is no such frame or archive point.
-        NothingDense: no dense frame came before.
-    """
-    if not 0 <= place < len(records):
-        raise NotArchived(f"frame {place}: expected a place below {len(records)}")
-    if block not in records[place].activations:
-        raise NotArchived(
-            f"archive point {block}: expected one of {', '.join(map(str, records[place].activations))};"
-            " archive it with the run, or start from one of these"
-        )
-    dense = next((n for n in range(place, -1, -1) if records[n].policy == "dense"), None)
-    if dense is None:
-        raise NothingDense(f"frame {records[place].index}: expected a dense frame at or before it in its segment")
-    whole_ND = np.array(records[dense].activations[block])
-    for record in records[dense + 1 : place + 1]:
-        whole_ND[record.rows] = record.activations[block]
-    return whole_ND
 
 
 def raw_bytes(info: SegmentInfo, rows: Iterable[int], warped: int) -> int:

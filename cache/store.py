@@ -118,10 +118,6 @@ class Store(Protocol):
         """A whole segment in memory; as `frames`."""
         return Segment(start, self.info(start), tuple(self.frames(start)))
 
-    def size_bytes(self, start: int) -> int:
-        """Bytes of a sealed segment."""
-        return self.seal(start).bytes
-
 
 class MemoryStore(Store):
     """Segments in this process's memory: for tests, and where nothing has to outlive the run."""

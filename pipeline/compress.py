@@ -115,7 +115,7 @@ def compress(order: Order, say: Callable[[str], object] = lambda text: None) -> 
         say(f"{task}: cutting what {checkpoint.name} differs by from the base to {cut}")
         done[task] = _compress_task(bundle, checkpoint, base, cut)
     _write(order, bundle, base_path, base, done, cut)
-    base_parameters = sum(value.numel() for value in base.vit.parameters())
+    base_parameters = sum(value.numel() for value in base.parameters())
     return Compressed(read_folder(order.out), cut, done, base_parameters, others if order.base is not None else ())
 
 
@@ -197,7 +197,7 @@ def _free_name(task: str, taken: Collection[str]) -> str:
 
 def _write_base(path: Path, base: Backbone, to: Path) -> None:
     """The base's file as it is; without what else stands in it, a classifier."""
-    names = set(base.vit.state_dict())
+    names = set(base.state_dict())
     if set(weight_shapes(path)) == names:
         shutil.copyfile(path, to)
     else:

@@ -101,8 +101,8 @@ def load_backbone(bundle: Bundle, path: Path) -> Backbone:
     with torch.device("meta"):
         backbone = build_backbone(bundle)
     _check_network(bundle, backbone, path)
-    load_part(backbone.vit, path, "")
-    refuse_not_finite(backbone.vit.state_dict(), path)
+    load_part(backbone, path, "")
+    refuse_not_finite(backbone.state_dict(), path)
     return backbone
 
 
@@ -154,7 +154,7 @@ def _check_network(bundle: Bundle, backbone: Backbone, path: Path) -> dict[str, 
     """Compares a file with the network, a head in it aside; returns what the file holds."""
     shapes = weight_shapes(path)
     try:
-        check_shapes(backbone.vit, shapes, path, "", (HEAD,))
+        check_shapes(backbone, shapes, path, "", (HEAD,))
     except BundleError as error:
         wanted = f"{bundle.entry.backbone.timm} as {bundle.name} has it, in timm's naming"
         raise BundleError(f"{error}; the network has to be {wanted}") from error

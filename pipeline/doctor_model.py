@@ -46,7 +46,7 @@ def check_model_runs(model: str | None = None) -> list[Check]:
 def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check:
     stream = engine.open_stream("doctor")
     entry, plan = engine.model.bundle.entry, engine.plan(_FRAME_SIZE)
-    vit = load_model(engine.model.bundle, ()).backbone.vit
+    features = load_model(engine.model.bundle, ()).backbone.features()
     ready = normalise(resize_frame(image, plan), entry.input.mean, entry.input.std)[None]
 
     def ours() -> None:
@@ -55,7 +55,7 @@ def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check
 
     def timms() -> None:
         with torch.inference_mode():
-            vit.forward_features(ready)
+            features(ready)
 
     timm_s, our_s = _least(timms), _least(ours)
     height, width = plan.model_size

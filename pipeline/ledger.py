@@ -45,9 +45,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-# What a clock decides; every other column is the same in every run of the same config on the same numerics.
-CLOCK_COLUMNS = ("seconds", *[f"seconds_{stage}" for stage in STAGES])
-
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes rows to one Parquet file; columns that a row lacks are null."""

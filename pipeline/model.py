@@ -70,7 +70,7 @@ def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False
         StageError: the backbone or a head can't be built.
     """
     backbone, heads = _sketch_parts(bundle, tasks, allow_code)
-    load_exactly(backbone.vit, bundle.backbone_file())
+    load_exactly(backbone, bundle.backbone_file())
     sub_tasks = {task: load_sub_task(bundle, backbone, task, merged) for task in _with_delta(bundle, tasks)}
     for task, head in heads.items():
         load_exactly(head, bundle.head_file(task), HEAD, _beside_head(bundle, task))

@@ -103,12 +103,6 @@ def sketch_backbone(name: str, args: Mapping[str, object] | None = None) -> Back
         return create_backbone(name, args)
 
 
-def trained_size(backbone: Backbone) -> tuple[int, int]:
-    """Height and width that the network's positions are made for, down to a multiple of the patch."""
-    height, width = backbone.vit.patch_embed.grid_size
-    return height * backbone.patch, width * backbone.patch
-
-
 def archive_points(depth: int) -> tuple[int, ...]:
     """Where activations are worth keeping: after half, two thirds and three quarters of the blocks."""
     return tuple(sorted({depth // 2, 2 * depth // 3, 3 * depth // 4}))
@@ -155,13 +149,13 @@ def print_check(console: "Console", check: ModelCheck) -> int:
 def _check_backbone(model: str, name: str) -> ModelCheck:
     try:
         backbone = sketch_backbone(name)
-        grid = backbone.grid(trained_size(backbone))
+        grid = backbone.grid(backbone.trained_size())
     except StageError as error:
         return ModelCheck(model, (str(error),), (), {}, {})
     facts = _backbone_facts(backbone, grid) | {
         "a new bundle's archive.blocks": ", ".join(map(str, archive_points(backbone.depth))),
         "a new head's taps": ", ".join(map(str, head_taps(backbone.depth))),
-        "licence of timm's weights": str(backbone.vit.pretrained_cfg.get("license") or "not stated by timm"),
+        "licence of timm's weights": str(backbone.pretrained_config.get("license") or "not stated by timm"),
     }
     return ModelCheck(model, (), (), facts, {})
 
@@ -208,7 +202,7 @@ def _weight_problems(model: SceneModel) -> list[str]:
 
 def _check_backbone_weights(model: SceneModel) -> None:
     path = model.bundle.backbone_file()
-    check_shapes(model.backbone.vit, weight_shapes(path), path)
+    check_shapes(model.backbone, weight_shapes(path), path)
 
 
 def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:
@@ -217,7 +211,7 @@ def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:
 
 def _backbone_facts(backbone: Backbone, grid: TokenGrid) -> dict[str, str]:
     height, width = grid.image_size
-    parameters = sum(parameter.numel() for parameter in backbone.vit.parameters())
+    parameters = sum(parameter.numel() for parameter in backbone.parameters())
     return {
         "backbone": f"{backbone.depth} blocks of width {backbone.width}, patch {backbone.patch}, "
         f"{count(backbone.prefix, 'prefix token')}, {compact(parameters, '')} parameters",

@@ -17,7 +17,6 @@ from deltascene.pipeline.models_check import (
     head_taps,
     sketch_backbone,
     timm_name,
-    trained_size,
 )
 from deltascene.pipeline.models_tasks import TaskSpec, parse_tasks
 from deltascene.pipeline.models_weights import BackboneWeights, find_weights, seeded
@@ -90,8 +89,8 @@ def _checked_args(args: Mapping[str, Any]) -> Mapping[str, Any]:
 def _entry(
     name: str, backbone: Backbone, specs: Sequence[TaskSpec], size: int | tuple[int, int] | None, found: BackboneWeights
 ) -> BundleEntry:
-    told = backbone.vit.pretrained_cfg
-    fixed = trained_size(backbone) if size is None or isinstance(size, int) else size
+    told = backbone.pretrained_config
+    fixed = backbone.trained_size() if size is None or isinstance(size, int) else size
     grid = backbone.grid(fixed)
     dense_per_patch = backbone_macs(backbone, grid) / grid.patches
     tasks = {

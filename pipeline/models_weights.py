@@ -53,35 +53,26 @@ def find_weights(name: str, args: Mapping[str, Any], path: Path | None, *, rando
         return _own_weights(name, args, path)
     if random:
         with seeded():
-            tensors = create_backbone(name, args).vit.state_dict()
+            tensors = create_backbone(name, args).state_dict()
         return BackboneWeights(tensors, args, {"summary": "untrained: backbone and heads are random"})
     backbone = _download(name, args)
-    told = backbone.vit.pretrained_cfg
+    told = backbone.pretrained_config
     evidence = {"summary": f"heads are untrained; backbone weights are timm's {told.get('hf_hub_id') or name}"}
     if told.get("license"):
         evidence["licence"] = str(told["license"])
-    return BackboneWeights(backbone.vit.state_dict(), args, evidence)
+    return BackboneWeights(backbone.state_dict(), args, evidence)
 
 
 def _own_weights(name: str, args: Mapping[str, Any], path: Path) -> BackboneWeights:
     shapes = {key: shape for key, shape in weight_shapes(path).items() if not key.startswith(_CLASSIFIER)}
     backbone = sketch_backbone(name, args)
     if "img_size" not in args:
-        args = {**args, **_image_size(backbone, shapes)}
+        side = backbone.trained_side(shapes.get("pos_embed", ()))
+        args = {**args, **({} if side is None else {"img_size": side})}
         backbone = sketch_backbone(name, args)
-    check_shapes(backbone.vit, shapes, path)
+    check_shapes(backbone, shapes, path)
     tensors = {key: tensor for key, tensor in load_file(path).items() if key in shapes}
     return BackboneWeights(tensors, args, {"summary": f"heads are untrained; backbone weights from {path.name}"})
-
-
-def _image_size(backbone: Backbone, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The image size that weights were trained at, where their square grid of positions isn't the model's default."""
-    own, found = backbone.vit.pos_embed, shapes.get("pos_embed", ())
-    if own is None or len(found) != 3 or found[1] == own.shape[1]:
-        return {}
-    placed = 0 if backbone.vit.no_embed_class else backbone.prefix
-    side = round(max(0, found[1] - placed) ** 0.5)
-    return {"img_size": side * backbone.patch} if side and side * side + placed == found[1] else {}
 
 
 def _download(name: str, args: Mapping[str, Any]) -> Backbone:

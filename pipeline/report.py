@@ -70,11 +70,6 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     return json_path, html_path
 
 
-def build_report(run: Run) -> dict[str, Any]:
-    """Everything that a report says, as plain values; the module's docstring lists the keys."""
-    return _build(run, run.videos)
-
-
 def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
     detailed = _detailed(videos)
     limits = _limits(sum(len(video) > 0 for video in videos if video.id in detailed))

@@ -16,7 +16,6 @@ Array = NDArray[Any]
 _FRAME_FIRSTS = ("pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed", "oldest_s")
 STAGE_COLUMNS = tuple(f"seconds_{stage}" for stage in STAGES)
 _FRAME_SUMS = ("macs_executed", "macs_dense", "macs_single_task", "seconds", *STAGE_COLUMNS)
-FRAME_COLUMNS = ("index", *_FRAME_FIRSTS, *(name for name in _FRAME_SUMS if name != "macs_single_task"))
 
 
 def frame_table(ledger: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ A task's file may hold two parts: its head, `head.NAME`, and its delta, `delta.N
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,18 @@ from deltascene.stages.delta import DeltaWeights
 HEAD = "head."
 DELTA = "delta."
 _FLOATS = ("F16", "BF16", "F32", "F64")
+
+
+class Weighted(Protocol):
+    """What weights are loaded into: a torch module, or a backbone."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, assign: bool = False) -> Any:
+        """Takes tensors by name; `assign` keeps these tensors themselves."""
+        ...
 
 
 def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -57,7 +70,7 @@ def read_weights(path: Path, names: Collection[str] | None = None) -> dict[str, 
         return {name: file.get_tensor(name).to(torch.float32, copy=True) for name in wanted}
 
 
-def load_exactly(module: nn.Module, path: Path, prefix: str = "", others: tuple[str, ...] = ()) -> None:
+def load_exactly(module: Weighted, path: Path, prefix: str = "", others: tuple[str, ...] = ()) -> None:
     """Gives a module the weights of a file.
 
     Args:
@@ -73,15 +86,15 @@ def load_exactly(module: nn.Module, path: Path, prefix: str = "", others: tuple[
     load_part(module, path, prefix)
 
 
-def load_part(module: nn.Module, path: Path, prefix: str) -> None:
+def load_part(module: Weighted, path: Path, prefix: str) -> None:
     """Gives a module its own weights of a file that was checked; nothing else in the file is read."""
     weights = read_weights(path, [f"{prefix}{name}" for name in module.state_dict()])
     module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in weights.items()}, assign=True)
-    assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())), path
+    assert not any(tensor.is_meta for tensor in module.state_dict().values()), path
 
 
 def check_shapes(
-    module: nn.Module,
+    module: Weighted,
     found: Mapping[str, tuple[int, ...]],
     path: Path,
     prefix: str = "",
@@ -107,7 +120,7 @@ def check_shapes(
         raise BundleError(f"weights {path}: expected {expected} tensors; found {len(extra)} more, first {extra[0]}")
 
 
-def check_part(module: nn.Module, found: Mapping[str, tuple[int, ...]], path: Path, prefix: str) -> None:
+def check_part(module: Weighted, found: Mapping[str, tuple[int, ...]], path: Path, prefix: str) -> None:
     """`check_shapes` for a file that may hold anything else besides.
 
     Raises:
@@ -145,11 +158,6 @@ def delta_names(path: Path, others: tuple[str, ...]) -> dict[str, tuple[int, ...
 def write_head(path: Path, head: nn.Module, dtype: torch.dtype = torch.float16) -> None:
     """A head's weights as safetensors, by the names that `load_model` reads."""
     write_weights(path, _head_tensors(head, dtype))
-
-
-def write_delta(path: Path, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
-    """A delta as safetensors, in a file of its own."""
-    write_weights(path, _delta_tensors(delta, dtype))
 
 
 def write_task(path: Path, head: nn.Module, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:

@@ -40,6 +40,20 @@ class Positions:
     patch_ND: Tensor
 
 
+class Features(nn.Module):
+    """A network whose forward is timm's own `forward_features`: what this package's way is compared with."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        """Takes a network; its parameters are this module's, too."""
+        super().__init__()
+        self._network = vit
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] to their tokens [B, N, D] after the last norm, prefix first."""
+        tokens_BND: Tensor = self._network.forward_features(image_BCHW)
+        return tokens_BND
+
+
 class Backbone:
     """A plain vision transformer of timm, taken apart.
 
@@ -62,7 +76,7 @@ class Backbone:
         """
         refuse_unsupported(vit)
         assert isinstance(vit, VisionTransformer)
-        self.vit = vit.eval()
+        self._vit = vit.eval()
         self.blocks: Sequence[Block] = list(vit.blocks)
         self._shapes = [_block_shape(block) for block in vit.blocks]
         self.depth, self.width, self.prefix = len(self.blocks), vit.embed_dim, vit.num_prefix_tokens
@@ -83,7 +97,7 @@ class Backbone:
 
     def positions(self, grid: TokenGrid) -> Positions:
         """Prefix tokens and patch positions for a grid, resampled as timm does."""
-        vit = self.vit
+        vit = self._vit
         tokens = [token[0] for token in (vit.cls_token, vit.reg_token) if token is not None]
         prefix_ND = torch.cat(tokens) if tokens else torch.zeros(0, self.width)
         if vit.pos_embed is None:
@@ -122,16 +136,16 @@ class Backbone:
         Returns:
             Tokens [prefix + patches, D], prefix first.
         """
-        projection = self.vit.patch_embed.proj
+        projection = self._vit.patch_embed.proj
         embedded_PD = functional.linear(patches_PX, projection.weight.flatten(1), projection.bias)
         position_PD = positions.patch_ND if which is None else positions.patch_ND[which]
-        x_PD = self.vit.patch_embed.norm(embedded_PD) + position_PD
-        stream_RD: Tensor = self.vit.norm_pre(torch.cat([positions.prefix_ND, x_PD]))
+        x_PD = self._vit.patch_embed.norm(embedded_PD) + position_PD
+        stream_RD: Tensor = self._vit.norm_pre(torch.cat([positions.prefix_ND, x_PD]))
         return stream_RD
 
     def final_norm(self, x_ND: Tensor) -> Tensor:
         """timm's `forward_features` ends with this norm; heads of ours read the stream before it."""
-        normed_ND: Tensor = self.vit.norm(x_ND)
+        normed_ND: Tensor = self._vit.norm(x_ND)
         return normed_ND
 
     def block_shapes(self) -> list[BlockShape]:
@@ -142,12 +156,99 @@ class Backbone:
         """The same network that runs these blocks instead of its own, whose memory is given up."""
         other = copy(self)
         other.blocks = list(blocks)
-        self.vit.blocks = nn.Sequential()
+        self._vit.blocks = nn.Sequential()
         return other
 
     def patch_macs(self) -> int:
         """Multiply-accumulates to embed one patch."""
-        return int(self.vit.patch_embed.proj.weight.numel())
+        return int(self._vit.patch_embed.proj.weight.numel())
+
+    def features(self) -> Features:
+        """timm's own forward pass of whole images, over the same weights."""
+        return Features(self._vit)
+
+    def dense_taps(self, image_BCHW: Tensor, taps: Sequence[int]) -> dict[int, Tensor]:
+        """Patch tokens inside the network, by timm's own forward pass.
+
+        Args:
+            image_BCHW: normalised images [B, 3, H, W].
+            taps: numbers of blocks run before, 1 or more each, increasing.
+
+        Returns:
+            The residual stream of the patches [B, h*w, D] at each tap, without prefix tokens.
+        """
+        assert all(tap > 0 for tap in taps), taps
+        found = self._vit.forward_intermediates(
+            image_BCHW, indices=[tap - 1 for tap in taps], norm=False, output_fmt="NLC", intermediates_only=True
+        )
+        return dict(zip(taps, found, strict=True))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights, by timm's names."""
+        tensors: dict[str, Tensor] = self._vit.state_dict()
+        return tensors
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *, assign: bool = False) -> None:
+        """Takes all weights, by timm's names.
+
+        Args:
+            state_dict: one tensor a name, of the network's own shapes.
+            assign: True takes the tensors themselves, False copies their values.
+        """
+        self._vit.load_state_dict(state_dict, assign=assign)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters by timm's names."""
+        yield from self._vit.named_parameters()
+
+    def read_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters by timm's names without the last norms': heads read the stream before those."""
+        return {name: value for name, value in self.named_parameters() if not name.startswith(("norm.", "fc_norm."))}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of `named_parameters`."""
+        yield from self._vit.parameters()
+
+    def requires_grad_(self, requires_grad: bool) -> Self:
+        """Says of all parameters whether they are trained; changes them in place."""
+        self._vit.requires_grad_(requires_grad)
+        return self
+
+    def to(self, target: torch.device | torch.dtype) -> Self:
+        """Moves all weights to a device, or converts them to a type, in place."""
+        self._vit.to(target)
+        return self
+
+    def undecayed_names(self) -> set[str]:
+        """Names of the parameters that timm trains without weight decay."""
+        return set(self._vit.no_weight_decay())
+
+    @property
+    def pretrained_config(self) -> Mapping[str, Any]:
+        """What timm says of its weights: `mean` and `std` of their input, perhaps `license` and `hf_hub_id`."""
+        config: Mapping[str, Any] = self._vit.pretrained_cfg
+        return config
+
+    def trained_size(self) -> tuple[int, int]:
+        """Height and width that the network's positions are made for, down to a multiple of the patch."""
+        height, width = self._vit.patch_embed.grid_size
+        return height * self.patch, width * self.patch
+
+    def trained_side(self, position_shape: Sequence[int]) -> int | None:
+        """Side of the square images that some weights were trained at.
+
+        Args:
+            position_shape: shape of their tensor `pos_embed`, [1, prefix + patches, D].
+
+        Returns:
+            Pixels; None where it is this network's own size or the positions aren't those of a square.
+        """
+        own = self._vit.pos_embed
+        if own is None or len(position_shape) != 3 or position_shape[1] == own.shape[1]:
+            return None
+        placed = 0 if self._vit.no_embed_class else self.prefix
+        side = round(max(0, position_shape[1] - placed) ** 0.5)
+        return side * self.patch if side and side * side + placed == position_shape[1] else None
 
 
 def create_backbone(name: str, args: Mapping[str, Any] | None = None, *, pretrained: bool = False) -> Backbone:

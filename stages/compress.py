@@ -141,12 +141,11 @@ def below_split(base: Backbone, tuned: Backbone, first: int) -> list[TensorFit]:
         tuned: one of the same architecture.
         first: the split.
     """
-    after = [*base.blocks[first:], base.vit.norm, base.vit.fc_norm]
-    above = {id(value) for part in after for value in part.parameters()}
-    other = dict(tuned.vit.named_parameters())
+    above = {id(value) for block in base.blocks[first:] for value in block.parameters()}
+    other = dict(tuned.named_parameters())
     return [
         _fit(name, value, (other[name] - value).detach(), None)
-        for name, value in base.vit.named_parameters()
+        for name, value in base.read_parameters().items()
         if id(value) not in above
     ]
 

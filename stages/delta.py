@@ -92,12 +92,6 @@ class DeltaWeights:
         """Numbers that it is made of."""
         return sum(tensor.numel() for tensor in self.to_tensors().values())
 
-    @property
-    def is_zero(self) -> bool:
-        """Whether the sub-task's weights are the base's."""
-        dense = (delta.product() if isinstance(delta, LowRank) else delta for delta in self.tensors.values())
-        return not any(bool(delta.any()) for delta in dense)
-
 
 class DeltaLinear(nn.Module):
     """A linear layer with its delta beside it: W_0 x + b + B (A x). W_0 is the base's own tensor, not a copy."""

@@ -14,18 +14,6 @@ POLICIES: tuple[Policy, ...] = ("dense", "rows", "warped", "held", "skipped")
 
 # Why: `reset` covers the first frame of a segment and a change of size.
 Reason = Literal["reset", "every", "refresh", "cut", "light", "camera", "changed", "between", "unchanged", "invalid"]
-REASONS: tuple[Reason, ...] = (
-    "reset",
-    "every",
-    "refresh",
-    "cut",
-    "light",
-    "camera",
-    "changed",
-    "between",
-    "unchanged",
-    "invalid",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,12 +66,6 @@ class SceneCache:
     keys_values: Sequence[KeysValues]
     taps: dict[int, Tensor]
 
-    @property
-    def size_bytes(self) -> int:
-        """Memory that it holds."""
-        kept = (tensor for pair in self.keys_values for tensor in (pair.keys_HdNl, pair.values_HNdl))
-        return sum(tensor.untyped_storage().nbytes() for tensor in (*kept, *self.taps.values()))
-
 
 def allocate_cache(shapes: Sequence[KeyShape], tokens: int, width: int, taps: Iterable[int]) -> SceneCache:
     """A cache for some blocks.

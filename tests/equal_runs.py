@@ -13,9 +13,12 @@ import pyarrow as pa
 from deltascene import open_run
 from deltascene.cache.errors import CacheError
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.ledger import CLOCK_COLUMNS
+from deltascene.pipeline.ledger import STAGES
 from deltascene.pipeline.resume import intact, read_done
 from deltascene.pipeline.run_folder import RunVideo
+
+# What a clock decides; every other column is the same in every run of the same config on the same numerics.
+CLOCK_COLUMNS = ("seconds", *[f"seconds_{stage}" for stage in STAGES])
 
 PICTURES_APART = 4.0  # of 255, on average: what is encoded after another line of text may differ a little
 

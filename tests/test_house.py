@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,13 @@ def test_no_code_asks_for_a_task_by_name(module):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in TASKS
     ]
     assert not named
+
+
+def test_timms_network_is_touched_by_its_adapter_alone():
+    """`stages/backbone.py` has methods for what others want of it."""
+    sources = (path for folder in (*FOLDERS, "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py"))
+    found = {path.relative_to(ROOT).as_posix() for path in sources if re.search(r"\._?vit\b", path.read_text("utf-8"))}
+    assert found == {"stages/backbone.py"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from deltascene.pipeline.bundle import read_bundle
 from deltascene.pipeline.model import build_backbone, build_task_head
-from deltascene.pipeline.weight_files import write_delta, write_head, write_task
+from deltascene.pipeline.weight_files import DELTA, write_head, write_task, write_weights
 from deltascene.stages.backbone import Backbone
-from deltascene.stages.delta import DeltaWeights, start_delta
+from deltascene.stages.delta import DeltaWeights, LowRank, start_delta
 
 TINY = """\
 format: 1
@@ -42,9 +42,9 @@ def write_tiny_bundle(folder: Path, text: str = TINY) -> Path:
     torch.manual_seed(7)
     bundle = read_bundle(str(folder))
     backbone = build_backbone(bundle)
-    for parameter in backbone.vit.parameters():
+    for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if parameter.dim() < 2 else 0.08)
-    save_file(backbone.vit.state_dict(), folder / "base.safetensors")
+    save_file(backbone.state_dict(), folder / "base.safetensors")
     heads = {task: build_task_head(bundle, backbone, task) for task in bundle.entry.tasks}
     for task, head in heads.items():
         entry = bundle.entry.tasks[task]
@@ -64,6 +64,17 @@ def random_delta(backbone: Backbone, split: int, rank: int, seed: int = 11) -> D
     start = start_delta(backbone.blocks, split, rank, generator)
     flat = start.to_tensors().items()
     return DeltaWeights.from_tensors({name: 0.2 * torch.randn(x.shape, generator=generator) for name, x in flat})
+
+
+def write_delta(path: Path, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
+    """A delta as safetensors, in a file of its own."""
+    write_weights(path, {f"{DELTA}{name}": tensor.to(dtype) for name, tensor in delta.to_tensors().items()})
+
+
+def is_zero(delta: DeltaWeights) -> bool:
+    """Whether the weights of a sub-task are its base's."""
+    dense = (change.product() if isinstance(change, LowRank) else change for change in delta.tensors.values())
+    return not any(bool(change.any()) for change in dense)
 
 
 def moving_square(count: int, size: tuple[int, int] = (72, 96)) -> Iterator[np.ndarray]:

@@ -157,8 +157,9 @@ class Eager:
     def __init__(self, model: SceneModel, config: Config) -> None:
         """Takes a model as `load_model` gives it, and changes its type to the config's."""
         self._model, self._config, self._dtype = model, config, getattr(torch, config.numerics.dtype)
-        for part in (model.backbone.vit, *model.heads.values()):
-            part.to(self._dtype)
+        model.backbone.to(self._dtype)
+        for head in model.heads.values():
+            head.to(self._dtype)
         self.segment_frames = config.segment.frames
 
     def reset(self) -> None:
@@ -173,10 +174,7 @@ class Eager:
         pixels, taps = resize_frame(frame.image, geometry.plan), model.bundle.taps(model.tasks)
         began = time.perf_counter()
         image = normalise(pixels, entry.input.mean, entry.input.std)[None].to(self._dtype)
-        found = model.backbone.vit.forward_intermediates(
-            image, indices=[tap - 1 for tap in taps], norm=False, output_fmt="NLC", intermediates_only=True
-        )
-        tapped = {tap: tokens[0] for tap, tokens in zip(taps, found, strict=True)}
+        tapped = {tap: tokens_BPD[0] for tap, tokens_BPD in model.backbone.dense_taps(image, taps).items()}
         for task, head in model.heads.items():
             kind = model.bundle.kinds[task]
             cells = head.cells(stack_taps(tapped, entry.tasks[task].taps, 0)).float()

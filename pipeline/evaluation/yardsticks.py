@@ -36,9 +36,9 @@ class DenseNetwork(nn.Module):
     def __init__(self, model: SceneModel, grid: TokenGrid) -> None:
         """Takes a model as `load_model` gives it, not prepared for the kernel."""
         super().__init__()
-        model.backbone.vit.requires_grad_(False)
+        model.backbone.requires_grad_(False)
         self._model, self._grid, self._positions = model, grid, model.backbone.positions(grid)
-        self._vit = model.backbone.vit
+        self._base = model.backbone.features()  # so that its weights are this module's
         self._heads = nn.ModuleDict(model.heads)
         self._own = nn.ModuleList(block for sub in model.sub_tasks.values() for block in sub.blocks)
 

@@ -184,7 +184,7 @@ def _groups(student: Student, parameters: Mapping[str, nn.Parameter], recipe: Re
         else:
             layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0
             peak = recipe.learning_rate * recipe.layer_decay ** (student.backbone.depth - layer)
-        kept = parameter.dim() < 2 or name in student.backbone.vit.no_weight_decay()
+        kept = parameter.dim() < 2 or name in student.backbone.undecayed_names()
         groups.append(
             {"params": [parameter], "lr": peak, "peak": peak, "weight_decay": 0.0 if kept else recipe.weight_decay}
         )

@@ -233,7 +233,7 @@ def _write(student: Student, heads: Mapping[str, TokenHead], order: Order, evide
 def _write_new(student: Student, heads: Mapping[str, TokenHead], order: Order, evidence: Mapping[str, Any]) -> None:
     """A bundle with a new backbone; of what the old one's evidence says, only the licence is still true."""
     entry, out = student.bundle.entry, order.out
-    state = student.backbone.vit.state_dict()
+    state = student.backbone.state_dict()
     write_weights(out / entry.backbone.weights, {name: tensor.half() for name, tensor in state.items()})
     for name, head in {**heads, student.task: student.head}.items():
         write_head(out / entry.head_weights(name), head)

@@ -73,13 +73,9 @@ class Student:
         for task, head in self.auxiliary.items():
             named |= {f"head.{task}.{name}": parameter for name, parameter in head.named_parameters()}
         if self.embeds:
-            named |= {
-                name: parameter
-                for name, parameter in self.backbone.vit.named_parameters()
-                if not name.startswith(("norm.", "fc_norm."))  # heads read the stream before the last norm
-            }
+            named |= self.backbone.read_parameters()
         else:
-            base = {id(parameter) for parameter in self.backbone.vit.parameters()}
+            base = {id(parameter) for parameter in self.backbone.parameters()}
             for number, block in enumerate(self.blocks, start=self.first):
                 named |= {
                     f"blocks.{number}.{name}": parameter
@@ -92,8 +88,8 @@ class Student:
 
     def to(self, device: torch.device) -> "Student":
         """Moves everything to a device, in place."""
+        self.backbone.to(device)
         for part in (
-            self.backbone.vit,
             *self.heads.values(),
             *self.blocks,
             *([] if self.gates is None else [self.gates]),
@@ -189,7 +185,7 @@ def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
             known = ", ".join(others) or "of which there are none"
             raise UsageError(f"auxiliary: expected other tasks, {known}; found {name!r}")
     backbone = load_model(bundle, ()).backbone
-    backbone.vit.requires_grad_(True)
+    backbone.requires_grad_(True)
     head, *auxiliary = (start_head(bundle, backbone, name, recipe) for name in (task, *recipe.auxiliary))
     heads = dict(zip(recipe.auxiliary, auxiliary, strict=True))
     return _ready(Student(bundle, task, backbone, 0, tuple(backbone.blocks), head, embeds=True, auxiliary=heads))
@@ -198,7 +194,7 @@ def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
 def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:
     """A head on the frozen base."""
     backbone = load_model(bundle, ()).backbone
-    backbone.vit.requires_grad_(False)
+    backbone.requires_grad_(False)
     last = max(bundle.entry.tasks[task].taps)
     return _ready(Student(bundle, task, backbone, last, (), start_head(bundle, backbone, task, recipe)))
 
@@ -216,7 +212,7 @@ def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
             f"--task: expected a sub-task of {bundle.name}, {known or 'which has none'}; found its base {task!r}"
         )
     backbone = load_model(bundle, ()).backbone
-    backbone.vit.requires_grad_(False)
+    backbone.requires_grad_(False)
     delta = start_delta(backbone.blocks, split, recipe.rank, torch.Generator().manual_seed(recipe.seed))
     blocks = build_sub_task(backbone, split, delta, merged=False).blocks
     gates = Gates(list(delta.tensors)) if recipe.gate_penalty > 0 else None

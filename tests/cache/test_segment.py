@@ -1,4 +1,4 @@
-"""Records, whole frames from changed rows, bytes by formula, and bfloat16 without torch."""
+"""Records, bytes by formula, and bfloat16 without torch."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from deltascene.cache.errors import NotArchived, NothingDense, WrongRecord
+from deltascene.cache.errors import WrongRecord
 from deltascene.cache.segment import (
     FRAME_BYTES,
     SEGMENT_BYTES,
@@ -19,40 +19,11 @@ from deltascene.cache.segment import (
     estimate_bytes,
     from_bfloat16,
     raw_bytes,
-    resolve,
     to_bfloat16,
 )
 
 POLICIES = st.lists(st.sampled_from(["dense", "rows", "warped", "held", "skipped"]), max_size=12)
 ANY_FLOAT = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32))
-
-
-@given(POLICIES, st.integers(0, 2**32 - 1))
-def test_a_resolved_frame_is_what_a_plain_simulation_holds(info, make_records, policies, seed):
-    records = make_records(info, ["dense", *policies], seed)
-    state = np.zeros((info.tokens, info.width), np.float32)
-    for place, record in enumerate(records):
-        for row, value in zip(record.rows, record.activations[4], strict=True):
-            state[row] = value
-        np.testing.assert_array_equal(resolve(records, 4, place), state)
-
-
-def test_a_resolved_frame_is_the_callers_own(info, make_records):
-    records = make_records(info, ["dense", "held"])
-    before = records[0].activations[3].copy()
-    resolve(records, 3, 1)[:] = 0
-    np.testing.assert_array_equal(records[0].activations[3], before)
-
-
-def test_nothing_to_resolve_is_said_by_name(info, make_records):
-    records = make_records(info, ["skipped", "rows", "dense"])
-    with pytest.raises(NothingDense, match="frame 10: expected a dense frame"):
-        resolve(records, 3, 1)
-    with pytest.raises(NotArchived, match="archive point 5: expected one of 3, 4"):
-        resolve(records, 5, 2)
-    for place in (-1, 3):
-        with pytest.raises(NotArchived, match="expected a place below 3"):
-            resolve(records, 3, place)
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,19 @@ import zipfile
 import numpy as np
 import pyarrow as pa
 import pytest
+from equal_runs import CLOCK_COLUMNS
 from read_video import pictures
 
 from deltascene import NotPredicted, open_run
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import batch, ledger
+from deltascene.pipeline import batch
 
 # float32, as on a busy machine two runs may not find the same type faster.
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
 
 
 def without_clock(table: pa.Table) -> pa.Table:
-    return table.drop_columns([*ledger.CLOCK_COLUMNS])
+    return table.drop_columns([*CLOCK_COLUMNS])
 
 
 def arrays_of(out, video):

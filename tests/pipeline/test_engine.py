@@ -46,10 +46,7 @@ def test_predictions_come_from_timms_own_tokens(tiny, images):
     entry = model.bundle.entry
     pixels = normalise(resize_frame(images[0], engine.plan((72, 96))), entry.input.mean, entry.input.std)
     with torch.inference_mode():
-        taps = model.backbone.vit.forward_intermediates(
-            pixels[None], indices=[5], return_prefix_tokens=True, intermediates_only=True, output_fmt="NLC"
-        )
-        tokens = taps[0][0][0]
+        tokens = model.backbone.dense_taps(pixels[None], (6,))[6][0]
         raw = model.heads["flow"].cells(tokens[:, None])
     cells = raw.reshape(3, 4, 3, 2, 2)  # grid 3x4, channel, 2x2 cells
     first = torch.nn.functional.normalize(cells[0, 0, :, 0, 0], dim=0).numpy()

@@ -28,7 +28,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
 def own_weights(tmp_path_factory):
     """A file as timm would save it: with a classifier, and positions of 64x64 images."""
     torch.manual_seed(3)
-    vit = create_backbone("test_vit", {"img_size": 64, "num_classes": 5}).vit
+    vit = create_backbone("test_vit", {"img_size": 64, "num_classes": 5})
     path = tmp_path_factory.mktemp("weights") / "own.safetensors"
     save_file(vit.state_dict(), path)
     return path
@@ -101,7 +101,7 @@ def test_own_weights_bring_their_grid_and_leave_their_classifier(tmp_path, own_w
     assert "own.safetensors" in bundle.entry.evidence["summary"]
     engine = Engine.load(str(tmp_path / "mine"), tasks=["anomaly"])
     given = load_file(own_weights)
-    for name, tensor in engine.model.backbone.vit.state_dict().items():
+    for name, tensor in engine.model.backbone.state_dict().items():
         assert torch.equal(tensor, given[name])
     assert engine.open_stream("s")(IMAGE)["anomaly"].array.shape == (48, 64)
 
@@ -284,7 +284,7 @@ def test_unsupported_backbones_are_told_by_their_part(name, problem):
 def test_supported_backbones_need_no_memory_to_be_told(name):
     check = check_model(f"timm:{name}")
     assert check.supported
-    assert all(parameter.is_meta for parameter in sketch_backbone(name).vit.parameters())
+    assert all(parameter.is_meta for parameter in sketch_backbone(name).parameters())
     text, code = printed(print_check, check)
     assert code == 0
     assert f"timm:{name}: supported" in text

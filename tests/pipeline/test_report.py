@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from deltascene import open_run
 from deltascene.pipeline import cli, ledger, report
-from deltascene.pipeline.report import build_report, write_report
+from deltascene.pipeline.report import write_report
 from deltascene.pipeline.report_numbers import frame_table
 from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
 from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
@@ -464,9 +464,9 @@ def test_a_run_from_before_change_maps_still_has_a_film(reused, tmp_path):
     about = json.loads((store / "zarr.json").read_text())
     del about["attributes"]["change_threshold"]
     (store / "zarr.json").write_text(json.dumps(about))
-    report = build_report(open_run(tmp_path / "old"))
+    written, _ = write_report(open_run(tmp_path / "old"))
+    report = json.loads(written.read_text(encoding="utf-8"))
     assert {moment["moved"] for moment in report["videos"][0]["film"]} == {None}
-    write_report(open_run(tmp_path / "old"))
 
 
 def test_headline_numbers_stand_on_the_page_as_written(finished, page):
@@ -631,6 +631,7 @@ def test_a_source_that_is_gone_leaves_pictures_of_the_predictions(finished, tmp_
 def test_a_run_of_one_frame_and_a_run_of_none(tiny, make_clip, tmp_path):
     (tmp_path / "no.mp4").write_text("no video")
     for name, source in (("one", make_clip(1, name="one")), ("none", tmp_path / "no.mp4")):
-        report = build_report(run_command(tmp_path / name, tiny, source))
+        written, _ = write_report(run_command(tmp_path / name, tiny, source))
+        report = json.loads(written.read_text(encoding="utf-8"))
         assert report["totals"]["frames"] == (name == "one")
         Page((tmp_path / name / "report.html").read_text(encoding="utf-8").replace("<!doctype html>", ""))

@@ -1,11 +1,11 @@
 """One frame after another through the whole walk: what runs, what it costs, and that nothing else changes."""
 
-from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch.nn import functional
 
@@ -401,7 +401,8 @@ def test_rows_straight_after_a_dense_pass_on_the_same_picture_change_nothing(mod
 def timms_answer(model, task, image):
     """A task's raw output by timm's own forward: the base up to the split, the merged network after it."""
     entry, sub = model.bundle.entry, model.sub_tasks[task]
-    vit = deepcopy(model.backbone.vit)
+    vit = timm.create_model("test_vit", img_size=64, num_classes=0, dynamic_img_size=True).eval()
+    vit.load_state_dict(model.backbone.state_dict())
     for number, block in enumerate(sub.blocks, start=sub.split):
         vit.blocks[number] = block
     geometry = plan_geometry(model, load_config("exact", overrides=FLOAT32), image.shape[:2])

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from deltascene.stages.backbone import Backbone
-from deltascene.stages.base_task import run_base
-from deltascene.stages.rows import Part, key_shapes
+from deltascene.stages.rows import Part, key_shapes, run_blocks
 from deltascene.stages.scene_cache import allocate_cache
 
 
@@ -43,6 +42,6 @@ def our_features() -> Callable[..., Tensor]:
         x_ND = backbone.embed(image_CHW, backbone.positions(grid))
         cache = allocate_cache(key_shapes(backbone.blocks), grid.tokens, backbone.width, ()) if by_rows else None
         parts = [Part(grid.tokens, torch.arange(grid.tokens), cache)] if by_rows else None
-        return backbone.final_norm(run_base(backbone, x_ND, [backbone.depth], parts=parts)[backbone.depth])
+        return backbone.final_norm(run_blocks(backbone.blocks, x_ND, [backbone.depth], parts=parts)[backbone.depth])
 
     return run

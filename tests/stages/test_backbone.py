@@ -9,8 +9,8 @@ from timm.layers import Attention, ConvMlp, GatedMlp, GlobalResponseNormMlp, Mlp
 from timm.models.vision_transformer import VisionTransformer
 
 from deltascene.stages.backbone import Backbone, create_backbone, cut_patches
-from deltascene.stages.base_task import run_base
 from deltascene.stages.errors import UnsupportedBackbone
+from deltascene.stages.rows import run_blocks
 
 TOLERANCE = 1e-4
 SMALL = {"embed_dim": 48, "num_heads": 3}
@@ -56,10 +56,10 @@ def relative_error(found, expected):
 @pytest.mark.parametrize(("name", "args", "size"), VARIANTS, ids=[variant[0] for variant in VARIANTS])
 def test_dense_forward_is_timms_own(name, args, size, randomise, our_features):
     backbone = create_backbone(name, {"depth": 3, "weight_init": "skip", **args})
-    randomise(backbone.vit, 1)
+    randomise(backbone, 1)
     image_CHW = torch.randn(3, *size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        expected_ND = backbone.vit.forward_features(image_CHW[None])[0]
+        expected_ND = backbone.features()(image_CHW[None])[0]
         assert relative_error(our_features(backbone, image_CHW), expected_ND) <= TOLERANCE
         assert relative_error(our_features(backbone, image_CHW, by_rows=True), expected_ND) <= TOLERANCE
 
@@ -160,10 +160,10 @@ def test_gradients_are_timms_own(randomise, our_features):
         "vit_small_patch14_reg4_dinov2",
         {**SMALL, "depth": 2, "img_size": 56, "qk_norm": True, "scale_attn_norm": True, "pre_norm": True},
     )
-    randomise(backbone.vit.double(), 5)
-    names, parameters = zip(*backbone.vit.named_parameters(), strict=True)
+    randomise(backbone.to(torch.float64), 5)
+    names, parameters = zip(*backbone.named_parameters(), strict=True)
     image_CHW = torch.randn(3, 42, 70, generator=torch.Generator().manual_seed(6)).double()
-    expected_ND = backbone.vit.forward_features(image_CHW[None])[0]
+    expected_ND = backbone.features()(image_CHW[None])[0]
     weights_ND = torch.randn(expected_ND.shape, generator=torch.Generator().manual_seed(7))
     expected = torch.autograd.grad((expected_ND * weights_ND).sum(), parameters)
     found = torch.autograd.grad((our_features(backbone, image_CHW) * weights_ND).sum(), parameters)
@@ -175,23 +175,43 @@ def test_gradients_are_timms_own(randomise, our_features):
 
 def test_taps_count_the_blocks_run_before(randomise):
     backbone = create_backbone("vit_tiny_patch16_224", {**SMALL, "depth": 4})
-    randomise(backbone.vit, 8)
+    randomise(backbone, 8)
     image_CHW = torch.randn(3, 48, 64, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         x_ND = backbone.embed(image_CHW, backbone.positions(backbone.grid((48, 64))))
-        tapped = run_base(backbone, x_ND, (0, 1, 3))
-        theirs = backbone.vit.forward_intermediates(
-            image_CHW[None],
-            indices=[0, 1, 2, 3],
-            return_prefix_tokens=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )
+        tapped = run_blocks(backbone.blocks, x_ND, (0, 1, 3))
+        theirs = backbone.dense_taps(image_CHW[None], (1, 3))
     assert sorted(tapped) == [0, 1, 3]
     assert tapped[0] is x_ND
     for tap in (1, 3):
-        patches, prefix = theirs[tap - 1]
-        assert relative_error(tapped[tap], torch.cat([prefix, patches], 1)[0]) <= TOLERANCE
+        assert relative_error(tapped[tap][backbone.prefix :], theirs[tap][0]) <= TOLERANCE
+
+
+def test_parameters_that_heads_see_are_all_but_the_last_norms():
+    backbone = create_backbone("vit_tiny_patch16_224", {**SMALL, "depth": 1})
+    unread = dict(backbone.named_parameters()).keys() - backbone.read_parameters().keys()
+    assert unread == {"norm.weight", "norm.bias"}
+
+
+def test_weights_travel_by_timms_names(randomise):
+    one, other = (create_backbone("vit_tiny_patch16_224", {**SMALL, "depth": 1}) for _ in range(2))
+    randomise(one, 1)
+    other.load_state_dict(one.state_dict())
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    other.load_state_dict(one.state_dict(), assign=True)
+    assert other.state_dict()["cls_token"].data_ptr() == one.state_dict()["cls_token"].data_ptr()
+    other.to(torch.float64).requires_grad_(False)
+    assert {(value.dtype, value.requires_grad) for value in other.parameters()} == {(torch.float64, False)}
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [((1, 10, 48), 48), ((1, 17, 48), None), ((1, 11, 48), None), ((1, 1, 48), None), ((10, 48), None), ((), None)],
+)
+def test_the_side_that_positions_were_trained_at(shape, side):
+    backbone = create_backbone("vit_tiny_patch16_224", {**SMALL, "depth": 1, "img_size": 64})  # 16 patches, 1 class
+    assert backbone.trained_size() == (64, 64)
+    assert backbone.trained_side(shape) == side
 
 
 def test_blocks_after_the_last_tap_do_not_run():
@@ -202,9 +222,9 @@ def test_blocks_after_the_last_tap_do_not_run():
 
     backbone.blocks[2].norm1.register_forward_pre_hook(refuse)
     with torch.no_grad():
-        assert list(run_base(backbone, torch.zeros(5, 48), [2])) == [2]
+        assert list(run_blocks(backbone.blocks, torch.zeros(5, 48), [2])) == [2]
         with pytest.raises(AssertionError, match="ran"):
-            run_base(backbone, torch.zeros(5, 48), [3])
+            run_blocks(backbone.blocks, torch.zeros(5, 48), [3])
 
 
 def test_numbers_are_read_from_the_model():
@@ -213,7 +233,7 @@ def test_numbers_are_read_from_the_model():
     grid = backbone.grid((224, 308))
     assert (grid.height, grid.width, grid.patches, grid.tokens) == (16, 22, 352, 357)
     assert grid.image_size == (224, 308)
-    assert not backbone.vit.training
+    assert not backbone.features().training
 
 
 @pytest.mark.parametrize(
@@ -248,10 +268,10 @@ def test_refuses_by_name(name, args, text):
     "mlp", [GlobalResponseNormMlp(48, 96), ConvMlp(48, 96)], ids=["GlobalResponseNormMlp", "ConvMlp"]
 )
 def test_refuses_an_mlp_that_mixes_rows(mlp):
-    backbone = create_backbone("vit_tiny_patch16_224", {**SMALL, "depth": 2})
-    backbone.vit.blocks[1].mlp = mlp
+    vit = VisionTransformer(img_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=2)
+    vit.blocks[1].mlp = mlp
     with pytest.raises(UnsupportedBackbone, match=f"blocks.1.mlp: .*found {type(mlp).__name__}"):
-        Backbone(backbone.vit)
+        Backbone(vit)
 
 
 def test_a_wrong_name_gets_a_hint():

@@ -45,8 +45,8 @@ def networks(randomise):
     for seed in (5, 6):
         args = {"depth": DEPTH, "embed_dim": 24, "num_heads": 2, "img_size": 56, "weight_init": "skip"}
         built.append(create_backbone("vit_small_patch14_dinov2", args))
-        randomise(built[-1].vit, seed)
-        built[-1].vit.requires_grad_(False)
+        randomise(built[-1], seed)
+        built[-1].requires_grad_(False)
     return built
 
 
@@ -160,8 +160,8 @@ def test_only_linear_weights_are_cut_and_their_errors_add_up(base, tuned):
     assert {fit.rank for fit in fits if fit.name in low} == {3}
     assert {(fit.rank, fit.lost) for fit in fits if fit.name not in low} == {(None, 0.0)}
     assert sum(fit.parameters for fit in fits) == delta.parameters
-    theirs, squares = dict(tuned.vit.named_parameters()), {"lost": 0.0, "change": 0.0}
-    for name, value in base.vit.named_parameters():
+    theirs, squares = dict(tuned.named_parameters()), {"lost": 0.0, "change": 0.0}
+    for name, value in base.named_parameters():
         if name in delta.tensors:
             change = theirs[name] - value
             squares["change"] += float(change.square().sum())
@@ -190,11 +190,11 @@ def test_below_the_split_is_what_the_base_computes_alone(base, tuned):
     assert relative_error(below_split(base, tuned, 1)) == 1
     same = deepcopy(base)
     with torch.no_grad():
-        same.vit.norm.bias += 1  # heads read the stream before it
+        dict(same.named_parameters())["norm.bias"] += 1  # heads read the stream before it
         same.blocks[1].norm1.bias += 1
     assert relative_change(below_split(base, same, 1)) == 0
     with torch.no_grad():
-        same.vit.cls_token *= 3
+        dict(same.named_parameters())["cls_token"] *= 3
     (fit,) = [fit for fit in below_split(base, same, 1) if fit.change]
     assert fit.name == "cls_token"
     assert relative_change([fit]) == pytest.approx(2)

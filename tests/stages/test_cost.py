@@ -7,9 +7,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from deltascene.stages.backbone import create_backbone
-from deltascene.stages.base_task import run_base
 from deltascene.stages.cost import BlockShape, Macs, block_macs, blocks_macs, embed_macs
 from deltascene.stages.heads import build_head
+from deltascene.stages.rows import run_blocks
 
 
 def test_vit_small_14_at_224x308_by_hand():
@@ -81,7 +81,7 @@ def test_equals_torchs_counter(name, args):
     grid = backbone.grid(size)
     positions, image_CHW = backbone.positions(grid), torch.zeros(3, *size)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run_base(backbone, backbone.embed(image_CHW, positions), [backbone.depth])
+        run_blocks(backbone.blocks, backbone.embed(image_CHW, positions), [backbone.depth])
     ours = embed_macs(grid.patches, backbone.patch_macs())
     ours += blocks_macs(backbone.block_shapes(), grid.tokens, grid.tokens)
     assert 2 * ours == counter.get_total_flops()

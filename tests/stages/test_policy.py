@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise, product
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from deltascene.stages.policy import (
     POLICIES,
-    REASONS,
+    Reason,
     Rules,
     Situation,
     asks_for_standing,
@@ -130,7 +131,7 @@ def test_every_answer_is_a_known_one_and_nothing_gets_too_old(now, reuse):
     rules = replace(RULES, reuse=reuse)
     policy, reason = choose_policy(rules, now)
     assert policy in POLICIES
-    assert reason in REASONS
+    assert reason in get_args(Reason)
     assert (policy == "skipped") == (not now.valid)
     if now.valid and now.moved > 0 and not now.identical and now.seconds_since_computed >= rules.max_age_s:
         assert policy in ("dense", "rows")

@@ -11,7 +11,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 from deltascene.pipeline.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
 from deltascene.stages.backbone import Backbone, cut_patches
-from deltascene.stages.base_task import run_base
 from deltascene.stages.change import rows_of
 from deltascene.stages.folded import FoldedBlock, fold
 from deltascene.stages.packed import multiplies_bfloat16, pack_linears
@@ -59,14 +58,14 @@ class Scene:
     @torch.no_grad()
     def plain(self, image):
         """Tokens at the taps, without a cache."""
-        return run_base(self.backbone, self.embed(image), TAPS)
+        return run_blocks(self.backbone.blocks, self.embed(image), TAPS)
 
     @torch.no_grad()
     def run(self, image, chosen=None):
         """All rows, or those of some patches, and the tokens at the taps kept."""
         rows = None if chosen is None else rows_of(torch.tensor(sorted(chosen), dtype=torch.int64), self.grid)
         x_RD = self.embed(image) if rows is None else self.embed(image)[rows]
-        tapped = run_base(self.backbone, x_RD, TAPS, parts=[Part(len(x_RD), rows, self.cache)])
+        tapped = run_blocks(self.backbone.blocks, x_RD, TAPS, parts=[Part(len(x_RD), rows, self.cache)])
         for tap in TAPS:
             write_rows(self.cache.taps[tap], rows, tapped[tap])
         return rows
@@ -168,7 +167,7 @@ def test_keys_and_values_of_the_first_block_are_the_new_pictures_own(scene, chos
 def test_consecutive_parts_are_the_whole(scene):
     """Blocks run from a split on, with a cache of their own, are the rest of the network."""
     with torch.no_grad():
-        whole = run_base(scene.backbone, scene.embed(picture(2)), (1, 3))
+        whole = run_blocks(scene.backbone.blocks, scene.embed(picture(2)), (1, 3))
         rest = scene.backbone.blocks[1:]
         cache = allocate_cache(key_shapes(rest), scene.grid.tokens, scene.backbone.width, ())
         again = run_blocks(rest, whole[1], {1, 3}, first=1, parts=[Part(len(whole[1]), None, cache)])
@@ -181,12 +180,14 @@ def test_some_rows_need_a_cache(scene):
         Part(1, torch.tensor([0]))
 
 
-def test_a_cache_says_how_much_memory_it_holds(scene):
+def test_a_cache_holds_no_more_memory_than_its_layout_asks_for(scene):
     tokens, width = scene.grid.tokens, scene.backbone.width
     (size, lane) = {torch.float32: (4, 1), torch.bfloat16: (2, 2)}[scene.cache.keys_values[0].keys_HdNl.dtype]
     values = -(-tokens // lane) * lane if isinstance(scene.backbone.blocks[0], FoldedBlock) else tokens
     kept = size * width * 3 * (32 + values)  # keys: whole panels of 32 tokens; values: whole lanes
-    assert scene.cache.size_bytes == kept + 4 * width * 2 * tokens
+    pairs = [tensor for pair in scene.cache.keys_values for tensor in (pair.keys_HdNl, pair.values_HNdl)]
+    sizes = [tensor.untyped_storage().nbytes() for tensor in (*pairs, *scene.cache.taps.values())]
+    assert sum(sizes) == kept + 4 * width * 2 * tokens
 
 
 @given(patches, seeds)

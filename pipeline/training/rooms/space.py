@@ -23,10 +23,6 @@ class Extent:
         x1, y1, z1 = self.high
         return Extent((x0 - margin_m, y0, z0 - margin_m), (x1 + margin_m, y1, z1 + margin_m))
 
-    def holds(self, point: NDArray[np.float64]) -> bool:
-        """Whether a point lies inside."""
-        return bool(np.all(np.array(self.low) <= point) and np.all(point <= np.array(self.high)))
-
 
 def extent_of(size_3: NDArray[np.float64], yaw_rad: float, base_3: NDArray[np.float64]) -> Extent:
     """Box around a thing of a given size turned by a yaw, its base centred over a point."""

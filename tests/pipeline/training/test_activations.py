@@ -15,7 +15,7 @@ from deltascene.pipeline.model import load_model
 from deltascene.pipeline.training import activations
 from deltascene.pipeline.training.activations import begun, keep_activations
 from deltascene.pipeline.training.data import LabelledFolder
-from deltascene.stages.base_task import run_base
+from deltascene.stages.rows import run_blocks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,7 +55,7 @@ def test_they_are_what_the_base_computes(bundle, backbone, samples_of, tmp_path)
     read = kept.read([5, 2])
     positions = backbone.positions(backbone.grid(samples.size))
     for place, number in enumerate((5, 2)):
-        tapped = run_base(backbone, backbone.embed(samples.picture(number), positions), [0, 3, 6])
+        tapped = run_blocks(backbone.blocks, backbone.embed(samples.picture(number), positions), [0, 3, 6])
         for block in (0, 3, 6):
             assert read[block].dtype == torch.float32
             torch.testing.assert_close(read[block][place], tapped[block], rtol=1e-3, atol=1e-3)
