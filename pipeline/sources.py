@@ -18,7 +18,7 @@ from deltascene.cache.places import Place, open_anywhere
 from deltascene.pipeline.sources_errors import SourceError, SourceNotFound, UnreadableSource
 from deltascene.pipeline.sources_find import find_sources
 from deltascene.pipeline.sources_find_spec import SourceSpec
-from deltascene.pipeline.sources_probe import Decoder, SourceInfo
+from deltascene.pipeline.sources_info import Decoder, SourceInfo
 from deltascene.pipeline.sources_process import DecoderProcess
 from deltascene.pipeline.sources_remote import local_files
 from deltascene.pipeline.sources_wire import Request, Selection

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 from deltascene.pipeline.sources_decord import decord_pictures, frames_at_once
 from deltascene.pipeline.sources_errors import SourceError
+from deltascene.pipeline.sources_info import SourceInfo
 from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
-from deltascene.pipeline.sources_probe import SourceInfo, examine
+from deltascene.pipeline.sources_probe import examine
 from deltascene.pipeline.sources_sequence import examine_sequence, sequence_pictures
 from deltascene.pipeline.sources_table import Picture
 from deltascene.pipeline.sources_wire import Request, read_request, write_info

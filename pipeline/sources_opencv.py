@@ -15,8 +15,6 @@ from deltascene.stages.types import Image
 _PATIENCE = 64
 """Packets that may fail beyond those known to be left, before the file counts as ended."""
 _MOST_FAILURES = 200_000
-LARGEST_PICTURE = 1 << 26
-"""Pixels: twice an 8K picture. A few bytes can promise more, and decoding them takes gigabytes."""
 _LEAST_LEAD = 17
 """OpenCV seeks to 16 frames before its target and reads on from there."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from deltascene.pipeline.sources_container import container_of
 from deltascene.pipeline.sources_decord import decord_name, decord_sample, fits_in_memory
 from deltascene.pipeline.sources_errors import UnreadableSource
+from deltascene.pipeline.sources_info import LARGEST_PICTURE, Decoder, SourceInfo
 from deltascene.pipeline.sources_opencv import (
-    LARGEST_PICTURE,
     Complaints,
     is_plain,
     open_capture,
@@ -23,46 +23,10 @@ from deltascene.pipeline.sources_opencv import (
 from deltascene.pipeline.sources_table import FrameTable, build_table
 from deltascene.stages.types import Image
 
-Decoder = Literal["auto", "decord", "opencv"]
-
 _LONGEST_GROUP = 64
 _FEW_FRAMES = 24
 _WORST_MEAN = 1.5
 _WORST_PIXEL = 8
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What is known of a source before it is decoded.
-
-    Attributes:
-        width: pixels of an upright picture.
-        height: pixels of an upright picture.
-        fps: frames a second, as the container says.
-        frames: frames that are there.
-        frames_claimed: frames that the header promises.
-        duration_s: from the first frame to the end of the last, in seconds.
-        decoder: name and version of the decoder that reads it, `decord 0.6.0` or `opencv 4.10.0`.
-        rotation: degrees clockwise by which the stored picture is turned to stand upright: 0, 90, 180 or 270.
-        converts: OpenCV can convert its pictures to RGB (it can't when they are interlaced).
-        table: times and keyframes of all frames.
-    """
-
-    width: int
-    height: int
-    fps: Fraction
-    frames: int
-    frames_claimed: int
-    duration_s: float
-    decoder: str
-    rotation: int
-    converts: bool
-    table: FrameTable
-
-    @property
-    def truncated(self) -> bool:
-        """The header promises more frames than there are."""
-        return self.frames < self.frames_claimed
 
 
 @dataclass(frozen=True)

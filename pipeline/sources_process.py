@@ -13,8 +13,7 @@ from deltascene.pipeline.child_process import end_child, start_child
 from deltascene.pipeline.errors import DeltasceneError, WorkerLost
 from deltascene.pipeline.lost import ADVICE
 from deltascene.pipeline.sources_errors import UnreadableSource
-from deltascene.pipeline.sources_opencv import LARGEST_PICTURE
-from deltascene.pipeline.sources_probe import SourceInfo
+from deltascene.pipeline.sources_info import LARGEST_PICTURE, SourceInfo
 from deltascene.pipeline.sources_table import Picture
 from deltascene.pipeline.sources_wire import Request, parse_info, write_request
 from deltascene.pipeline.wire import read_message

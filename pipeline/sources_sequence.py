@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from deltascene.pipeline.sources_errors import UnreadableSource
+from deltascene.pipeline.sources_info import SourceInfo
 from deltascene.pipeline.sources_opencv import Complaints, opencv_name
-from deltascene.pipeline.sources_probe import SourceInfo
 from deltascene.pipeline.sources_table import FrameTable, Picture
 from deltascene.stages.types import Image
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources_probe import Decoder, SourceInfo
+from deltascene.pipeline.sources_info import Decoder, SourceInfo
 from deltascene.pipeline.sources_table import FrameTable
 from deltascene.pipeline.wire import read_message, write_message
 

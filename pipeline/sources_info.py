@@ -1,0 +1,46 @@
+"""What is known of a source before it is decoded; plain values that travel between processes."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from deltascene.pipeline.sources_table import FrameTable
+
+Decoder = Literal["auto", "decord", "opencv"]
+
+LARGEST_PICTURE = 1 << 26
+"""Pixels: twice an 8K picture. A few bytes can promise more, and decoding them takes gigabytes."""
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known of a source before it is decoded.
+
+    Attributes:
+        width: pixels of an upright picture.
+        height: pixels of an upright picture.
+        fps: frames a second, as the container says.
+        frames: frames that are there.
+        frames_claimed: frames that the header promises.
+        duration_s: from the first frame to the end of the last, in seconds.
+        decoder: name and version of the decoder that reads it, `decord 0.6.0` or `opencv 4.10.0`.
+        rotation: degrees clockwise by which the stored picture is turned to stand upright: 0, 90, 180 or 270.
+        converts: OpenCV can convert its pictures to RGB (it can't when they are interlaced).
+        table: times and keyframes of all frames.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+    frames_claimed: int
+    duration_s: float
+    decoder: str
+    rotation: int
+    converts: bool
+    table: FrameTable
+
+    @property
+    def truncated(self) -> bool:
+        """The header promises more frames than there are."""
+        return self.frames < self.frames_claimed
