@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deltascene.cache.segment import FrameRecord
+from deltascene.errors import ExitCode
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.model import SceneModel, sketch_model
@@ -111,4 +112,4 @@ def print_what_if(configs: dict[str, Config], specs: list[SourceSpec], console: 
             table.add_row(spec.id, name, *counts, share(tokens), each, share(1 - executed / max(1, dense)))
     console.print(table)
     console.print("Exact rows and MACs of a run; its time and accuracy are not forecast.", highlight=False)
-    return 0
+    return ExitCode.OK
