@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 
 from deltascene import Engine
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch import BatchRun, run_batch
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.crew import Crew
-from deltascene.pipeline.errors import DeltasceneError
 from deltascene.pipeline.lock import locked
 from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.resume import claim_folder, result_key

@@ -25,8 +25,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import bootstrap, error_of
 from deltascene.pipeline.panel import Panel, draw_ground, frame_tiles, label_tile, task_tile
 from deltascene.pipeline.sources import find_sources, read_frames

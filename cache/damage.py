@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
+from deltascene.errors import DeltasceneError
+
 # JSON, YAML, Zarr, Parquet and numpy each raise what their insides ran into: any of these, by the way a value is wrong.
 DAMAGE = (
     ValueError,
@@ -38,7 +40,7 @@ def told_as(error_class: Callable[[str], Exception], what: Path | str, way_out: 
         yield
     except DAMAGE as error:
         full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
-        if full or type(error).__module__.startswith("deltascene."):
+        if full or isinstance(error, DeltasceneError):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         found = " ".join(str(error).split())[:120]

@@ -1,18 +1,12 @@
-"""Errors of the store.
+"""Errors of the store; the whole tree is drawn in `deltascene.errors`."""
 
-CacheError
-├── BrokenSeal         a sealed part is missing, of another size, or its bytes changed
-├── NotArchived        no such segment, archive point or frame was sealed
-├── WrongFingerprint   it was made from something else: the text names the first thing that differs
-├── AlreadySealed      a sealed segment is never written again, unless that is asked for
-├── LostWriter         another writer began the same segment meanwhile
-├── WrongRecord        a frame doesn't fit the segment that it is added to
-└── NoSuchStore        a place that can't be opened, or can't be written safely
-"""
+from deltascene.errors import DeltasceneError, ExitCode
 
 
-class CacheError(Exception):
+class CacheError(DeltasceneError):
     """Something in the store can't be used."""
+
+    exit_code = ExitCode.USAGE
 
 
 class BrokenSeal(CacheError):  # noqa: N818 - reads as what happened
@@ -37,6 +31,10 @@ class LostWriter(CacheError):  # noqa: N818
 
 class WrongRecord(CacheError):  # noqa: N818
     """A frame's record doesn't have the form that its segment promises."""
+
+
+class NothingDense(CacheError):  # noqa: N818
+    """Changed rows can't be laid over a frame that was never computed."""
 
 
 class NoSuchStore(CacheError):  # noqa: N818

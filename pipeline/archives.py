@@ -11,6 +11,7 @@ from deltascene.cache.errors import CacheError
 from deltascene.cache.places import Place, remove
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
+from deltascene.errors import ExitCode
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError
@@ -22,7 +23,6 @@ from deltascene.pipeline.units import compact
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.types import TokenGrid
 
-FAILED = 3
 EXPECTED_MOVED = 0.2  # of the tokens, where nothing is known of a video yet: people walking about in a room
 
 
@@ -164,7 +164,7 @@ def collect_garbage(out: Place, budget: int | None, console: Console, *, dry_run
     verb = "would go" if dry_run else "removed"
     count, stay = len(broken) + len(drops), compact(left, "B")
     console.print(f"{count} segments {verb}; {stay} of activations stay", markup=False, highlight=False)
-    return 0
+    return ExitCode.OK
 
 
 def _broken(store: ZarrStore, start: int) -> bool:
@@ -204,4 +204,4 @@ def _tell(folder: RunFolder, states: list[ArchiveState], console: Console, *, ch
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     total = compact(sum(state.bytes for state in states), "B")
     console.print(f"{total} of activations of {len(states)} videos", markup=False, highlight=False)
-    return FAILED if problems else 0
+    return ExitCode.INPUT_FAILED if problems else ExitCode.OK

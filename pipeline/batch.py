@@ -11,14 +11,14 @@ from errno import EDQUOT, ENOSPC
 from itertools import takewhile
 from typing import Any, Protocol
 
-from deltascene.cache.errors import CacheError
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline.archives import expected_bytes, segment_info
 from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError, DiskFull, NoPlace, OutputError
+from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
 from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_video
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.links import refuse_links
@@ -39,7 +39,6 @@ from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.videos_table import VideoRecord, VideosTable
-from deltascene.stages.errors import StageError
 
 LONGEST_CAUSE = 2000  # letters
 
@@ -324,7 +323,7 @@ def _failing(
         return
     except (OutputError, DiskFull, NoPlace):
         raise
-    except (DeltasceneError, StageError, CacheError) as error:
+    except DeltasceneError as error:
         found: Exception = error
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT):

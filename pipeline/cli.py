@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from deltascene import __version__
+from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.cli_train import train_app
-from deltascene.pipeline.errors import DeltasceneError, UsageError
+from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.quick_imports import quick_imports
 
 if TYPE_CHECKING:
@@ -513,21 +514,18 @@ def main() -> NoReturn:
     except DeltasceneError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("stopped; finished segments are kept, the same command goes on", 130)
+        _fail("stopped; finished segments are kept, the same command goes on", ExitCode.STOPPED)
     except OSError as error:
         from errno import EDQUOT, ENOSPC
 
         full = error.errno in (ENOSPC, EDQUOT)
         named = error.filename is not None  # a path that was asked for, or lies in what was
-        _fail(f"{error.filename or 'output'}: {error.strerror or error}", 4 if full else 2 if named else 1)
-    except Exception as error:
-        if type(error).__module__.startswith("deltascene."):
-            _fail(str(error), 2)
-        raise
-    raise SystemExit(0)
+        code = ExitCode.DISK_FULL if full else ExitCode.USAGE if named else ExitCode.INTERNAL
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", code)
+    raise SystemExit(ExitCode.OK)
 
 
-def _fail(text: str, code: int) -> NoReturn:
+def _fail(text: str, code: ExitCode) -> NoReturn:
     from deltascene.pipeline.problems import one_line, printable
 
     print(f"deltascene: {one_line(printable(text), _LONGEST_ERROR)}", file=sys.stderr)

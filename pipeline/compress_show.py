@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deltascene.errors import ExitCode
 from deltascene.pipeline.compress import Compressed, Order, compress
 from deltascene.pipeline.compress_drift import ClipDrift, find_clip, measure_drift
 from deltascene.pipeline.compress_inputs import load_backbone
@@ -40,7 +41,7 @@ def compress_command(order: Order, clip: Path | None, frames: int, console: Cons
     for line in warnings(made):
         _say(console, f"warning: {line}")
     _say(console, f"{made.bundle.folder}: {', '.join(made.tasks)} at {made.cut}")
-    return 0
+    return ExitCode.OK
 
 
 def warnings(made: Compressed) -> Iterator[str]:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deltascene.errors import ExitCode
 from deltascene.pipeline.doctor_check import Check, Examination, guarded
 from deltascene.pipeline.doctor_machine import (
     check_arithmetic,
@@ -75,7 +76,7 @@ def print_checks(console: "Console", checks: Sequence[Check], *, as_json: bool =
         console.out(json.dumps([asdict(check) for check in checks], indent=2), highlight=False)
     else:
         _print_table(console, checks)
-    return int(any(check.status == "problem" for check in checks))
+    return ExitCode.INTERNAL if any(check.status == "problem" for check in checks) else ExitCode.OK
 
 
 def _check_model(model: str | None) -> list[Check]:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline.bundle import packaged_models
 from deltascene.pipeline.doctor_check import Check
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError
 from deltascene.pipeline.model import load_model
 from deltascene.pipeline.units import duration, milliseconds
-from deltascene.stages.errors import StageError
 from deltascene.stages.preprocess import normalise, resize_frame
 
 _FRAME_SIZE = (480, 640)
@@ -32,7 +31,7 @@ def check_model_runs(model: str | None = None) -> list[Check]:
     begun = time.perf_counter()
     try:
         engine = Engine.load(name)
-    except (DeltasceneError, StageError) as error:
+    except DeltasceneError as error:
         return [Check("model", "problem", str(error), "reinstall deltascene, or give the bundle what is missing")]
     loaded = time.perf_counter() - begun
     image = np.random.default_rng(0).integers(0, 256, (*_FRAME_SIZE, 3), np.uint8)

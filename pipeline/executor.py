@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from deltascene.cache.places import Place
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError
 from deltascene.pipeline.sources import SourceSpec, probe
 from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.stages.types import Image

@@ -9,6 +9,7 @@ from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.places import Place
 from deltascene.cache.seal import seal_of
 from deltascene.cache.sealed_zip import SealedZip
+from deltascene.errors import ExitCode
 from deltascene.pipeline.job_table import ORDER, ROWS, JobRow, print_table
 from deltascene.pipeline.lock import writing
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, VideoFolder, open_run
@@ -35,13 +36,13 @@ def jobs_command(out: Place, console: Console, *, as_json: bool = False, everyth
     if as_json:
         jobs = [row.facts for row in rows]
         print(json.dumps({"out": str(out), "running": live, "inputs": counts, "left_s": left_s, "jobs": jobs}))
-        return 0
+        return ExitCode.OK
     print_table(rows, console, folder.videos_parquet, len(rows) if everything else ROWS)
     words = [f"{count(number)} {status}" for status, number in counts.items() if number]
     state = "under way" if live else "not under way"
     left = "" if left_s is None else f"; about {duration(left_s)} left"
     console.print(f"{state}: {', '.join(words) or 'no inputs'}{left}", highlight=False, soft_wrap=True)
-    return 0
+    return ExitCode.OK
 
 
 def _row(video: RunVideo) -> JobRow:

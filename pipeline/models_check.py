@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deltascene.errors import ExitCode
 from deltascene.pipeline.bundle import Bundle, read_bundle
-from deltascene.pipeline.errors import BundleError, UsageError
+from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.model import SceneModel, check_task_weights, sketch_model
 from deltascene.pipeline.units import compact, count, share
 from deltascene.pipeline.weight_files import check_shapes, weight_shapes
@@ -143,7 +144,7 @@ def print_check(console: "Console", check: ModelCheck) -> int:
             head = (task.head, compact(task.head_macs, "MAC"), share(task.share))
             table.add_row(*map(Text, (f"  {name}", task.kind, split, taps, own, *head)))
         console.print(table)
-    return 0 if check.supported else UsageError.exit_code
+    return ExitCode.OK if check.supported else ExitCode.USAGE
 
 
 def _check_backbone(model: str, name: str) -> ModelCheck:

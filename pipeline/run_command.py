@@ -13,13 +13,14 @@ from types import FrameType
 from rich.console import Console
 
 from deltascene.cache.places import Place
+from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import DeltasceneError, Stopped, UsageError
+from deltascene.pipeline.errors import Stopped, UsageError
 from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.failed_inputs import failed_inputs
 from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
@@ -34,9 +35,6 @@ from deltascene.pipeline.sources import SourceSpec, find_sources, probe
 from deltascene.pipeline.sources_chosen import open_source
 from deltascene.pipeline.units import compact, count
 from deltascene.pipeline.videos_table import VideoRecord
-from deltascene.stages.errors import StageError
-
-STOPPED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ def backfill_command(
     write_report(open_run(out))
     failed = [record for record in records if record.status == "failed"]
     unfinished = [record.id for record in records if record.status == "partial"]
-    code = STOPPED if stop.asked and unfinished else 3 if failed else 0
+    code = exit_code(stopped=bool(stop.asked and unfinished), failed=bool(failed))
     if as_json:
         JsonEvents().say("backfill_ended", out=str(out), task=task, exit_code=code)
         return code
@@ -151,6 +149,15 @@ def backfill_command(
         console.print(f"failed:\n{failed_lines(failed)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def exit_code(*, stopped: bool, failed: bool, over_budget: bool = False) -> ExitCode:
+    """How a command over many inputs ends."""
+    if stopped:
+        return ExitCode.STOPPED
+    if failed:
+        return ExitCode.INPUT_FAILED
+    return ExitCode.BUDGET_REACHED if over_budget else ExitCode.OK
 
 
 @contextmanager
@@ -190,11 +197,11 @@ def _events(as_json: bool, console: Console, inputs: int) -> Events:
 
 def _none_failed(options: RunOptions, console: Console) -> int:
     if options.json:
-        JsonEvents().say("run_ended", out=str(options.out), exit_code=0, failed=[])
-        return 0
+        JsonEvents().say("run_ended", out=str(options.out), exit_code=ExitCode.OK, failed=[])
+        return ExitCode.OK
     which = "none of these inputs failed in it" if options.sources else "none of its inputs failed"
     console.print(f"{options.out}: {which}; nothing to do", markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return ExitCode.OK
 
 
 def _truth_of(spec: SourceSpec, truth: Path, inputs: int) -> Truth | None:
@@ -226,7 +233,7 @@ def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> i
             with open_source(config.source, spec, info=info) as reader:
                 selected = len(reader.wanted)
             plan = engine.plan((info.height, info.width))
-        except (DeltasceneError, StageError) as error:
+        except DeltasceneError as error:
             console.print(f"{spec.id}: {error}", markup=False, highlight=False)
             continue
         size = plan.frame_size if config.save.size == "frame" else plan.model_size
@@ -246,7 +253,7 @@ def _dry_run(engine: Engine, specs: Sequence[SourceSpec], console: Console) -> i
         f" at most {gigabytes:.2f} GB of predictions before compression",
         highlight=False,
     )
-    return 0
+    return ExitCode.OK
 
 
 def _frame_seconds(engine: Engine, frame_size: tuple[int, int]) -> float:
@@ -267,7 +274,7 @@ def _bytes_per_pixel(engine: Engine) -> int:
 def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord], console: Console, inputs: int) -> int:
     failed = [record for record in records if record.status == "failed"]
     unfinished = len(records) < inputs or any(record.status == "partial" for record in records)
-    code = STOPPED if run.stop.asked and unfinished else 3 if failed else 4 if run.over_budget else 0
+    code = exit_code(stopped=run.stop.asked and unfinished, failed=bool(failed), over_budget=run.over_budget)
     if options.json:
         about = {"exit_code": code, "failed": [record.id for record in failed], "inputs": inputs}
         done = sum(record.status == "done" for record in records)
@@ -277,7 +284,7 @@ def _summary(options: RunOptions, run: BatchRun, records: Sequence[VideoRecord],
     folder = RunFolder(options.out)
     print_table([JobRow(record) for record in records], console, folder.videos_parquet)
     _print_accuracy(options.out, records, console)
-    console.print(_done_line(records, inputs, stopped=code == STOPPED), highlight=False, soft_wrap=True)
+    console.print(_done_line(records, inputs, stopped=code == ExitCode.STOPPED), highlight=False, soft_wrap=True)
     if run.over_budget:
         console.print(
             f"the archive's budget was reached: it takes {compact(run.archived, 'B')}; segments after that have"

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, place, write_whole
-from deltascene.pipeline.errors import DeltasceneError, OutputError
+from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.ledger import read_rows
 from deltascene.pipeline.lock import writing
 from deltascene.pipeline.plain_yaml import parse_yaml, render_yaml
@@ -29,10 +29,8 @@ UNFINISHED = ("waiting", "running", "partial")
 SHOWN = 20  # ids that an error names
 
 
-class NotPredicted(DeltasceneError, KeyError):  # noqa: N818 - reads as what happened
+class NotPredicted(UsageError, KeyError):  # noqa: N818 - reads as what happened
     """A quantity that wasn't predicted for a frame was asked for."""
-
-    exit_code = 2
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -1,23 +1,18 @@
-"""What can be wrong with an input, as one tree below `DeltasceneError`.
+"""What can be wrong with an input; the whole tree is drawn in `deltascene.errors`."""
 
-SourceError             exit code 3: a file or folder handed in as SOURCE can't be used
-├── SourceNotFound      2: nothing is at that path, or nothing to read in it
-└── UnreadableSource    3: it is there, but no picture comes out of it
-"""
-
-from deltascene.pipeline.errors import DeltasceneError
+from deltascene.errors import DeltasceneError, ExitCode
 
 
 class SourceError(DeltasceneError):
     """A source can't be used."""
 
-    exit_code = 3
+    exit_code = ExitCode.INPUT_FAILED
 
 
 class SourceNotFound(SourceError):  # noqa: N818 - reads as what happened
     """No source is at the path given."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class UnreadableSource(SourceError):  # noqa: N818 - reads as what happened

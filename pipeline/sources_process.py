@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline.child_process import end_child, start_child
-from deltascene.pipeline.errors import DeltasceneError, WorkerLost
+from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.lost import ADVICE
 from deltascene.pipeline.sources_errors import UnreadableSource
 from deltascene.pipeline.sources_info import LARGEST_PICTURE, SourceInfo

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from deltascene.errors import ExitCode
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.model import SceneModel, handing_over, sketch_model
@@ -100,4 +101,4 @@ def print_what_if(configs: dict[str, Config], specs: list[SourceSpec], console: 
             table.add_row(spec.id, name, *counts, share(tokens), each, share(1 - executed / max(1, dense)))
     console.print(table)
     console.print("Exact rows and MACs of a run; its time and accuracy are not forecast.", highlight=False)
-    return 0
+    return ExitCode.OK

@@ -1,15 +1,12 @@
-"""Errors of the stages.
+"""Errors of the stages; the whole tree is drawn in `deltascene.errors`."""
 
-StageError
-├── UnsupportedBackbone   the network can't be run by rows
-├── UnfitDelta            delta weights don't fit the backbone's blocks
-├── UnsupportedHead       a head's name or shape doesn't fit its taps
-└── UnsupportedKind       a task's kind or stored form makes no sense
-"""
+from deltascene.errors import DeltasceneError, ExitCode
 
 
-class StageError(ValueError):
+class StageError(DeltasceneError, ValueError):
     """A stage was handed something that it can't work with; the text names what, the expected and the found."""
+
+    exit_code = ExitCode.USAGE
 
 
 class UnsupportedBackbone(StageError):  # noqa: N818 - reads as what happened

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from deltascene.cache.places import write_whole
+from deltascene.errors import ExitCode
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError
@@ -106,7 +107,7 @@ def eval_command(asked: Asked, console: Console) -> int:
         asked.out.mkdir(parents=True, exist_ok=True)
         write_whole(asked.out / "eval.json", json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")
         console.print(f"{asked.out / 'eval.json'}", markup=False)
-    return 0
+    return ExitCode.OK
 
 
 def compare_images(asked: Asked, data: LabelledFolder, console: Console) -> dict[str, Row]:

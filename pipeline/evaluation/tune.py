@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from deltascene.cache.places import write_whole
+from deltascene.errors import ExitCode
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import OutputError, UsageError
@@ -41,7 +42,6 @@ AT_ONCE = 4  # candidates that walk together, so that their times can be compare
 DEGREES = 90.0  # an angle that counts as all wrong against dense prediction
 _BUDGET = re.compile(r"(whole|moved)\.loss<=(\d+\.?\d*|\.\d+)")
 _REGION = {"whole": WHOLE, "moved": MOVING}
-NO_FIT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,11 @@ def tune_command(asked: TuneRequest, console: Console) -> int:
             f"none of {len(found)} candidates keeps to the budget; nothing was written. Allow more, or run exact.",
             highlight=False,
         )
-        return NO_FIT
+        return ExitCode.INPUT_FAILED
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(asked.out, _preset(asked, base, chosen, found, by_truth))
     console.print(f"{asked.out}: run it with --config {asked.out}", markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return ExitCode.OK
 
 
 @dataclass(frozen=True, slots=True)

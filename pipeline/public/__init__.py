@@ -1,27 +1,116 @@
 """deltascene: dense video understanding that computes what changed, once, for every task.
 
 from deltascene import Engine, open_run
+
+All errors that a person caused or can mend are `deltascene.DeltasceneError`s; `deltascene.errors` draws their tree.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "Frame", "FrameResult", "NotPredicted", "Stream", "open_run"]
+__all__ = [
+    "AlreadySealed",
+    "BrokenSeal",
+    "BundleError",
+    "CacheError",
+    "ConfigError",
+    "DeltasceneError",
+    "DiskFull",
+    "EncoderFailed",
+    "Engine",
+    "ExitCode",
+    "Frame",
+    "FrameResult",
+    "LabelsWrong",
+    "LostWriter",
+    "MeshUnusable",
+    "MeshesMissing",
+    "NoPlace",
+    "NoSuchStore",
+    "NotArchived",
+    "NotPredicted",
+    "NothingDense",
+    "OutputError",
+    "Overtaken",
+    "RoomImpossible",
+    "RoomsError",
+    "SourceError",
+    "SourceNotFound",
+    "StageError",
+    "Stopped",
+    "Stream",
+    "UnfitDelta",
+    "UnreadableSource",
+    "UnsupportedBackbone",
+    "UnsupportedHead",
+    "UnsupportedKind",
+    "UsageError",
+    "WorkerLost",
+    "WrongFingerprint",
+    "WrongRecord",
+    "open_run",
+]
 
 if TYPE_CHECKING:
+    from deltascene.cache.errors import (
+        AlreadySealed,
+        BrokenSeal,
+        CacheError,
+        LostWriter,
+        NoSuchStore,
+        NotArchived,
+        NothingDense,
+        WrongFingerprint,
+        WrongRecord,
+    )
+    from deltascene.errors import DeltasceneError, ExitCode
     from deltascene.pipeline.engine import Engine, Stream
+    from deltascene.pipeline.errors import (
+        BundleError,
+        ConfigError,
+        DiskFull,
+        EncoderFailed,
+        NoPlace,
+        OutputError,
+        Overtaken,
+        Stopped,
+        UsageError,
+        WorkerLost,
+    )
     from deltascene.pipeline.results import FrameResult
     from deltascene.pipeline.run_folder import NotPredicted, open_run
+    from deltascene.pipeline.sources_errors import SourceError, SourceNotFound, UnreadableSource
+    from deltascene.pipeline.training.rooms.errors import (
+        LabelsWrong,
+        MeshesMissing,
+        MeshUnusable,
+        RoomImpossible,
+        RoomsError,
+    )
+    from deltascene.stages.errors import (
+        StageError,
+        UnfitDelta,
+        UnsupportedBackbone,
+        UnsupportedHead,
+        UnsupportedKind,
+    )
     from deltascene.stages.types import Frame
 
-_HOMES = {
-    "Engine": "deltascene.pipeline.engine",
-    "FrameResult": "deltascene.pipeline.results",
-    "Stream": "deltascene.pipeline.engine",
-    "NotPredicted": "deltascene.pipeline.run_folder",
-    "open_run": "deltascene.pipeline.run_folder",
-    "Frame": "deltascene.stages.types",
+_NAMES_IN = {
+    "deltascene.cache.errors": "AlreadySealed BrokenSeal CacheError LostWriter NoSuchStore NotArchived NothingDense"
+    " WrongFingerprint WrongRecord",
+    "deltascene.errors": "DeltasceneError ExitCode",
+    "deltascene.pipeline.engine": "Engine Stream",
+    "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoPlace OutputError Overtaken Stopped"
+    " UsageError WorkerLost",
+    "deltascene.pipeline.results": "FrameResult",
+    "deltascene.pipeline.run_folder": "NotPredicted open_run",
+    "deltascene.pipeline.sources_errors": "SourceError SourceNotFound UnreadableSource",
+    "deltascene.pipeline.training.rooms.errors": "LabelsWrong MeshUnusable MeshesMissing RoomImpossible RoomsError",
+    "deltascene.stages.errors": "StageError UnfitDelta UnsupportedBackbone UnsupportedHead UnsupportedKind",
+    "deltascene.stages.types": "Frame",
 }
+_HOMES = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:  # PEP 562: `import deltascene` stays free of torch

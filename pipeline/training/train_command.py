@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from deltascene.errors import ExitCode
 from deltascene.pipeline.training.curves import plot_log
 from deltascene.pipeline.training.steps import Order, train_step, work_folder
 
@@ -19,13 +20,13 @@ def train_command(order: Order, *, as_json: bool = False) -> int:
             bundle = train_step(order, shown.say)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on after the last checkpoint", markup=False)
-        return 130
+        return ExitCode.STOPPED
     plot = plot_log(work_folder(order) / "log.jsonl")
     console.print(
         f"{bundle.folder}: {order.step} {order.task or bundle.entry.base} trained", markup=False, soft_wrap=True
     )
     console.print(f"{plot}" if plot else "no plot: it needs matplotlib, pip install 'deltascene[train]'", markup=False)
-    return 0
+    return ExitCode.OK
 
 
 class Training:

@@ -11,10 +11,11 @@ import yaml
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from deltascene.errors import DeltasceneError
 from deltascene.pipeline import models_weights
 from deltascene.pipeline.bundle import packaged_models, read_folder
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.errors import BundleError, DeltasceneError, UsageError
+from deltascene.pipeline.errors import BundleError, UsageError
 from deltascene.pipeline.models import about, check_model, list_models, new_model, print_check, print_models
 from deltascene.pipeline.models_check import archive_points, head_taps, sketch_backbone
 from deltascene.pipeline.models_tasks import parse_tasks

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from deltascene.errors import ExitCode
 from deltascene.pipeline.training.rooms.catalogue import load_catalogue
 from deltascene.pipeline.training.rooms.clips import clip_of_kind
 from deltascene.pipeline.training.rooms.errors import RoomsError
@@ -24,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.run(options)
     except (RoomsError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+        return ExitCode.USAGE
+    return ExitCode.OK
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,9 @@
-"""What can go wrong while rooms are made.
+"""What can go wrong while rooms are made; the whole tree is drawn in `deltascene.errors`."""
 
-RoomsError
-├── MeshesMissing   the folder holds no furniture libraries
-├── MeshUnusable    an OBJ has no face that can be drawn
-├── LabelsWrong     the label table and the class list disagree
-└── RoomImpossible  no acceptable scene or view came out of a seed
-"""
-
-from deltascene.pipeline.errors import DeltasceneError
+from deltascene.pipeline.errors import UsageError
 
 
-class RoomsError(DeltasceneError):
+class RoomsError(UsageError):
     """Base of every error of the room generator."""
 
 

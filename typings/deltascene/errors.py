@@ -1,0 +1,1 @@
+../../pipeline/public/errors.py
