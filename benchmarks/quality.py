@@ -23,20 +23,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from clip_sets import CLIPS, rendered
+from quality_tables import markdown, overview, plain
+from records import Records
+from walkers import ByNetworks, Eager, EveryKth
+from yardsticks import Precision, by_openvino, by_torch, networks
 
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation.clip_scores import Columns
-from deltascene.pipeline.evaluation.clip_table import markdown, overview, plain
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
-from deltascene.pipeline.evaluation.records import Records
-from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, ByNetworks, Eager, EveryKth, Walker, walk
-from deltascene.pipeline.evaluation.yardsticks import Precision, by_openvino, by_torch, networks
+from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
 from deltascene.pipeline.model import SceneModel, load_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.sources import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry
-from deltascene.pipeline.training.rooms.clip_sets import CLIPS, rendered
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)

@@ -19,10 +19,10 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from yardsticks import Precision, by_openvino, by_torch, networks
 
 from deltascene.pipeline.config import NumericsConfig, load_config
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.evaluation.yardsticks import Precision, by_openvino, by_torch, networks
 from deltascene.pipeline.kernel import choose_kernel, kernel_file
 from deltascene.pipeline.model import prepare_block
 from deltascene.pipeline.numerics import settle

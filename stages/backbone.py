@@ -165,7 +165,7 @@ class Backbone:
 
     def features(self) -> Features:
         """timm's own forward pass of whole images, over the same weights."""
-        return Features(self._vit)
+        return Features(self._vit).eval()
 
     def dense_taps(self, image_BCHW: Tensor, taps: Sequence[int]) -> dict[int, Tensor]:
         """Patch tokens inside the network, by timm's own forward pass.

@@ -74,22 +74,19 @@ ONE = f'"""One."""\nimport os\n\n\ndef f(x0):\n{BODY}\n    return x11\n'
 
 
 def test_the_same_lines_are_found_by_both_their_places():
-    other = f"import sys\nA = 1\n\n\nclass B:\n    def g(self, x0):\n        # why\n{BODY}\n\n".replace(
-        "    x", "        x"
-    )
-    other = other.replace("x6 = f(x5, 6)", "x6 = f(  # aside\n            x5, 6)").replace(
-        "f(  # aside\n            ", "f( "
-    )
+    deeper = BODY.replace("    x", "        x").replace("f(x5, 6)", "f( x5, 6 )  # aside")
+    other = f"import sys\nA = 1\n\n\nclass B:\n    def g(self, x0):\n        # why\n{deeper}\n"
     modules = {"one.py": spoken_lines(ONE), "other.py": spoken_lines(other)}
     assert list(repeated(modules)) == ["one.py:6-16 = other.py:8-18"]
 
 
 def test_what_says_nothing_does_not_count():
-    said = (
-        'import a\nfrom b import (\n    c,\n)\n\n"""Text\nof lines."""\n# a remark\nx = [\n    1,\n]  # and another\n'
-    )
+    said = 'import a\nfrom b import (\n    c,\n)\n\n"""Text\nof lines."""\n# a remark\nx = [\n    1,\n]  # another\n'
     assert [line for _, line in spoken_lines(said)] == ["x = [", "1 ,"]
-    nine = "\n".join(ONE.splitlines()[:14])
-    assert not list(repeated({"one.py": spoken_lines(ONE), "other.py": spoken_lines(nine.replace("def f", "def g"))}))
+    nine = "\n".join(ONE.splitlines()[:14]).replace("def f", "def g")
+    assert not list(repeated({"one.py": spoken_lines(ONE), "other.py": spoken_lines(nine)}))
+
+
+def test_a_run_does_not_repeat_itself():
     assert not list(repeated({"one.py": spoken_lines("x = 1\n" * 19)}))
     assert list(repeated({"one.py": spoken_lines("x = 1\n" * 20)})) == ["one.py:1-10 = one.py:11-20"]

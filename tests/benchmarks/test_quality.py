@@ -13,7 +13,6 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation import clip_scores
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.evaluation.records import Records
 from deltascene.pipeline.numerics import settle
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
@@ -117,6 +116,22 @@ def test_intervals_hold_the_value_and_vanish_where_nothing_varies(scores):
     assert scores.bootstrap([(same,), (mixed,)], statistic, draws=200)[1] == of_mean
 
 
+@pytest.mark.parametrize("warped", [False, True])
+def test_every_kth_starts_anew_with_every_segment(judging, make_clip, tiny, warped):
+    model = Engine.load(tiny).model
+    dense = settle(load_config("exact", overrides=["segment.frames=7"], values={"model": tiny}))
+    walkers = {
+        "exact": judging.ByEngine(model, dense),
+        "third": judging.EveryKth(model, dense, 3, warped=warped),
+    }
+    path = make_clip(18, fps=25.0)
+    clip = Clip(path.stem, path, {}, np.zeros((18, 1, 1), bool))
+    walked = judging.walk(clip, model.bundle.kinds, walkers, frames=18, judged=False)["third"]
+    between = "warped" if warped else "held"
+    expected = ["dense" if number % 7 % 3 == 0 else between for number in range(18)]
+    assert walked["policy"].tolist() == expected
+
+
 def test_policies_walk_together_and_are_found_again(judging, make_clip, tiny, tmp_path):
     model = Engine.load(tiny).model
     path, size = make_clip(9), (48, 64)
@@ -126,7 +141,7 @@ def test_policies_walk_together_and_are_found_again(judging, make_clip, tiny, tm
     clip = Clip("square", path, truth, moving)
     configs = {name: settle(load_config(name, values={"model": tiny})) for name in ("exact", "fast")}
     policies = {name: one for name, one in judging.candidates(model, configs).items() if name[-1] not in "468"}
-    records = Records.of(tmp_path, model, 100)
+    records = judging.Records.of(tmp_path, model, 100)
     found = judging.score(clip, model, policies, records)
     assert list(found) == ["exact", "hold 2", "warp 2", "hold 3", "warp 3", "fast"]
     assert [str(policy) for policy in found["hold 3"]["policy"]] == ["dense", "held", "held"] * 3

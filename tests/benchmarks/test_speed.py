@@ -13,7 +13,6 @@ import torch
 
 from deltascene.pipeline.bundle import read_bundle
 from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.evaluation.yardsticks import by_openvino, by_torch, networks
 from deltascene.stages.packed import multiplies_bfloat16
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -53,6 +52,7 @@ def test_everybody_takes_turns(speed):
 
 @pytest.mark.parametrize("single_task", [True, False])
 def test_the_yardsticks_say_what_the_exact_engine_says(tiny_delta, single_task):
+    yardsticks = importlib.import_module("yardsticks")
     engine, bundle = Engine.load(tiny_delta, overrides=["numerics.dtype=float32"]), read_bundle(tiny_delta)
     grid = engine.model.backbone.grid((48, 64))
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
@@ -60,9 +60,9 @@ def test_the_yardsticks_say_what_the_exact_engine_says(tiny_delta, single_task):
     entry = bundle.entry.input
     mean, std = torch.tensor(entry.mean).view(3, 1, 1), torch.tensor(entry.std).view(3, 1, 1)
     image = ((torch.from_numpy(picture).permute(2, 0, 1) / 255 - mean) / std)[None]
-    nets = networks(bundle, engine.model.tasks, grid, single_task=single_task)
+    nets = yardsticks.networks(bundle, engine.model.tasks, grid, single_task=single_task)
     assert len(nets) == (4 if single_task else 1)
-    for run in (by_torch, lambda net: by_openvino(net, image, 1)):
+    for run in (yardsticks.by_torch, lambda net: yardsticks.by_openvino(net, image, 1)):
         outputs = [output for net in nets for output in run(net)(image)]
         for task, output in zip(engine.model.tasks, outputs, strict=True):
             tail = output.shape[3:]

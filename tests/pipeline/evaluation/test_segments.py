@@ -11,7 +11,7 @@ from deltascene import Engine, open_run
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, TuneRequest, rows_computed
-from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, EveryKth, walk
+from deltascene.pipeline.evaluation.walk import ByEngine, walk
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.replay import decide_frames
 from deltascene.pipeline.sources import find_sources, read_frames
@@ -74,14 +74,3 @@ def test_eval_walks_a_clip_as_it_is_run(judged, engine):
     base = table.filter(pc.equal(table["task"], "parts"))
     assert walked["policy"].tolist() == base["policy"].to_pylist()
     assert walked["reason"].tolist() == base["reason"].to_pylist()
-
-
-@pytest.mark.parametrize("warped", [False, True])
-def test_every_kth_starts_anew_with_every_segment(engine, make_clip, tiny, warped):
-    dense = settle(load_config(EXACT, overrides=["segment.frames=7"], values={"model": tiny}))
-    walkers = {EXACT: ByEngine(engine.model, dense), "third": EveryKth(engine.model, dense, 3, warped=warped)}
-    clip = without_truth(make_clip(18, fps=25.0), 18)
-    walked = walk(clip, engine.model.bundle.kinds, walkers, frames=18, judged=False)["third"]
-    between = "warped" if warped else "held"
-    expected = ["dense" if number % 7 % 3 == 0 else between for number in range(18)]
-    assert walked["policy"].tolist() == expected
