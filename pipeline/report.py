@@ -29,7 +29,7 @@ from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
-from deltascene.pipeline.report_facts import plain, run_facts
+from deltascene.pipeline.report_facts import decoder_timeout_s, plain, run_facts
 from deltascene.pipeline.report_page import render_page
 from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images
 from deltascene.pipeline.report_totals import TaskTotals, Totals, totals
@@ -62,7 +62,8 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
         report = json.loads(text)
         shown = [data for data in report["videos"] if data["detailed"] and (data["pictures"] or data["film"])]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # each mostly waits for its decoder
-            drawn = list(pool.map(lambda data: _draw(videos[data["id"]], data), shown))
+            timeout_s = decoder_timeout_s(run.config)
+            drawn = list(pool.map(lambda data: _draw(videos[data["id"]], data, timeout_s), shown))
         pictures = {data["id"]: each for data, each in zip(shown, drawn, strict=True)}
     json_path, html_path = run.folder / "report.json", html or run.folder / "report.html"
     write_whole(json_path, text + "\n")
@@ -114,10 +115,10 @@ def _detailed(videos: Collection[RunVideo]) -> set[str]:
     return {video.id for video in first[:DETAILED_CAP]}
 
 
-def _draw(video: RunVideo, data: Mapping[str, Any]) -> dict[str, list[str]]:
+def _draw(video: RunVideo, data: Mapping[str, Any], timeout_s: float) -> dict[str, list[str]]:
     """A video's pictures by what they show, in the order of its report."""
     shown = {name: [moment["place"] for moment in data[name]] for name in ("pictures", "film")}
-    images = read_images(video, [moment["index"] for name in shown for moment in data[name]])
+    images = read_images(video, [moment["index"] for name in shown for moment in data[name]], timeout_s)
     return {
         "pictures": draw_pictures(video, shown["pictures"], images),
         "film": draw_film(video, shown["film"], images),

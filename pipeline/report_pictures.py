@@ -93,20 +93,26 @@ def drift_map(value: Array, reference: Array, kind: Kind) -> NDArray[np.float64]
     return np.nan_to_num([[kind.drift(value[block], reference[block]) for block in row] for row in blocks])
 
 
-def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
-    """Some frames of a video's source, RGB [H, W, 3] by index; empty if it is gone or has another content now."""
+def read_images(video: RunVideo, indices: Sequence[int], timeout_s: float) -> dict[int, Image]:
+    """Some frames of a video's source, RGB [H, W, 3] by index; empty if it is gone or has another content now.
+
+    Args:
+        video: a video of a run.
+        indices: numbers of the frames in the source.
+        timeout_s: a decoder that gives nothing for so long is ended.
+    """
     try:
         specs = [spec for spec in find_sources([video.source]) if str(spec.path) == video.source]
         if len(specs) != 1 or (video.record.identity and identity(specs[0]) != video.record.identity):
             return {}
         wanted = sorted(set(indices))
-        frames = _read(specs[0], wanted)
+        frames = _read(specs[0], wanted, timeout_s)
         return {frame.index: frame.image for frame in frames if frame.image is not None and frame.index in wanted}
     except (SourceError, OSError):
         return {}
 
 
-def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
+def _read(spec: SourceSpec, indices: Sequence[int], timeout_s: float) -> Iterator[Frame]:
     """Increasing frames and some in between: one pass over those that lie close together, a seek to the next."""
     info, together = None, [[index] for index in indices[:1]]
     for before, index in pairwise(indices):
@@ -115,7 +121,9 @@ def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
         together[-1].append(index)
     for group in together:
         step = gcd(*group) or 1
-        with read_frames(spec, start_frame=group[0], end_frame=group[-1] + 1, stride=step, info=info) as reader:
+        with read_frames(
+            spec, start_frame=group[0], end_frame=group[-1] + 1, stride=step, info=info, timeout_s=timeout_s
+        ) as reader:
             info = reader.info  # the next group's decoder need not look at the source again
             yield from reader
 
