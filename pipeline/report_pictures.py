@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.overlay import FrameNote, change_of, compose, frame_notes
+from deltascene.pipeline.overlay import FrameNote, change_of, compose
 from deltascene.pipeline.panel import (
     GAP,
     TILE_HEIGHT,
@@ -34,15 +34,18 @@ BLOCK_SIDES = 48  # a map of differences has about so many blocks from top to bo
 LEAST_SHOWN = 0.1  # of the largest difference of a picture
 
 
-def draw_pictures(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
+def draw_pictures(
+    video: RunVideo, places: Sequence[int], images: Mapping[int, Image], notes: Mapping[int, FrameNote]
+) -> list[str]:
     """Processed frames with their predictions, as JPEG data URIs.
 
     Args:
         video: a video of a run.
         places: which of its processed frames.
         images: their pictures by the source's frame number; a frame without one shows its predictions alone.
+        notes: of `frame_notes`, what the ledger says of them by the source's frame number.
     """
-    notes, pictures = frame_notes(video.ledger()), []
+    pictures = []
     for view in (video.frame(place) for place in places):
         values = {task: view[task] for task in view.tasks}
         cause = notes.get(view.index, FrameNote()).cause
@@ -50,10 +53,11 @@ def draw_pictures(video: RunVideo, places: Sequence[int], images: Mapping[int, I
     return pictures
 
 
-def draw_film(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
+def draw_film(
+    video: RunVideo, places: Sequence[int], images: Mapping[int, Image], notes: Mapping[int, FrameNote]
+) -> list[str]:
     """Processed frames with their change map over them, small, as JPEG data URIs; arguments as above."""
-    notes, size = frame_notes(video.ledger()), plan_panel(video.frame_size, 0, FILM_HEIGHT, header=False).tile
-    pictures = []
+    size, pictures = plan_panel(video.frame_size, 0, FILM_HEIGHT, header=False).tile, []
     for place in places:
         index = int(video.arrays.index[place])
         note = notes.get(index, FrameNote())

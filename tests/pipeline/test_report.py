@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene import open_run
-from deltascene.pipeline import cli, ledger, report
+from deltascene.pipeline import cli, ledger, report, run_folder
 from deltascene.pipeline.report import build_report, write_report
 from deltascene.pipeline.report_numbers import frame_table
 from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
@@ -372,6 +373,18 @@ def test_class_shares_are_those_of_the_arrays(finished):
     for entry in legend["labels"]:
         label = run.videos[1].kinds["parts"].labels.index(entry["label"])
         assert entry["share"] == pytest.approx((values == label).mean())
+
+
+@pytest.mark.parametrize("which", ["finished", "reused"])
+def test_each_ledger_is_read_once_for_numbers_and_pictures(which, request, tmp_path, monkeypatch):
+    run, told, html = request.getfixturevalue(which)
+    read, real = Counter(), run_folder.read_rows
+    monkeypatch.setattr(run_folder, "read_rows", lambda path: read.update([path]) or real(path))
+    monkeypatch.setattr(report, "write_whole", lambda path, text: (tmp_path / path.name).write_text(text))
+    write_report(run)
+    assert read == {video.files.frames_parquet: 1 for video in run.videos if len(video)}
+    assert json.loads((tmp_path / "report.json").read_text()) == told
+    assert (tmp_path / "report.html").read_text() == html
 
 
 def marked(page, name):
