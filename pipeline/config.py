@@ -15,6 +15,7 @@ from deltascene.pipeline.errors import ConfigError, nearest
 from deltascene.pipeline.plain_yaml import parse_yaml, read_mapping, render_yaml
 from deltascene.pipeline.problems import first_problem, shown
 
+LONGEST_TIMEOUT_S = 86400
 _LARGEST_SIDE = 16384
 
 
@@ -82,7 +83,7 @@ class SourceConfig(_Section):
     stride: int = _result(ge=1, le=1_000_000)
     fps: float | None = _result(gt=0)
     decoder: Literal["auto", "decord", "opencv"] = _result()
-    timeout_s: float = _run_only(gt=0, le=86400)
+    timeout_s: float = _run_only(gt=0, le=LONGEST_TIMEOUT_S)
 
     @model_validator(mode="after")
     def _forward(self) -> Self:

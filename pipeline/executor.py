@@ -71,7 +71,8 @@ def _frames(config: Config, specs: Sequence[SourceSpec]) -> float:
     counts = []
     for spec in specs[:: max(1, len(specs) // _PROBED)][:_PROBED]:
         with suppress(DeltasceneError):
-            info = probe(spec, decoder=config.source.decoder, fps=config.source.fps)
+            how = config.source
+            info = probe(spec, decoder=how.decoder, fps=how.fps, timeout_s=how.timeout_s)
             counts.append(len(selected_frames(config.source, info)))
     return len(specs) * float(np.mean(counts)) if counts else 0.0
 

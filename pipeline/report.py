@@ -25,11 +25,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
-from deltascene.pipeline.report_facts import plain, run_facts
+from deltascene.pipeline.overlay import FrameNote, frame_notes
+from deltascene.pipeline.report_facts import decoder_timeout_s, plain, run_facts
 from deltascene.pipeline.report_page import render_page
 from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images
 from deltascene.pipeline.report_totals import TaskTotals, Totals, totals
@@ -58,11 +62,13 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     """
     with told_as(OutputError, str(run.folder), "run its command again with --force"):
         videos = {video.id: video for video in run.videos}
-        text = json.dumps(_build(run, list(videos.values())), indent=1, allow_nan=False, ensure_ascii=False)
+        built, notes = _build(run, list(videos.values()))
+        text = json.dumps(built, indent=1, allow_nan=False, ensure_ascii=False)
         report = json.loads(text)
         shown = [data for data in report["videos"] if data["detailed"] and (data["pictures"] or data["film"])]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # each mostly waits for its decoder
-            drawn = list(pool.map(lambda data: _draw(videos[data["id"]], data), shown))
+            timeout_s = decoder_timeout_s(run.config)
+            drawn = list(pool.map(lambda data: _draw(videos[data["id"]], data, notes[data["id"]], timeout_s), shown))
         pictures = {data["id"]: each for data, each in zip(shown, drawn, strict=True)}
     json_path, html_path = run.folder / "report.json", html or run.folder / "report.html"
     write_whole(json_path, text + "\n")
@@ -70,15 +76,17 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     return json_path, html_path
 
 
-def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
+def _build(run: Run, videos: Sequence[RunVideo]) -> tuple[dict[str, Any], dict[str, dict[int, FrameNote]]]:
+    """The report, and what the ledger says of the frames that it shows, by video and index."""
     detailed = _detailed(videos)
     limits = _limits(sum(len(video) > 0 for video in videos if video.id in detailed))
     sums, tasks, nothing = Totals(), TaskTotals(), SCHEMA.empty_table()
-    no_frame, reports = totals(nothing), []
+    no_frame, reports, notes = totals(nothing), [], dict[str, dict[int, FrameNote]]()
     for video in videos:  # one ledger after the other: those of a night don't fit into memory together
         ledger = video.ledger() if len(video) else nothing
         if video.id in detailed:
             reports.append(video_report(video, ledger, limits))
+            notes[video.id] = _notes(ledger, reports[-1])
         else:
             reports.append(brief_report(video, totals(ledger) if len(video) else no_frame))
         if len(video):
@@ -100,7 +108,13 @@ def _build(run: Run, videos: Sequence[RunVideo]) -> dict[str, Any]:
             **run_facts(run.config),
         }
     )
-    return report
+    return report, notes
+
+
+def _notes(ledger: pa.Table, data: Mapping[str, Any]) -> dict[int, FrameNote]:
+    """What a ledger says of the frames that a video's report shows, by index."""
+    shown = sorted({moment["index"] for name in ("pictures", "film") for moment in data[name]})
+    return frame_notes(ledger.filter(pc.is_in(ledger["index"], pa.array(shown, pa.int64()))))
 
 
 def _detailed(videos: Collection[RunVideo]) -> set[str]:
@@ -109,13 +123,15 @@ def _detailed(videos: Collection[RunVideo]) -> set[str]:
     return {video.id for video in first[:DETAILED_CAP]}
 
 
-def _draw(video: RunVideo, data: Mapping[str, Any]) -> dict[str, list[str]]:
+def _draw(
+    video: RunVideo, data: Mapping[str, Any], notes: Mapping[int, FrameNote], timeout_s: float
+) -> dict[str, list[str]]:
     """A video's pictures by what they show, in the order of its report."""
     shown = {name: [moment["place"] for moment in data[name]] for name in ("pictures", "film")}
-    images = read_images(video, [moment["index"] for name in shown for moment in data[name]])
+    images = read_images(video, [moment["index"] for name in shown for moment in data[name]], timeout_s)
     return {
-        "pictures": draw_pictures(video, shown["pictures"], images),
-        "film": draw_film(video, shown["film"], images),
+        "pictures": draw_pictures(video, shown["pictures"], images, notes),
+        "film": draw_film(video, shown["film"], images, notes),
     }
 
 

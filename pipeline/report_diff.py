@@ -46,14 +46,14 @@ def build_diff(a: Run, b: Run) -> tuple[dict[str, Any], list[Pair]]:
     """
     pairs = match_videos(a, b)
     tasks, left_out = match_tasks(a, b, pairs)
-    rows_a, rows_b = common_rows(pairs)
+    rows_a, rows_b, policies = _read_ledgers(pairs)
     found = [compare_pair(pair, tasks, max(10, COMPARED_CAP // len(pairs))) for pair in pairs]
     values = {
         "format": FORMAT,
         "a": _about(a),
         "b": _about(b),
         "differences": differences(run_facts(a.config), run_facts(b.config)),
-        "videos": [_video(pair, each) for pair, each in zip(pairs, found, strict=True)],
+        "videos": [_video(*each) for each in zip(pairs, found, policies, strict=True)],
         "only_a": _without(a, [pair.a.id for pair in pairs]),
         "only_b": _without(b, [pair.b.id for pair in pairs]),
         "tasks": tasks,
@@ -104,6 +104,18 @@ def compare_accuracy(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     ]
 
 
+def _read_ledgers(pairs: Sequence[Pair]) -> tuple[pa.Table, pa.Table, list[list[str]]]:
+    """What both runs' ledgers have in common, and by pair B's policies by place; each ledger is read once."""
+    ours, theirs, policies = list[pa.Table](), list[pa.Table](), list[list[str]]()
+    for pair in pairs:
+        ledger_b = pair.b.ledger()
+        rows_a, rows_b = common_rows(pair.a.ledger(), ledger_b)
+        ours.append(rows_a)
+        theirs.append(rows_b)
+        policies.append([str(policy) for policy in frame_table(ledger_b)["policy"].to_pylist()])
+    return pa.concat_tables(ours), pa.concat_tables(theirs), policies
+
+
 def _cost(frames: pa.Table) -> dict[str, Any]:
     executed, dense, rows = (
         int(column(frames, name).sum()) for name in ("macs_executed", "macs_dense", "rows_computed")
@@ -146,8 +158,7 @@ def _about(run: Run) -> dict[str, Any]:
     }
 
 
-def _video(pair: Pair, found: Mapping[str, TaskDrift]) -> dict[str, Any]:
-    policies = [str(policy) for policy in frame_table(pair.b.ledger())["policy"].to_pylist()]
+def _video(pair: Pair, found: Mapping[str, TaskDrift], policies: Sequence[str]) -> dict[str, Any]:
     series = drift_series(pair, found, policies)
     return {
         "id": pair.a.id,

@@ -13,6 +13,7 @@ from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.report_diff import build_diff
+from deltascene.pipeline.report_facts import decoder_timeout_s
 from deltascene.pipeline.report_page import FORMS, plain_text, render_diff
 from deltascene.pipeline.report_pairs import Pair
 from deltascene.pipeline.report_pictures import draw_difference, read_images
@@ -28,8 +29,10 @@ def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_
     if html is not None and not html.absolute().parent.is_dir():
         raise UsageError(f"--html {html}: expected a folder that is there; found no {html.absolute().parent}")
     with told_as(OutputError, f"{a} or {b}", "run its command again with --force"):
-        diff, pairs = build_diff(open_run(a), open_run(b))
-        page = "" if html is None else render_diff(diff, draw_worst(diff, pairs))
+        runs = open_run(a), open_run(b)
+        diff, pairs = build_diff(*runs)
+        timeouts_s = [decoder_timeout_s(run.config) for run in runs]
+        page = "" if html is None else render_diff(diff, draw_worst(diff, pairs, timeouts_s))
     if html is not None:
         write_whole(html, page)
     if as_json:
@@ -40,13 +43,19 @@ def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_
         _say(console, f"page: {html}")
 
 
-def draw_worst(diff: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """By task the frames where two runs differ most, as data URIs of A, B and their difference."""
+def draw_worst(diff: Mapping[str, Any], pairs: Sequence[Pair], timeouts_s: Sequence[float]) -> dict[str, list[str]]:
+    """By task the frames where two runs differ most, as data URIs of A, B and their difference.
+
+    Args:
+        diff: of `build_diff`.
+        pairs: of `build_diff`.
+        timeouts_s: how long a decoder of A's, and one of B's sources may give nothing.
+    """
     wanted: dict[int, set[int]] = {}
     for drift in diff["drift"].values():
         for worst in drift["worst"]:
             wanted.setdefault(worst["pair"], set()).add(worst["index"])
-    images = {number: _source_images(pairs[number], sorted(indices)) for number, indices in wanted.items()}
+    images = {number: _source_images(pairs[number], sorted(indices), timeouts_s) for number, indices in wanted.items()}
     pictures: dict[str, list[str]] = {}
     for task, drift in diff["drift"].items():
         names = (f"A  {task}", f"B  {task}", "difference")
@@ -125,6 +134,7 @@ def _form(value: Any, form: str) -> str:
     return "–" if value is None else FORMS[form](value)
 
 
-def _source_images(pair: Pair, indices: Sequence[int]) -> dict[int, Any]:
+def _source_images(pair: Pair, indices: Sequence[int], timeouts_s: Sequence[float]) -> dict[int, Any]:
     """Frames of the source, from where A or else B found it."""
-    return read_images(pair.a, indices) or read_images(pair.b, indices)
+    in_a, in_b = timeouts_s
+    return read_images(pair.a, indices, in_a) or read_images(pair.b, indices, in_b)

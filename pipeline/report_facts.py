@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from deltascene.pipeline.config import flatten
+from deltascene.pipeline.config import LONGEST_TIMEOUT_S, flatten
+from deltascene.pipeline.sources import TIMEOUT_S
 
 
 def run_facts(run_yaml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -20,6 +21,12 @@ def run_facts(run_yaml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "machine": dict(run_yaml.get("machine") or {}),
         **key,
     }
+
+
+def decoder_timeout_s(run_yaml: Mapping[str, Any]) -> float:
+    """`source.timeout_s` of a run: how long a decoder may give nothing; the default where it wasn't recorded."""
+    found = flatten(run_yaml.get("config") or {}).get("source.timeout_s")
+    return float(found) if isinstance(found, (int, float)) and 0 < found <= LONGEST_TIMEOUT_S else TIMEOUT_S
 
 
 def plain(value: Any) -> Any:

@@ -71,18 +71,14 @@ def match_tasks(a: Run, b: Run, pairs: Sequence[Pair]) -> tuple[list[str], dict[
     return tasks, left_out
 
 
-def common_rows(pairs: Sequence[Pair]) -> tuple[pa.Table, pa.Table]:
-    """Ledger rows of A and of B, of the tasks that both have, for the frames that are valid in both."""
-    sides: tuple[list[pa.Table], list[pa.Table]] = ([], [])
-    for pair in pairs:
-        ledgers = [video.ledger() for video in (pair.a, pair.b)]
-        for name in ("index", "task"):
-            values = [ledger.filter(ledger["valid"])[name].combine_chunks() for ledger in ledgers]
-            common = values[0].filter(pc.is_in(values[0], values[1]))
-            ledgers = [ledger.filter(pc.is_in(ledger[name], common)) for ledger in ledgers]
-        for side, ledger in zip(sides, ledgers, strict=True):
-            side.append(ledger)
-    return pa.concat_tables(sides[0]), pa.concat_tables(sides[1])
+def common_rows(a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Rows of a video's ledger in A and in B, of the tasks that both have, for the frames that are valid in both."""
+    ledgers = [a, b]
+    for name in ("index", "task"):
+        values = [ledger.filter(ledger["valid"])[name].combine_chunks() for ledger in ledgers]
+        common = values[0].filter(pc.is_in(values[0], values[1]))
+        ledgers = [ledger.filter(pc.is_in(ledger[name], common)) for ledger in ledgers]
+    return ledgers[0], ledgers[1]
 
 
 def _pair(video: RunVideo, other: RunVideo, a: Run, b: Run) -> Pair:

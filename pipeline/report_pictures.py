@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.overlay import FrameNote, change_of, compose, frame_notes
+from deltascene.pipeline.overlay import FrameNote, change_of, compose
 from deltascene.pipeline.panel import (
     GAP,
     TILE_HEIGHT,
@@ -42,15 +42,18 @@ BLOCK_SIDES = 48  # a map of differences has about so many blocks from top to bo
 LEAST_SHOWN = 0.1  # of the largest difference of a picture
 
 
-def draw_pictures(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
+def draw_pictures(
+    video: RunVideo, places: Sequence[int], images: Mapping[int, Image], notes: Mapping[int, FrameNote]
+) -> list[str]:
     """Processed frames with their predictions, as JPEG data URIs.
 
     Args:
         video: a video of a run.
         places: which of its processed frames.
         images: their pictures by the source's frame number; a frame without one shows its predictions alone.
+        notes: of `frame_notes`, what the ledger says of them by the source's frame number.
     """
-    notes, pictures = frame_notes(video.ledger()), []
+    pictures = []
     for view in (video.frame(place) for place in places):
         values = {task: view[task] for task in view.tasks}
         cause = notes.get(view.index, FrameNote()).cause
@@ -58,10 +61,11 @@ def draw_pictures(video: RunVideo, places: Sequence[int], images: Mapping[int, I
     return pictures
 
 
-def draw_film(video: RunVideo, places: Sequence[int], images: Mapping[int, Image]) -> list[str]:
+def draw_film(
+    video: RunVideo, places: Sequence[int], images: Mapping[int, Image], notes: Mapping[int, FrameNote]
+) -> list[str]:
     """Processed frames with their change map over them, small, as JPEG data URIs; arguments as above."""
-    notes, size = frame_notes(video.ledger()), plan_panel(video.frame_size, 0, FILM_HEIGHT, header=False).tile
-    pictures = []
+    size, pictures = plan_panel(video.frame_size, 0, FILM_HEIGHT, header=False).tile, []
     for place in places:
         index = int(video.arrays.index[place])
         note = notes.get(index, FrameNote())
@@ -101,21 +105,27 @@ def drift_map(value: Array, reference: Array, kind: Kind) -> NDArray[np.float64]
     return np.nan_to_num([[kind.drift(value[block], reference[block]) for block in row] for row in blocks])
 
 
-def read_images(video: RunVideo, indices: Sequence[int]) -> dict[int, Image]:
-    """Some frames of a video's source, RGB [H, W, 3] by index; empty if it is gone or has another content now."""
+def read_images(video: RunVideo, indices: Sequence[int], timeout_s: float) -> dict[int, Image]:
+    """Some frames of a video's source, RGB [H, W, 3] by index; empty if it is gone or has another content now.
+
+    Args:
+        video: a video of a run.
+        indices: numbers of the frames in the source.
+        timeout_s: a decoder that gives nothing for so long is ended.
+    """
     try:
         specs = [spec for spec in find_sources([video.source]) if str(spec.path) == video.source]
         recorded = Identity(video.record.identity, video.record.identity_full)
         if len(specs) != 1 or (recorded.quick and recognise(specs[0], recorded, identity(specs[0])) is None):
             return {}
         wanted = sorted(set(indices))
-        frames = _read(specs[0], wanted)
+        frames = _read(specs[0], wanted, timeout_s)
         return {frame.index: frame.image for frame in frames if frame.image is not None and frame.index in wanted}
     except (SourceError, OSError):
         return {}
 
 
-def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
+def _read(spec: SourceSpec, indices: Sequence[int], timeout_s: float) -> Iterator[Frame]:
     """Increasing frames and some in between: one pass over those that lie close together, a seek to the next."""
     info, together = None, [[index] for index in indices[:1]]
     for before, index in pairwise(indices):
@@ -124,7 +134,9 @@ def _read(spec: SourceSpec, indices: Sequence[int]) -> Iterator[Frame]:
         together[-1].append(index)
     for group in together:
         step = gcd(*group) or 1
-        with read_frames(spec, start_frame=group[0], end_frame=group[-1] + 1, stride=step, info=info) as reader:
+        with read_frames(
+            spec, start_frame=group[0], end_frame=group[-1] + 1, stride=step, info=info, timeout_s=timeout_s
+        ) as reader:
             info = reader.info  # the next group's decoder need not look at the source again
             yield from reader
 

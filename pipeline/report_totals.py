@@ -121,8 +121,9 @@ class Totals:
             rows, rows_computed (of the frames' first task); oldest_s (how long the patch that waited longest had
             waited, over valid frames); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
             frame); macs_single_task, sharing (null unless known for every row); seconds, seconds_by_stage,
-            frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time against this run's own dense
-            frames); drift (of audited frames).
+            frame_seconds (of valid frames), fps; by_policy; seconds_saved (mean and median: share of time that a
+            valid frame takes less than a dense one of this run, mean against mean and median against median); drift (of
+            audited frames).
         """
         sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None
         seconds = self._stages["seconds"]
@@ -171,14 +172,20 @@ class Totals:
             for policy, part in parts.items()
         }
 
-    def _seconds_saved(self) -> float | None:
-        """Share of time that valid frames took less than as many dense ones of the same run; null without a dense one.
+    def _seconds_saved(self) -> dict[str, float] | None:
+        """Share of time that a valid frame took less than a dense one of the same run; null without a dense one.
 
-        The dense frame is the median one: the first of a run is slow, and a saving must not be claimed against that.
+        Mean is compared with mean and median with median: both means hold the slow first frame of a run, and both
+        medians leave it out, so neither measure sets the one against the other.
         """
         if not self._dense.count or self._dense.median <= 0:
             return None
-        return 1 - self._seconds.mean / self._dense.median if self._dense.count < self._seconds.count else 0.0
+        if self._dense.count == self._seconds.count:
+            return {"mean": 0.0, "median": 0.0}
+        return {
+            "mean": 1 - self._seconds.mean / self._dense.mean,
+            "median": 1 - self._seconds.median / self._dense.median,
+        }
 
 
 class TaskTotals:

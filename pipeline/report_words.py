@@ -79,8 +79,11 @@ def _clock_line(whole: Mapping[str, Any]) -> str:
     dense, all_frames = whole["by_policy"].get("dense"), whole["frame_seconds"]
     if whole["seconds_saved"] is None or dense is None:
         return f"On the clock: {milliseconds(all_frames['mean'])} a frame; this run has no dense frame to compare with."
-    mean, dense_median = milliseconds(all_frames["mean"]), milliseconds(dense["frame_seconds"]["median"])
-    versus = f"{mean} a frame on average against {dense_median} for a dense one of this run"
-    if whole["seconds_saved"] <= 0:
-        return f"It does not show on the clock: {versus}."
-    return f"On the clock that is {share(whole['seconds_saved'])} less time: {versus}."
+    saved = whole["seconds_saved"]
+    times = {name: [milliseconds(each[name]) for each in (all_frames, dense["frame_seconds"])] for name in saved}
+    less = {name: f"{share(part)} less" if part > 0 else "no less" for name, part in saved.items()}
+    return (
+        f"{'On the clock' if saved['mean'] > 0 else 'It does not show on the clock'}: a frame took"
+        f" {times['mean'][0]} on average, a dense frame of this run {times['mean'][1]} on average ({less['mean']});"
+        f" the medians are {' and '.join(times['median'])} ({less['median']})."
+    )

@@ -3,10 +3,11 @@
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import executor
+from deltascene.pipeline import executor, sources
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.executor import settle_executor
+from deltascene.pipeline.report_facts import decoder_timeout_s
 from deltascene.pipeline.sources import find_sources
 
 QUIET = ["--save", "arrays"]
@@ -37,6 +38,45 @@ def test_long_work_goes_where_it_measures_faster(engine, make_clip, monkeypatch,
     monkeypatch.setattr(executor.os, "sched_getaffinity", lambda _: {0, 1})
     specs = find_sources([str(make_clip(12))])
     assert settle_executor(engine("numerics.threads=1"), specs).config.run.executor == chosen
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """How long each decoder that was opened may give nothing, in seconds."""
+    found, real = [], sources.DecoderProcess
+
+    def opened(request, timeout_s):
+        found.append(timeout_s)
+        return real(request, timeout_s)
+
+    monkeypatch.setattr(sources, "DecoderProcess", opened)
+    return found
+
+
+def test_every_decoder_of_a_run_and_of_its_report_has_the_config_s_patience(
+    run_cli, tiny, make_clip, tmp_path, monkeypatch, patience
+):
+    for name, value in {"LONG_S": 1e-9, "SMALL_BYTES": 1, "WORTH": 1e9}.items():
+        monkeypatch.setattr(executor, name, value)
+    monkeypatch.setattr(executor.os, "sched_getaffinity", lambda _: {0, 1})
+    arguments = ["--model", tiny, "--set", "numerics.threads=1", "--set", "source.timeout_s=77", *QUIET]
+    clip, outs = make_clip(12), [tmp_path / "a", tmp_path / "b"]
+    assert run_cli("run", clip, "-o", outs[0], *arguments, "--dry-run")[0] == 0
+    assert run_cli("run", clip, "-o", outs[0], *arguments)[0] == 0
+    assert run_cli("run", clip, "-o", outs[1], *arguments, "--preset", "balanced")[0] == 0
+    before = len(patience)
+    assert run_cli("report", outs[0])[0] == 0
+    assert len(patience) > before
+    before = len(patience)
+    assert run_cli("report", "diff", *outs, "--html", tmp_path / "diff.html")[0] == 0
+    assert len(patience) > before
+    assert set(patience) == {77}
+
+
+@pytest.mark.parametrize("recorded", [None, "soon", -1, float("nan"), 1e9])
+def test_a_report_s_decoder_has_the_default_patience_where_none_was_recorded(recorded):
+    assert decoder_timeout_s({"config": {"source": {"timeout_s": recorded}}}) == sources.TIMEOUT_S
+    assert decoder_timeout_s({}) == sources.TIMEOUT_S
 
 
 def test_a_run_goes_on_with_the_arithmetic_that_it_began_with(run_cli, tiny, make_clip, tmp_path):

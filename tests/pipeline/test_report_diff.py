@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import cli, ledger
+from deltascene.pipeline import cli, ledger, run_folder
 from deltascene.pipeline.report_diff import build_diff, compare_accuracy, compare_costs, differences
 from deltascene.pipeline.report_drift import compare_pair, drift_series, summarise
 from deltascene.pipeline.report_page import FORMS, look_up
@@ -31,7 +32,7 @@ def table(*rows):
     )
 
 
-def video(values, index=None, rows=None, kinds=KINDS, **about):
+def video(values, index=None, kinds=KINDS, **about):
     """A processed video as the comparison sees it; `values` are stored arrays by task."""
     frames = len(next(iter(values.values())))
     index = np.arange(frames) if index is None else np.asarray(index)
@@ -40,7 +41,7 @@ def video(values, index=None, rows=None, kinds=KINDS, **about):
         stored=lambda task, at: values[task][at],
     )  # fmt: skip
     known = {task: kinds[task] for task in values}
-    return SimpleNamespace(id="clip", arrays=arrays, kinds=known, ledger=lambda: table(*(rows or [])), **about)
+    return SimpleNamespace(id="clip", arrays=arrays, kinds=known, **about)
 
 
 def pair_of(a, b):
@@ -72,8 +73,7 @@ def test_costs_are_of_b_over_a():
 def test_costs_are_of_frames_that_are_valid_in_both_and_tasks_that_both_ran():
     ours = [{}, {}, {"valid": False}, {"index": 0, "task": "only_a"}]
     theirs = [{"index": 1}, {"index": 2}, {"index": 7}, {"index": 1, "task": "only_b"}]
-    values = {"parts": classes(0, 0)}
-    rows_a, rows_b = common_rows([pair_of(video(values, rows=ours), video(values, rows=theirs))])
+    rows_a, rows_b = common_rows(table(*ours), table(*theirs))
     assert [(row["index"], row["task"]) for row in rows_a.to_pylist()] == [(1, "parts")]
     assert rows_b["index"].to_pylist() == [1]
 
@@ -255,6 +255,13 @@ def test_the_table_the_page_and_the_json_say_the_same(runs, tmp_path, capsys):
     assert not re.search(r"(src|href|url\(|@import)\s*=?\s*[\"'(]?\s*(https?:)?//", html, re.IGNORECASE)
     assert html.count("data:image/jpeg;base64,") == sum(len(each["worst"]) for each in diff["drift"].values()) > 0
     assert 'alt="parts of frame' in html
+
+
+def test_a_comparison_and_its_page_read_each_ledger_once(runs, tmp_path, monkeypatch):
+    read, real = Counter(), run_folder.read_rows
+    monkeypatch.setattr(run_folder, "read_rows", lambda path: read.update([path]) or real(path))
+    assert call("report", "diff", runs / "exact", runs / "balanced", "--html", tmp_path / "page.html") == 0
+    assert read == {runs / name / "videos/clip/frames.parquet": 1 for name in ("exact", "balanced")}
 
 
 def test_the_page_is_drawn_without_the_source_and_of_equal_runs(runs, tmp_path):
