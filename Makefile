@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Programs in there begin with this folder's path, which may have spaces or be too long; -P, as they don't import from here.
+RUN := $(BIN)/python -P -m
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
@@ -17,23 +19,23 @@ help:
 	@echo 'make clean    remove build outputs and caches; .venv and runs stay'
 
 demo: $(VENV)/.installed
-	$(BIN)/deltascene run configs/demo/room.mp4 -o $(DEMO) --preset balanced --truth configs/demo/room.truth.npz
+	$(RUN) deltascene run configs/demo/room.mp4 -o $(DEMO) --preset balanced --truth configs/demo/room.truth.npz
 	@echo
 	@echo 'Look at the overlay video and the report in $(DEMO).'
 
 test: lint
-	$(BIN)/pytest -m 'not nightly' -n 2 --dist loadfile --max-worker-restart 0
+	$(RUN) pytest -m 'not nightly' -n 2 --dist worksteal --max-worker-restart 0 --durations 10
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/write_page.py
 
 nightly: $(VENV)/.installed-dev
-	$(BIN)/pytest -m nightly
+	$(RUN) pytest -m nightly --durations 10
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

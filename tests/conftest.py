@@ -1,11 +1,13 @@
 """A tiny bundle on another network than the packaged one, and real little clips, made once per session."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
 from deltascene.pipeline import kernel
@@ -21,14 +23,38 @@ def user_cache(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def built_kernel(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)`: a folder that `make(folder)` fills in one process of the suite and all of them read."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made_once"
+    shared.mkdir(exist_ok=True)
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = shared / name, shared / f"{name}.whole"
+        with FileLock(shared / f"{name}.lock"):
+            if not whole.exists():  # another process may have failed half-way
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def built_kernel(made_once) -> Path:
     """A user's cache with the kernel in it, compiled for real and loaded."""
     if not shutil.which("c++"):
         pytest.skip("no C++ compiler")
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("kernel")
+
+        def build(folder: Path) -> None:
+            patch.setenv("XDG_CACHE_HOME", str(folder))
+            kernel.build_kernel()
+
+        folder = made_once("kernel", build)
         patch.setenv("XDG_CACHE_HOME", str(folder))
-        kernel.build_kernel()
         assert kernel.choose_kernel("auto") == "compiled"
     return folder
 

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from deltascene import open_run
 from deltascene.cache.errors import CacheError
+from deltascene.cache.places import Place, place
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.ledger import STAGES
 from deltascene.pipeline.resume import intact, read_done
@@ -43,12 +44,12 @@ class Differences:
         return any(getattr(self, each.name) for each in fields(self))
 
 
-def compare_runs(wanted: Path, out: Path, videos: list[str] | None = None) -> Differences:
+def compare_runs(wanted: Path, out: Place | str, videos: list[str] | None = None) -> Differences:
     """What is wrong with a finished run, against another that nothing disturbed.
 
     Args:
         wanted: OUT of the undisturbed one.
-        out: OUT of the other.
+        out: OUT of the other, a folder or a URL.
         videos: ids to look at; None looks at all.
     """
     found, ours, theirs = Differences(), open_run(wanted), open_run(out)
@@ -65,22 +66,28 @@ def compare_runs(wanted: Path, out: Path, videos: list[str] | None = None) -> Di
         if one.files.overlay.is_file():
             found.torn += _other_overlay(one, other)
         found.unequal += _unequal(one, other)
-    found.torn += [f"{path.relative_to(out)}: left over" for path in leftovers(out)]
+    found.torn += [f"{path}: left over" for path in leftovers(place(out))]
     return found
 
 
-def leftovers(out: Path) -> list[Path]:
+def compare_task(wanted: Path, out: Place | str, task: str, video: str = "clip") -> list[str]:
+    """What differs in the arrays of a task of a video between two runs that may have other tasks beside it."""
+    one, other = open_run(wanted)[video], open_run(out)[video]
+    return list(_unequal_arrays(one, other, (task, f"age/{task}", f"valid/{task}")))
+
+
+def leftovers(out: Place) -> list[Place]:
     """What a run has no use for once it has ended: half-written files and unfinished segments."""
     half = [path for path in out.rglob("*") if ".part" in path.suffixes]
     half += [path for path in out.rglob("*.partial*") if path not in half]
     return half + [path for folder in out.rglob("unfinished") for path in folder.iterdir()]
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Place) -> dict[str, bytes]:
     """Everything in an archive by its name; seals say when and by whom, so they are left out."""
     found = {}
     for path in folder.rglob("*.zip"):
-        with zipfile.ZipFile(path) as sealed:
+        with path.open("rb") as file, zipfile.ZipFile(file) as sealed:
             names = [name for name in sealed.namelist() if name != "seal.json"]
             found |= {f"{path.name}/{name}": sealed.read(name) for name in names}
     return found
@@ -123,16 +130,16 @@ def _unsound(video: RunVideo, frames: int) -> Iterator[str]:
 def _other_overlay(one: RunVideo, other: RunVideo) -> Iterator[str]:
     """Pictures of an overlay that are missing, or look otherwise; the line on top says how long a frame took."""
     ours, theirs = (cv2.VideoCapture(str(video.files.overlay)) for video in (one, other))
-    for place in range(len(one) + 1):
+    for number in range(len(one) + 1):
         (there, picture), (found, another) = ours.read(), theirs.read()
-        if (there, found) != (place < len(one),) * 2:
-            yield f"{one.id}: overlay: {place} pictures of {len(one)}"
+        if (there, found) != (number < len(one),) * 2:
+            yield f"{one.id}: overlay: {number} pictures of {len(one)}"
             return
         if there:
             top = picture.shape[0] // 12
             apart = np.abs(picture[top:].astype(np.int16) - another[top:]).mean()
             if apart > PICTURES_APART:
-                yield f"{one.id}: overlay: picture {place} is {apart:.1f} of 255 apart"
+                yield f"{one.id}: overlay: picture {number} is {apart:.1f} of 255 apart"
 
 
 def _unequal(one: RunVideo, other: RunVideo) -> Iterator[str]:
@@ -140,11 +147,18 @@ def _unequal(one: RunVideo, other: RunVideo) -> Iterator[str]:
     tables = [video.ledger().drop_columns([*CLOCK_COLUMNS]) for video in (one, other)]
     if not tables[0].equals(tables[1]):
         yield f"{one.id}: ledger"
-    for task in one.arrays.valid:
-        for name in (task, f"age/{task}", f"valid/{task}", "change", "index", "pts_s"):
-            if one.arrays._read(name).tobytes() != other.arrays._read(name).tobytes():
-                yield f"{one.id}: {name}"
+    if one.arrays.valid.keys() != other.arrays.valid.keys():
+        yield f"{one.id}: tasks {sorted(other.arrays.valid)}"
+        return
+    names = [name for task in one.arrays.valid for name in (task, f"age/{task}", f"valid/{task}")]
+    yield from _unequal_arrays(one, other, (*names, "change", "index", "pts_s"))
     archives = [files_of(video.files.activations) for video in (one, other)]
     for name in sorted(archives[0].keys() | archives[1].keys()):
         if archives[0].get(name) != archives[1].get(name):
             yield f"{one.id}: archived {name}"
+
+
+def _unequal_arrays(one: RunVideo, other: RunVideo, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if one.arrays._read(name).tobytes() != other.arrays._read(name).tobytes():
+            yield f"{one.id}: {name}"

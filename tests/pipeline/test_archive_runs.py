@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import yaml
-from equal_runs import CLOCK_COLUMNS
+from equal_runs import compare_task
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,6 +16,7 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import backfill
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.run_folder import RunFolder
 from deltascene.pipeline.sources import find_sources
 from deltascene.pipeline.what_if import replay
@@ -56,12 +57,6 @@ def rows_of(out, task):
     return table.filter(pc.equal(table["task"], task)).drop_columns([*CLOCK_COLUMNS, "bytes_read"])
 
 
-def assert_task_equal(one, other, task):
-    ours, theirs = open_run(one)["clip"].arrays, open_run(other)["clip"].arrays
-    for name in (task, f"age/{task}", f"valid/{task}"):
-        assert ours._read(name).tobytes() == theirs._read(name).tobytes(), name
-
-
 def test_the_clip_asks_for_everything(whole):
     table = open_run(whole)["clip"].ledger()
     assert set(table["policy"].to_pylist()) == {"dense", "rows", "warped"}
@@ -74,9 +69,9 @@ def test_a_backfill_is_the_run_with_the_task_on(run_cli, whole, copy, task):
     code, text, _ = run_cli("backfill", copy, "--task", task)
     assert code == 0, text
     assert f"{task}: 1 of 1 videos done" in text
-    assert_task_equal(whole, copy, task)
+    assert not (found := compare_task(whole, copy, task)), found
     assert rows_of(whole, task).equals(rows_of(copy, task))
-    assert_task_equal(whole, copy, "parts")  # what was there stays
+    assert not (found := compare_task(whole, copy, "parts")), found  # what was there stays
     assert open_run(copy).config["backfilled"][task]["numerics.threads"] == 1
     report = json.loads((copy / "report.json").read_text())
     assert set(report["tasks"]) == {"parts", task}
@@ -88,7 +83,7 @@ def test_a_task_that_shares_the_bases_blocks_runs_them_from_the_archive(run_cli,
     assert run_cli("run", clip, "-o", whole, *unrounded)[0] == 0
     assert run_cli("run", clip, "-o", later, "--tasks", "parts", *unrounded)[0] == 0
     assert run_cli("backfill", later, "--task", "hands")[0] == 0
-    assert_task_equal(whole, later, "hands")
+    assert not (found := compare_task(whole, later, "hands")), found
 
 
 def test_a_backfill_needs_no_video_and_nothing_below_the_split(
@@ -111,7 +106,7 @@ def test_a_backfill_needs_no_video_and_nothing_below_the_split(
     finally:
         moved.rename(clip)
     assert code == 0, text + error
-    assert_task_equal(whole, copy, "height")
+    assert not (found := compare_task(whole, copy, "height")), found
 
 
 def test_a_backfill_goes_on_where_it_stopped(run_cli, whole, copy, monkeypatch, harm):
@@ -129,7 +124,7 @@ def test_a_backfill_goes_on_where_it_stopped(run_cli, whole, copy, monkeypatch, 
     assert sum(json.loads(line)["event"] == "frame" for line in text.splitlines()) == 20
     assert before < files.done.stat().st_mtime_ns
     assert not files.segments.exists() or not any(files.segments.iterdir())
-    assert_task_equal(whole, copy, "height")
+    assert not (found := compare_task(whole, copy, "height")), found
 
 
 def test_a_run_goes_on_beside_a_backfilled_task(run_cli, tiny_delta, clip, whole, copy):
@@ -137,7 +132,7 @@ def test_a_run_goes_on_beside_a_backfilled_task(run_cli, tiny_delta, clip, whole
     code, text, _ = run_cli("run", clip, "-o", copy, "--model", tiny_delta, "--tasks", "parts", *OPTIONS)
     assert code == 0
     assert "by an earlier run" in text
-    assert_task_equal(whole, copy, "height")
+    assert not (found := compare_task(whole, copy, "height")), found
 
 
 @pytest.mark.parametrize(
@@ -244,7 +239,7 @@ def test_without_an_archive_nothing_is_kept_and_results_are_the_same(run_cli, ti
     assert run_cli("run", clip, "-o", out, "--model", tiny_delta, "--no-archive", *OPTIONS)[0] == 0
     assert not RunFolder(out).video("clip").activations.exists()
     for task in ("parts", "height", "flow", "hands"):
-        assert_task_equal(whole, out, task)
+        assert not (found := compare_task(whole, out, task)), found
 
 
 def test_what_was_not_archived_cannot_be_backfilled(run_cli, tiny_delta, clip, tmp_path):
@@ -297,7 +292,7 @@ def test_audits_change_no_result_and_measure_drift(run_cli, tiny_delta, clip, wh
     code, text, _ = run_cli("run", clip, "-o", out, "--model", tiny_delta, "--audit-every", 7, *OPTIONS)
     assert code == 0, text
     for task in ("parts", "height", "flow", "hands"):
-        assert_task_equal(whole, out, task)
+        assert not (found := compare_task(whole, out, task)), found
     table, plain = open_run(out)["clip"].ledger(), open_run(whole)["clip"].ledger()
     audited = np.array([drift is not None for drift in table["drift"].to_pylist()])
     policies = np.array(table["policy"].to_pylist())
