@@ -14,6 +14,7 @@ from deltascene import __version__
 from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.cli_train import train_app
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.openmp import brief_spins
 from deltascene.pipeline.quick_imports import quick_imports
 
 if TYPE_CHECKING:
@@ -510,7 +511,8 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names needn't be UTF-8
     try:
-        app(standalone_mode=True)
+        with brief_spins():
+            app(standalone_mode=True)
     except DeltasceneError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

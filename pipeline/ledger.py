@@ -4,9 +4,10 @@ Rows are written as Parquet, one sealed part per segment; `frames.parquet` is al
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +46,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_BLOCK = 8 << 20  # bytes of a file read at once
+
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes rows to one Parquet file; columns that a row lacks are null."""
@@ -74,15 +77,29 @@ def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.T
         OutputError: it is damaged.
     """
     try:
-        if isinstance(path, BytesIO):
-            return pq.read_table(path, schema=schema, page_checksum_verification=True)
-        with open_anywhere(path) as file:
-            return pq.read_table(file, schema=schema, page_checksum_verification=True)
+        with nullcontext(path) if isinstance(path, BytesIO) else open_anywhere(path) as file:
+            source = _in_arrows_memory(file)
+        return pq.read_table(source, schema=schema, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise OutputError(
             f"{path}: expected a Parquet file; found none that can be read ({one_line(error)}); "
             "remove it and run the same command again"
         ) from error
+
+
+def _in_arrows_memory(file: BinaryIO) -> pa.BufferReader:
+    """A file's content in a buffer that holds no Python object.
+
+    Arrow's threads let go of what they read a little after `read_table` has returned. A Python file or its bytes need
+    the interpreter's lock for that, and a thread that asks for it once the interpreter ends aborts the process
+    ("terminate called without an active exception").
+
+    Source: github.com/apache/arrow/issues/34314 and 33975.
+    """
+    content = pa.BufferOutputStream()
+    while block := file.read(_BLOCK):
+        content.write(block)
+    return pa.BufferReader(content.getvalue())
 
 
 def split_tasks(table: pa.Table) -> dict[str, pa.Table]:

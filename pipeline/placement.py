@@ -5,6 +5,8 @@ import time
 
 import torch
 
+from deltascene.pipeline.openmp import SPINS, user_setting
+
 _ROWS, _IN, _OUT = 16, 384, 1536
 _REPEATS = 15
 _TICK_S = 1e-3  # slower than alone by more than this isn't arithmetic
@@ -28,8 +30,16 @@ def describe(lost_s: float) -> str:
     """What was found and the way out, on one line."""
     return (
         f"torch's {torch.get_num_threads()} threads wait for each other, {1e3 * lost_s:.0f} ms in a small product: "
-        "they share a core, or another program has it; OMP_PROC_BIND=true gives each its own core"
+        f"they share a core, or another program has it; {way_out()}; OMP_PROC_BIND=true gives each its own core"
     )
+
+
+def way_out() -> str:
+    """Which setting helps, before Python starts or of the run."""
+    brief, setting = f"GOMP_SPINCOUNT={SPINS}", user_setting()
+    if setting == brief:
+        return "numerics.threads=1 waits for nobody"
+    return f"{brief} lets them sleep meanwhile" + (f", where {setting} doesn't" if setting else "")
 
 
 def _median_s() -> float:

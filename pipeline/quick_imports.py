@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deltascene.pipeline.openmp import brief_spins
+
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
@@ -18,7 +20,8 @@ def quick_imports() -> Iterator[None]:
         return
     gc.disable()
     try:
-        yield
+        with brief_spins():
+            yield
     finally:
         gc.freeze()
         gc.enable()

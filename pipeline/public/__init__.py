@@ -118,4 +118,7 @@ def __getattr__(name: str) -> Any:  # PEP 562: `import deltascene` stays free of
         raise AttributeError(f"module 'deltascene' has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    from deltascene.pipeline.openmp import brief_spins
+
+    with brief_spins():
+        return getattr(import_module(_HOMES[name]), name)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import yaml
-from equal_runs import compare_task
+from equal_runs import CLOCK_COLUMNS, compare_task
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,7 +16,6 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import backfill
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.ledger import CLOCK_COLUMNS
 from deltascene.pipeline.run_folder import RunFolder
 from deltascene.pipeline.sources import find_sources
 from deltascene.pipeline.what_if import replay

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from deltascene.pipeline.openmp import SETTINGS, SPINS
+from deltascene.pipeline.placement import way_out
+
 CODE = """
 import os, torch
 torch.set_num_threads({threads})
@@ -43,3 +46,13 @@ def test_two_threads_on_one_core_are_noticed():
     assert seconds > 1e-3
     assert text.startswith("torch's 2 threads wait for each other, ")
     assert "OMP_PROC_BIND=true" in text
+    assert f"GOMP_SPINCOUNT={SPINS} lets them sleep meanwhile, where OMP_WAIT_POLICY=active doesn't" in text
+
+
+def test_the_way_out_isnt_what_is_set_already(monkeypatch):
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    assert way_out() == f"GOMP_SPINCOUNT={SPINS} lets them sleep meanwhile"
+    with monkeypatch.context() as patch:
+        patch.setenv("GOMP_SPINCOUNT", SPINS)
+        assert way_out() == "numerics.threads=1 waits for nobody"
