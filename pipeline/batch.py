@@ -23,7 +23,6 @@ from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_vide
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence
-from deltascene.pipeline.problems import one_line, path_text, printable
 from deltascene.pipeline.resume import (
     Done,
     archive_key,
@@ -37,6 +36,7 @@ from deltascene.pipeline.run_folder import RunFolder, VideoFolder
 from deltascene.pipeline.sources import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.sources_chosen import selected_frames
 from deltascene.pipeline.step import plan_geometry
+from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.videos_table import VideoRecord, VideosTable
 

@@ -25,8 +25,8 @@ from deltascene.pipeline.bundle_entry import (
 )
 from deltascene.pipeline.bundle_fetch import fetch_bundle
 from deltascene.pipeline.errors import BundleError, nearest
-from deltascene.pipeline.plain_yaml import read_mapping, render_yaml
-from deltascene.pipeline.problems import first_problem, one_line, shown
+from deltascene.pipeline.safe_yaml import read_mapping, render_yaml
+from deltascene.pipeline.text import first_problem, one_line, shown
 from deltascene.stages.errors import StageError
 from deltascene.stages.input_plan import InputPlan, plan_input
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from deltascene.pipeline.problems import first_problem
+from deltascene.pipeline.text import first_problem
 from deltascene.stages.kinds import Resample
 
 KIND_KEYS: dict[str, tuple[str, ...]] = {

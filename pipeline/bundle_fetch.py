@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from deltascene.pipeline.bundle_entry import BundleEntry
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.plain_yaml import read_mapping
-from deltascene.pipeline.problems import first_problem, one_line
+from deltascene.pipeline.safe_yaml import read_mapping
+from deltascene.pipeline.text import first_problem, one_line
 
 
 def fetch_bundle(url: str) -> Path:

@@ -528,7 +528,7 @@ def main() -> NoReturn:
 
 
 def _fail(text: str, code: ExitCode) -> NoReturn:
-    from deltascene.pipeline.problems import one_line, printable
+    from deltascene.pipeline.text import one_line, printable
 
     print(f"deltascene: {one_line(printable(text), _LONGEST_ERROR)}", file=sys.stderr)
     raise SystemExit(code)

@@ -12,8 +12,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deltascene.pipeline.errors import ConfigError, nearest
-from deltascene.pipeline.plain_yaml import parse_yaml, read_mapping, render_yaml
-from deltascene.pipeline.problems import first_problem, shown
+from deltascene.pipeline.safe_yaml import parse_yaml, read_mapping, render_yaml
+from deltascene.pipeline.text import first_problem, shown
 
 LONGEST_TIMEOUT_S = 86400
 _LARGEST_SIDE = 16384

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from deltascene.cache.places import Place, place
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.problems import path_text
 from deltascene.pipeline.run_folder import open_run
 from deltascene.pipeline.sources import SourceSpec, find_sources
+from deltascene.pipeline.text import path_text
 from deltascene.pipeline.videos_table import VideoRecord
 
 

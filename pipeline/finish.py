@@ -16,10 +16,10 @@ from deltascene.pipeline.assembly import Sums, assemble, publish
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import VideoJob
-from deltascene.pipeline.problems import path_text
 from deltascene.pipeline.run_folder import RunVideo, VideoFolder
 from deltascene.pipeline.sources import SourceInfo
 from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.text import path_text
 from deltascene.pipeline.videos_table import VideoRecord
 
 

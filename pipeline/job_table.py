@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deltascene.cache.places import Place
-from deltascene.pipeline.problems import printable
+from deltascene.pipeline.text import printable
 from deltascene.pipeline.units import count, duration
 from deltascene.pipeline.videos_table import VideoRecord
 

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 
 Kernel = Literal["torch", "compiled"]
 

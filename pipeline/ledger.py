@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from deltascene.cache.places import Place, open_anywhere
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 
 # Stages with a clock of their own. What all tasks share (decoding, the mask, the base's blocks …) is booked on the base
 # task's row, so that a column's sum over all rows is the time really spent.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deltascene.pipeline.bundle import Bundle, import_head
 from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 from deltascene.pipeline.weight_files import (
     DELTA,
     HEAD,

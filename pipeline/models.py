@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deltascene.pipeline.bundle import Bundle, packaged_models, read_folder
 from deltascene.pipeline.models_check import check_model, print_check
 from deltascene.pipeline.models_new import new_model
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

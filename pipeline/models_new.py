@@ -21,7 +21,7 @@ from deltascene.pipeline.models_check import (
 from deltascene.pipeline.models_tasks import TaskSpec, parse_tasks
 from deltascene.pipeline.models_weights import BackboneWeights, find_weights, seeded
 from deltascene.pipeline.new_folder import filled_or_emptied, refuse_full
-from deltascene.pipeline.problems import first_problem
+from deltascene.pipeline.text import first_problem
 from deltascene.pipeline.weight_files import write_head, write_weights
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.errors import StageError

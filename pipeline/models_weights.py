@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.models_check import sketch_backbone
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 from deltascene.pipeline.weight_files import check_shapes, weight_shapes
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.errors import StageError

@@ -24,9 +24,9 @@ from rich.progress import (
 from rich.text import Text
 
 from deltascene.pipeline.jobs import FrameSummary
-from deltascene.pipeline.problems import path_text
 from deltascene.pipeline.sources import SourceSpec
 from deltascene.pipeline.tally import Tally
+from deltascene.pipeline.text import path_text
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.videos_table import VideoRecord
 

@@ -19,9 +19,9 @@ from deltascene.cache.places import Place, place, write_whole
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.ledger import read_rows
 from deltascene.pipeline.lock import writing
-from deltascene.pipeline.plain_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.predictions import PredictionReader
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.safe_yaml import parse_yaml, render_yaml
+from deltascene.pipeline.text import one_line
 from deltascene.pipeline.videos_table import VideoRecord, read_done_record, read_records
 from deltascene.stages.kinds import Kind, kind_from_description
 

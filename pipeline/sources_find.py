@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from deltascene.pipeline.problems import one_line
 from deltascene.pipeline.sources_errors import SourceNotFound
 from deltascene.pipeline.sources_find_spec import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, SourceSpec
 from deltascene.pipeline.sources_remote import find_remote, is_remote
+from deltascene.pipeline.text import one_line
 
 _LIST_SUFFIX = ".txt"
 _NUMBER_PATTERN = re.compile(r"%0?\d*d")

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from deltascene.pipeline.errors import BundleError, OutputError
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 from deltascene.stages.delta import DeltaWeights
 
 HEAD = "head."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 from deltascene.stages.kinds import Kind, stored_shape
 from deltascene.stages.types import Image
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deltascene.pipeline.config import parse_override
 from deltascene.pipeline.errors import ConfigError, nearest
-from deltascene.pipeline.plain_yaml import read_mapping
-from deltascene.pipeline.problems import first_problem
+from deltascene.pipeline.safe_yaml import read_mapping
+from deltascene.pipeline.text import first_problem
 
 RUN_ONLY = ("checkpoint_s", "judged", "judgements")
 

@@ -18,7 +18,7 @@ import torch
 
 from deltascene.pipeline.bundle import Bundle, BundleEntry, changed_entry, read_bundle, read_folder, write_bundle
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 from deltascene.pipeline.training.activations import Activations, begun, keep_activations
 from deltascene.pipeline.training.data import open_labelled
 from deltascene.pipeline.training.fit import CHECKPOINT, Said, fit

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline.problems import path_text, printable
+from deltascene.pipeline.text import path_text, printable
 
 GOOD = [
     "new\nline", "esc\x1b[31mred\x1b[0m", "-o", "quote'\"`$(x)\\", "<b>&amp;{{7*7}}", "[bold]x[red]", "CASE", "case",

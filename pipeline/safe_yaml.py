@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from deltascene.pipeline.problems import one_line
+from deltascene.pipeline.text import one_line
 
 _LARGEST_BYTES = 1 << 20
 _LINE = 120
