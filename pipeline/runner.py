@@ -20,10 +20,10 @@ from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
-from deltascene.pipeline.lost import lost_line, out_of_memory
 from deltascene.pipeline.model import handing_over
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import ReaderPart, WriterPart
+from deltascene.pipeline.processes.lost import lost_line, out_of_memory
 
 _ANSWERS_S = 10.0  # that a cluster may take to answer
 _ABANDONS_S = 60.0  # that an actor may take to give up what it does, before it is replaced

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from deltascene.pipeline.processes.wire import write_message
 from deltascene.pipeline.sources_decord import decord_pictures, frames_at_once
 from deltascene.pipeline.sources_errors import SourceError
 from deltascene.pipeline.sources_info import SourceInfo
@@ -23,7 +24,6 @@ from deltascene.pipeline.sources_probe import examine
 from deltascene.pipeline.sources_sequence import examine_sequence, sequence_pictures
 from deltascene.pipeline.sources_table import Picture
 from deltascene.pipeline.sources_wire import Request, read_request, write_info
-from deltascene.pipeline.wire import write_message
 
 _PATIENCE_S = 20.0  # for one picture
 _SLOWEST_DISK = 5e6  # bytes a second, of looking at a whole file

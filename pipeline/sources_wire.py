@@ -9,9 +9,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.pipeline.processes.wire import read_message, write_message
 from deltascene.pipeline.sources_info import Decoder, SourceInfo
 from deltascene.pipeline.sources_table import FrameTable
-from deltascene.pipeline.wire import read_message, write_message
 
 
 @dataclass(frozen=True)

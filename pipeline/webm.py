@@ -14,10 +14,10 @@ from subprocess import Popen
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.child_process import end_child, start_child
 from deltascene.pipeline.errors import EncoderFailed, WorkerLost
-from deltascene.pipeline.lost import ADVICE
-from deltascene.pipeline.wire import read_message, write_message
+from deltascene.pipeline.processes.child import end_child, start_child
+from deltascene.pipeline.processes.lost import ADVICE
+from deltascene.pipeline.processes.wire import read_message, write_message
 from deltascene.stages.types import Image
 
 # A container's idea of its rate may be far off (1000 frames a second where times jitter), and the encoder spends its

@@ -17,7 +17,7 @@ import numpy as np
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
-from deltascene.pipeline.wire import read_message, write_message
+from deltascene.pipeline.processes.wire import read_message, write_message
 
 # Real-time mode takes a fifth of the time of libvpx's usual one for a picture that is 0.5 dB worse and two thirds of
 # the bytes (docs/decisions.md). `b` is a limit that `crf` stays below.
