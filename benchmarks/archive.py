@@ -26,7 +26,7 @@ from deltascene.pipeline.progress import LineEvents
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder, open_run
 from deltascene.pipeline.runner import open_crew
-from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources.reader import find_sources
 
 OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
 

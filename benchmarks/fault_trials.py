@@ -26,7 +26,7 @@ from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.resume import claim_folder, result_key
 from deltascene.pipeline.run_folder import RunFolder
 from deltascene.pipeline.runner import open_crew
-from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources.reader import find_sources
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
 ENCODER = "deltascene.pipeline.webm_child"

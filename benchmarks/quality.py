@@ -36,7 +36,7 @@ from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
 from deltascene.pipeline.model import SceneModel, load_model
 from deltascene.pipeline.numerics import settle
-from deltascene.pipeline.sources import find_sources, read_frames
+from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"

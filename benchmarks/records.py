@@ -11,7 +11,7 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.model import SceneModel
-from deltascene.pipeline.sources import find_sources, identity
+from deltascene.pipeline.sources.reader import find_sources, identity
 
 SCORING = 1  # counts up when a score means something else
 

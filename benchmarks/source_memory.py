@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import psutil
 
-from deltascene.pipeline.sources import Decoder, SourceError, find_sources, read_frames
+from deltascene.pipeline.sources.reader import Decoder, SourceError, find_sources, read_frames
 
 MIB = 1 << 20
 LIMIT_MIB = 300

@@ -41,7 +41,7 @@ from deltascene.pipeline.run_folder import (
     read_run_yaml,
     write_run_yaml,
 )
-from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.sources.reader import SourceSpec
 from deltascene.pipeline.videos_table import VideoRecord
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError

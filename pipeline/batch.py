@@ -33,8 +33,8 @@ from deltascene.pipeline.resume import (
     write_done,
 )
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder
-from deltascene.pipeline.sources import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
-from deltascene.pipeline.sources_chosen import selected_frames
+from deltascene.pipeline.sources.chosen import selected_frames
+from deltascene.pipeline.sources.reader import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact

@@ -237,7 +237,7 @@ def what_if(
 ) -> None:
     """Say how many tokens and MACs presets would compute on videos, without running a model."""
     from deltascene.pipeline.config import load_config
-    from deltascene.pipeline.sources import find_sources
+    from deltascene.pipeline.sources.reader import find_sources
     from deltascene.pipeline.what_if import print_what_if
 
     values = {"model": model, "tasks": split_names(tasks)}

@@ -12,7 +12,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.model import load_model
-from deltascene.pipeline.sources import SourceSpec, find_sources, read_frames
+from deltascene.pipeline.sources.reader import SourceSpec, find_sources, read_frames
 from deltascene.stages.backbone import Backbone
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.doctor_check import Check
 from deltascene.pipeline.doctor_packages import has_decord_wheel
-from deltascene.pipeline.sources import Decoder, find_sources, read_frames
+from deltascene.pipeline.sources.reader import Decoder, find_sources, read_frames
 from deltascene.stages.types import Image
 
 _FRAMES = 12

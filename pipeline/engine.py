@@ -14,8 +14,8 @@ from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import FrameResult
-from deltascene.pipeline.sources import find_sources
-from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import set_flow_threads

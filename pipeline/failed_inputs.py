@@ -6,7 +6,7 @@ from dataclasses import replace
 from deltascene.cache.places import Place, place
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.run_folder import open_run
-from deltascene.pipeline.sources import SourceSpec, find_sources
+from deltascene.pipeline.sources.reader import SourceSpec, find_sources
 from deltascene.pipeline.text import path_text
 from deltascene.pipeline.videos_table import VideoRecord
 

@@ -17,8 +17,8 @@ from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import VideoJob
 from deltascene.pipeline.run_folder import RunVideo, VideoFolder
-from deltascene.pipeline.sources import SourceInfo
-from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import SourceInfo
 from deltascene.pipeline.text import path_text
 from deltascene.pipeline.videos_table import VideoRecord
 

@@ -10,7 +10,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.lock import Fence
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.pipeline.run_folder import VideoFolder
-from deltascene.pipeline.sources import SourceInfo, SourceSpec
+from deltascene.pipeline.sources.reader import SourceInfo, SourceSpec
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind
 from deltascene.stages.types import Frame, TokenGrid

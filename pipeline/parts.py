@@ -32,8 +32,8 @@ from deltascene.pipeline.jobs import (
 )
 from deltascene.pipeline.outputs import FrameOutput, ledger_rows
 from deltascene.pipeline.predictions import LEDGER, Layout, PredictionWriter, plan_layout
-from deltascene.pipeline.sources import Reader
-from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import Reader
 from deltascene.stages.types import Image
 
 if TYPE_CHECKING:

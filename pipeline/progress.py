@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from deltascene.pipeline.jobs import FrameSummary
-from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.sources.reader import SourceSpec
 from deltascene.pipeline.tally import Tally
 from deltascene.pipeline.text import path_text
 from deltascene.pipeline.units import compact

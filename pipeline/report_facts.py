@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deltascene.pipeline.config import LONGEST_TIMEOUT_S, flatten
-from deltascene.pipeline.sources import TIMEOUT_S
+from deltascene.pipeline.sources.reader import TIMEOUT_S
 
 
 def run_facts(run_yaml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from deltascene.pipeline.panel import (
     tinted,
 )
 from deltascene.pipeline.run_folder import RunVideo
-from deltascene.pipeline.sources import (
+from deltascene.pipeline.sources.reader import (
     Identity,
     SourceError,
     SourceSpec,

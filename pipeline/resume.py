@@ -27,7 +27,7 @@ from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
-from deltascene.pipeline.sources import Identity, SourceSpec, recognise
+from deltascene.pipeline.sources.reader import Identity, SourceSpec, recognise
 from deltascene.pipeline.versions import machine_record, versions_record
 from deltascene.pipeline.videos_table import DONE_FORMAT, VideoRecord, record_of
 

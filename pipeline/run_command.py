@@ -31,8 +31,8 @@ from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import as_begun, claim_folder, refuse_foreign, result_key
 from deltascene.pipeline.run_folder import RunFolder, RunVideo, open_run
 from deltascene.pipeline.runner import open_crew
-from deltascene.pipeline.sources import SourceSpec, find_sources, probe
-from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import SourceSpec, find_sources, probe
 from deltascene.pipeline.units import compact, count
 from deltascene.pipeline.videos_table import VideoRecord
 

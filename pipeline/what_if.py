@@ -15,8 +15,8 @@ from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.replay import decide_frames
-from deltascene.pipeline.sources import SourceSpec
-from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import SourceSpec
 from deltascene.pipeline.step import frame_costs
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.units import compact, share

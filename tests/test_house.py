@@ -32,7 +32,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "timm": ("stages/backbone.py", "stages/preprocess.py", "pipeline/training/*"),
     "zarr": ("cache/zarr_store.py", "pipeline/predictions.py"),
     "cv2": (  # where pictures come in or go out, and optical flow
-        "pipeline/sources*.py",
+        "pipeline/sources/*",
         "pipeline/panel.py",
         "pipeline/report_pictures.py",
         "pipeline/doctor_media.py",
@@ -40,7 +40,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "pipeline/training/rooms/*",
     ),
     "ray": ("pipeline/runner.py", "pipeline/actors.py"),
-    "decord": ("pipeline/sources*.py",),
+    "decord": ("pipeline/sources/*",),
     "av": ("pipeline/webm_child.py",),
 }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.accuracy import read_truth
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.sources_find_spec import VIDEO_SUFFIXES
+from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.metrics import moved_region
 

@@ -28,7 +28,7 @@ from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.replay import decide_frames, in_segments
-from deltascene.pipeline.sources import find_sources, read_frames
+from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.change import count_rows
 from deltascene.stages.metrics import moved_region

@@ -14,7 +14,7 @@ from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, sc
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.replay import Carrier, in_segments
-from deltascene.pipeline.sources import find_sources, read_frames
+from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame
 

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     )
     from deltascene.pipeline.results import FrameResult
     from deltascene.pipeline.run_folder import NotPredicted, open_run
-    from deltascene.pipeline.sources_errors import SourceError, SourceNotFound, UnreadableSource
+    from deltascene.pipeline.sources.errors import SourceError, SourceNotFound, UnreadableSource
     from deltascene.pipeline.training.rooms.errors import (
         LabelsWrong,
         MeshesMissing,
@@ -105,7 +105,7 @@ _NAMES_IN = {
     " UsageError WorkerLost",
     "deltascene.pipeline.results": "FrameResult",
     "deltascene.pipeline.run_folder": "NotPredicted open_run",
-    "deltascene.pipeline.sources_errors": "SourceError SourceNotFound UnreadableSource",
+    "deltascene.pipeline.sources.errors": "SourceError SourceNotFound UnreadableSource",
     "deltascene.pipeline.training.rooms.errors": "LabelsWrong MeshUnusable MeshesMissing RoomImpossible RoomsError",
     "deltascene.stages.errors": "StageError UnfitDelta UnsupportedBackbone UnsupportedHead UnsupportedKind",
     "deltascene.stages.types": "Frame",

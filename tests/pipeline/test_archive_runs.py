@@ -17,7 +17,7 @@ from deltascene.pipeline import backfill
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.run_folder import RunFolder
-from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.what_if import replay
 
 FRAMES = 44

@@ -22,7 +22,7 @@ from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.model import load_model
 from deltascene.pipeline.models_check import check_model
-from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.weight_files import read_weights
 from deltascene.stages.backbone import create_backbone
 from deltascene.stages.delta import DeltaWeights, LowRank, start_delta

@@ -11,7 +11,7 @@ import pytest
 from deltascene import Engine, open_run
 from deltascene.pipeline.accuracy import read_truth
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.what_if import replay
 
 DEMO = Path(str(resources.files("deltascene.configs"))) / "demo"

@@ -3,12 +3,13 @@
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import executor, sources
+from deltascene.pipeline import executor
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.report_facts import decoder_timeout_s
-from deltascene.pipeline.sources import find_sources
+from deltascene.pipeline.sources import reader
+from deltascene.pipeline.sources.reader import find_sources
 
 QUIET = ["--save", "arrays"]
 
@@ -43,13 +44,13 @@ def test_long_work_goes_where_it_measures_faster(engine, make_clip, monkeypatch,
 @pytest.fixture
 def patience(monkeypatch):
     """How long each decoder that was opened may give nothing, in seconds."""
-    found, real = [], sources.DecoderProcess
+    found, real = [], reader.DecoderProcess
 
     def opened(request, timeout_s):
         found.append(timeout_s)
         return real(request, timeout_s)
 
-    monkeypatch.setattr(sources, "DecoderProcess", opened)
+    monkeypatch.setattr(reader, "DecoderProcess", opened)
     return found
 
 
@@ -75,8 +76,8 @@ def test_every_decoder_of_a_run_and_of_its_report_has_the_config_s_patience(
 
 @pytest.mark.parametrize("recorded", [None, "soon", -1, float("nan"), 1e9])
 def test_a_report_s_decoder_has_the_default_patience_where_none_was_recorded(recorded):
-    assert decoder_timeout_s({"config": {"source": {"timeout_s": recorded}}}) == sources.TIMEOUT_S
-    assert decoder_timeout_s({}) == sources.TIMEOUT_S
+    assert decoder_timeout_s({"config": {"source": {"timeout_s": recorded}}}) == reader.TIMEOUT_S
+    assert decoder_timeout_s({}) == reader.TIMEOUT_S
 
 
 def test_a_run_goes_on_with_the_arithmetic_that_it_began_with(run_cli, tiny, make_clip, tmp_path):

@@ -11,9 +11,10 @@ import time
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import overlay_piece, report, sources_process, videos_table
+from deltascene.pipeline import overlay_piece, report, videos_table
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runner import LocalLane
+from deltascene.pipeline.sources import decoder
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archive"]
 # The command with a table that is written at every event, in a process of its own.
@@ -27,7 +28,7 @@ def test_ten_thousand_broken_files_are_told_soon_and_briefly(run_cli, tiny, tmp_
     """Each is opened once and costs no process; the table is written by the clock, not by the input."""
     writes, processes, real = [], [], videos_table.write_records
     monkeypatch.setattr(videos_table, "write_records", lambda *call: (writes.append(1), real(*call)))
-    monkeypatch.setattr(sources_process, "start_child", lambda *_: processes.append(1))
+    monkeypatch.setattr(decoder, "start_child", lambda *_: processes.append(1))
     (tmp_path / "in").mkdir()
     for number in range(10_000):
         (tmp_path / f"in/clip{number}.mp4").touch()

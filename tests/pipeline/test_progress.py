@@ -11,7 +11,7 @@ from deltascene.pipeline import progress
 from deltascene.pipeline.job_table import JobRow, cut_rows, failed_lines, print_table
 from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
-from deltascene.pipeline.sources import SourceSpec
+from deltascene.pipeline.sources.reader import SourceSpec
 from deltascene.pipeline.tally import Tally
 from deltascene.pipeline.videos_table import VideoRecord
 

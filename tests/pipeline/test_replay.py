@@ -11,8 +11,8 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.jobs import plan_segments, plan_spans
 from deltascene.pipeline.model import sketch_model
 from deltascene.pipeline.replay import begins_segment, decide_frames, in_segments
-from deltascene.pipeline.sources import find_sources
-from deltascene.pipeline.sources_chosen import open_source
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.step import StreamState, step
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,7 +19,7 @@ from deltascene.pipeline.archives import archives
 from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.report_pictures import read_images
 from deltascene.pipeline.run_folder import RunFolder
-from deltascene.pipeline.sources import Identity, find_sources, identity, probe, recognise
+from deltascene.pipeline.sources.reader import Identity, find_sources, identity, probe, recognise
 
 MIB = 1 << 20
 FRAMES, SEGMENT = 12, 3

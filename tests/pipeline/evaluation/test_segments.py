@@ -14,7 +14,7 @@ from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, Tune
 from deltascene.pipeline.evaluation.walk import ByEngine, walk
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.replay import decide_frames
-from deltascene.pipeline.sources import find_sources, read_frames
+from deltascene.pipeline.sources.reader import find_sources, read_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

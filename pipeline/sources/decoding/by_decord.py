@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
-from deltascene.pipeline.sources_table import FrameTable, Picture
+from deltascene.pipeline.sources.decoding.by_opencv import Complaints, opencv_pictures
+from deltascene.pipeline.sources.frame_table import FrameTable, Picture
 from deltascene.stages.types import Image
 
 _BYTES_AT_ONCE = 24 << 20

@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from deltascene.pipeline.errors import WorkerLost
-from deltascene.pipeline.sources import (
+from deltascene.pipeline.sources.decoding.by_decord import decord_name, span_pictures
+from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.reader import (
     Decoder,
     SourceSpec,
     UnreadableSource,
@@ -26,8 +28,6 @@ from deltascene.pipeline.sources import (
     probe,
     read_frames,
 )
-from deltascene.pipeline.sources_decord import decord_name, span_pictures
-from deltascene.pipeline.sources_table import FrameTable
 from deltascene.stages.types import Frame, Image
 
 DECODERS: list[Decoder] = ["decord", "opencv"] if decord_name() else ["opencv"]
@@ -259,7 +259,7 @@ def test_decoder_that_ends_by_a_signal(mpeg4: Path, number: int, raised: type[Ex
 
 def test_decoder_ends_with_its_pipeline(mpeg4: Path) -> None:
     program = (
-        "import sys; from deltascene.pipeline.sources import *; import psutil, os;"
+        "import sys; from deltascene.pipeline.sources.reader import *; import psutil, os;"
         "reader = read_frames(find_sources(sys.argv[1:])[0]); next(reader);"
         "print(psutil.Process().children()[0].pid, flush=True); os._exit(9)"
     )
@@ -330,5 +330,5 @@ def test_pictures_that_would_take_gigabytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_decoder_that_hangs_is_ended_by_its_alarm() -> None:
-    program = "from deltascene.pipeline.sources_child import _end_after; import time; _end_after(0.1); time.sleep(20)"
+    program = "from deltascene.pipeline.sources.decoding.__main__ import _end_after; import time; _end_after(0.1); time.sleep(20)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGALRM

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltascene.pipeline import sources_find
-from deltascene.pipeline.sources import SourceNotFound, find_sources
-from deltascene.pipeline.sources_find import natural_key
-from deltascene.pipeline.sources_find_spec import Found
+from deltascene.pipeline.sources import find
+from deltascene.pipeline.sources.find import natural_key
+from deltascene.pipeline.sources.reader import SourceNotFound, find_sources
+from deltascene.pipeline.sources.spec import Found
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -146,13 +146,13 @@ def test_broken_link_is_passed_over(tmp_path: Path) -> None:
 def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
     """Six digits of a hash would give some three pairs of them one folder."""
     places = [Path(f"/in/{number}/日本.mp4") for number in range(10_000)]
-    found = sources_find._ids([Found("日本", "video", (place,)) for place in places])
+    found = find._ids([Found("日本", "video", (place,)) for place in places])
     assert len({each.casefold() for each in found}) == 10_000
     assert {len(each.removeprefix("__-")) for each in found} == {6, 16}
 
 
 def test_six_digits_that_collide_get_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources_find, "_digest", lambda text: "0" * 6 + hashlib.sha256(text.encode()).hexdigest())
+    monkeypatch.setattr(find, "_digest", lambda text: "0" * 6 + hashlib.sha256(text.encode()).hexdigest())
     touch(tmp_path, "日本.mp4", "中国.mp4", "other.mp4")
     one, two, three = sorted(ids(tmp_path))
     assert re.fullmatch("__-0{6}[0-9a-f]{10}", one)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from deltascene.cache.errors import NoSuchStore
 from deltascene.cache.places import Place, place
-from deltascene.pipeline.sources_errors import SourceNotFound, UnreadableSource
-from deltascene.pipeline.sources_find_spec import VIDEO_SUFFIXES, Found, SourceSpec
+from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
+from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES, Found, SourceSpec
 
 CACHE_BYTES = 50 << 30  # that copies take on a machine before the oldest go
 _MAGIC = re.compile(r"[*?\[]")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from deltascene.pipeline.sources_table import FrameTable
+from deltascene.pipeline.sources.frame_table import FrameTable
 
 Decoder = Literal["auto", "decord", "opencv"]
 

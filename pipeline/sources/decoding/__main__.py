@@ -1,4 +1,4 @@
-"""The decoder process: `python -m deltascene.pipeline.sources_child`, one request on stdin, answers on stdout.
+"""The decoder process: `python -m deltascene.pipeline.sources.decoding.__main__`, one request on stdin, answers on stdout.
 
 Decoding happens apart from the pipeline because FFmpeg tells of damage only on stderr, and stderr is a whole process's;
 because a file that crashes or hangs a decoder must cost that file only; and because decoding then overlaps with work.
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deltascene.pipeline.processes.wire import write_message
-from deltascene.pipeline.sources_decord import decord_pictures, frames_at_once
-from deltascene.pipeline.sources_errors import SourceError
-from deltascene.pipeline.sources_info import SourceInfo
-from deltascene.pipeline.sources_opencv import Complaints, opencv_pictures
-from deltascene.pipeline.sources_probe import examine
-from deltascene.pipeline.sources_sequence import examine_sequence, sequence_pictures
-from deltascene.pipeline.sources_table import Picture
-from deltascene.pipeline.sources_wire import Request, read_request, write_info
+from deltascene.pipeline.sources.decoding.by_decord import decord_pictures, frames_at_once
+from deltascene.pipeline.sources.decoding.by_image import examine_sequence, sequence_pictures
+from deltascene.pipeline.sources.decoding.by_opencv import Complaints, opencv_pictures
+from deltascene.pipeline.sources.decoding.probe import examine
+from deltascene.pipeline.sources.errors import SourceError
+from deltascene.pipeline.sources.frame_table import Picture
+from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.messages import Request, read_request, write_info
 
 _PATIENCE_S = 20.0  # for one picture
 _SLOWEST_DISK = 5e6  # bytes a second, of looking at a whole file

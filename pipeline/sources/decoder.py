@@ -14,12 +14,12 @@ from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.processes.child import end_child, start_child
 from deltascene.pipeline.processes.lost import ADVICE
 from deltascene.pipeline.processes.wire import read_message
-from deltascene.pipeline.sources_errors import UnreadableSource
-from deltascene.pipeline.sources_info import LARGEST_PICTURE, SourceInfo
-from deltascene.pipeline.sources_table import Picture
-from deltascene.pipeline.sources_wire import Request, parse_info, write_request
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.frame_table import Picture
+from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
+from deltascene.pipeline.sources.messages import Request, parse_info, write_request
 
-_MODULE = "deltascene.pipeline.sources_child"
+_MODULE = "deltascene.pipeline.sources.decoding.__main__"
 _ALARM = getattr(signal, "SIGALRM", -1)  # a decoder sets it on itself, where there is one
 
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deltascene.pipeline.sources_container import container_of, is_cut_off
-from deltascene.pipeline.sources_errors import UnreadableSource
-from deltascene.pipeline.sources_table import FrameTable, Packets, Picture
+from deltascene.pipeline.sources.decoding.container import container_of, is_cut_off
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.frame_table import FrameTable, Packets, Picture
 from deltascene.stages.types import Image
 
 _PATIENCE = 64

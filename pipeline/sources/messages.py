@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.processes.wire import read_message, write_message
-from deltascene.pipeline.sources_info import Decoder, SourceInfo
-from deltascene.pipeline.sources_table import FrameTable
+from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import Decoder, SourceInfo
 
 
 @dataclass(frozen=True)

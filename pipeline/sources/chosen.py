@@ -1,8 +1,8 @@
 """The frames of a source that a config selects."""
 
 from deltascene.pipeline.config import SourceConfig
-from deltascene.pipeline.sources import Reader, SourceInfo, SourceSpec, read_frames
-from deltascene.pipeline.sources_wire import Selection
+from deltascene.pipeline.sources.messages import Selection
+from deltascene.pipeline.sources.reader import Reader, SourceInfo, SourceSpec, read_frames
 
 
 def selected_frames(chosen: SourceConfig, info: SourceInfo) -> range:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deltascene.pipeline.sources_errors import UnreadableSource
-from deltascene.pipeline.sources_info import SourceInfo
-from deltascene.pipeline.sources_opencv import Complaints, opencv_name
-from deltascene.pipeline.sources_table import FrameTable, Picture
+from deltascene.pipeline.sources.decoding.by_opencv import Complaints, opencv_name
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.frame_table import FrameTable, Picture
+from deltascene.pipeline.sources.info import SourceInfo
 from deltascene.stages.types import Image
 
 

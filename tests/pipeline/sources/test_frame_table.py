@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltascene.pipeline.sources_decord import repeats
-from deltascene.pipeline.sources_table import FrameTable, Packets, build_table
-from deltascene.pipeline.sources_wire import Selection
+from deltascene.pipeline.sources.decoding.by_decord import repeats
+from deltascene.pipeline.sources.frame_table import FrameTable, Packets, build_table
+from deltascene.pipeline.sources.messages import Selection
 
 
 def packets(

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources_container import container_of
-from deltascene.pipeline.sources_decord import decord_name, decord_sample, fits_in_memory
-from deltascene.pipeline.sources_errors import UnreadableSource
-from deltascene.pipeline.sources_info import LARGEST_PICTURE, Decoder, SourceInfo
-from deltascene.pipeline.sources_opencv import (
+from deltascene.pipeline.sources.decoding.by_decord import decord_name, decord_sample, fits_in_memory
+from deltascene.pipeline.sources.decoding.by_opencv import (
     Complaints,
     is_plain,
     open_capture,
@@ -20,7 +17,10 @@ from deltascene.pipeline.sources_opencv import (
     retrieve_rgb,
     scan_packets,
 )
-from deltascene.pipeline.sources_table import FrameTable, build_table
+from deltascene.pipeline.sources.decoding.container import container_of
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.frame_table import FrameTable, build_table
+from deltascene.pipeline.sources.info import LARGEST_PICTURE, Decoder, SourceInfo
 from deltascene.stages.types import Image
 
 _LONGEST_GROUP = 64

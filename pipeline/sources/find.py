@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from deltascene.pipeline.sources_errors import SourceNotFound
-from deltascene.pipeline.sources_find_spec import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, SourceSpec
-from deltascene.pipeline.sources_remote import find_remote, is_remote
+from deltascene.pipeline.sources.errors import SourceNotFound
+from deltascene.pipeline.sources.remote import find_remote, is_remote
+from deltascene.pipeline.sources.spec import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, SourceSpec
 from deltascene.pipeline.text import one_line
 
 _LIST_SUFFIX = ".txt"

@@ -1,8 +1,8 @@
 """Files on disk → `Frame`s with true numbers, times and validity.
 
 decord decodes files with small pictures and short groups of them, OpenCV the rest and everything where decord has no
-wheel or would err. The choice is a function of the file. Decoding runs in a process of its own (sources_child.py says
-why); errors are in sources_errors.py: `SourceError` > `SourceNotFound`, `UnreadableSource`.
+wheel or would err. The choice is a function of the file. Decoding runs in a process of its own (pipeline/sources/decoding/__main__.py says
+why); errors are in pipeline/sources/errors.py: `SourceError` > `SourceNotFound`, `UnreadableSource`.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Self
 
 from deltascene.cache.places import Place, open_anywhere
-from deltascene.pipeline.sources_errors import SourceError, SourceNotFound, UnreadableSource
-from deltascene.pipeline.sources_find import find_sources
-from deltascene.pipeline.sources_find_spec import SourceSpec
-from deltascene.pipeline.sources_info import Decoder, SourceInfo
-from deltascene.pipeline.sources_process import DecoderProcess
-from deltascene.pipeline.sources_remote import local_files
-from deltascene.pipeline.sources_wire import Request, Selection
+from deltascene.pipeline.sources.decoder import DecoderProcess
+from deltascene.pipeline.sources.errors import SourceError, SourceNotFound, UnreadableSource
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.info import Decoder, SourceInfo
+from deltascene.pipeline.sources.messages import Request, Selection
+from deltascene.pipeline.sources.remote import local_files
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.types import Frame
 
 __all__ = [

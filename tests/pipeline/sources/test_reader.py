@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from deltascene.pipeline.sources import (
+from deltascene.pipeline.sources.decoding.by_decord import decord_name
+from deltascene.pipeline.sources.reader import (
     Decoder,
     SourceNotFound,
     SourceSpec,
@@ -22,7 +23,6 @@ from deltascene.pipeline.sources import (
     probe,
     read_frames,
 )
-from deltascene.pipeline.sources_decord import decord_name
 from deltascene.stages.types import Frame, Image
 
 OPENCV_DOC = Path("/usr/share/doc/opencv-doc/examples/data")

@@ -1,0 +1,1 @@
+"""What runs in the decoder's process; started by name, imported by nobody."""
