@@ -15,9 +15,9 @@ import torch
 from speed import interleaved, place_threads
 from torch import Tensor, nn
 
-from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.scene_model import load_model, prepare_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.model import load_model, prepare_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.backbone import Block

@@ -29,12 +29,12 @@ from records import Records
 from walkers import ByNetworks, Eager, EveryKth
 from yardsticks import Precision, by_openvino, by_torch, networks
 
+from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
-from deltascene.pipeline.model import SceneModel, load_model
 from deltascene.pipeline.numerics import settle
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry

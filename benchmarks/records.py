@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from deltascene.cache.keys import file_sha256, fingerprint
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.sources.reader import find_sources, identity
 
 SCORING = 1  # counts up when a score means something else

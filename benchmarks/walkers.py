@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from yardsticks import Network
 
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.evaluation.walk import Outcome
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.step import plan_geometry
 from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
 from deltascene.stages.kinds import Array

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deltascene.pipeline.bundle import Bundle
+from deltascene.pipeline.bundles.bundle import Bundle
+from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import SceneModel, load_model
 from deltascene.stages.heads import activate, assemble, stack_taps
 from deltascene.stages.rows import run_blocks
 from deltascene.stages.types import TokenGrid

@@ -15,9 +15,9 @@ from deltascene.pipeline.parts import ReaderPart, WriterPart
 from deltascene.pipeline.quick_imports import quick_imports
 
 if TYPE_CHECKING:
-    from deltascene.pipeline.bundle import Bundle
+    from deltascene.pipeline.bundles.bundle import Bundle
+    from deltascene.pipeline.bundles.scene_model import SceneModel
     from deltascene.pipeline.compute_parts import EnginePart, TaskPart
-    from deltascene.pipeline.model import SceneModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Seat:
             UsageError: it isn't there, or holds other bytes than the driver's.
         """
         from deltascene.cache.keys import file_sha256
-        from deltascene.pipeline.bundle import read_bundle
+        from deltascene.pipeline.bundles.bundle import read_bundle
 
         bundle = read_bundle(self.model)
         for file in bundle.weight_files(tasks):
@@ -60,7 +60,7 @@ class Seat:
 
     def prepared(self, model: "SceneModel") -> "SceneModel":
         """A loaded model as the run's numerics want it."""
-        from deltascene.pipeline.model import prepare_model
+        from deltascene.pipeline.bundles.scene_model import prepare_model
 
         return prepare_model(model, self.config.numerics)
 
@@ -99,8 +99,8 @@ class EngineActor:
         if self._part is not None:
             return
         with quick_imports():
+            from deltascene.pipeline.bundles.scene_model import handing_over, load_model
             from deltascene.pipeline.compute_parts import EnginePart
-            from deltascene.pipeline.model import handing_over, load_model
             from deltascene.pipeline.numerics import honour
 
         seat, tasks, splits = self._about
@@ -133,8 +133,8 @@ class TaskActor:
         if self._part is not None:
             return
         with quick_imports():
+            from deltascene.pipeline.bundles.scene_model import load_sub_task_model
             from deltascene.pipeline.compute_parts import TaskPart
-            from deltascene.pipeline.model import load_sub_task_model
             from deltascene.pipeline.numerics import honour
 
         seat, task = self._about

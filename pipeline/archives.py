@@ -12,12 +12,12 @@ from deltascene.cache.places import Place, remove
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.errors import ExitCode
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import locked
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.run_folder import Run, RunFolder, read_run_yaml
 from deltascene.pipeline.units import compact
 from deltascene.stages.input_plan import InputPlan

@@ -19,7 +19,8 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
 from deltascene.pipeline.assembly import add_task
 from deltascene.pipeline.batch import Events, Stop
-from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.compute_parts import TaskPart
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
@@ -27,7 +28,6 @@ from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence, locked
-from deltascene.pipeline.model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.numerics import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import timed

@@ -316,7 +316,7 @@ def compress(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
 ) -> None:
     """Make sub-tasks out of separately fine-tuned networks: low-rank deltas from the base, without training."""
-    from deltascene.pipeline.compress import Order
+    from deltascene.pipeline.bundles.compress import Order
     from deltascene.pipeline.compress_show import compress_command
 
     order = Order(model, task, out, base, rank, energy, split, allow_code)
@@ -386,7 +386,7 @@ def config_show(
 @models_app.command("ls")
 def models_ls() -> None:
     """List the packaged models."""
-    from deltascene.pipeline.models import list_models, print_models
+    from deltascene.pipeline.bundles.models import list_models, print_models
 
     print_models(_console(), list_models())
 
@@ -394,7 +394,7 @@ def models_ls() -> None:
 @models_app.command("check")
 def models_check(model: Annotated[str, typer.Argument(help="timm:NAME, a packaged name, a folder, or a URL.")]) -> None:
     """Say whether a backbone or bundle is supported, or why not."""
-    from deltascene.pipeline.models import check_model, print_check
+    from deltascene.pipeline.bundles.models import check_model, print_check
 
     raise typer.Exit(print_check(_console(), check_model(model)))
 
@@ -412,7 +412,7 @@ def models_new(
     random: Annotated[bool, typer.Option("--random", help="Untrained backbone weights, to try things out.")] = False,
 ) -> None:
     """Write a bundle for your own tasks on a timm backbone; its heads are untrained."""
-    from deltascene.pipeline.models import new_model
+    from deltascene.pipeline.bundles.models import new_model
 
     bundle = new_model(folder, backbone, task, weights=weights, base=base, size=parse_size(size), random=random)
     print(f"{bundle.folder}: {', '.join(bundle.entry.tasks)} on {bundle.entry.backbone.timm}; its heads are untrained")

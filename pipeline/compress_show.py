@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline.compress import Compressed, Order, compress
-from deltascene.pipeline.compress_drift import ClipDrift, find_clip, measure_drift
-from deltascene.pipeline.compress_inputs import load_backbone
+from deltascene.pipeline.bundles.compress import Compressed, Order, compress
+from deltascene.pipeline.bundles.compress_drift import ClipDrift, find_clip, measure_drift
+from deltascene.pipeline.bundles.compress_inputs import load_backbone
 from deltascene.pipeline.units import compact, count, share
 from deltascene.stages.compress import TensorFit, relative_change, relative_error
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine import Stream
 from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
 from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import TaskCost

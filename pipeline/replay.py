@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.step import grid_of
 from deltascene.pipeline.temporal import Decision, TemporalState, decide
 from deltascene.stages.input_plan import InputPlan

@@ -19,12 +19,12 @@ from deltascene.cache.places import remove, write_whole
 from deltascene.cache.seal import Seal, read_seal
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import ledger
-from deltascene.pipeline.bundle import Bundle
-from deltascene.pipeline.bundle_fetch import public_url
+from deltascene.pipeline.bundles.bundle import Bundle
+from deltascene.pipeline.bundles.fetch import public_url
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.sources.reader import Identity, SourceSpec, recognise

@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from deltascene.cache.keys import file_sha256
-from deltascene.pipeline.bundle import packaged_models
+from deltascene.pipeline.bundles.bundle import packaged_models
+from deltascene.pipeline.bundles.scene_model import handing_over
 from deltascene.pipeline.compute_parts import EnginePart
 from deltascene.pipeline.crew import TRIES, Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
-from deltascene.pipeline.model import handing_over
 from deltascene.pipeline.numerics import numerics_record
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 from deltascene.pipeline.processes.lost import lost_line, out_of_memory

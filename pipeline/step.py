@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import encode_rows, split_dtype
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import FrameCost, FrameResult, Prediction, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch, lap_together
 from deltascene.pipeline.task_step import COMPUTED, Moment, TaskState, Turn, moment_of, step_task, task_cost

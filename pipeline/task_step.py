@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deltascene.cache.segment import FrameRecord
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.convert import decode_rows
-from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.results import Prediction, TaskCost
 from deltascene.pipeline.stopwatch import Stopwatch, lap_together
 from deltascene.stages.age import PatchAges, age_map, aged

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline.bundle import choose_tasks, read_bundle
+from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
+from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.replay import decide_frames
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import SourceSpec

@@ -86,7 +86,7 @@ def test_the_wheel_works_from_anywhere(wheel, tmp_path):
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=elsewhere)
     code = (
         "import deltascene\n"
-        "from deltascene.pipeline.bundle import packaged_models, read_bundle\n"
+        "from deltascene.pipeline.bundles.bundle import packaged_models, read_bundle\n"
         "from deltascene.pipeline.config import load_config\n"
         "print(deltascene.__file__, deltascene.Frame.__module__, load_config('exact').model)\n"
         "for name, folder in packaged_models().items():\n"

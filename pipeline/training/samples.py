@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deltascene.cache.keys import fingerprint
-from deltascene.pipeline.bundle import Bundle
+from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training.augment import is_mirrored, variant_of, vary
 from deltascene.pipeline.training.cells import mirrored, truth_cells

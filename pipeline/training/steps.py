@@ -16,7 +16,15 @@ from typing import Any, Literal
 
 import torch
 
-from deltascene.pipeline.bundle import Bundle, BundleEntry, changed_entry, read_bundle, read_folder, write_bundle
+from deltascene.pipeline.bundles.bundle import (
+    Bundle,
+    BundleEntry,
+    changed_entry,
+    read_bundle,
+    read_folder,
+    write_bundle,
+)
+from deltascene.pipeline.bundles.weight_files import write_head, write_task, write_weights
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.text import one_line
 from deltascene.pipeline.training.activations import Activations, begun, keep_activations
@@ -33,7 +41,6 @@ from deltascene.pipeline.training.student import (
     start_network,
     start_subtask,
 )
-from deltascene.pipeline.weight_files import write_head, write_task, write_weights
 from deltascene.stages.heads import TokenHead
 
 Step = Literal["base", "subtask", "frozen", "stl"]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from deltascene.pipeline.bundle import Bundle
+from deltascene.pipeline.bundles.bundle import Bundle
+from deltascene.pipeline.bundles.scene_model import build_task_head, load_model
+from deltascene.pipeline.bundles.weight_files import HEAD, load_part, weight_shapes
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import build_task_head, load_model
 from deltascene.pipeline.training.gates import Gates
 from deltascene.pipeline.training.recipe import Recipe
-from deltascene.pipeline.weight_files import HEAD, load_part, weight_shapes
 from deltascene.stages.backbone import Backbone, Block
 from deltascene.stages.delta import DeltaLinear, DeltaWeights, LowRank, difference, start_delta
 from deltascene.stages.heads import HEADS, TokenHead

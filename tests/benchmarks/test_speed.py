@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deltascene.pipeline.bundle import read_bundle
+from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.engine import Engine
 from deltascene.stages.packed import multiplies_bfloat16
 

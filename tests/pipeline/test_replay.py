@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltascene import Engine, Frame
-from deltascene.pipeline.bundle import read_bundle
+from deltascene.pipeline.bundles.bundle import read_bundle
+from deltascene.pipeline.bundles.scene_model import sketch_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.jobs import plan_segments, plan_spans
-from deltascene.pipeline.model import sketch_model
 from deltascene.pipeline.replay import begins_segment, decide_frames, in_segments
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import find_sources

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 
 from deltascene.cache.segment import SegmentInfo, check_record
-from deltascene.pipeline.bundle import read_bundle
+from deltascene.pipeline.bundles.bundle import read_bundle
+from deltascene.pipeline.bundles.scene_model import handing_over, load_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.convert import split_dtype
-from deltascene.pipeline.model import handing_over, load_model
 from deltascene.pipeline.step import StreamState, base_depth, plan_geometry, step
 from deltascene.stages.age import age_map
 from deltascene.stages.change import rows_of

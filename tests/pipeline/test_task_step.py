@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from deltascene.cache.segment import FrameRecord, decoded
-from deltascene.pipeline.bundle import read_bundle
+from deltascene.pipeline.bundles.bundle import read_bundle
+from deltascene.pipeline.bundles.scene_model import load_model, load_sub_task_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.convert import decode_rows
-from deltascene.pipeline.model import load_model, load_sub_task_model
 from deltascene.pipeline.step import StreamState, step
 from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from deltascene.pipeline.bundle import read_bundle, read_folder
+from deltascene.pipeline.bundles.bundle import read_bundle, read_folder
+from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import load_model
 from deltascene.pipeline.training import activations
 from deltascene.pipeline.training.activations import begun, keep_activations
 from deltascene.pipeline.training.data import LabelledFolder

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_model import is_zero
 
-from deltascene.pipeline.bundle import read_bundle, read_folder
+from deltascene.pipeline.bundles.bundle import read_bundle, read_folder
+from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import load_model
 from deltascene.pipeline.training import fit as fit_module
 from deltascene.pipeline.training.activations import keep_activations
 from deltascene.pipeline.training.data import open_labelled

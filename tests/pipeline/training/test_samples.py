@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training.data import LabelledFolder
 from deltascene.pipeline.training.recipe import Recipe

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from deltascene.pipeline.bundle import read_folder
+from deltascene.pipeline.bundles.bundle import read_folder
+from deltascene.pipeline.bundles.models import check_model
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError
-from deltascene.pipeline.models import check_model
 from deltascene.pipeline.training import fit as fit_module
 from deltascene.pipeline.training.steps import train_step, work_folder
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from tiny_model import is_zero
 
-from deltascene.pipeline.bundle import read_bundle, read_folder
+from deltascene.pipeline.bundles.bundle import read_bundle, read_folder
+from deltascene.pipeline.bundles.scene_model import build_backbone, load_model
+from deltascene.pipeline.bundles.weight_files import write_head, write_task, write_weights
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import build_backbone, load_model
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.pipeline.training.student import (
     new_head,
@@ -22,7 +23,6 @@ from deltascene.pipeline.training.student import (
     start_network,
     start_subtask,
 )
-from deltascene.pipeline.weight_files import write_head, write_task, write_weights
 from deltascene.stages.delta import LowRank
 from deltascene.stages.heads import stack_taps
 from deltascene.stages.rows import run_blocks

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from deltascene.pipeline.bundle import read_folder
+from deltascene.pipeline.bundles.bundle import read_folder
 from deltascene.pipeline.training import curves, fit, train_command
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from deltascene import open_run
-from deltascene.pipeline.bundle import read_folder
+from deltascene.pipeline.bundles.bundle import read_folder
 from deltascene.pipeline.training.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import write_delta
 
-from deltascene.pipeline.bundle import choose_tasks, read_bundle, read_folder
+from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle, read_folder
+from deltascene.pipeline.bundles.models_check import check_model
+from deltascene.pipeline.bundles.scene_model import load_model, load_sub_task_model, sketch_model
+from deltascene.pipeline.bundles.weight_files import write_task
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.model import load_model, load_sub_task_model, sketch_model
-from deltascene.pipeline.models_check import check_model
-from deltascene.pipeline.weight_files import write_task
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.rows import run_blocks
 

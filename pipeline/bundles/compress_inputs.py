@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deltascene.pipeline.bundle import Bundle, read_folder
+from deltascene.pipeline.bundles.bundle import Bundle, read_folder
+from deltascene.pipeline.bundles.scene_model import build_backbone, build_task_head, check_task_weights
+from deltascene.pipeline.bundles.weight_files import HEAD, check_shapes, load_part, read_weights, weight_shapes
 from deltascene.pipeline.errors import BundleError, UsageError, nearest
-from deltascene.pipeline.model import build_backbone, build_task_head, check_task_weights
 from deltascene.pipeline.text import shown
-from deltascene.pipeline.weight_files import HEAD, check_shapes, load_part, read_weights, weight_shapes
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.errors import StageError
 from deltascene.stages.heads import TokenHead

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from deltascene.pipeline.bundle_entry import TaskEntry, check_task_name
+from deltascene.pipeline.bundles.entry import TaskEntry, check_task_name
 from deltascene.pipeline.errors import UsageError, nearest
 
 _KINDS: tuple[str, ...] = get_args(TaskEntry.model_fields["kind"].annotation)

@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from deltascene.pipeline.bundle_entry import BundleEntry
+from deltascene.pipeline.bundles.entry import BundleEntry
 from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.safe_yaml import read_mapping
 from deltascene.pipeline.text import first_problem, one_line

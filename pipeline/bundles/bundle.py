@@ -1,6 +1,6 @@
 """Model bundles: a folder with `bundle.yaml` and safetensors, found, read into a checked description, and written.
 
-A task is data: everything about it stands in `bundle.yaml` (bundle_entry.py has its rules). Weights are safetensors
+A task is data: everything about it stands in `bundle.yaml` (pipeline/bundles/entry.py has its rules). Weights are safetensors
 only, and every file lies in the bundle's folder. No weights are loaded here.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deltascene.cache.places import write_whole
-from deltascene.pipeline.bundle_entry import (
+from deltascene.pipeline.bundles.entry import (
     ArchiveEntry,
     BackboneEntry,
     BundleEntry,
@@ -23,7 +23,7 @@ from deltascene.pipeline.bundle_entry import (
     TaskEntry,
     TaskName,
 )
-from deltascene.pipeline.bundle_fetch import fetch_bundle
+from deltascene.pipeline.bundles.fetch import fetch_bundle
 from deltascene.pipeline.errors import BundleError, nearest
 from deltascene.pipeline.safe_yaml import read_mapping, render_yaml
 from deltascene.pipeline.text import first_problem, one_line, shown

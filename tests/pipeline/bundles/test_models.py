@@ -12,13 +12,13 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline import models_weights
-from deltascene.pipeline.bundle import packaged_models, read_folder
+from deltascene.pipeline.bundles import models_weights
+from deltascene.pipeline.bundles.bundle import packaged_models, read_folder
+from deltascene.pipeline.bundles.models import about, check_model, list_models, new_model, print_check, print_models
+from deltascene.pipeline.bundles.models_check import archive_points, head_taps, sketch_backbone
+from deltascene.pipeline.bundles.models_tasks import parse_tasks
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError
-from deltascene.pipeline.models import about, check_model, list_models, new_model, print_check, print_models
-from deltascene.pipeline.models_check import archive_points, head_taps, sketch_backbone
-from deltascene.pipeline.models_tasks import parse_tasks
 from deltascene.stages.backbone import create_backbone
 
 TASKS = ["anomaly:scalar", "hands:heatmaps:21"]
@@ -197,7 +197,7 @@ def test_a_bundle_that_cant_be_finished_is_taken_back(tmp_path, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deltascene.pipeline.models_new.write_head", full)
+    monkeypatch.setattr("deltascene.pipeline.bundles.models_new.write_head", full)
     with pytest.raises(OSError, match="No space left"):
         new_model(tmp_path / "mine", "timm:test_vit", TASKS, random=True)
     assert not list((tmp_path / "mine").iterdir())

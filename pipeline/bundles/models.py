@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deltascene.pipeline.bundle import Bundle, packaged_models, read_folder
-from deltascene.pipeline.models_check import check_model, print_check
-from deltascene.pipeline.models_new import new_model
+from deltascene.pipeline.bundles.bundle import Bundle, packaged_models, read_folder
+from deltascene.pipeline.bundles.models_check import check_model, print_check
+from deltascene.pipeline.bundles.models_new import new_model
 from deltascene.pipeline.text import one_line
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from deltascene.pipeline.bundle import Bundle, build_kind, read_folder, write_bundle
-from deltascene.pipeline.bundle_entry import BackboneArgs, BundleEntry
-from deltascene.pipeline.errors import BundleError, UsageError
-from deltascene.pipeline.models_check import (
+from deltascene.pipeline.bundles.bundle import Bundle, build_kind, read_folder, write_bundle
+from deltascene.pipeline.bundles.entry import BackboneArgs, BundleEntry
+from deltascene.pipeline.bundles.models_check import (
     LARGEST_HEAD_SHARE,
     archive_points,
     backbone_macs,
@@ -18,11 +17,12 @@ from deltascene.pipeline.models_check import (
     sketch_backbone,
     timm_name,
 )
-from deltascene.pipeline.models_tasks import TaskSpec, parse_tasks
-from deltascene.pipeline.models_weights import BackboneWeights, find_weights, seeded
-from deltascene.pipeline.new_folder import filled_or_emptied, refuse_full
+from deltascene.pipeline.bundles.models_tasks import TaskSpec, parse_tasks
+from deltascene.pipeline.bundles.models_weights import BackboneWeights, find_weights, seeded
+from deltascene.pipeline.bundles.new_folder import filled_or_emptied, refuse_full
+from deltascene.pipeline.bundles.weight_files import write_head, write_weights
+from deltascene.pipeline.errors import BundleError, UsageError
 from deltascene.pipeline.text import first_problem
-from deltascene.pipeline.weight_files import write_head, write_weights
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.errors import StageError
 from deltascene.stages.heads import build_head

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from deltascene.pipeline.bundles.models_check import sketch_backbone
+from deltascene.pipeline.bundles.weight_files import check_shapes, weight_shapes
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.models_check import sketch_backbone
 from deltascene.pipeline.text import one_line
-from deltascene.pipeline.weight_files import check_shapes, weight_shapes
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.errors import StageError
 

@@ -10,11 +10,11 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deltascene.pipeline.bundle import Bundle, changed_entry, read_bundle, read_folder, write_bundle
-from deltascene.pipeline.compress_inputs import Checkpoint, base_file, load_backbone, open_checkpoint
+from deltascene.pipeline.bundles.bundle import Bundle, changed_entry, read_bundle, read_folder, write_bundle
+from deltascene.pipeline.bundles.compress_inputs import Checkpoint, base_file, load_backbone, open_checkpoint
+from deltascene.pipeline.bundles.new_folder import filled_or_emptied, refuse_full
+from deltascene.pipeline.bundles.weight_files import DELTA, weight_shapes, write_weights
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.new_folder import filled_or_emptied, refuse_full
-from deltascene.pipeline.weight_files import DELTA, weight_shapes, write_weights
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.compress import Cut, TensorFit, below_split, compress_blocks, relative_change, relative_error
 from deltascene.stages.delta import DeltaWeights

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
+from deltascene.pipeline.bundles.scene_model import SceneModel, check_task_weights, sketch_model
+from deltascene.pipeline.bundles.weight_files import check_shapes, weight_shapes
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.model import SceneModel, check_task_weights, sketch_model
 from deltascene.pipeline.units import compact, count, share
-from deltascene.pipeline.weight_files import check_shapes, weight_shapes
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.cost import blocks_macs, embed_macs
 from deltascene.stages.errors import StageError

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from deltascene import Engine
-from deltascene.pipeline.bundle import (
+from deltascene.pipeline.bundles.bundle import (
     BackboneEntry,
     Bundle,
     BundleEntry,
@@ -30,10 +30,10 @@ from deltascene.pipeline.bundle import (
     read_folder,
     write_bundle,
 )
-from deltascene.pipeline.bundle_entry import BackboneArgs
+from deltascene.pipeline.bundles.entry import BackboneArgs
+from deltascene.pipeline.bundles.scene_model import load_model, sketch_model
+from deltascene.pipeline.bundles.weight_files import read_weights
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.model import load_model, sketch_model
-from deltascene.pipeline.weight_files import read_weights
 from deltascene.stages.errors import StageError
 
 DOCUMENT = {
@@ -478,7 +478,7 @@ def test_a_bundle_is_written_as_people_write_it(tmp_path):
     assert read_folder(tmp_path).entry == entry
 
 
-DOCS = (Path(__file__).parents[2] / "docs" / "bundles.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[3] / "docs" / "bundles.md").read_text(encoding="utf-8")
 
 
 def test_the_documented_example_is_a_bundle(tmp_path):

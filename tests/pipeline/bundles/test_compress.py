@@ -13,17 +13,17 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from deltascene import open_run
-from deltascene.pipeline.bundle import read_folder
-from deltascene.pipeline.compress import Order, compress
-from deltascene.pipeline.compress_drift import measure_drift
-from deltascene.pipeline.compress_inputs import load_backbone
+from deltascene.pipeline.bundles.bundle import read_folder
+from deltascene.pipeline.bundles.compress import Order, compress
+from deltascene.pipeline.bundles.compress_drift import measure_drift
+from deltascene.pipeline.bundles.compress_inputs import load_backbone
+from deltascene.pipeline.bundles.models_check import check_model
+from deltascene.pipeline.bundles.scene_model import load_model
+from deltascene.pipeline.bundles.weight_files import read_weights
 from deltascene.pipeline.compress_show import warnings
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.model import load_model
-from deltascene.pipeline.models_check import check_model
 from deltascene.pipeline.sources.reader import find_sources
-from deltascene.pipeline.weight_files import read_weights
 from deltascene.stages.backbone import create_backbone
 from deltascene.stages.delta import DeltaWeights, LowRank, start_delta
 
@@ -508,7 +508,7 @@ def test_what_cant_be_finished_is_taken_back(tiny, flow, out, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deltascene.pipeline.compress.write_bundle", full)
+    monkeypatch.setattr("deltascene.pipeline.bundles.compress.write_bundle", full)
     with pytest.raises(OSError, match="No space left"):
         made(tiny, out, f"flow={flow}")
     assert not list(out.iterdir())

@@ -7,11 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deltascene.pipeline.bundle import Bundle, import_head
-from deltascene.pipeline.config import Config, NumericsConfig
-from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.text import one_line
-from deltascene.pipeline.weight_files import (
+from deltascene.pipeline.bundles.bundle import Bundle, import_head
+from deltascene.pipeline.bundles.weight_files import (
     DELTA,
     HEAD,
     check_part,
@@ -22,6 +19,9 @@ from deltascene.pipeline.weight_files import (
     read_weights,
     weight_shapes,
 )
+from deltascene.pipeline.config import Config, NumericsConfig
+from deltascene.pipeline.errors import BundleError
+from deltascene.pipeline.text import one_line
 from deltascene.stages.backbone import Backbone, Block, create_backbone
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError, UnfitDelta

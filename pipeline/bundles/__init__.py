@@ -1,0 +1,1 @@
+"""Model bundles: descriptions, weights, and the networks that are built from them."""
