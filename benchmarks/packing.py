@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import load_model, prepare_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.backbone import Block
 from deltascene.stages.delta import DeltaLinear

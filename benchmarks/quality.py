@@ -35,7 +35,7 @@ from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
-from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.pipeline.step import plan_geometry
 

@@ -101,7 +101,7 @@ class EngineActor:
         with quick_imports():
             from deltascene.pipeline.bundles.scene_model import handing_over, load_model
             from deltascene.pipeline.compute_parts import EnginePart
-            from deltascene.pipeline.numerics import honour
+            from deltascene.pipeline.numerics.settle import honour
 
         seat, tasks, splits = self._about
         honour(seat.config, seat.numerics)
@@ -135,7 +135,7 @@ class TaskActor:
         with quick_imports():
             from deltascene.pipeline.bundles.scene_model import load_sub_task_model
             from deltascene.pipeline.compute_parts import TaskPart
-            from deltascene.pipeline.numerics import honour
+            from deltascene.pipeline.numerics.settle import honour
 
         seat, task = self._about
         honour(seat.config, seat.numerics)

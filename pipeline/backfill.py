@@ -28,7 +28,7 @@ from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence, locked
-from deltascene.pipeline.numerics import honour, numerics_record, settle
+from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import timed
 from deltascene.pipeline.predictions import LEDGER, PredictionWriter, plan_layout

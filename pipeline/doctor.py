@@ -60,7 +60,7 @@ def build_kernels(console: "Console") -> Path:
     Raises:
         UsageError: it can't be compiled.
     """
-    from deltascene.pipeline.kernel import build_kernel  # imports torch
+    from deltascene.pipeline.numerics.kernel import build_kernel  # imports torch
 
     with console.status("compiling the kernel, about a quarter of a minute"):
         return build_kernel()

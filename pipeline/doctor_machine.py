@@ -53,7 +53,7 @@ def check_threads() -> list[Check]:
     """Threads of torch; more than there are cores slow each other down."""
     import torch
 
-    from deltascene.pipeline.placement import describe, seconds_lost
+    from deltascene.pipeline.numerics.threads import describe, seconds_lost
 
     threads, cores = torch.get_num_threads(), usable_cores()
     if threads > cores + 0.5:
@@ -67,7 +67,7 @@ def check_threads() -> list[Check]:
 
 def check_kernel() -> list[Check]:
     """Whether the compiled kernel is there for this torch and processor, and loads."""
-    from deltascene.pipeline.kernel import choose_kernel, kernel_file
+    from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_file
 
     if not kernel_file().is_file():
         found = "not compiled: blocks run through PyTorch"
@@ -79,7 +79,7 @@ def check_kernel() -> list[Check]:
 def check_arithmetic() -> list[Check]:
     """Which type blocks will multiply in, measured."""
     from deltascene.pipeline.config import load_config
-    from deltascene.pipeline.numerics import settle
+    from deltascene.pipeline.numerics.settle import settle
 
     dtype = settle(load_config()).numerics.dtype
     why = "measured to be faster than float32" if dtype == "bfloat16" else "bfloat16 isn't faster on this processor"

@@ -11,7 +11,7 @@ from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.replay import in_segments
 from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources.chosen import open_source

@@ -25,7 +25,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
-from deltascene.pipeline.numerics import numerics_record
+from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.sources.reader import Identity, SourceSpec, recognise
 from deltascene.pipeline.versions import machine_record, versions_record

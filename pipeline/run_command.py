@@ -25,7 +25,7 @@ from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.failed_inputs import failed_inputs
 from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
 from deltascene.pipeline.lock import locked, refuse_busy
-from deltascene.pipeline.placement import describe, seconds_lost
+from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import as_begun, claim_folder, refuse_foreign, result_key

@@ -21,7 +21,7 @@ from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
-from deltascene.pipeline.numerics import numerics_record
+from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.parts import ReaderPart, WriterPart
 from deltascene.pipeline.processes.lost import lost_line, out_of_memory
 

@@ -5,7 +5,7 @@
 
 and the queries' scale goes into their part of qkv. Weights are float32 or bfloat16, everything around the products is
 float32. The kernel (rows.cpp) takes it from there. It is compiled on request, so everything works without it; whoever
-loads it says so (pipeline/kernel.py).
+loads it says so (pipeline/numerics/kernel.py).
 """
 
 from collections.abc import Sequence

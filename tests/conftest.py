@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
-from deltascene.pipeline import kernel
+from deltascene.pipeline.numerics import kernel
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,7 +23,7 @@ from deltascene.pipeline.evaluation.clips import find_clips, open_clip
 from deltascene.pipeline.evaluation.images import ImageScores, Interval, gain, intervals, score_images
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
-from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 from deltascene.stages.metrics import METRICS
 

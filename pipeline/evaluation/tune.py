@@ -26,7 +26,7 @@ from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE, C
 from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
-from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.replay import decide_frames, in_segments
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.pipeline.versions import cpu_name

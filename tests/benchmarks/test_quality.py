@@ -13,7 +13,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.evaluation import clip_scores
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.numerics import settle
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -79,12 +79,12 @@ def test_running_again_redoes_nothing_and_run_only_keys_may_change(run_cli, tiny
 def test_the_same_command_goes_on_even_if_another_dtype_measures_as_faster_now(
     run_cli, tiny, make_clip, tmp_path, monkeypatch
 ):
-    from deltascene.pipeline import precision
+    from deltascene.pipeline.numerics import dtype
 
     options = [make_clip(4), "-o", tmp_path / "out", "--model", tiny, *QUIET[:-2]]
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(dtype, "multiplies_bfloat16", lambda: True)
     for ratio in (0.5, 2.0):
-        monkeypatch.setattr(precision, "_times_as_fast", lambda numerics, ratio=ratio: ratio)
+        monkeypatch.setattr(dtype, "_times_as_fast", lambda numerics, ratio=ratio: ratio)
         code, text, error = run_cli("run", *options)
         assert code == 0, error
     assert "by an earlier run" in text

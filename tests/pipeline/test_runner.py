@@ -21,7 +21,7 @@ from deltascene.pipeline.actors import EngineActor, Seat
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.crew import TRIES
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.numerics import honour, numerics_record
+from deltascene.pipeline.numerics.settle import honour, numerics_record
 from deltascene.pipeline.runner import RayCrew, RayLane, _share_of_cpus
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise

@@ -9,7 +9,7 @@ from timm.layers import SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from deltascene.pipeline.kernel import multiplies_bfloat16
+from deltascene.pipeline.numerics.kernel import multiplies_bfloat16
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.folded import FoldedBlock, fold, fold_head
 from deltascene.stages.heads import TokenHead

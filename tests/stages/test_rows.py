@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from timm.layers import SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 
-from deltascene.pipeline.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
+from deltascene.pipeline.numerics.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
 from deltascene.stages.backbone import Backbone, cut_patches
 from deltascene.stages.change import rows_of
 from deltascene.stages.folded import FoldedBlock, fold

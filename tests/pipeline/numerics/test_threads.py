@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from deltascene.pipeline.openmp import SETTINGS, SPINS
-from deltascene.pipeline.placement import way_out
+from deltascene.pipeline.numerics.openmp import SETTINGS, SPINS
+from deltascene.pipeline.numerics.threads import way_out
 
 CODE = """
 import os, torch
 torch.set_num_threads({threads})
 torch.randn(600, 600) @ torch.randn(600, 600)  # starts them
-from deltascene.pipeline.placement import describe, seconds_lost
+from deltascene.pipeline.numerics.threads import describe, seconds_lost
 lost_s = seconds_lost()
 print(lost_s)
 print(describe(lost_s))

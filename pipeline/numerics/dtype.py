@@ -12,7 +12,7 @@ import torch
 from deltascene.pipeline.bundles.scene_model import prepare_block
 from deltascene.pipeline.config import NumericsConfig
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
+from deltascene.pipeline.numerics.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
 from deltascene.stages.backbone import Block
 from deltascene.stages.packed import multiplies_bfloat16
 from deltascene.stages.rows import Part, run_block

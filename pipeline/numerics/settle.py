@@ -10,8 +10,8 @@ from deltascene.cache.keys import first_difference
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.convert import split_dtype
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.kernel import choose_kernel, kernel_name
-from deltascene.pipeline.precision import choose_dtype
+from deltascene.pipeline.numerics.dtype import choose_dtype
+from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_name
 from deltascene.stages.motion import flow_threads, set_flow_threads
 
 

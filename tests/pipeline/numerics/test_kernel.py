@@ -8,14 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from deltascene.pipeline import precision
 from deltascene.pipeline.cli import app
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.kernel import build_kernel, choose_kernel, kernel_file, kernel_name
-from deltascene.pipeline.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
-from deltascene.pipeline.numerics import honour, numerics_record, settle
+from deltascene.pipeline.numerics import dtype
+from deltascene.pipeline.numerics.kernel import build_kernel, choose_kernel, kernel_file, kernel_name
+from deltascene.pipeline.numerics.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
+from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
 from deltascene.stages.folded import FoldedBlock
 from deltascene.stages.packed import multiplies_bfloat16
 
@@ -72,11 +72,11 @@ def test_it_predicts_what_pytorch_predicts(tiny_delta, preset, dtype, tolerance)
 @pytest.mark.usefixtures("with_kernel")
 @pytest.mark.parametrize("kernel", ["torch", "compiled"])
 def test_the_faster_type_is_taken_and_each_can_be_asked_for(monkeypatch, kernel):
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "kernel_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(dtype, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(dtype, "kernel_multiplies_bfloat16", lambda: True)
     for faster, slower in (("float32", "bfloat16"), ("bfloat16", "float32")):
         seconds = {faster: 0.001, slower: 0.002}
-        monkeypatch.setattr(precision, "_seconds", lambda plain, numerics, seconds=seconds: seconds[numerics.dtype])
+        monkeypatch.setattr(dtype, "_seconds", lambda plain, numerics, seconds=seconds: seconds[numerics.dtype])
         settled = settle(load_config(overrides=[f"numerics.kernel={kernel}"]))
         assert settled.numerics.dtype == faster
         assert numerics_record(settled)["dtype"] == numerics_record(settled)["split_dtype"] == faster
@@ -87,8 +87,8 @@ def test_the_faster_type_is_taken_and_each_can_be_asked_for(monkeypatch, kernel)
 @pytest.mark.usefixtures("with_kernel")
 @pytest.mark.parametrize("kernel", ["torch", "compiled"])
 def test_without_products_of_bfloat16_it_isnt_taken_and_cant_be_asked_for(monkeypatch, kernel):
-    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
-    monkeypatch.setattr(precision, "kernel_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(dtype, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(dtype, "kernel_multiplies_bfloat16", lambda: False)
     assert settle(load_config(overrides=[f"numerics.kernel={kernel}"])).numerics.dtype == "float32"
     with pytest.raises(UsageError, match=r"^numerics.dtype: expected float32, .*numerics.kernel=.*; found bfloat16$"):
         settle(load_config(overrides=[f"numerics.kernel={kernel}", "numerics.dtype=bfloat16"]))
@@ -129,7 +129,7 @@ def test_a_broken_one_is_said_with_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel_file().parent.mkdir(parents=True)
     kernel_file().write_bytes(b"no library")
-    code = "from deltascene.pipeline.kernel import choose_kernel; choose_kernel('auto')"  # a process has one kernel
+    code = "from deltascene.pipeline.numerics.kernel import choose_kernel; choose_kernel('auto')"  # a process has one kernel
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     said = done.stderr.strip().splitlines()[-1]
     assert "can't be loaded: " in said

@@ -1,0 +1,1 @@
+"""Arithmetic settled once for a run: data type, threads, compiled kernel."""
