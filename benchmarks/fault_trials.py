@@ -29,7 +29,7 @@ from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.sources.reader import find_sources
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
-ENCODER = "deltascene.pipeline.webm_child"
+ENCODER = "deltascene.pipeline.drawing.webm_main"
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "dashboard/agent.py", "runtime_env/agent/main.py")
 GONE_S = 30.0  # processes of a run that has ended may take to go
 

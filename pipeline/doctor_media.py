@@ -30,7 +30,7 @@ def check_decoders() -> list[Check]:
 
 def check_webm() -> list[Check]:
     """The overlay's writer is there, and what it writes can be read."""
-    from deltascene.pipeline.webm import WebmWriter
+    from deltascene.pipeline.drawing.webm import WebmWriter
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "overlay.webm"

@@ -147,7 +147,7 @@ def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
 
 def _draw_overlay(path: Path, ending: Ending, video: RunVideo) -> Iterator[float]:
     """From the pieces that segments were sealed with, or anew where one was made without an overlay."""
-    from deltascene.pipeline.overlay import OverlayPictures, draw_overlay
+    from deltascene.pipeline.drawing.overlay import OverlayPictures, draw_overlay
     from deltascene.pipeline.overlay_piece import has_pieces, join_pieces
 
     job, parts = ending.job, {start: ending.job.files.part(start) for start in ending.starts}

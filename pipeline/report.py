@@ -30,9 +30,9 @@ import pyarrow.compute as pc
 
 from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
+from deltascene.pipeline.drawing.overlay import FrameNote, frame_notes
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.ledger import SCHEMA
-from deltascene.pipeline.overlay import FrameNote, frame_notes
 from deltascene.pipeline.report_facts import decoder_timeout_s, plain, run_facts
 from deltascene.pipeline.report_page import render_page
 from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deltascene.pipeline.panel import class_counts, class_swatches
+from deltascene.pipeline.drawing.panel import class_counts, class_swatches
 from deltascene.pipeline.run_folder import RunVideo
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar
 

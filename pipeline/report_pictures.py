@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.overlay import FrameNote, change_of, compose
-from deltascene.pipeline.panel import (
+from deltascene.pipeline.drawing.overlay import FrameNote, change_of, compose
+from deltascene.pipeline.drawing.panel import (
     GAP,
     TILE_HEIGHT,
     change_tile,

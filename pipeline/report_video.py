@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from deltascene.pipeline.overlay import change_of, keeps_change
+from deltascene.pipeline.drawing.overlay import change_of, keeps_change
 from deltascene.pipeline.report_legends import class_legends, scale_legends
 from deltascene.pipeline.report_numbers import accuracy_rows, frame_table
 from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series

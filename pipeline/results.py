@@ -145,7 +145,7 @@ class FrameResult:
 
     def plot(self) -> Image:
         """A picture of the frame and its predictions, RGB [H, W, 3]."""
-        from deltascene.pipeline.overlay import compose
+        from deltascene.pipeline.drawing.overlay import compose
 
         image = self.frame.image if self.frame.image is not None else np.zeros((240, 320, 3), np.uint8)
         values = {name: prediction.array for name, prediction in self.predictions.items()}

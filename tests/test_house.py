@@ -33,7 +33,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "zarr": ("cache/zarr_store.py", "pipeline/predictions.py"),
     "cv2": (  # where pictures come in or go out, and optical flow
         "pipeline/sources/*",
-        "pipeline/panel.py",
+        "pipeline/drawing/panel.py",
         "pipeline/report_pictures.py",
         "pipeline/doctor_media.py",
         "stages/motion.py",
@@ -41,7 +41,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     ),
     "ray": ("pipeline/runner.py", "pipeline/actors.py"),
     "decord": ("pipeline/sources/*",),
-    "av": ("pipeline/webm_child.py",),
+    "av": ("pipeline/drawing/webm_main.py",),
 }
 
 TASKS = {"seg", "depth", "normals", "edges"}

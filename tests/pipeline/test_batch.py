@@ -461,7 +461,7 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
 
 
 def test_a_killed_encoder_costs_its_segment(run_cli, tiny, make_clip, tmp_path, monkeypatch):
-    from deltascene.pipeline.webm import WebmWriter
+    from deltascene.pipeline.drawing.webm import WebmWriter
 
     real_write, killed = WebmWriter.write, []
 

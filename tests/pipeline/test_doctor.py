@@ -125,7 +125,7 @@ def test_an_overlay_that_cant_be_written_has_a_way_out(monkeypatch):
     def refused(*args: object) -> None:
         raise OutputError("the encoder failed")
 
-    monkeypatch.setattr("deltascene.pipeline.webm.WebmWriter", refused)
+    monkeypatch.setattr("deltascene.pipeline.drawing.webm.WebmWriter", refused)
     (check,) = doctor_media.check_webm()
     assert (check.status, check.way_out) == ("problem", "--set save.video=false runs without overlays")
 

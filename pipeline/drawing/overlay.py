@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from deltascene.pipeline.panel import TILE_HEIGHT, Change, draw, draw_ground, plan_panel
+from deltascene.pipeline.drawing.panel import TILE_HEIGHT, Change, draw, draw_ground, plan_panel
+from deltascene.pipeline.drawing.webm import WebmWriter
 from deltascene.pipeline.units import compact, milliseconds, share
-from deltascene.pipeline.webm import WebmWriter
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from read_video import pictures
 
+from deltascene.pipeline.drawing.webm import WebmWriter, join_webm
 from deltascene.pipeline.errors import EncoderFailed, WorkerLost
-from deltascene.pipeline.webm import WebmWriter, join_webm
 
 SIZE = (48, 64)
 
@@ -86,7 +86,7 @@ def test_it_writes_where_decord_was_imported(tmp_path):
     program = f"""
 import decord, numpy as np
 from pathlib import Path
-from deltascene.pipeline.webm import WebmWriter
+from deltascene.pipeline.drawing.webm import WebmWriter
 writer = WebmWriter(Path({str(tmp_path / "o.webm")!r}), {SIZE}, 10.0)
 writer.write(np.zeros((*{SIZE}, 3), np.uint8), 0)
 writer.finish()
@@ -157,7 +157,7 @@ def test_an_encoder_ends_with_its_pipeline(tmp_path):
     program = f"""
 import os, psutil, numpy as np
 from pathlib import Path
-from deltascene.pipeline.webm import WebmWriter
+from deltascene.pipeline.drawing.webm import WebmWriter
 writer = WebmWriter(Path({str(tmp_path / "o.webm")!r}), {SIZE}, 10.0)
 writer.write(np.zeros((*{SIZE}, 3), np.uint8), 0)
 print(psutil.Process().children()[0].pid, flush=True)

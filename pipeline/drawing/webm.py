@@ -1,6 +1,6 @@
 """Videos that browsers play, VP8 in WebM: written picture by picture, and joined from pieces.
 
-FFmpeg's libraries do it in a process of their own, see webm_child.py.
+FFmpeg's libraries do it in a process of their own, see pipeline/drawing/webm_main.py.
 """
 
 import signal
@@ -35,7 +35,7 @@ class _WebmChild:
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int] | None) -> None:
-        self._path, self._process = path, start_child("deltascene.pipeline.webm_child", "in")
+        self._path, self._process = path, start_child("deltascene.pipeline.drawing.webm_main", "in")
         self._stop = weakref.finalize(self, _give_up, self._process, path)
         rate = Fraction(min(max(fps, _SLOWEST), _FASTEST)).limit_denominator(10_000)
         self._tell({"path": str(path), "fps": str(rate), "size": size})
