@@ -20,7 +20,7 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Stop, run_batch
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.lock import locked
 from deltascene.pipeline.progress import LineEvents
 from deltascene.pipeline.resume import claim_folder, result_key

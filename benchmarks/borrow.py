@@ -17,10 +17,10 @@ from torch.nn import functional
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.engine.step import grid_of
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE, Numbers, error_of, score_frame
 from deltascene.pipeline.evaluation.clips import open_clip
 from deltascene.pipeline.sources.reader import find_sources, read_frames
-from deltascene.pipeline.step import grid_of
 from deltascene.stages.delta import DeltaLinear
 from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
 from deltascene.stages.preprocess import normalise, resize_frame

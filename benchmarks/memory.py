@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import torch
 
-from deltascene.pipeline.engine import Engine
-from deltascene.pipeline.step import base_depth
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.step import base_depth
 from deltascene.stages.scene_cache import padded_tokens
 from deltascene.stages.types import Image
 

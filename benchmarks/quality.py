@@ -31,13 +31,13 @@ from yardsticks import Precision, by_openvino, by_torch, networks
 
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import Config, load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.reader import find_sources, read_frames
-from deltascene.pipeline.step import plan_geometry
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)

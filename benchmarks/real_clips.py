@@ -27,7 +27,7 @@ import numpy as np
 
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.drawing.panel import Panel, draw_ground, frame_tiles, label_tile, task_tile
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import bootstrap, error_of
 from deltascene.pipeline.sources.reader import find_sources, read_frames

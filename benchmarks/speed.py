@@ -23,7 +23,7 @@ from yardsticks import Precision, by_openvino, by_torch, networks
 
 from deltascene.pipeline.bundles.scene_model import prepare_block
 from deltascene.pipeline.config import NumericsConfig, load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_file
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.versions import cpu_name

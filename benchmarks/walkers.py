@@ -9,8 +9,8 @@ from yardsticks import Network
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.walk import Outcome
-from deltascene.pipeline.step import plan_geometry
 from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
 from deltascene.stages.kinds import Array
 from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp

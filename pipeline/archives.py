@@ -14,7 +14,7 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import locked

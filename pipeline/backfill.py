@@ -23,7 +23,7 @@ from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.compute_parts import TaskPart
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.links import refuse_links

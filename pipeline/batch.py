@@ -17,7 +17,8 @@ from deltascene.cache.seal import Seal
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.archives import expected_bytes, segment_info
 from deltascene.pipeline.crew import Crew, Event
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
 from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_video
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
@@ -35,7 +36,6 @@ from deltascene.pipeline.resume import (
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder
 from deltascene.pipeline.sources.chosen import selected_frames
 from deltascene.pipeline.sources.reader import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
-from deltascene.pipeline.step import plan_geometry
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.videos_table import VideoRecord, VideosTable

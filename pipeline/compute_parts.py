@@ -9,13 +9,13 @@ import torch
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Stream
+from deltascene.pipeline.engine.engine import Stream
+from deltascene.pipeline.engine.replay import in_segments
+from deltascene.pipeline.engine.results import TaskCost
+from deltascene.pipeline.engine.stopwatch import Stopwatch
+from deltascene.pipeline.engine.task_step import TaskState, Turn, receive, step_task, task_cost
 from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
-from deltascene.pipeline.replay import in_segments
-from deltascene.pipeline.results import TaskCost
-from deltascene.pipeline.stopwatch import Stopwatch
-from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
 from deltascene.stages.age import PatchAges
 from deltascene.stages.cost import Macs
 from deltascene.stages.errors import StageError

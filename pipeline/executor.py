@@ -17,7 +17,7 @@ import torch
 from deltascene.cache.places import Place
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.sources.chosen import selected_frames
 from deltascene.pipeline.sources.reader import SourceSpec, probe
 from deltascene.stages.types import Image

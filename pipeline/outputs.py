@@ -7,7 +7,7 @@ from typing import Any
 
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline import ledger
-from deltascene.pipeline.results import FrameResult, Prediction, TaskCost
+from deltascene.pipeline.engine.results import FrameResult, Prediction, TaskCost
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Array
 

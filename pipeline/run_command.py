@@ -19,7 +19,7 @@ from deltascene.pipeline.archives import archived_bytes, expected_bytes, segment
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import Stopped, UsageError
 from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.failed_inputs import failed_inputs

@@ -17,7 +17,7 @@ from deltascene.pipeline.bundles.bundle import packaged_models
 from deltascene.pipeline.bundles.scene_model import handing_over
 from deltascene.pipeline.compute_parts import EnginePart
 from deltascene.pipeline.crew import TRIES, Crew, ManyLanes, OneLane
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
 from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans

@@ -14,11 +14,11 @@ from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.replay import decide_frames
+from deltascene.pipeline.engine.replay import decide_frames
+from deltascene.pipeline.engine.step import frame_costs
+from deltascene.pipeline.engine.stopwatch import Stopwatch
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import SourceSpec
-from deltascene.pipeline.step import frame_costs
-from deltascene.pipeline.stopwatch import Stopwatch
 from deltascene.pipeline.units import compact, share
 from deltascene.stages.change import count_rows
 from deltascene.stages.motion import set_flow_threads

@@ -10,7 +10,7 @@ import numpy as np
 from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.sources.reader import SourceSpec, find_sources, read_frames
 from deltascene.stages.backbone import Backbone

@@ -15,7 +15,7 @@ from rich.table import Table
 from deltascene.cache.places import write_whole
 from deltascene.errors import ExitCode
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import REGIONS, Columns
 from deltascene.pipeline.evaluation.clip_table import Judged, judge

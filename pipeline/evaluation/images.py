@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.engine import Engine, Stream
+from deltascene.pipeline.engine.engine import Engine, Stream
 from deltascene.pipeline.evaluation.clip_scores import interval95
 from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.stages.kinds import Kind

@@ -20,14 +20,14 @@ from rich.table import Table
 from deltascene.cache.places import write_whole
 from deltascene.errors import ExitCode
 from deltascene.pipeline.config import Config, load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.replay import decide_frames, in_segments
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE, Columns, add_up, error_of, mean_of_known
 from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.replay import decide_frames, in_segments
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.change import count_rows

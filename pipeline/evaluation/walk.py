@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.replay import Carrier, in_segments
 from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.replay import Carrier, in_segments
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame

@@ -8,7 +8,7 @@ import torch
 
 from deltascene.cache.keys import first_difference
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.convert import split_dtype
+from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.dtype import choose_dtype
 from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_name

@@ -64,7 +64,8 @@ if TYPE_CHECKING:
         WrongRecord,
     )
     from deltascene.errors import DeltasceneError, ExitCode
-    from deltascene.pipeline.engine import Engine, Stream
+    from deltascene.pipeline.engine.engine import Engine, Stream
+    from deltascene.pipeline.engine.results import FrameResult
     from deltascene.pipeline.errors import (
         BundleError,
         ConfigError,
@@ -77,7 +78,6 @@ if TYPE_CHECKING:
         UsageError,
         WorkerLost,
     )
-    from deltascene.pipeline.results import FrameResult
     from deltascene.pipeline.run_folder import NotPredicted, open_run
     from deltascene.pipeline.sources.errors import SourceError, SourceNotFound, UnreadableSource
     from deltascene.pipeline.training.rooms.errors import (
@@ -100,10 +100,10 @@ _NAMES_IN = {
     "deltascene.cache.errors": "AlreadySealed BrokenSeal CacheError LostWriter NoSuchStore NotArchived NothingDense"
     " WrongFingerprint WrongRecord",
     "deltascene.errors": "DeltasceneError ExitCode",
-    "deltascene.pipeline.engine": "Engine Stream",
+    "deltascene.pipeline.engine.engine": "Engine Stream",
     "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoPlace OutputError Overtaken Stopped"
     " UsageError WorkerLost",
-    "deltascene.pipeline.results": "FrameResult",
+    "deltascene.pipeline.engine.results": "FrameResult",
     "deltascene.pipeline.run_folder": "NotPredicted open_run",
     "deltascene.pipeline.sources.errors": "SourceError SourceNotFound UnreadableSource",
     "deltascene.pipeline.training.rooms.errors": "LabelsWrong MeshUnusable MeshesMissing RoomImpossible RoomsError",

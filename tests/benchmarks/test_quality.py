@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.evaluation import clip_scores
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.numerics.settle import settle

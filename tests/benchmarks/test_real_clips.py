@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 from deltascene.stages.resample import to_frame_size

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deltascene.pipeline.bundles.bundle import read_bundle
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.stages.packed import multiplies_bfloat16
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -5,7 +5,7 @@ import pytest
 from deltascene import open_run
 from deltascene.pipeline import executor
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.report_facts import decoder_timeout_s
 from deltascene.pipeline.sources import reader

@@ -17,7 +17,7 @@ from deltascene.pipeline.bundles.bundle import packaged_models, read_folder
 from deltascene.pipeline.bundles.models import about, check_model, list_models, new_model, print_check, print_models
 from deltascene.pipeline.bundles.models_check import archive_points, head_taps, sketch_backbone
 from deltascene.pipeline.bundles.models_tasks import parse_tasks
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError
 from deltascene.stages.backbone import create_backbone
 

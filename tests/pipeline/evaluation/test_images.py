@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.images import ImageScores, gain, intervals, score_images
 from deltascene.pipeline.training.data import open_labelled

@@ -9,11 +9,11 @@ from rich.progress import Progress
 
 from deltascene import Engine, open_run
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, TuneRequest, rows_computed
 from deltascene.pipeline.evaluation.walk import ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.replay import decide_frames
 from deltascene.pipeline.sources.reader import find_sources, read_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from deltascene.pipeline.cli import app
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine import Engine
+from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics import dtype
 from deltascene.pipeline.numerics.kernel import build_kernel, choose_kernel, kernel_file, kernel_name

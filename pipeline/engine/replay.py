@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.step import grid_of
-from deltascene.pipeline.temporal import Decision, TemporalState, decide
+from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
+from deltascene.pipeline.engine.step import grid_of
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.preprocess import resize_frame
 from deltascene.stages.types import Frame, TokenGrid

@@ -10,13 +10,13 @@ import torch
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.engine.replay import in_segments
+from deltascene.pipeline.engine.results import FrameResult
+from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.replay import in_segments
-from deltascene.pipeline.results import FrameResult
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import find_sources
-from deltascene.pipeline.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import set_flow_threads
 from deltascene.stages.types import Frame, Image, TokenGrid

@@ -9,11 +9,11 @@ from deltascene import Engine, Frame
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import sketch_model
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.engine.replay import begins_segment, decide_frames, in_segments
+from deltascene.pipeline.engine.step import StreamState, step
 from deltascene.pipeline.jobs import plan_segments, plan_spans
-from deltascene.pipeline.replay import begins_segment, decide_frames, in_segments
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import find_sources
-from deltascene.pipeline.step import StreamState, step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,10 +14,10 @@ from deltascene.cache.segment import FrameRecord, decoded
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import load_model, load_sub_task_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.convert import decode_rows
-from deltascene.pipeline.step import StreamState, step
-from deltascene.pipeline.stopwatch import Stopwatch
-from deltascene.pipeline.task_step import TaskState, Turn, receive, step_task, task_cost
+from deltascene.pipeline.engine.codec import decode_rows
+from deltascene.pipeline.engine.step import StreamState, step
+from deltascene.pipeline.engine.stopwatch import Stopwatch
+from deltascene.pipeline.engine.task_step import TaskState, Turn, receive, step_task, task_cost
 from deltascene.stages.heads import build_head
 from deltascene.stages.types import Frame, TokenGrid
 

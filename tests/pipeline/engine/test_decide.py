@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.temporal import TemporalState, decide
+from deltascene.pipeline.engine.decide import TemporalState, decide
 from deltascene.stages.types import Frame, TokenGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")

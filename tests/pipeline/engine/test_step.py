@@ -13,8 +13,8 @@ from deltascene.cache.segment import SegmentInfo, check_record
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import handing_over, load_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.convert import split_dtype
-from deltascene.pipeline.step import StreamState, base_depth, plan_geometry, step
+from deltascene.pipeline.engine.codec import split_dtype
+from deltascene.pipeline.engine.step import StreamState, base_depth, plan_geometry, step
 from deltascene.stages.age import age_map
 from deltascene.stages.change import rows_of
 from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp, warp_age
@@ -497,9 +497,9 @@ def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch
         ran.extend(part.rows for _, part in about[1])
         return found
 
-    spy("deltascene.pipeline.step.decide", keep_decision)
-    spy("deltascene.pipeline.step.step_task", keep_turns)
-    spy("deltascene.pipeline.task_step.run_streams", keep_parts)
+    spy("deltascene.pipeline.engine.step.decide", keep_decision)
+    spy("deltascene.pipeline.engine.step.step_task", keep_turns)
+    spy("deltascene.pipeline.engine.task_step.run_streams", keep_parts)
     results = play(model, settings_for("balanced"), FILM)
     computed = [rows for rows, result in zip(decided, results, strict=True) if result.policy in ("dense", "rows")]
     assert {rows is None for rows in computed} == {True, False}

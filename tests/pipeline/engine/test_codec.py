@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from deltascene.cache.segment import decoded, encoded
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.convert import decode_rows, encode_rows, split_dtype
+from deltascene.pipeline.engine.codec import decode_rows, encode_rows, split_dtype
 
 values = arrays(
     np.float32,

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
-from deltascene.pipeline.convert import decode_rows
-from deltascene.pipeline.results import Prediction, TaskCost
-from deltascene.pipeline.stopwatch import Stopwatch, lap_together
+from deltascene.pipeline.engine.codec import decode_rows
+from deltascene.pipeline.engine.results import Prediction, TaskCost
+from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
 from deltascene.stages.age import PatchAges, age_map, aged
 from deltascene.stages.change import count_rows, patches_of
 from deltascene.stages.cost import Macs, blocks_macs, embed_macs
