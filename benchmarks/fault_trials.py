@@ -21,11 +21,11 @@ from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch import BatchRun, run_batch
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.crew import Crew
-from deltascene.pipeline.lock import locked
 from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.resume import claim_folder, result_key
-from deltascene.pipeline.run_folder import RunFolder
 from deltascene.pipeline.runner import open_crew
+from deltascene.pipeline.runs.folder import RunFolder
+from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.reader import find_sources
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}

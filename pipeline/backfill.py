@@ -16,8 +16,6 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.cache.places import Place, place, remove, scratch
 from deltascene.cache.seal import read_seal, write_part
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import ledger
-from deltascene.pipeline.assembly import add_task
 from deltascene.pipeline.batch import Events, Stop
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
@@ -26,14 +24,13 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.jobs import FrameSummary
-from deltascene.pipeline.links import refuse_links
-from deltascene.pipeline.lock import Fence, locked
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
 from deltascene.pipeline.outputs import StoredForm, ledger_rows
 from deltascene.pipeline.parts import timed
-from deltascene.pipeline.predictions import LEDGER, PredictionWriter, plan_layout
 from deltascene.pipeline.resume import base_key, read_done, write_done
-from deltascene.pipeline.run_folder import (
+from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.assembly import add_task
+from deltascene.pipeline.runs.folder import (
     Run,
     RunFolder,
     RunVideo,
@@ -41,8 +38,11 @@ from deltascene.pipeline.run_folder import (
     read_run_yaml,
     write_run_yaml,
 )
+from deltascene.pipeline.runs.links import refuse_links
+from deltascene.pipeline.runs.lock import Fence, locked
+from deltascene.pipeline.runs.predictions import LEDGER, PredictionWriter, plan_layout
+from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.reader import SourceSpec
-from deltascene.pipeline.videos_table import VideoRecord
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError
 from deltascene.stages.input_plan import InputPlan

@@ -15,15 +15,12 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.archives import expected_bytes, segment_info
 from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
 from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_video
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
-from deltascene.pipeline.links import refuse_links
-from deltascene.pipeline.lock import Fence
 from deltascene.pipeline.resume import (
     Done,
     archive_key,
@@ -33,12 +30,15 @@ from deltascene.pipeline.resume import (
     sealed_segments,
     write_done,
 )
-from deltascene.pipeline.run_folder import RunFolder, VideoFolder
+from deltascene.pipeline.runs.archives import expected_bytes, segment_info
+from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
+from deltascene.pipeline.runs.links import refuse_links
+from deltascene.pipeline.runs.lock import Fence
+from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable
 from deltascene.pipeline.sources.chosen import selected_frames
 from deltascene.pipeline.sources.reader import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
-from deltascene.pipeline.videos_table import VideoRecord, VideosTable
 
 LONGEST_CAUSE = 2000  # letters
 

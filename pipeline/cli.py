@@ -186,7 +186,7 @@ def report_write(
 ) -> None:
     """Write the report of a run again: report.html and report.json. What `report OUT` does."""
     from deltascene.pipeline.report import write_report
-    from deltascene.pipeline.run_folder import open_run
+    from deltascene.pipeline.runs.folder import open_run
 
     json_path, html_path = write_report(open_run(out), html)
     print(f"{html_path}\n{json_path}")
@@ -326,7 +326,7 @@ def compress(
 @cache_app.command("ls")
 def cache_ls(out: OutArgument) -> None:
     """List the archived activations of a run."""
-    from deltascene.pipeline.archives import list_archives
+    from deltascene.pipeline.runs.archives import list_archives
 
     raise typer.Exit(list_archives(_at(out), _console()))
 
@@ -334,7 +334,7 @@ def cache_ls(out: OutArgument) -> None:
 @cache_app.command("verify")
 def cache_verify(out: OutArgument) -> None:
     """Read every archived byte and check it against its seal."""
-    from deltascene.pipeline.archives import verify_archives
+    from deltascene.pipeline.runs.archives import verify_archives
 
     raise typer.Exit(verify_archives(_at(out), _console()))
 
@@ -346,7 +346,7 @@ def cache_gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove leftovers, broken segments, and the oldest ones above a budget."""
-    from deltascene.pipeline.archives import collect_garbage
+    from deltascene.pipeline.runs.archives import collect_garbage
 
     raise typer.Exit(
         collect_garbage(_at(out), None if budget is None else parse_bytes(budget), _console(), dry_run=dry_run)

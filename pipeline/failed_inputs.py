@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from deltascene.cache.places import Place, place
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.run_folder import open_run
+from deltascene.pipeline.runs.folder import open_run
+from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.reader import SourceSpec, find_sources
 from deltascene.pipeline.text import path_text
-from deltascene.pipeline.videos_table import VideoRecord
 
 
 def failed_inputs(out: Place, sources: Sequence[str]) -> list[SourceSpec]:

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.cache.places import remove, scratch
-from deltascene.pipeline.assembly import Sums, assemble, publish
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import VideoJob
-from deltascene.pipeline.run_folder import RunVideo, VideoFolder
+from deltascene.pipeline.runs.assembly import Sums, assemble, publish
+from deltascene.pipeline.runs.folder import RunVideo, VideoFolder
+from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import SourceInfo
 from deltascene.pipeline.text import path_text
-from deltascene.pipeline.videos_table import VideoRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deltascene.cache.places import Place
+from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.text import printable
 from deltascene.pipeline.units import count, duration
-from deltascene.pipeline.videos_table import VideoRecord
 
 ROWS = 40  # of a table
 CAUSES = 20  # told in full below it

@@ -7,9 +7,9 @@ from typing import Any
 from deltascene.cache.seal import Seal
 from deltascene.cache.segment import SegmentInfo
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.lock import Fence
 from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput
-from deltascene.pipeline.run_folder import VideoFolder
+from deltascene.pipeline.runs.folder import VideoFolder
+from deltascene.pipeline.runs.lock import Fence
 from deltascene.pipeline.sources.reader import SourceInfo, SourceSpec
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind

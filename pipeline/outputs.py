@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltascene.cache.segment import FrameRecord
-from deltascene.pipeline import ledger
 from deltascene.pipeline.engine.results import FrameResult, Prediction, TaskCost
+from deltascene.pipeline.runs import ledger
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Array
 

@@ -18,7 +18,6 @@ from deltascene.cache.places import new_scratch
 from deltascene.cache.seal import write_part
 from deltascene.cache.store import SegmentWriter
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import ledger
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.jobs import (
     FrameSummary,
@@ -31,7 +30,8 @@ from deltascene.pipeline.jobs import (
     VideoJob,
 )
 from deltascene.pipeline.outputs import FrameOutput, ledger_rows
-from deltascene.pipeline.predictions import LEDGER, Layout, PredictionWriter, plan_layout
+from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.predictions import LEDGER, Layout, PredictionWriter, plan_layout
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import Reader
 from deltascene.stages.types import Image

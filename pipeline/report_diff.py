@@ -30,7 +30,7 @@ from deltascene.pipeline.report_numbers import column, frame_table, in_order, se
 from deltascene.pipeline.report_pairs import Pair, common_rows, match_tasks, match_videos
 from deltascene.pipeline.report_series import ceiling
 from deltascene.pipeline.report_words import diff_headline
-from deltascene.pipeline.run_folder import Run
+from deltascene.pipeline.runs.folder import Run
 
 FORMAT = 1
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deltascene.pipeline.ledger import STAGES
+from deltascene.pipeline.runs.ledger import STAGES
 from deltascene.stages.policy import POLICIES
 
 Array = NDArray[Any]

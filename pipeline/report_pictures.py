@@ -22,7 +22,7 @@ from deltascene.pipeline.drawing.panel import (
     task_tile,
     tinted,
 )
-from deltascene.pipeline.run_folder import RunVideo
+from deltascene.pipeline.runs.folder import RunVideo
 from deltascene.pipeline.sources.reader import (
     Identity,
     SourceError,

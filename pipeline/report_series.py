@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltascene.pipeline.ledger import STAGES, split_tasks
 from deltascene.pipeline.report_numbers import Array, column, in_order
+from deltascene.pipeline.runs.ledger import STAGES, split_tasks
 
 # What the per-frame list says of a frame, and of each of its tasks.
 FRAME_COLUMNS = (

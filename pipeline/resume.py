@@ -18,7 +18,6 @@ from deltascene.cache.keys import file_sha256, fingerprint, first_difference
 from deltascene.cache.places import remove, write_whole
 from deltascene.cache.seal import Seal, read_seal
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import ledger
 from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.bundles.fetch import public_url
 from deltascene.pipeline.bundles.scene_model import SceneModel
@@ -26,10 +25,11 @@ from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.numerics.settle import numerics_record
-from deltascene.pipeline.run_folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
+from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
+from deltascene.pipeline.runs.videos_table import DONE_FORMAT, VideoRecord, record_of
 from deltascene.pipeline.sources.reader import Identity, SourceSpec, recognise
 from deltascene.pipeline.versions import machine_record, versions_record
-from deltascene.pipeline.videos_table import DONE_FORMAT, VideoRecord, record_of
 
 
 def result_key(config: Config, model: SceneModel) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from rich.console import Console
 
 from deltascene.cache.places import Place
 from deltascene.errors import DeltasceneError, ExitCode
-from deltascene.pipeline.accuracy import Truth, read_truth, write_accuracy
-from deltascene.pipeline.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.config import Config
@@ -24,17 +22,19 @@ from deltascene.pipeline.errors import Stopped, UsageError
 from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.failed_inputs import failed_inputs
 from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
-from deltascene.pipeline.lock import locked, refuse_busy
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import as_begun, claim_folder, refuse_foreign, result_key
-from deltascene.pipeline.run_folder import RunFolder, RunVideo, open_run
 from deltascene.pipeline.runner import open_crew
+from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
+from deltascene.pipeline.runs.archives import archived_bytes, expected_bytes, segment_info
+from deltascene.pipeline.runs.folder import RunFolder, RunVideo, open_run
+from deltascene.pipeline.runs.lock import locked, refuse_busy
+from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import SourceSpec, find_sources, probe
 from deltascene.pipeline.units import compact, count
-from deltascene.pipeline.videos_table import VideoRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.accuracy import read_truth
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.runs.accuracy import read_truth
 from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.metrics import moved_region

@@ -16,7 +16,7 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline import backfill
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.run_folder import RunFolder
+from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.what_if import replay
 

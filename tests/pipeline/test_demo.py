@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from deltascene import Engine, open_run
-from deltascene.pipeline.accuracy import read_truth
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.runs.accuracy import read_truth
 from deltascene.pipeline.sources.reader import find_sources
 from deltascene.pipeline.what_if import replay
 

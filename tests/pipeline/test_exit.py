@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deltascene.pipeline.ledger import SCHEMA, read_rows, write_rows
+from deltascene.pipeline.runs.ledger import SCHEMA, read_rows, write_rows
 
 READER = """
 import sys

@@ -11,15 +11,16 @@ import time
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import overlay_piece, report, videos_table
+from deltascene.pipeline import overlay_piece, report
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runner import LocalLane
+from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.sources import decoder
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archive"]
 # The command with a table that is written at every event, in a process of its own.
 EAGER = (
-    "from deltascene.pipeline.videos_table import VideosTable; VideosTable.every_s, VideosTable.share = 0.0, 1e9;"
+    "from deltascene.pipeline.runs.videos_table import VideosTable; VideosTable.every_s, VideosTable.share = 0.0, 1e9;"
     "from deltascene.pipeline.cli import main; main()"
 )
 

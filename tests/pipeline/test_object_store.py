@@ -12,9 +12,10 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from deltascene import open_run
 from deltascene.cache.places import create_whole, place, put_new, put_tree, remove, write_whole
-from deltascene.pipeline import batch, lock
+from deltascene.pipeline import batch
 from deltascene.pipeline.errors import OutputError, Overtaken
-from deltascene.pipeline.lock import locked
+from deltascene.pipeline.runs import lock
+from deltascene.pipeline.runs.lock import locked
 
 OPTIONS = ["--save", "arrays", "--preset", "balanced", "--set", "segment.frames=8", "--set", "numerics.threads=1"]
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene import open_run
-from deltascene.pipeline import cli, ledger, report, run_folder
+from deltascene.pipeline import cli, report
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.report_numbers import frame_table
 from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
@@ -25,8 +25,9 @@ from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
 from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
 from deltascene.pipeline.report_totals import totals
 from deltascene.pipeline.report_words import saved_line
-from deltascene.pipeline.run_folder import RunFolder
-from deltascene.pipeline.videos_table import VideoRecord, write_records
+from deltascene.pipeline.runs import folder, ledger
+from deltascene.pipeline.runs.folder import RunFolder
+from deltascene.pipeline.runs.videos_table import VideoRecord, write_records
 
 HOSTILE = "a<img src=x onerror=alert(1)>&\"'{{7*7}}"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -378,8 +379,8 @@ def test_class_shares_are_those_of_the_arrays(finished):
 @pytest.mark.parametrize("which", ["finished", "reused"])
 def test_each_ledger_is_read_once_for_numbers_and_pictures(which, request, tmp_path, monkeypatch):
     run, told, html = request.getfixturevalue(which)
-    read, real = Counter(), run_folder.read_rows
-    monkeypatch.setattr(run_folder, "read_rows", lambda path: read.update([path]) or real(path))
+    read, real = Counter(), folder.read_rows
+    monkeypatch.setattr(folder, "read_rows", lambda path: read.update([path]) or real(path))
     monkeypatch.setattr(report, "write_whole", lambda path, text: (tmp_path / path.name).write_text(text))
     write_report(run)
     assert read == {video.files.frames_parquet: 1 for video in run.videos if len(video)}

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import cli, ledger, run_folder
+from deltascene.pipeline import cli
 from deltascene.pipeline.report_diff import build_diff, compare_accuracy, compare_costs, differences
 from deltascene.pipeline.report_drift import compare_pair, drift_series, summarise
 from deltascene.pipeline.report_page import FORMS, look_up
 from deltascene.pipeline.report_pairs import Pair, common_rows
 from deltascene.pipeline.report_pictures import drift_map
 from deltascene.pipeline.report_words import diff_headline
+from deltascene.pipeline.runs import folder, ledger
 from deltascene.stages.kinds import Classes, Scalar, Vector
 
 ROW = {"valid": True, "policy": "dense", "rows": 10, "rows_computed": 10, "macs_executed": 100, "macs_dense": 100}
@@ -258,8 +259,8 @@ def test_the_table_the_page_and_the_json_say_the_same(runs, tmp_path, capsys):
 
 
 def test_a_comparison_and_its_page_read_each_ledger_once(runs, tmp_path, monkeypatch):
-    read, real = Counter(), run_folder.read_rows
-    monkeypatch.setattr(run_folder, "read_rows", lambda path: read.update([path]) or real(path))
+    read, real = Counter(), folder.read_rows
+    monkeypatch.setattr(folder, "read_rows", lambda path: read.update([path]) or real(path))
     assert call("report", "diff", runs / "exact", runs / "balanced", "--html", tmp_path / "page.html") == 0
     assert read == {runs / name / "videos/clip/frames.parquet": 1 for name in ("exact", "balanced")}
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene.pipeline import report_totals
-from deltascene.pipeline.ledger import SCHEMA
 from deltascene.pipeline.report_totals import TaskTotals, Totals, Values, task_totals, totals
+from deltascene.pipeline.runs.ledger import SCHEMA
 
 POLICIES = [("dense", "reset"), ("rows", "changed"), ("warped", "between"), ("held", "unchanged")]
 frames = st.lists(

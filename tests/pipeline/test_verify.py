@@ -15,10 +15,10 @@ from deltascene import open_run
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import read_seal
 from deltascene.pipeline import batch
-from deltascene.pipeline.archives import archives
 from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.report_pictures import read_images
-from deltascene.pipeline.run_folder import RunFolder
+from deltascene.pipeline.runs.archives import archives
+from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.sources.reader import Identity, find_sources, identity, probe, recognise
 
 MIB = 1 << 20

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltascene.pipeline import ledger
 from deltascene.pipeline.drawing.overlay import FrameNote, change_of, compose, draw_overlay, frame_notes, shown_at_ms
 from deltascene.pipeline.drawing.panel import GAP, Change, change_tile, class_counts, class_swatches, plan_panel
-from deltascene.pipeline.ledger import SCHEMA
+from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.ledger import SCHEMA
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 from deltascene.stages.types import Frame
 

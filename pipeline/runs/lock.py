@@ -22,7 +22,7 @@ from typing import Any
 from deltascene.cache.errors import NoSuchStore
 from deltascene.cache.places import Place, create_whole, remove, writable, write_whole
 from deltascene.pipeline.errors import OutputError, Overtaken
-from deltascene.pipeline.links import refuse_links
+from deltascene.pipeline.runs.links import refuse_links
 
 BEAT_S = 15.0
 STALE_S = 120.0  # without a beat, of a writer on another machine

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.links import refuse_links
+from deltascene.pipeline.runs.links import refuse_links
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--preset", "balanced", "--dtype", "float32"]
 

@@ -1,6 +1,6 @@
 """What a run leaves behind, on a disk or in an object store: where everything lies, and how to read it again.
 
-OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  locks/ (pipeline/lock.py)
+OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  locks/ (pipeline/runs/lock.py)
 OUT/videos/<id>/predictions.zarr  frames.parquet  overlay.webm  accuracy.json  done.json  activations.zarr
 OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't whole yet
 """
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, place, write_whole
 from deltascene.pipeline.errors import OutputError, UsageError
-from deltascene.pipeline.ledger import read_rows
-from deltascene.pipeline.lock import writing
-from deltascene.pipeline.predictions import PredictionReader
+from deltascene.pipeline.runs.ledger import read_rows
+from deltascene.pipeline.runs.lock import writing
+from deltascene.pipeline.runs.predictions import PredictionReader
 from deltascene.pipeline.safe_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.text import one_line
-from deltascene.pipeline.videos_table import VideoRecord, read_done_record, read_records
+from deltascene.pipeline.runs.videos_table import VideoRecord, read_done_record, read_records
 from deltascene.stages.kinds import Kind, kind_from_description
 
 UNFINISHED = ("waiting", "running", "partial")

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.ledger import read_parquet
+from deltascene.pipeline.runs.ledger import read_parquet
 from deltascene.pipeline.text import one_line, shown
 
 STATUSES = ("done", "failed", "partial", "waiting", "running")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, put_tree, scratch
 from deltascene.cache.sealed_zip import SealedZip
-from deltascene.pipeline import ledger
-from deltascene.pipeline.predictions import LEDGER, Part, PredictionReader, join_arrays, write_small
-from deltascene.pipeline.run_folder import VideoFolder
+from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.predictions import LEDGER, Part, PredictionReader, join_arrays, write_small
+from deltascene.pipeline.runs.folder import VideoFolder
 
 Sums = Mapping[str, tuple[int, str]]
 

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import videos_table
+from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.resume import Done, read_done, write_done
-from deltascene.pipeline.run_folder import RunFolder
-from deltascene.pipeline.videos_table import VideoRecord, VideosTable, read_records, write_records
+from deltascene.pipeline.runs.folder import RunFolder
+from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable, read_records, write_records
 
 OLD = {
     "id": "a", "source": "/in/a.avi", "status": "done", "cause": "", "frames": 3, "invalid": 1, "fps": 10.0,

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.lock import locked, writing
-from deltascene.pipeline.run_folder import RunFolder, open_run, read_run_yaml
-from deltascene.pipeline.videos_table import VideoRecord, record_of
+from deltascene.pipeline.runs.lock import locked, writing
+from deltascene.pipeline.runs.folder import RunFolder, open_run, read_run_yaml
+from deltascene.pipeline.runs.videos_table import VideoRecord, record_of
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
 RECORD = VideoRecord("clip", "clip.avi", "done", frames=4, fps=10.0)

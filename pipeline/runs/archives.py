@@ -16,9 +16,9 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.links import refuse_links
-from deltascene.pipeline.lock import locked
-from deltascene.pipeline.run_folder import Run, RunFolder, read_run_yaml
+from deltascene.pipeline.runs.links import refuse_links
+from deltascene.pipeline.runs.lock import locked
+from deltascene.pipeline.runs.folder import Run, RunFolder, read_run_yaml
 from deltascene.pipeline.units import compact
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.types import TokenGrid

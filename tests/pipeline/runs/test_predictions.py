@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.seal import write_part
-from deltascene.pipeline import predictions
-from deltascene.pipeline.predictions import (
+from deltascene.pipeline.runs import predictions
+from deltascene.pipeline.runs.predictions import (
     Part,
     PredictionReader,
     PredictionWriter,

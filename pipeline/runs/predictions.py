@@ -27,7 +27,7 @@ from deltascene.cache.keys import file_sha256
 from deltascene.cache.places import Place, zarr_url
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.links import refuse_pipes
+from deltascene.pipeline.runs.links import refuse_pipes
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
