@@ -23,10 +23,10 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.progress import LineEvents
 from deltascene.pipeline.resume import claim_folder, result_key
-from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.runs.folder import RunFolder, open_run
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.workers.runner import open_crew
 
 OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
 

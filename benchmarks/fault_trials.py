@@ -20,13 +20,13 @@ from deltascene import Engine
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch import BatchRun, run_batch
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.crew import Crew
 from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.resume import claim_folder, result_key
-from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.workers.crew import Crew
+from deltascene.pipeline.workers.runner import open_crew
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
 ENCODER = "deltascene.pipeline.drawing.webm_main"

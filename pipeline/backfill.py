@@ -19,14 +19,10 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch import Events, Stop
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
-from deltascene.pipeline.compute_parts import TaskPart
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
-from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
-from deltascene.pipeline.outputs import StoredForm, ledger_rows
-from deltascene.pipeline.parts import timed
 from deltascene.pipeline.resume import base_key, read_done, write_done
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.assembly import add_task
@@ -43,6 +39,10 @@ from deltascene.pipeline.runs.lock import Fence, locked
 from deltascene.pipeline.runs.predictions import LEDGER, PredictionWriter, plan_layout
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.reader import SourceSpec
+from deltascene.pipeline.workers.compute_parts import TaskPart
+from deltascene.pipeline.workers.jobs import FrameSummary
+from deltascene.pipeline.workers.outputs import StoredForm, ledger_rows
+from deltascene.pipeline.workers.parts import timed
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError
 from deltascene.stages.input_plan import InputPlan

@@ -15,12 +15,9 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.crew import Crew, Event
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
-from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_video
-from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.resume import (
     Done,
     archive_key,
@@ -39,6 +36,9 @@ from deltascene.pipeline.sources.chosen import selected_frames
 from deltascene.pipeline.sources.reader import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
+from deltascene.pipeline.workers.crew import Crew, Event
+from deltascene.pipeline.workers.finish import Drawn, Ending, Joined, draws, finish_video
+from deltascene.pipeline.workers.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 
 LONGEST_CAUSE = 2000  # letters
 

@@ -23,12 +23,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.reader import SourceSpec
 from deltascene.pipeline.tally import Tally
 from deltascene.pipeline.text import path_text
 from deltascene.pipeline.units import compact
+from deltascene.pipeline.workers.jobs import FrameSummary
 
 FEW = 50  # inputs that are told one by one
 FAILURES = 20  # that are told while a run of more goes on

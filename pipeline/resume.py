@@ -23,13 +23,13 @@ from deltascene.pipeline.bundles.fetch import public_url
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.jobs import Segment
 from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.runs.videos_table import DONE_FORMAT, VideoRecord, record_of
 from deltascene.pipeline.sources.reader import Identity, SourceSpec, recognise
 from deltascene.pipeline.versions import machine_record, versions_record
+from deltascene.pipeline.workers.jobs import Segment
 
 
 def result_key(config: Config, model: SceneModel) -> dict[str, Any]:

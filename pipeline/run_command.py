@@ -26,7 +26,6 @@ from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.report import write_report
 from deltascene.pipeline.resume import as_begun, claim_folder, refuse_foreign, result_key
-from deltascene.pipeline.runner import open_crew
 from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.runs.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.runs.folder import RunFolder, RunVideo, open_run
@@ -35,6 +34,7 @@ from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import SourceSpec, find_sources, probe
 from deltascene.pipeline.units import compact, count
+from deltascene.pipeline.workers.runner import open_crew
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 import time
 from typing import Any
 
-from deltascene.pipeline.jobs import FrameSummary
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.units import count, duration, share
+from deltascene.pipeline.workers.jobs import FrameSummary
 
 
 class Tally:

@@ -39,7 +39,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "stages/motion.py",
         "pipeline/training/rooms/*",
     ),
-    "ray": ("pipeline/runner.py", "pipeline/actors.py"),
+    "ray": ("pipeline/workers/runner.py", "pipeline/workers/ray_actors.py"),
     "decord": ("pipeline/sources/*",),
     "av": ("pipeline/drawing/webm_main.py",),
 }
@@ -150,6 +150,6 @@ def test_the_command_answers_at_once():
 
 
 def test_actors_that_do_not_compute_start_without_torch():
-    code = "import sys, deltascene.pipeline.actors; print('torch' in sys.modules, 'cv2' in sys.modules)"
+    code = "import sys, deltascene.pipeline.workers.ray_actors; print('torch' in sys.modules, 'cv2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["False", "False"]

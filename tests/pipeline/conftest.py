@@ -52,7 +52,7 @@ def pids(monkeypatch):
     """Processes of every lane's actors, by name, as they are when all of them are ready."""
     import ray
 
-    from deltascene.pipeline.runner import RayLane
+    from deltascene.pipeline.workers.runner import RayLane
 
     found, real_ready = {}, RayLane.ready
 

@@ -175,7 +175,7 @@ def test_stopped_or_killed_it_goes_on_and_equals_the_undisturbed_run(
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_stopped_while_drawing_the_next_run_draws(run_cli, tiny, make_clip, tmp_path, monkeypatch, times):
-    from deltascene.pipeline import overlay_piece
+    from deltascene.pipeline.workers import overlay_piece
 
     def stopped(path, drawn_by, parts, video):
         yield 0.0

@@ -11,11 +11,12 @@ import time
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import overlay_piece, report
+from deltascene.pipeline import report
 from deltascene.pipeline.errors import WorkerLost
-from deltascene.pipeline.runner import LocalLane
 from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.sources import decoder
+from deltascene.pipeline.workers import overlay_piece
+from deltascene.pipeline.workers.runner import LocalLane
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archive"]
 # The command with a table that is written at every event, in a process of its own.

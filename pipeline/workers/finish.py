@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from deltascene.cache.places import remove, scratch
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
-from deltascene.pipeline.jobs import VideoJob
 from deltascene.pipeline.runs.assembly import Sums, assemble, publish
 from deltascene.pipeline.runs.folder import RunVideo, VideoFolder
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.chosen import open_source
 from deltascene.pipeline.sources.reader import SourceInfo
 from deltascene.pipeline.text import path_text
+from deltascene.pipeline.workers.jobs import VideoJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class FinisherPart:
 
 def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
     """Everything that is drawn of a video, beside its arrays in a local folder."""
-    from deltascene.pipeline.exports import draw_npz, draw_png
+    from deltascene.pipeline.workers.exports import draw_npz, draw_png
 
     job, save = ending.job, ending.job.config.save
     record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=joined.frames, fps=joined.fps)
@@ -148,7 +148,7 @@ def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
 def _draw_overlay(path: Path, ending: Ending, video: RunVideo) -> Iterator[float]:
     """From the pieces that segments were sealed with, or anew where one was made without an overlay."""
     from deltascene.pipeline.drawing.overlay import OverlayPictures, draw_overlay
-    from deltascene.pipeline.overlay_piece import has_pieces, join_pieces
+    from deltascene.pipeline.workers.overlay_piece import has_pieces, join_pieces
 
     job, parts = ending.job, {start: ending.job.files.part(start) for start in ending.starts}
     pictures = OverlayPictures(job.id, job.kinds, job.attributes)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.finish import Drawn, Ending, FinisherPart, Joined
-from deltascene.pipeline.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.parts import ReaderPart, WriterPart
 from deltascene.pipeline.quick_imports import quick_imports
+from deltascene.pipeline.workers.finish import Drawn, Ending, FinisherPart, Joined
+from deltascene.pipeline.workers.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
+from deltascene.pipeline.workers.parts import ReaderPart, WriterPart
 
 if TYPE_CHECKING:
     from deltascene.pipeline.bundles.bundle import Bundle
     from deltascene.pipeline.bundles.scene_model import SceneModel
-    from deltascene.pipeline.compute_parts import EnginePart, TaskPart
+    from deltascene.pipeline.workers.compute_parts import EnginePart, TaskPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class EngineActor:
             return
         with quick_imports():
             from deltascene.pipeline.bundles.scene_model import handing_over, load_model
-            from deltascene.pipeline.compute_parts import EnginePart
             from deltascene.pipeline.numerics.settle import honour
+            from deltascene.pipeline.workers.compute_parts import EnginePart
 
         seat, tasks, splits = self._about
         honour(seat.config, seat.numerics)
@@ -134,8 +134,8 @@ class TaskActor:
             return
         with quick_imports():
             from deltascene.pipeline.bundles.scene_model import load_sub_task_model
-            from deltascene.pipeline.compute_parts import TaskPart
             from deltascene.pipeline.numerics.settle import honour
+            from deltascene.pipeline.workers.compute_parts import TaskPart
 
         seat, task = self._about
         honour(seat.config, seat.numerics)

@@ -17,8 +17,8 @@ from queue import Queue
 from typing import Protocol
 
 from deltascene.pipeline.errors import NoPlace, WorkerLost
-from deltascene.pipeline.finish import Drawn, Ending, Joined
-from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob
+from deltascene.pipeline.workers.finish import Drawn, Ending, Joined
+from deltascene.pipeline.workers.jobs import Segment, SpanDone, VideoJob
 
 TRIES = 3  # of what a worker was lost at
 

@@ -15,15 +15,15 @@ from typing import Any
 from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.bundles.bundle import packaged_models
 from deltascene.pipeline.bundles.scene_model import handing_over
-from deltascene.pipeline.compute_parts import EnginePart
-from deltascene.pipeline.crew import TRIES, Crew, ManyLanes, OneLane
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
-from deltascene.pipeline.finish import Drawn, Ending, Joined, finish_video
-from deltascene.pipeline.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.numerics.settle import numerics_record
-from deltascene.pipeline.parts import ReaderPart, WriterPart
 from deltascene.pipeline.processes.lost import lost_line, out_of_memory
+from deltascene.pipeline.workers.compute_parts import EnginePart
+from deltascene.pipeline.workers.crew import TRIES, Crew, ManyLanes, OneLane
+from deltascene.pipeline.workers.finish import Drawn, Ending, Joined, finish_video
+from deltascene.pipeline.workers.jobs import Segment, SpanDone, VideoJob, plan_spans
+from deltascene.pipeline.workers.parts import ReaderPart, WriterPart
 
 _ANSWERS_S = 10.0  # that a cluster may take to answer
 _ABANDONS_S = 60.0  # that an actor may take to give up what it does, before it is replaced
@@ -91,19 +91,19 @@ class RayLane:
         """
         from ray.util.placement_group import placement_group
 
-        from deltascene.pipeline import actors
+        from deltascene.pipeline.workers import ray_actors
 
         self._ray, self._closed, self._whole = ray, False, False
         self._silent_s = seat.config.run.silent_s
         self._cpus, self._place = cpus, placement_group([{"CPU": cpus} for _ in range(1 + len(split))], strategy="PACK")
         self._asked = time.monotonic()  # for a place
         self._makers: dict[str, Callable[[], Any]] = {
-            "reader": partial(self._start, actors.ReaderActor, None),
-            "writer": partial(self._start, actors.WriterActor, None),
-            "engine": partial(self._start, actors.EngineActor, 0, seat, here, list(split.values())),
+            "reader": partial(self._start, ray_actors.ReaderActor, None),
+            "writer": partial(self._start, ray_actors.WriterActor, None),
+            "engine": partial(self._start, ray_actors.EngineActor, 0, seat, here, list(split.values())),
         }
         for number, task in enumerate(split, 1):
-            self._makers[task] = partial(self._start, actors.TaskActor, number, seat, task)
+            self._makers[task] = partial(self._start, ray_actors.TaskActor, number, seat, task)
         self._tasks = list(split)
         self._actors = {name: make() for name, make in self._makers.items()}
 
@@ -237,7 +237,7 @@ class RayCrew(ManyLanes):
         """
         import ray
 
-        from deltascene.pipeline import actors
+        from deltascene.pipeline.workers import ray_actors
 
         config = engine.config
         if config.run.audit_every and config.run.placement == "split":
@@ -253,7 +253,7 @@ class RayCrew(ManyLanes):
         subs = engine.model.sub_tasks
         split = {task: sub.split for task, sub in subs.items()} if config.run.placement == "split" else {}
         here = [task for task in engine.model.tasks if task not in split]
-        seat = actors.Seat(
+        seat = ray_actors.Seat(
             config=config,
             model=_model_anywhere(engine),
             weights={file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)},

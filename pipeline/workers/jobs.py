@@ -7,10 +7,10 @@ from typing import Any
 from deltascene.cache.seal import Seal
 from deltascene.cache.segment import SegmentInfo
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.pipeline.runs.folder import VideoFolder
 from deltascene.pipeline.runs.lock import Fence
 from deltascene.pipeline.sources.reader import SourceInfo, SourceSpec
+from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind
 from deltascene.stages.types import Frame, TokenGrid

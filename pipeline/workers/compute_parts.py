@@ -1,4 +1,4 @@
-"""The parts of a run that compute: the engine, and sub-tasks in places of their own. The others: pipeline/parts.py."""
+"""The parts of a run that compute: the engine, and sub-tasks in places of their own. The others: pipeline/workers/parts.py."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,8 +14,8 @@ from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import TaskCost
 from deltascene.pipeline.engine.stopwatch import Stopwatch
 from deltascene.pipeline.engine.task_step import TaskState, Turn, receive, step_task, task_cost
-from deltascene.pipeline.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.outputs import FrameOutput, StoredForm, TaskOutput, output_of
+from deltascene.pipeline.workers.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
+from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOutput, output_of
 from deltascene.stages.age import PatchAges
 from deltascene.stages.cost import Macs
 from deltascene.stages.errors import StageError

@@ -14,8 +14,8 @@ from deltascene.cache.places import Place
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.drawing.overlay import OverlayPictures, OverlayVideo, note_of, shown_at_ms
 from deltascene.pipeline.drawing.webm import WebmWriter, join_webm
-from deltascene.pipeline.jobs import VideoJob
-from deltascene.pipeline.outputs import FrameOutput
+from deltascene.pipeline.workers.jobs import VideoJob
+from deltascene.pipeline.workers.outputs import FrameOutput
 from deltascene.stages.types import Image
 
 

@@ -1,6 +1,6 @@
 """What computes a video, in four parts: a reader, the engine, sub-tasks in places of their own, and a writer.
 
-Reader and writer are here; those that compute, and need torch, are in pipeline/compute_parts.py.
+Reader and writer are here; those that compute, and need torch, are in pipeline/workers/compute_parts.py.
 
 A part works on spans, runs of frames inside one segment, and hands its result to the next. Parts know nothing of each
 other or of where they are: a runner calls them one after the other in this process, or holds each in an actor.
@@ -19,7 +19,11 @@ from deltascene.cache.seal import write_part
 from deltascene.cache.store import SegmentWriter
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.errors import WorkerLost
-from deltascene.pipeline.jobs import (
+from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.predictions import LEDGER, Layout, PredictionWriter, plan_layout
+from deltascene.pipeline.sources.chosen import open_source
+from deltascene.pipeline.sources.reader import Reader
+from deltascene.pipeline.workers.jobs import (
     FrameSummary,
     Segment,
     Span,
@@ -29,15 +33,11 @@ from deltascene.pipeline.jobs import (
     SpanTask,
     VideoJob,
 )
-from deltascene.pipeline.outputs import FrameOutput, ledger_rows
-from deltascene.pipeline.runs import ledger
-from deltascene.pipeline.runs.predictions import LEDGER, Layout, PredictionWriter, plan_layout
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import Reader
+from deltascene.pipeline.workers.outputs import FrameOutput, ledger_rows
 from deltascene.stages.types import Image
 
 if TYPE_CHECKING:
-    from deltascene.pipeline.overlay_piece import OverlayPiece
+    from deltascene.pipeline.workers.overlay_piece import OverlayPiece
 
 Item = TypeVar("Item")
 
@@ -160,7 +160,7 @@ class WriterPart:
         self._folder, self._rows = new_scratch(job.files.root, f"{segment.start:08d}"), []
         self._arrays = PredictionWriter(self._folder, layout_of(job), segment.frames)
         if job.config.save.video:
-            from deltascene.pipeline.overlay_piece import OverlayPiece
+            from deltascene.pipeline.workers.overlay_piece import OverlayPiece
 
             self._piece = OverlayPiece(self._folder, job)
         if job.archive is None or not segment.archived:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene.cache.seal import Seal
-from deltascene.pipeline.crew import TRIES, Board, ManyLanes, OneLane
 from deltascene.pipeline.errors import DiskFull, NoPlace, WorkerLost
-from deltascene.pipeline.finish import Drawn, Ending, Joined
-from deltascene.pipeline.jobs import Segment, SpanDone, plan_segments, plan_spans
+from deltascene.pipeline.workers.crew import TRIES, Board, ManyLanes, OneLane
+from deltascene.pipeline.workers.finish import Drawn, Ending, Joined
+from deltascene.pipeline.workers.jobs import Segment, SpanDone, plan_segments, plan_spans
 
 
 @dataclass(frozen=True)

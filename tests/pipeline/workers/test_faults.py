@@ -18,8 +18,8 @@ from ray.cluster_utils import Cluster
 
 from deltascene import open_run
 from deltascene.pipeline import batch
-from deltascene.pipeline.finish import Drawn
-from deltascene.pipeline.runner import RayLane
+from deltascene.pipeline.workers.finish import Drawn
+from deltascene.pipeline.workers.runner import RayLane
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=8"]
@@ -311,7 +311,9 @@ def test_a_driver_killed_while_it_finishes_a_video_goes_on(run_cli, tiny_delta, 
     options = ["--model", tiny_delta, *OPTIONS[:2], *OPTIONS[4:]]
     program = f"""
 import os, signal, sys
-from deltascene.pipeline import batch, cli, finish, overlay_piece
+from deltascene.pipeline.workers import finish
+from deltascene.pipeline.workers import overlay_piece
+from deltascene.pipeline import batch, cli
 def dies(where, name, real):
     def call(*arguments):
         if name != "write_done":

@@ -17,12 +17,12 @@ from equal_runs import compare_runs, compare_task
 from deltascene import Engine, open_run
 from deltascene.cache.keys import file_sha256
 from deltascene.pipeline import batch
-from deltascene.pipeline.actors import EngineActor, Seat
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.crew import TRIES
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.settle import honour, numerics_record
-from deltascene.pipeline.runner import RayCrew, RayLane, _share_of_cpus
+from deltascene.pipeline.workers.crew import TRIES
+from deltascene.pipeline.workers.ray_actors import EngineActor, Seat
+from deltascene.pipeline.workers.runner import RayCrew, RayLane, _share_of_cpus
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=40"]
@@ -135,7 +135,7 @@ def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
     engine = Engine.from_config(config)
     real = numerics_record(engine.config)
-    monkeypatch.setattr("deltascene.pipeline.runner.numerics_record", lambda config: real | {"timm": "0.0"})
+    monkeypatch.setattr("deltascene.pipeline.workers.runner.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
         RayCrew(engine)
 

@@ -1,0 +1,1 @@
+"""What computes a video, in this process or in Ray actors."""
