@@ -32,7 +32,8 @@ def main() -> None:
 
 def answer(arguments: list[str]) -> dict[str, object]:
     """Runs one command."""
-    from deltascene.pipeline import batch, cli
+    from deltascene.pipeline import cli
+    from deltascene.pipeline.batch import flow
 
     before = [os.dup(1), os.dup(2)]
     files = [os.memfd_create("out"), os.memfd_create("error")]
@@ -43,7 +44,7 @@ def answer(arguments: list[str]) -> dict[str, object]:
     sys.argv = ["deltascene", *arguments[untidied:]]
     began, code = time.perf_counter(), 0
     try:
-        with patch.object(batch, "_tidy", _leave) if untidied else nullcontext():
+        with patch.object(flow, "_tidy", _leave) if untidied else nullcontext():
             cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

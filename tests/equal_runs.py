@@ -14,7 +14,7 @@ from deltascene import open_run
 from deltascene.cache.errors import CacheError
 from deltascene.cache.places import Place, place
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.resume import intact, read_done
+from deltascene.pipeline.batch.resume import intact, read_done
 from deltascene.pipeline.runs.folder import RunVideo
 from deltascene.pipeline.runs.ledger import STAGES
 

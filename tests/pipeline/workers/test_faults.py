@@ -17,7 +17,7 @@ from equal_runs import compare_runs
 from ray.cluster_utils import Cluster
 
 from deltascene import open_run
-from deltascene.pipeline import batch
+from deltascene.pipeline.batch import flow
 from deltascene.pipeline.workers.finish import Drawn
 from deltascene.pipeline.workers.runner import RayLane
 
@@ -52,7 +52,7 @@ def wanted(run_cli, tiny_delta, clips, tmp_path_factory):
     """What nothing disturbs; the segments that its arrays were joined from are still there."""
     out = tmp_path_factory.mktemp("wanted") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "_tidy", lambda *_: None)
+        patch.setattr(flow, "_tidy", lambda *_: None)
         assert run_cli("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     return out
 
@@ -313,7 +313,8 @@ def test_a_driver_killed_while_it_finishes_a_video_goes_on(run_cli, tiny_delta, 
 import os, signal, sys
 from deltascene.pipeline.workers import finish
 from deltascene.pipeline.workers import overlay_piece
-from deltascene.pipeline import batch, cli
+from deltascene.pipeline.batch import flow
+from deltascene.pipeline import cli
 def dies(where, name, real):
     def call(*arguments):
         if name != "write_done":

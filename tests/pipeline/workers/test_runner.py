@@ -16,7 +16,7 @@ from equal_runs import compare_runs, compare_task
 
 from deltascene import Engine, open_run
 from deltascene.cache.keys import file_sha256
-from deltascene.pipeline import batch
+from deltascene.pipeline.batch import flow
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.settle import honour, numerics_record
@@ -58,7 +58,7 @@ def fused(cluster, run_cli, tiny_delta, clip, tmp_path_factory):
     bad.write_text("no video")
     out = tmp_path_factory.mktemp("fused") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "_tidy", lambda *_: None)
+        patch.setattr(flow, "_tidy", lambda *_: None)
         code, _, _ = run_cli("run", bad, clip, "-o", out, "--model", tiny_delta, "--executor", "ray", *OPTIONS)
     assert code == 3
     return out

@@ -16,7 +16,7 @@ from read_video import pictures
 
 from deltascene import NotPredicted, open_run
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import batch
+from deltascene.pipeline.batch import flow
 
 # float32, as on a busy machine two runs may not find the same type faster.
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
@@ -113,7 +113,7 @@ def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differi
 def untidied(monkeypatch):
     """As if runs were killed right before they remove the parts of a finished video."""
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "_tidy", lambda *_: None)
+        patch.setattr(flow, "_tidy", lambda *_: None)
         yield
     monkeypatch.undo()
 

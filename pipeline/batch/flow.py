@@ -15,10 +15,7 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.engine.step import plan_geometry
-from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
-from deltascene.pipeline.resume import (
+from deltascene.pipeline.batch.resume import (
     Done,
     archive_key,
     intact,
@@ -27,6 +24,9 @@ from deltascene.pipeline.resume import (
     sealed_segments,
     write_done,
 )
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.step import plan_geometry
+from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
 from deltascene.pipeline.runs.archives import expected_bytes, segment_info
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.links import refuse_links

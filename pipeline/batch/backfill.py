@@ -16,14 +16,14 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.cache.places import Place, place, remove, scratch
 from deltascene.cache.seal import read_seal, write_part
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.batch import Events, Stop
+from deltascene.pipeline.batch.flow import Events, Stop
+from deltascene.pipeline.batch.resume import base_key, read_done, write_done
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
-from deltascene.pipeline.resume import base_key, read_done, write_done
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.assembly import add_task
 from deltascene.pipeline.runs.folder import (

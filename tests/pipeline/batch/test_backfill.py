@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from deltascene import open_run
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline import backfill
+from deltascene.pipeline.batch import backfill
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.runs.folder import RunFolder
@@ -99,7 +99,7 @@ def test_a_backfill_needs_no_video_and_nothing_below_the_split(
     data = path.read_bytes()
     save_file(kept, path)
     moved = clip.rename(clip.with_suffix(".gone"))
-    monkeypatch.setattr("deltascene.pipeline.backfill.file_sha256", _sha_of({path: data}))
+    monkeypatch.setattr("deltascene.pipeline.batch.backfill.file_sha256", _sha_of({path: data}))
     try:
         code, text, error = run_cli("backfill", copy, "--task", "height", "--model", model)
     finally:

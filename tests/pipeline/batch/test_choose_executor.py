@@ -3,10 +3,10 @@
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import executor
+from deltascene.pipeline.batch import choose_executor
+from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.executor import settle_executor
 from deltascene.pipeline.report_facts import decoder_timeout_s
 from deltascene.pipeline.sources import reader
 from deltascene.pipeline.sources.reader import find_sources
@@ -33,10 +33,10 @@ def test_short_work_stays_here(engine, make_clip):
 
 @pytest.mark.parametrize(("worth", "chosen"), [(0.0, "ray"), (1e9, "local")])
 def test_long_work_goes_where_it_measures_faster(engine, make_clip, monkeypatch, worth, chosen):
-    monkeypatch.setattr(executor, "LONG_S", 1e-9)
-    monkeypatch.setattr(executor, "SMALL_BYTES", 1)
-    monkeypatch.setattr(executor, "WORTH", worth)
-    monkeypatch.setattr(executor.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(choose_executor, "LONG_S", 1e-9)
+    monkeypatch.setattr(choose_executor, "SMALL_BYTES", 1)
+    monkeypatch.setattr(choose_executor, "WORTH", worth)
+    monkeypatch.setattr(choose_executor.os, "sched_getaffinity", lambda _: {0, 1})
     specs = find_sources([str(make_clip(12))])
     assert settle_executor(engine("numerics.threads=1"), specs).config.run.executor == chosen
 
@@ -58,8 +58,8 @@ def test_every_decoder_of_a_run_and_of_its_report_has_the_config_s_patience(
     run_cli, tiny, make_clip, tmp_path, monkeypatch, patience
 ):
     for name, value in {"LONG_S": 1e-9, "SMALL_BYTES": 1, "WORTH": 1e9}.items():
-        monkeypatch.setattr(executor, name, value)
-    monkeypatch.setattr(executor.os, "sched_getaffinity", lambda _: {0, 1})
+        monkeypatch.setattr(choose_executor, name, value)
+    monkeypatch.setattr(choose_executor.os, "sched_getaffinity", lambda _: {0, 1})
     arguments = ["--model", tiny, "--set", "numerics.threads=1", "--set", "source.timeout_s=77", *QUIET]
     clip, outs = make_clip(12), [tmp_path / "a", tmp_path / "b"]
     assert run_cli("run", clip, "-o", outs[0], *arguments, "--dry-run")[0] == 0

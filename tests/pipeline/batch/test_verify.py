@@ -14,7 +14,7 @@ import pytest
 from deltascene import open_run
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import read_seal
-from deltascene.pipeline import batch
+from deltascene.pipeline.batch import flow
 from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.report_pictures import read_images
 from deltascene.pipeline.runs.archives import archives
@@ -83,7 +83,7 @@ def finished(run, film, tmp_path_factory):
     for way in WAYS:
         assert run(film, outs[way], "--verify", way)[0] == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "identity", older_full)
+        patch.setattr(flow, "identity", older_full)
         assert run(film, outs["older full"], "--verify", "full")[0] == 0
     as_older(outs["older full"])
     return outs
@@ -179,7 +179,7 @@ def test_an_unfinished_run_keeps_its_sealed_segments_under_the_other_way(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         if first == "older full":
-            patch.setattr(batch, "identity", older_full)
+            patch.setattr(flow, "identity", older_full)
         sealed = stopped(run, film, out, first.split()[-1])
     code, events, error = run(film, out, "--verify", then)
     assert code == 0, error

@@ -12,7 +12,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from deltascene import open_run
 from deltascene.cache.places import create_whole, place, put_new, put_tree, remove, write_whole
-from deltascene.pipeline import batch
+from deltascene.pipeline.batch import flow
 from deltascene.pipeline.errors import OutputError, Overtaken
 from deltascene.pipeline.runs import lock
 from deltascene.pipeline.runs.lock import locked
@@ -77,7 +77,7 @@ def test_what_was_begun_in_a_bucket_goes_on(bucket, run_cli, tiny_delta, make_cl
     """With a segment that isn't what was sealed; and after the end, with a torn shard."""
     out = ["-o", "s3://films/again", "--model", tiny_delta, *OPTIONS, "--json"]
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "_tidy", lambda *_: None)
+        patch.setattr(flow, "_tidy", lambda *_: None)
         assert run_cli("run", make_clip(20), *out)[0] == 0
     bucket.delete_object(Bucket="films", Key="again/videos/clip/done.json")
     bucket.put_object(Bucket="films", Key="again/videos/clip/segments/00000008.zip", Body=b"torn")

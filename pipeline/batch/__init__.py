@@ -1,0 +1,1 @@
+"""The batch flow over many inputs: begin, resume, finish; and backfill."""
