@@ -237,8 +237,8 @@ def what_if(
 ) -> None:
     """Say how many tokens and MACs presets would compute on videos, without running a model."""
     from deltascene.pipeline.config import load_config
+    from deltascene.pipeline.evaluation.what_if import print_what_if
     from deltascene.pipeline.sources.reader import find_sources
-    from deltascene.pipeline.what_if import print_what_if
 
     values = {"model": model, "tasks": split_names(tasks)}
     configs = {name: load_config(name, config, set_ or (), values) for name in split_names(presets) or ()}

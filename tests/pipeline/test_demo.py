@@ -10,9 +10,9 @@ import pytest
 
 from deltascene import Engine, open_run
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.evaluation.what_if import replay
 from deltascene.pipeline.runs.accuracy import read_truth
 from deltascene.pipeline.sources.reader import find_sources
-from deltascene.pipeline.what_if import replay
 
 DEMO = Path(str(resources.files("deltascene.configs"))) / "demo"
 FRAMES = 12
