@@ -185,7 +185,7 @@ def report_write(
     html: Annotated[Path | None, typer.Option(help="Where to write the page; default OUT/report.html.")] = None,
 ) -> None:
     """Write the report of a run again: report.html and report.json. What `report OUT` does."""
-    from deltascene.pipeline.report import write_report
+    from deltascene.pipeline.report.build import write_report
     from deltascene.pipeline.runs.folder import open_run
 
     json_path, html_path = write_report(open_run(out), html)

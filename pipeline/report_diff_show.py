@@ -12,11 +12,11 @@ from rich.text import Text
 from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError, UsageError
-from deltascene.pipeline.report_diff import build_diff
-from deltascene.pipeline.report_facts import decoder_timeout_s
-from deltascene.pipeline.report_page import FORMS, plain_text, render_diff
-from deltascene.pipeline.report_pairs import Pair
-from deltascene.pipeline.report_pictures import draw_difference, read_images
+from deltascene.pipeline.report.diff import build_diff
+from deltascene.pipeline.report.facts import decoder_timeout_s
+from deltascene.pipeline.report.page import FORMS, plain_text, render_diff
+from deltascene.pipeline.report.pairs import Pair
+from deltascene.pipeline.report.pictures import draw_difference, read_images
 from deltascene.pipeline.runs.folder import open_run
 
 

@@ -25,7 +25,7 @@ from deltascene.pipeline.errors import Stopped, UsageError
 from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
-from deltascene.pipeline.report import write_report
+from deltascene.pipeline.report.build import write_report
 from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.runs.archives import archived_bytes, expected_bytes, segment_info
 from deltascene.pipeline.runs.folder import RunFolder, RunVideo, open_run

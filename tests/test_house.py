@@ -34,7 +34,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "cv2": (  # where pictures come in or go out, and optical flow
         "pipeline/sources/*",
         "pipeline/drawing/panel.py",
-        "pipeline/report_pictures.py",
+        "pipeline/report/pictures.py",
         "pipeline/doctor_media.py",
         "stages/motion.py",
         "pipeline/training/rooms/*",

@@ -7,7 +7,7 @@ from deltascene.pipeline.batch import choose_executor
 from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.report_facts import decoder_timeout_s
+from deltascene.pipeline.report.facts import decoder_timeout_s
 from deltascene.pipeline.sources import reader
 from deltascene.pipeline.sources.reader import find_sources
 

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import report
 from deltascene.pipeline.errors import WorkerLost
+from deltascene.pipeline.report import build
 from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.sources import decoder
 from deltascene.pipeline.workers import overlay_piece
@@ -222,7 +222,7 @@ def test_a_stopped_run_says_what_still_waits(run_cli, tiny, make_clip, tmp_path)
 
 def test_resume_of_many_done_inputs_is_brief(run_cli, tiny, make_clip, tmp_path, monkeypatch):
     """More inputs than are told one by one: all done by an earlier run, told in the total and the table alone."""
-    monkeypatch.setattr(report, "DETAILED_CAP", 3)  # pictures of a section cost a process each
+    monkeypatch.setattr(build, "DETAILED_CAP", 3)  # pictures of a section cost a process each
     clip, folder, out = make_clip(2), tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     shutil.copy(clip, folder / "v0.avi")

@@ -16,7 +16,7 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import read_seal
 from deltascene.pipeline.batch import flow
 from deltascene.pipeline.progress import JsonEvents
-from deltascene.pipeline.report_pictures import read_images
+from deltascene.pipeline.report.pictures import read_images
 from deltascene.pipeline.runs.archives import archives
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.sources.reader import Identity, find_sources, identity, probe, recognise

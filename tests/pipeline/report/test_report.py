@@ -17,14 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene import open_run
-from deltascene.pipeline import cli, report
-from deltascene.pipeline.report import write_report
-from deltascene.pipeline.report_numbers import frame_table
-from deltascene.pipeline.report_page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
-from deltascene.pipeline.report_plots import runs, stacked_paths, step_line
-from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
-from deltascene.pipeline.report_totals import totals
-from deltascene.pipeline.report_words import saved_line
+from deltascene.pipeline import cli
+from deltascene.pipeline.report import build
+from deltascene.pipeline.report.build import write_report
+from deltascene.pipeline.report.numbers import frame_table
+from deltascene.pipeline.report.page import FORMS, FRAME_TABLE, frame_cells, look_up, task_cells
+from deltascene.pipeline.report.plots import runs, stacked_paths, step_line
+from deltascene.pipeline.report.sentences import saved_line
+from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_steps, listed_frames, series
+from deltascene.pipeline.report.totals import totals
 from deltascene.pipeline.runs import folder, ledger
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.videos_table import VideoRecord, write_records
@@ -381,7 +382,7 @@ def test_each_ledger_is_read_once_for_numbers_and_pictures(which, request, tmp_p
     run, told, html = request.getfixturevalue(which)
     read, real = Counter(), folder.read_rows
     monkeypatch.setattr(folder, "read_rows", lambda path: read.update([path]) or real(path))
-    monkeypatch.setattr(report, "write_whole", lambda path, text: (tmp_path / path.name).write_text(text))
+    monkeypatch.setattr(build, "write_whole", lambda path, text: (tmp_path / path.name).write_text(text))
     write_report(run)
     assert read == {video.files.frames_parquet: 1 for video in run.videos if len(video)}
     assert json.loads((tmp_path / "report.json").read_text()) == told
@@ -399,16 +400,16 @@ def test_every_number_on_the_page_is_the_report_s(which, frames, request):
     page = Page(html.replace("<!doctype html>", ""))
     assert len(marked(page, "data-path")) > 150
     for _, attributes, text in marked(page, "data-path"):
-        value = look_up(report, attributes["data-path"])
+        value = look_up(build, attributes["data-path"])
         assert text == FORMS[attributes["data-form"]](value)
     assert len(marked(page, "data-row")) == len(marked(page, "data-tasks")) == frames
     for _, attributes, text in marked(page, "data-row"):
-        columns = look_up(report, attributes["data-row"].rpartition("/rows/")[0])["columns"]
-        frame = dict(zip(columns, look_up(report, attributes["data-row"]), strict=True))
+        columns = look_up(build, attributes["data-row"].rpartition("/rows/")[0])["columns"]
+        frame = dict(zip(columns, look_up(build, attributes["data-row"]), strict=True))
         assert text == "".join(frame_cells(frame))
         assert set(FRAME_TABLE) <= set(frame)
     for _, attributes, text in marked(page, "data-tasks"):
-        listed, place = look_up(report, attributes["data-tasks"]), int(attributes["data-place"])
+        listed, place = look_up(build, attributes["data-tasks"]), int(attributes["data-place"])
         costs = [dict(zip(listed["task_columns"], rows[place], strict=True)) for rows in listed["tasks"].values()]
         assert text.endswith("".join(cell for cost in costs for cell in task_cells(cost)))
 
@@ -458,8 +459,8 @@ def test_the_film_shows_what_changed_in_words_too(reused):
 def test_of_many_videos_fewer_frames_are_shown_or_none(reused, monkeypatch, tmp_path):
     run, _, _ = reused
     for pictures, film in ((0, 2), (1, 0), (0, 0)):
-        monkeypatch.setattr(report, "PICTURES_CAP", pictures)
-        monkeypatch.setattr(report, "FILM_CAP", film)
+        monkeypatch.setattr(build, "PICTURES_CAP", pictures)
+        monkeypatch.setattr(build, "FILM_CAP", film)
         _, html = write_report(run, tmp_path / "page.html")
         assert html.read_text(encoding="utf-8").count("data:image/jpeg") == pictures + film
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltascene.pipeline import report_totals
-from deltascene.pipeline.report_totals import TaskTotals, Totals, Values, task_totals, totals
+from deltascene.pipeline.report import totals
+from deltascene.pipeline.report.totals import TaskTotals, Totals, Values, task_totals, totals
 from deltascene.pipeline.runs.ledger import SCHEMA
 
 POLICIES = [("dense", "reset"), ("rows", "changed"), ("warped", "between"), ("held", "unchanged")]
@@ -68,7 +68,7 @@ def test_ledger_after_ledger_is_the_same_as_all_at_once(videos):
 def test_values_are_sampled_evenly_from_the_first_on(sizes, kept):
     everything = np.arange(sum(sizes), dtype=np.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_totals, "KEPT", kept)
+        patch.setattr(totals, "KEPT", kept)
         values, at = Values(), 0
         for size in sizes:
             values.add(everything[at : at + size])
@@ -86,7 +86,7 @@ def test_values_are_sampled_evenly_from_the_first_on(sizes, kept):
 
 
 def test_a_night_of_ledgers_takes_no_more_memory_than_a_few(monkeypatch):
-    monkeypatch.setattr(report_totals, "KEPT", 1000)
+    monkeypatch.setattr(totals, "KEPT", 1000)
     rows = [{"valid": True, "policy": POLICIES[place % 4], "seconds": place / 1e3} for place in range(500)]
     ledger, whole = ledger_of("clip", rows), TaskTotals()
     for _ in range(10):

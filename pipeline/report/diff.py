@@ -24,12 +24,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltascene.pipeline.report_drift import COMPARED_CAP, TaskDrift, compare_pair, drift_series, summarise
-from deltascene.pipeline.report_facts import plain, run_facts
-from deltascene.pipeline.report_numbers import column, frame_table, in_order, seconds_by_stage, spread
-from deltascene.pipeline.report_pairs import Pair, common_rows, match_tasks, match_videos
-from deltascene.pipeline.report_series import ceiling
-from deltascene.pipeline.report_words import diff_headline
+from deltascene.pipeline.report.drift import COMPARED_CAP, TaskDrift, compare_pair, drift_series, summarise
+from deltascene.pipeline.report.facts import plain, run_facts
+from deltascene.pipeline.report.numbers import column, frame_table, in_order, seconds_by_stage, spread
+from deltascene.pipeline.report.pairs import Pair, common_rows, match_tasks, match_videos
+from deltascene.pipeline.report.sentences import diff_headline
+from deltascene.pipeline.report.series import ceiling
 from deltascene.pipeline.runs.folder import Run
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from deltascene.pipeline import report_plots
+from deltascene.pipeline.report import plots
 from deltascene.pipeline.runs.ledger import STAGES
 from deltascene.pipeline.units import compact, count, duration, milliseconds, share
 from deltascene.stages.policy import POLICIES

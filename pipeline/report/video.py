@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from deltascene.pipeline.drawing.overlay import change_of, keeps_change
-from deltascene.pipeline.report_legends import class_legends, scale_legends
-from deltascene.pipeline.report_numbers import accuracy_rows, frame_table
-from deltascene.pipeline.report_series import ceiling, evenly, film_places, in_steps, listed_frames, series
-from deltascene.pipeline.report_totals import task_totals, totals
+from deltascene.pipeline.report.legends import class_legends, scale_legends
+from deltascene.pipeline.report.numbers import accuracy_rows, frame_table
+from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_steps, listed_frames, series
+from deltascene.pipeline.report.totals import task_totals, totals
 from deltascene.pipeline.runs.folder import RunVideo
 
 LEGEND_FRAMES = 16

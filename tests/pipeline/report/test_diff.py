@@ -13,12 +13,12 @@ import pytest
 
 from deltascene import open_run
 from deltascene.pipeline import cli
-from deltascene.pipeline.report_diff import build_diff, compare_accuracy, compare_costs, differences
-from deltascene.pipeline.report_drift import compare_pair, drift_series, summarise
-from deltascene.pipeline.report_page import FORMS, look_up
-from deltascene.pipeline.report_pairs import Pair, common_rows
-from deltascene.pipeline.report_pictures import drift_map
-from deltascene.pipeline.report_words import diff_headline
+from deltascene.pipeline.report.diff import build_diff, compare_accuracy, compare_costs, differences
+from deltascene.pipeline.report.drift import compare_pair, drift_series, summarise
+from deltascene.pipeline.report.page import FORMS, look_up
+from deltascene.pipeline.report.pairs import Pair, common_rows
+from deltascene.pipeline.report.pictures import drift_map
+from deltascene.pipeline.report.sentences import diff_headline
 from deltascene.pipeline.runs import folder, ledger
 from deltascene.stages.kinds import Classes, Scalar, Vector
 

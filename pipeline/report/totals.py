@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from deltascene.pipeline.report_numbers import STAGE_COLUMNS, by_stage, column, frame_table, in_order, spread
+from deltascene.pipeline.report.numbers import STAGE_COLUMNS, by_stage, column, frame_table, in_order, spread
 
 KEPT = 1 << 17  # values; twice as many before every second one goes
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltascene.pipeline.report_numbers import Array, column, in_order
+from deltascene.pipeline.report.numbers import Array, column, in_order
 from deltascene.pipeline.runs.ledger import STAGES, split_tasks
 
 # What the per-frame list says of a frame, and of each of its tasks.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.report_pairs import Pair
-from deltascene.pipeline.report_series import evenly
+from deltascene.pipeline.report.pairs import Pair
+from deltascene.pipeline.report.series import evenly
 from deltascene.pipeline.runs.folder import RunVideo
 from deltascene.stages.kinds import Array, Kind
 

@@ -32,12 +32,12 @@ from deltascene.cache.damage import told_as
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.drawing.overlay import FrameNote, frame_notes
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.report_facts import decoder_timeout_s, plain, run_facts
-from deltascene.pipeline.report_page import render_page
-from deltascene.pipeline.report_pictures import draw_film, draw_pictures, read_images
-from deltascene.pipeline.report_totals import TaskTotals, Totals, totals
-from deltascene.pipeline.report_video import Limits, brief_report, video_report
-from deltascene.pipeline.report_words import saved_line, what_line
+from deltascene.pipeline.report.facts import decoder_timeout_s, plain, run_facts
+from deltascene.pipeline.report.page import render_page
+from deltascene.pipeline.report.pictures import draw_film, draw_pictures, read_images
+from deltascene.pipeline.report.sentences import saved_line, what_line
+from deltascene.pipeline.report.totals import TaskTotals, Totals, totals
+from deltascene.pipeline.report.video import Limits, brief_report, video_report
 from deltascene.pipeline.runs.folder import Run, RunVideo
 from deltascene.pipeline.runs.ledger import SCHEMA
 

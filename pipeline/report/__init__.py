@@ -1,0 +1,1 @@
+"""Reports of a run as a page and as JSON; without torch."""
