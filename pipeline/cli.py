@@ -361,7 +361,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Check this installation and machine; a table for a bug report."""
-    from deltascene.pipeline import doctor as clinic
+    from deltascene.pipeline.doctor import examine as clinic
 
     if build_kernels:
         clinic.build_kernels(_console())

@@ -35,7 +35,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "pipeline/sources/*",
         "pipeline/drawing/panel.py",
         "pipeline/report/pictures.py",
-        "pipeline/doctor_media.py",
+        "pipeline/doctor/media.py",
         "stages/motion.py",
         "pipeline/training/rooms/*",
     ),

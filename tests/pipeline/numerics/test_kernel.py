@@ -156,7 +156,7 @@ def test_a_cache_that_cant_be_written_is_said(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("with_kernel")
 def test_the_doctor_says_where_it_lies():
-    from deltascene.pipeline.doctor_machine import check_arithmetic, check_kernel
+    from deltascene.pipeline.doctor.machine import check_arithmetic, check_kernel
 
     (check,) = check_arithmetic()
     assert settle(load_config()).numerics.dtype in check.found

@@ -5,7 +5,7 @@ import platform
 import shutil
 from pathlib import Path
 
-from deltascene.pipeline.doctor_check import Check
+from deltascene.pipeline.doctor.check import Check
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.versions import cpu_name
 

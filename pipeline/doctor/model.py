@@ -9,7 +9,7 @@ import torch
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.bundles.bundle import packaged_models
 from deltascene.pipeline.bundles.scene_model import load_model
-from deltascene.pipeline.doctor_check import Check
+from deltascene.pipeline.doctor.check import Check
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.units import duration, milliseconds
 from deltascene.stages.preprocess import normalise, resize_frame

@@ -9,10 +9,10 @@ import warnings
 import pytest
 from rich.console import Console
 
-from deltascene.pipeline import doctor_machine, doctor_media, doctor_packages
-from deltascene.pipeline.doctor import Check, examine, print_checks
-from deltascene.pipeline.doctor_check import guarded
-from deltascene.pipeline.doctor_model import check_model_runs
+from deltascene.pipeline.doctor import machine, media, packages
+from deltascene.pipeline.doctor.check import guarded
+from deltascene.pipeline.doctor.examine import Check, examine, print_checks
+from deltascene.pipeline.doctor.model import check_model_runs
 from deltascene.pipeline.errors import OutputError
 
 
@@ -89,9 +89,9 @@ def test_a_check_that_fails_itself_is_a_problem_and_its_warnings_are_kept_back()
     ("name", "wheel", "status"), [("decord", True, "warning"), ("decord", False, "ok"), ("zarr", True, "problem")]
 )
 def test_absent_packages(monkeypatch, name, wheel, status):
-    monkeypatch.setattr(doctor_packages, "versions_record", lambda: {name: "absent"})
-    monkeypatch.setattr(doctor_packages, "has_decord_wheel", lambda: wheel)
-    (check,) = doctor_packages.check_versions()
+    monkeypatch.setattr(packages, "versions_record", lambda: {name: "absent"})
+    monkeypatch.setattr(packages, "has_decord_wheel", lambda: wheel)
+    (check,) = packages.check_versions()
     assert (check.name, check.status) == (name, status)
     assert bool(check.way_out) == (status != "ok")
 
@@ -100,8 +100,8 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
     def mismatched(name: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(doctor_packages.importlib, "import_module", mismatched)
-    (check,) = doctor_packages.check_torchvision()
+    monkeypatch.setattr(packages.importlib, "import_module", mismatched)
+    (check,) = packages.check_torchvision()
     assert check.status == "problem"
     assert "operator torchvision::nms does not exist" in check.found
     assert "pip install" in check.way_out
@@ -109,16 +109,16 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
 
 @pytest.mark.parametrize(("decoder", "status"), [("decord", "warning"), ("opencv", "problem")])
 def test_a_decoder_that_gives_wrong_pictures_or_none_is_told(monkeypatch, tmp_path, decoder, status):
-    assert doctor_media._write_clip(tmp_path / "clip.mp4")
-    monkeypatch.setattr(doctor_media, "_pictures", lambda: reversed(list(PICTURES)))
-    wrong = doctor_media._check_decoder("opencv", tmp_path / "clip.mp4")
+    assert media._write_clip(tmp_path / "clip.mp4")
+    monkeypatch.setattr(media, "_pictures", lambda: reversed(list(PICTURES)))
+    wrong = media._check_decoder("opencv", tmp_path / "clip.mp4")
     assert wrong.status == "problem"
     assert "wrong pictures, mean error" in wrong.found
     (tmp_path / "clip.mp4").write_bytes(b"no video")
-    assert doctor_media._check_decoder(decoder, tmp_path / "clip.mp4").status == status
+    assert media._check_decoder(decoder, tmp_path / "clip.mp4").status == status
 
 
-PICTURES = tuple(doctor_media._pictures())
+PICTURES = tuple(media._pictures())
 
 
 def test_an_overlay_that_cant_be_written_has_a_way_out(monkeypatch):
@@ -126,29 +126,29 @@ def test_an_overlay_that_cant_be_written_has_a_way_out(monkeypatch):
         raise OutputError("the encoder failed")
 
     monkeypatch.setattr("deltascene.pipeline.drawing.webm.WebmWriter", refused)
-    (check,) = doctor_media.check_webm()
+    (check,) = media.check_webm()
     assert (check.status, check.way_out) == ("problem", "--set save.video=false runs without overlays")
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 1.5), ("max 100000", 3), ("", 3), ("900000 100000", 3)])
 def test_cores_are_those_of_the_container(monkeypatch, tmp_path, quota, cores):
-    monkeypatch.setattr(doctor_machine.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     if quota:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert doctor_machine.usable_cores(tmp_path) == cores
+    assert machine.usable_cores(tmp_path) == cores
 
 
 def test_more_threads_than_cores_is_a_warning(monkeypatch):
-    monkeypatch.setattr(doctor_machine, "usable_cores", lambda: 0.4)
-    (check,) = doctor_machine.check_threads()
+    monkeypatch.setattr(machine, "usable_cores", lambda: 0.4)
+    (check,) = machine.check_threads()
     assert (check.status, check.way_out) == ("warning", "--set numerics.threads=1")
 
 
 @pytest.mark.parametrize(("free", "status"), [(10**8, "problem"), (10**9, "warning"), (10**11, "ok")])
 def test_little_disk_is_told(monkeypatch, free, status):
-    usage = doctor_machine.shutil.disk_usage(".")._replace(free=free)
-    monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda folder: usage)
-    (check,) = doctor_machine.check_disk()
+    usage = machine.shutil.disk_usage(".")._replace(free=free)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: usage)
+    (check,) = machine.check_disk()
     assert check.status == status
 
 
@@ -156,25 +156,25 @@ def test_little_disk_is_told(monkeypatch, free, status):
 def test_little_memory_is_told_in_a_container_too(monkeypatch, tmp_path, free, limit, status):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text(f"MemTotal: {32 << 20} kB\nMemAvailable: {free << 20} kB\n")
-    monkeypatch.setattr(doctor_machine, "_MEMINFO", meminfo)
+    monkeypatch.setattr(machine, "_MEMINFO", meminfo)
     if limit is not None:
         (tmp_path / "memory.max").write_text(f"{limit << 30}\n")
         (tmp_path / "memory.current").write_text("0\n")
-    (check,) = doctor_machine.check_memory(tmp_path)
+    (check,) = machine.check_memory(tmp_path)
     assert check.status == status
 
 
 def test_a_processor_without_avx2_is_slow(monkeypatch, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("flags\t\t: fpu sse2\n")
-    monkeypatch.setattr(doctor_machine, "_CPUINFO", cpuinfo)
-    monkeypatch.setattr(doctor_machine.platform, "machine", lambda: "x86_64")
-    (check,) = doctor_machine.check_instruction_sets()
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    (check,) = machine.check_instruction_sets()
     assert check.status == "warning"
     assert "AVX2 no" in check.found
 
 
 def test_nothing_heavy_is_imported_before_a_check_is_made():
-    code = "import sys, deltascene.pipeline.doctor; print({'torch', 'cv2', 'decord', 'timm', 'ray'} & set(sys.modules))"
+    code = "import sys, deltascene.pipeline.doctor.examine; print({'torch', 'cv2', 'decord', 'timm', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import sys
 
-from deltascene.pipeline.doctor_check import Check
+from deltascene.pipeline.doctor.check import Check
 from deltascene.pipeline.versions import versions_record
 
 _OTHER_OPENCV = ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline.doctor_check import Check, Examination, guarded
-from deltascene.pipeline.doctor_machine import (
+from deltascene.pipeline.doctor.check import Check, Examination, guarded
+from deltascene.pipeline.doctor.machine import (
     check_arithmetic,
     check_cores,
     check_disk,
@@ -20,8 +20,8 @@ from deltascene.pipeline.doctor_machine import (
     check_processor,
     check_threads,
 )
-from deltascene.pipeline.doctor_media import check_decoders, check_webm
-from deltascene.pipeline.doctor_packages import check_torchvision, check_versions
+from deltascene.pipeline.doctor.media import check_decoders, check_webm
+from deltascene.pipeline.doctor.packages import check_torchvision, check_versions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,7 @@ def print_checks(console: "Console", checks: Sequence[Check], *, as_json: bool =
 
 
 def _check_model(model: str | None) -> list[Check]:
-    from deltascene.pipeline.doctor_model import check_model_runs  # imports torch and timm
+    from deltascene.pipeline.doctor.model import check_model_runs  # imports torch and timm
 
     return check_model_runs(model)
 

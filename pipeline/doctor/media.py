@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.doctor_check import Check
-from deltascene.pipeline.doctor_packages import has_decord_wheel
+from deltascene.pipeline.doctor.check import Check
+from deltascene.pipeline.doctor.packages import has_decord_wheel
 from deltascene.pipeline.sources.reader import Decoder, find_sources, read_frames
 from deltascene.stages.types import Image
 
