@@ -20,9 +20,9 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch.flow import BatchRun, Stop, run_batch
 from deltascene.pipeline.batch.resume import claim_folder, result_key
+from deltascene.pipeline.commands.progress import LineEvents
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.progress import LineEvents
 from deltascene.pipeline.runs.folder import RunFolder, open_run
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.reader import find_sources

@@ -20,8 +20,8 @@ from deltascene import Engine
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch.flow import BatchRun, run_batch
 from deltascene.pipeline.batch.resume import claim_folder, result_key
+from deltascene.pipeline.commands.progress import JsonEvents
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.progress import JsonEvents
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.reader import find_sources

@@ -144,7 +144,7 @@ def run(
         raise UsageError(f"--only-failed: expected -o with the folder of an earlier run; found {found}")
     resolved = load_config(preset, config, set_ or (), values)
     with quick_imports():
-        from deltascene.pipeline.run_command import RunOptions, run_command
+        from deltascene.pipeline.commands.run import RunOptions, run_command
 
     folder = _at(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed)
@@ -158,7 +158,7 @@ def jobs(
     everything: Annotated[bool, typer.Option("--all", help="Every input, however many there are.")] = False,
 ) -> None:
     """Show the inputs of a run, finished, stopped or under way: status, frames, retries, speed, time left, cause."""
-    from deltascene.pipeline.job_command import jobs_command
+    from deltascene.pipeline.commands.jobs import jobs_command
 
     raise typer.Exit(jobs_command(_at(out), _console(), as_json=json, everything=everything))
 
@@ -200,7 +200,7 @@ def report_diff(
     json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Compare two runs over the same videos: config, MACs, time, policies, how far B's predictions are from A's."""
-    from deltascene.pipeline.report_diff_show import diff_command
+    from deltascene.pipeline.commands.report_diff import diff_command
 
     diff_command(_at(a), _at(b), html, _console(), as_json=json)
 
@@ -218,7 +218,7 @@ def backfill(
 ) -> None:
     """Add a task to a finished run from its archived activations: no video, no base below the split."""
     with quick_imports():
-        from deltascene.pipeline.run_command import backfill_command
+        from deltascene.pipeline.commands.run import backfill_command
 
     code = backfill_command(
         _at(out), task, model, _console(), as_json=json, other_numerics=other_numerics, allow_code=allow_code
@@ -264,7 +264,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for eval.json and tradeoff.svg.")] = None,
 ) -> None:
     """Score models on labelled images side by side, and a preset on clips with truth; intervals are given."""
-    from deltascene.pipeline.evaluation.eval_command import Asked, eval_command
+    from deltascene.pipeline.commands.eval import Asked, eval_command
 
     models = _named(model or ["rooms"])
     asked = Asked(data, part, models, stl or (), frozen, clips, preset, frames, out)
@@ -317,7 +317,7 @@ def compress(
 ) -> None:
     """Make sub-tasks out of separately fine-tuned networks: low-rank deltas from the base, without training."""
     from deltascene.pipeline.bundles.compress import Order
-    from deltascene.pipeline.compress_show import compress_command
+    from deltascene.pipeline.commands.compress import compress_command
 
     order = Order(model, task, out, base, rank, energy, split, allow_code)
     raise typer.Exit(compress_command(order, clip, frames, _console()))

@@ -98,9 +98,9 @@ def _run(
     json: bool,
     **options: Any,
 ) -> None:
+    from deltascene.pipeline.commands.train import train_command
     from deltascene.pipeline.training.recipe import load_recipe
     from deltascene.pipeline.training.steps import Order
-    from deltascene.pipeline.training.train_command import train_command
 
     order = Order(step, data, model, out, load_recipe(step, config, set_ or ()), **options)
     raise typer.Exit(train_command(order, as_json=json))

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline import run_command
+from deltascene.pipeline.commands import run
+from deltascene.pipeline.commands.run import exit_code
 from deltascene.pipeline.errors import DiskFull, NoPlace, Stopped
-from deltascene.pipeline.run_command import exit_code
 from deltascene.pipeline.training.rooms import __main__ as rooms
 
 
@@ -66,7 +66,7 @@ def test_what_ends_a_run_is_one_line_with_its_code(run_cli, tiny, make_clip, tmp
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(run_command, "run_command", fail)
+    monkeypatch.setattr(run, "run_command", fail)
     found, text, line = run_cli("run", make_clip(2), "-o", tmp_path / "out", "--model", tiny)
     assert (found, line.count("\n")) == (code, 1), text + line
 
@@ -75,7 +75,7 @@ def test_a_fault_of_ours_is_not_told_as_a_users(run_cli, tiny, make_clip, tmp_pa
     def fail(*_):
         raise RuntimeError("never")
 
-    monkeypatch.setattr(run_command, "run_command", fail)
+    monkeypatch.setattr(run, "run_command", fail)
     with pytest.raises(RuntimeError, match="never"):
         run_cli("run", make_clip(2), "-o", tmp_path / "out", "--model", tiny)
 

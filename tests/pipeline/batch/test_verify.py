@@ -15,7 +15,7 @@ from deltascene import open_run
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.seal import read_seal
 from deltascene.pipeline.batch import flow
-from deltascene.pipeline.progress import JsonEvents
+from deltascene.pipeline.commands.progress import JsonEvents
 from deltascene.pipeline.report.pictures import read_images
 from deltascene.pipeline.runs.archives import archives
 from deltascene.pipeline.runs.folder import RunFolder

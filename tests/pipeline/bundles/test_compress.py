@@ -20,7 +20,7 @@ from deltascene.pipeline.bundles.compress_inputs import load_backbone
 from deltascene.pipeline.bundles.models_check import check_model
 from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.bundles.weight_files import read_weights
-from deltascene.pipeline.compress_show import warnings
+from deltascene.pipeline.commands.compress import warnings
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.sources.reader import find_sources

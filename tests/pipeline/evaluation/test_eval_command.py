@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from deltascene.pipeline.evaluation.eval_command import Asked, eval_command
+from deltascene.pipeline.commands.eval import Asked, eval_command
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,12 +19,12 @@ from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
 from deltascene.pipeline.batch.flow import BatchRun, Events, Stop, run_batch
 from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign, result_key
+from deltascene.pipeline.commands.job_table import CAUSES, JobRow, failed_lines, print_table
+from deltascene.pipeline.commands.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import Stopped, UsageError
-from deltascene.pipeline.job_table import CAUSES, JobRow, failed_lines, print_table
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
-from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.report.build import write_report
 from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.runs.archives import archived_bytes, expected_bytes, segment_info

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deltascene.pipeline import progress
-from deltascene.pipeline.job_table import JobRow, cut_rows, failed_lines, print_table
-from deltascene.pipeline.progress import BarEvents, JsonEvents, LineEvents
+from deltascene.pipeline.commands import progress
+from deltascene.pipeline.commands.job_table import JobRow, cut_rows, failed_lines, print_table
+from deltascene.pipeline.commands.progress import BarEvents, JsonEvents, LineEvents
+from deltascene.pipeline.commands.tally import Tally
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.reader import SourceSpec
-from deltascene.pipeline.tally import Tally
 from deltascene.pipeline.workers.jobs import FrameSummary
 
 FRAME = FrameSummary(0, 0.0, True, "", "dense", 40, 100, 0.1)

@@ -10,7 +10,7 @@ from deltascene.cache.places import Place
 from deltascene.cache.seal import seal_of
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.errors import ExitCode
-from deltascene.pipeline.job_table import ORDER, ROWS, JobRow, print_table
+from deltascene.pipeline.commands.job_table import ORDER, ROWS, JobRow, print_table
 from deltascene.pipeline.runs.folder import RunFolder, RunVideo, VideoFolder, open_run
 from deltascene.pipeline.runs.lock import writing
 from deltascene.pipeline.units import count, duration
