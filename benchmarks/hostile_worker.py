@@ -32,8 +32,8 @@ def main() -> None:
 
 def answer(arguments: list[str]) -> dict[str, object]:
     """Runs one command."""
-    from deltascene.pipeline import cli
     from deltascene.pipeline.batch import flow
+    from deltascene.pipeline.cli import app
 
     before = [os.dup(1), os.dup(2)]
     files = [os.memfd_create("out"), os.memfd_create("error")]
@@ -45,7 +45,7 @@ def answer(arguments: list[str]) -> dict[str, object]:
     began, code = time.perf_counter(), 0
     try:
         with patch.object(flow, "_tidy", _leave) if untidied else nullcontext():
-            cli.main()
+            app.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

@@ -1,5 +1,5 @@
 """`python -m deltascene`: the same as the command."""
 
-from deltascene.pipeline.cli import main
+from deltascene.pipeline.cli.app import main
 
 main()

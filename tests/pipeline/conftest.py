@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deltascene.pipeline import cli
+from deltascene.pipeline.cli import app
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 
 Command = Callable[..., tuple[int, str, str]]
@@ -26,7 +26,7 @@ def run_cli() -> Command:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
             patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
             with pytest.raises(SystemExit) as exit_:
-                cli.main()
+                app.main()
         code = exit_.value.code
         return (0 if code is None else int(code)), out.getvalue(), error.getvalue()
 

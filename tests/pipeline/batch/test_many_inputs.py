@@ -22,7 +22,7 @@ QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archi
 # The command with a table that is written at every event, in a process of its own.
 EAGER = (
     "from deltascene.pipeline.runs.videos_table import VideosTable; VideosTable.every_s, VideosTable.share = 0.0, 1e9;"
-    "from deltascene.pipeline.cli import main; main()"
+    "from deltascene.pipeline.cli.app import main; main()"
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from deltascene.pipeline.cli import app
+from deltascene.pipeline.cli.app import app
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError

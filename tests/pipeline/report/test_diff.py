@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline import cli
+from deltascene.pipeline.cli import app
 from deltascene.pipeline.report.diff import build_diff, compare_accuracy, compare_costs, differences
 from deltascene.pipeline.report.drift import compare_pair, drift_series, summarise
 from deltascene.pipeline.report.page import FORMS, look_up
@@ -200,7 +200,7 @@ def call(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            cli.main()
+            app.main()
     return exit_.value.code or 0
 
 

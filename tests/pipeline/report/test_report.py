@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene import open_run
-from deltascene.pipeline import cli
+from deltascene.pipeline.cli import app
 from deltascene.pipeline.report import build
 from deltascene.pipeline.report.build import write_report
 from deltascene.pipeline.report.numbers import frame_table
@@ -285,7 +285,7 @@ def run_command(out, model, *sources, preset="exact"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
         with pytest.raises(SystemExit):
-            cli.main()
+            app.main()
     return open_run(out)
 
 

@@ -314,7 +314,7 @@ import os, signal, sys
 from deltascene.pipeline.workers import finish
 from deltascene.pipeline.workers import overlay_piece
 from deltascene.pipeline.batch import flow
-from deltascene.pipeline import cli
+from deltascene.pipeline.cli import app
 def dies(where, name, real):
     def call(*arguments):
         if name != "write_done":

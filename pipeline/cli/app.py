@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from deltascene import __version__
 from deltascene.errors import DeltasceneError, ExitCode
-from deltascene.pipeline.cli_train import train_app
+from deltascene.pipeline.cli.train import train_app
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.openmp import brief_spins
 from deltascene.pipeline.quick_imports import quick_imports
