@@ -25,7 +25,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.runs.folder import RunFolder, open_run
 from deltascene.pipeline.runs.lock import locked
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.workers.runner import open_crew
 
 OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing

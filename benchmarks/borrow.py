@@ -20,7 +20,8 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.step import grid_of
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE, Numbers, error_of, score_frame
 from deltascene.pipeline.evaluation.clips import open_clip
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.delta import DeltaLinear
 from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
 from deltascene.stages.preprocess import normalise, resize_frame

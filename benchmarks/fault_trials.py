@@ -24,7 +24,7 @@ from deltascene.pipeline.commands.progress import JsonEvents
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.workers.crew import Crew
 from deltascene.pipeline.workers.runner import open_crew
 

@@ -114,9 +114,9 @@ def processes(pid: int) -> Iterator[tuple[str, int]]:
             continue
         if process.pid == pid:
             yield "driver", size
-        elif "sources_child" in title:
+        elif "sources.decoding" in title:
             yield "decoder", size
-        elif "webm_child" in title:
+        elif "webm_main" in title:
             yield "encoder", size
         elif title.startswith("ray::") and "Actor" in title:
             yield title.removeprefix("ray::").split(".")[0].split("(")[0].strip().removesuffix("Actor").lower(), size

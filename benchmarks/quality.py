@@ -37,7 +37,8 @@ from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)

@@ -30,7 +30,8 @@ from deltascene.pipeline.drawing.panel import Panel, draw_ground, frame_tiles, l
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import bootstrap, error_of
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.kinds import Array, Classes, Kind, Scalar
 from deltascene.stages.resample import to_frame_size
 from deltascene.stages.types import Image

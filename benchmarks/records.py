@@ -11,7 +11,8 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.sources.reader import find_sources, identity
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.identity import identity
 
 SCORING = 1  # counts up when a score means something else
 

@@ -17,7 +17,10 @@ import cv2
 import numpy as np
 import psutil
 
-from deltascene.pipeline.sources.reader import Decoder, SourceError, find_sources, read_frames
+from deltascene.pipeline.sources.errors import SourceError
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.info import Decoder
+from deltascene.pipeline.sources.reader import read_frames
 
 MIB = 1 << 20
 LIMIT_MIB = 300

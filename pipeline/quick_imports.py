@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deltascene.pipeline.numerics.openmp import brief_spins
+from deltascene.pipeline.openmp import brief_spins
 
 
 @contextmanager

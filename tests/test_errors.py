@@ -90,7 +90,7 @@ def test_an_error_can_be_caught_without_anything_heavy():
 
 def test_one_except_catches_what_every_folder_raises(tmp_path):
     from deltascene.cache.places import place
-    from deltascene.pipeline.sources.reader import find_sources
+    from deltascene.pipeline.sources.find import find_sources
     from deltascene.pipeline.training.rooms.catalogue import load_catalogue
     from deltascene.stages.kinds import kind_from_description
 

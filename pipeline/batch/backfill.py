@@ -21,9 +21,8 @@ from deltascene.pipeline.batch.resume import base_key, read_done, write_done
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
-from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
+from deltascene.pipeline.numerics.settle import honour, numerics_record, settle, split_dtype
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.assembly import add_task
 from deltascene.pipeline.runs.folder import (
@@ -38,7 +37,7 @@ from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import Fence, locked
 from deltascene.pipeline.runs.predictions import LEDGER, PredictionWriter, plan_layout
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.reader import SourceSpec
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.compute_parts import TaskPart
 from deltascene.pipeline.workers.jobs import FrameSummary
 from deltascene.pipeline.workers.outputs import StoredForm, ledger_rows

@@ -18,8 +18,8 @@ from deltascene.cache.places import Place
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.sources.chosen import selected_frames
-from deltascene.pipeline.sources.reader import SourceSpec, probe
+from deltascene.pipeline.sources.reader import probe, selected_frames
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.types import Image
 
 LONG_S = 300.0  # of local work, dense: below that Ray's start-up isn't worth a thought

@@ -7,7 +7,8 @@ from deltascene.cache.places import Place, place
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.runs.folder import open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.reader import SourceSpec, find_sources
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import path_text
 
 

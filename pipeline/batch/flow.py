@@ -15,6 +15,7 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.errors import DeltasceneError
+from deltascene.pipeline.batch.archive_plan import expected_bytes, segment_info
 from deltascene.pipeline.batch.resume import (
     Done,
     archive_key,
@@ -27,13 +28,15 @@ from deltascene.pipeline.batch.resume import (
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
-from deltascene.pipeline.runs.archives import expected_bytes, segment_info
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import Fence
 from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable
-from deltascene.pipeline.sources.chosen import selected_frames
-from deltascene.pipeline.sources.reader import Identity, SourceInfo, SourceSpec, UnreadableSource, identity, probe
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.identity import Identity, identity
+from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.reader import probe, selected_frames
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.workers.crew import Crew, Event

@@ -27,7 +27,8 @@ from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.runs.videos_table import DONE_FORMAT, VideoRecord, record_of
-from deltascene.pipeline.sources.reader import Identity, SourceSpec, recognise
+from deltascene.pipeline.sources.identity import Identity, recognise
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.versions import machine_record, versions_record
 from deltascene.pipeline.workers.jobs import Segment
 

@@ -1,6 +1,6 @@
 """Model bundles: a folder with `bundle.yaml` and safetensors, found, read into a checked description, and written.
 
-A task is data: everything about it stands in `bundle.yaml` (pipeline/bundles/entry.py has its rules). Weights are safetensors
+A task is data: everything about it stands in `bundle.yaml` (entry.py has its rules). Weights are safetensors
 only, and every file lies in the bundle's folder. No weights are loaded here.
 """
 
@@ -14,14 +14,8 @@ from pydantic import ValidationError
 
 from deltascene.cache.places import write_whole
 from deltascene.pipeline.bundles.entry import (
-    ArchiveEntry,
-    BackboneEntry,
     BundleEntry,
-    FileName,
-    InputEntry,
-    StoredEntry,
     TaskEntry,
-    TaskName,
 )
 from deltascene.pipeline.bundles.fetch import fetch_bundle
 from deltascene.pipeline.errors import BundleError, nearest
@@ -30,28 +24,6 @@ from deltascene.pipeline.text import first_problem, one_line, shown
 from deltascene.stages.errors import StageError
 from deltascene.stages.input_plan import InputPlan, plan_input
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector
-
-__all__ = [
-    "FORMAT",
-    "ArchiveEntry",
-    "BackboneEntry",
-    "Bundle",
-    "BundleEntry",
-    "FileName",
-    "InputEntry",
-    "StoredEntry",
-    "TaskEntry",
-    "TaskName",
-    "build_kind",
-    "changed_entry",
-    "choose_tasks",
-    "find_bundle",
-    "import_head",
-    "packaged_models",
-    "read_bundle",
-    "read_folder",
-    "write_bundle",
-]
 
 FORMAT = 1
 

@@ -5,14 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deltascene.pipeline.bundles.bundle import Bundle, packaged_models, read_folder
-from deltascene.pipeline.bundles.models_check import check_model, print_check
-from deltascene.pipeline.bundles.models_new import new_model
 from deltascene.pipeline.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-__all__ = ["ModelRow", "about", "check_model", "list_models", "new_model", "print_check", "print_models"]
 
 _TOLD_FIRST = ("summary", "licence", "license", "licences", "licenses")
 

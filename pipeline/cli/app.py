@@ -14,7 +14,7 @@ from deltascene import __version__
 from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.cli.train import train_app
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.numerics.openmp import brief_spins
+from deltascene.pipeline.openmp import brief_spins
 from deltascene.pipeline.quick_imports import quick_imports
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def what_if(
     """Say how many tokens and MACs presets would compute on videos, without running a model."""
     from deltascene.pipeline.config import load_config
     from deltascene.pipeline.evaluation.what_if import print_what_if
-    from deltascene.pipeline.sources.reader import find_sources
+    from deltascene.pipeline.sources.find import find_sources
 
     values = {"model": model, "tasks": split_names(tasks)}
     configs = {name: load_config(name, config, set_ or (), values) for name in split_names(presets) or ()}
@@ -394,7 +394,7 @@ def models_ls() -> None:
 @models_app.command("check")
 def models_check(model: Annotated[str, typer.Argument(help="timm:NAME, a packaged name, a folder, or a URL.")]) -> None:
     """Say whether a backbone or bundle is supported, or why not."""
-    from deltascene.pipeline.bundles.models import check_model, print_check
+    from deltascene.pipeline.bundles.models_check import check_model, print_check
 
     raise typer.Exit(print_check(_console(), check_model(model)))
 
@@ -412,7 +412,7 @@ def models_new(
     random: Annotated[bool, typer.Option("--random", help="Untrained backbone weights, to try things out.")] = False,
 ) -> None:
     """Write a bundle for your own tasks on a timm backbone; its heads are untrained."""
-    from deltascene.pipeline.bundles.models import new_model
+    from deltascene.pipeline.bundles.models_new import new_model
 
     bundle = new_model(folder, backbone, task, weights=weights, base=base, size=parse_size(size), random=random)
     print(f"{bundle.folder}: {', '.join(bundle.entry.tasks)} on {bundle.entry.backbone.timm}; its heads are untrained")

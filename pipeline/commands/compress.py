@@ -10,8 +10,8 @@ from rich.text import Text
 
 from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.compress import Compressed, Order, compress
-from deltascene.pipeline.bundles.compress_drift import ClipDrift, find_clip, measure_drift
 from deltascene.pipeline.bundles.compress_inputs import load_backbone
+from deltascene.pipeline.evaluation.compress_drift import ClipDrift, find_clip, measure_drift
 from deltascene.pipeline.units import compact, count, share
 from deltascene.stages.compress import TensorFit, relative_change, relative_error
 

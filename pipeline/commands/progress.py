@@ -25,7 +25,7 @@ from rich.text import Text
 
 from deltascene.pipeline.commands.tally import Tally
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.reader import SourceSpec
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import path_text
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.workers.jobs import FrameSummary

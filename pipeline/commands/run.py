@@ -14,6 +14,7 @@ from rich.console import Console
 
 from deltascene.cache.places import Place
 from deltascene.errors import DeltasceneError, ExitCode
+from deltascene.pipeline.batch.archive_plan import expected_bytes, segment_info
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
@@ -27,12 +28,13 @@ from deltascene.pipeline.errors import Stopped, UsageError
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.report.build import write_report
 from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
-from deltascene.pipeline.runs.archives import archived_bytes, expected_bytes, segment_info
+from deltascene.pipeline.runs.archives import archived_bytes
 from deltascene.pipeline.runs.folder import RunFolder, RunVideo, open_run
 from deltascene.pipeline.runs.lock import locked, refuse_busy
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import SourceSpec, find_sources, probe
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import open_source, probe
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.units import compact, count
 from deltascene.pipeline.workers.runner import open_crew
 

@@ -26,8 +26,6 @@ from deltascene.pipeline.doctor.packages import check_torchvision, check_version
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Check", "examine", "print_checks"]
-
 
 def examine(model: str | None = None) -> list[Check]:
     """Checks everything that a run needs.

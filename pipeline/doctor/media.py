@@ -10,7 +10,9 @@ import numpy as np
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.doctor.check import Check
 from deltascene.pipeline.doctor.packages import has_decord_wheel
-from deltascene.pipeline.sources.reader import Decoder, find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.info import Decoder
+from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.types import Image
 
 _FRAMES = 12

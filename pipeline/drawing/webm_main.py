@@ -1,4 +1,6 @@
-"""The process behind pipeline/drawing/webm.py: `python -m deltascene.pipeline.drawing.webm_main`, one order on stdin, one answer on stdout.
+"""The encoder process, started by webm.py: one order on stdin, one answer on stdout.
+
+`python -m deltascene.pipeline.drawing.webm_main` starts it.
 
 PyAV can't encode in a process that imported decord, which makes its own older FFmpeg everybody's; and apart from the
 pipeline encoding overlaps with drawing. A pipeline that dies closes stdin without an end, and this process ends, too.

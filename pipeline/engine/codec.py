@@ -9,18 +9,6 @@ import torch
 from torch import Tensor
 
 from deltascene.cache.segment import Array, decoded, encoded
-from deltascene.pipeline.config import Config
-
-
-def split_dtype(config: Config) -> str:
-    """What activations are handed on as, `float32` or `bfloat16`; `native` is the type that blocks multiply.
-
-    Args:
-        config: with settled numerics.
-    """
-    assert config.numerics.dtype != "auto", "numerics have to be settled"
-    asked = config.numerics.split_dtype
-    return config.numerics.dtype if asked == "native" else asked
 
 
 def encode_rows(x_RD: Tensor, dtype: str) -> Array:

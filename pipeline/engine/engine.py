@@ -15,8 +15,8 @@ from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import open_source
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import set_flow_threads
 from deltascene.stages.types import Frame, Image, TokenGrid

@@ -1,7 +1,7 @@
 """The walk of a frame through the stages, on one screen; frames of several streams go together.
 
-Pixels decide what is computed (pipeline/engine/decide.py). The base runs those rows and hands a record on; every task makes its
-outputs of that record (pipeline/engine/task_step.py), here or wherever else it arrives.
+Pixels decide what is computed (decide.py). The base runs those rows and hands a record on; every task makes its
+outputs of that record (task_step.py), here or wherever else it arrives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,12 @@ from torch import Tensor
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.codec import encode_rows, split_dtype
+from deltascene.pipeline.engine.codec import encode_rows
 from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
 from deltascene.pipeline.engine.results import FrameCost, FrameResult, Prediction, TaskCost
 from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
 from deltascene.pipeline.engine.task_step import COMPUTED, Moment, TaskState, Turn, moment_of, step_task, task_cost
+from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
 from deltascene.stages.change import count_rows, patches_of

@@ -28,7 +28,8 @@ from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.change import count_rows
 from deltascene.stages.metrics import moved_region

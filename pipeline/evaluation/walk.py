@@ -14,7 +14,8 @@ from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.replay import Carrier, in_segments
 from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame
 

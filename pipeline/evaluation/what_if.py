@@ -17,8 +17,8 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.engine.step import frame_costs
 from deltascene.pipeline.engine.stopwatch import Stopwatch
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import SourceSpec
+from deltascene.pipeline.sources.reader import open_source
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.units import compact, share
 from deltascene.stages.change import count_rows
 from deltascene.stages.motion import set_flow_threads

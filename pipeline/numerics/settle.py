@@ -8,7 +8,6 @@ import torch
 
 from deltascene.cache.keys import first_difference
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.dtype import choose_dtype
 from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_name
@@ -62,3 +61,14 @@ def honour(config: Config, wanted: Mapping[str, Any]) -> None:
     if difference is not None:
         name, asked, found = difference
         raise UsageError(f"numerics: expected {name} = {asked}, as the run's; this process has {found}")
+
+
+def split_dtype(config: Config) -> str:
+    """What activations are handed on as, `float32` or `bfloat16`; `native` is the type that blocks multiply.
+
+    Args:
+        config: with settled numerics.
+    """
+    assert config.numerics.dtype != "auto", "numerics have to be settled"
+    asked = config.numerics.split_dtype
+    return config.numerics.dtype if asked == "native" else asked

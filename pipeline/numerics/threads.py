@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from deltascene.pipeline.numerics.openmp import SPINS, user_setting
+from deltascene.pipeline.openmp import SPINS, user_setting
 
 _ROWS, _IN, _OUT = 16, 384, 1536
 _REPEATS = 15

@@ -118,7 +118,7 @@ def __getattr__(name: str) -> Any:  # PEP 562: `import deltascene` stays free of
         raise AttributeError(f"module 'deltascene' has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
-    from deltascene.pipeline.numerics.openmp import brief_spins
+    from deltascene.pipeline.openmp import brief_spins
 
     with brief_spins():
         return getattr(import_module(_HOMES[name]), name)

@@ -105,7 +105,7 @@ def environment(report: Mapping[str, Any]) -> jinja2.Environment:
         "policy_class": policy_class,
         "edge_class": edge_class,
         "stage_class": stage_class,
-        "plots": report_plots,
+        "plots": plots,
         "dict_of": lambda names, values: dict(zip(names, values, strict=True)),
         "frame_cells": frame_cells,
         "task_cells": task_cells,

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.runs.folder import Run, RunVideo
-from deltascene.pipeline.sources.reader import Identity
+from deltascene.pipeline.sources.identity import Identity
 from deltascene.stages.kinds import Kind, describe_kind
 
 

@@ -23,15 +23,11 @@ from deltascene.pipeline.drawing.panel import (
     tinted,
 )
 from deltascene.pipeline.runs.folder import RunVideo
-from deltascene.pipeline.sources.reader import (
-    Identity,
-    SourceError,
-    SourceSpec,
-    find_sources,
-    identity,
-    read_frames,
-    recognise,
-)
+from deltascene.pipeline.sources.errors import SourceError
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.identity import Identity, identity, recognise
+from deltascene.pipeline.sources.reader import read_frames
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 

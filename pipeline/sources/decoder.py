@@ -19,7 +19,7 @@ from deltascene.pipeline.sources.frame_table import Picture
 from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
 from deltascene.pipeline.sources.messages import Request, parse_info, write_request
 
-_MODULE = "deltascene.pipeline.sources.decoding.__main__"
+_MODULE = "deltascene.pipeline.sources.decoding"
 _ALARM = getattr(signal, "SIGALRM", -1)  # a decoder sets it on itself, where there is one
 
 

@@ -16,14 +16,8 @@ from typing import Any, Literal
 
 import torch
 
-from deltascene.pipeline.bundles.bundle import (
-    Bundle,
-    BundleEntry,
-    changed_entry,
-    read_bundle,
-    read_folder,
-    write_bundle,
-)
+from deltascene.pipeline.bundles.bundle import Bundle, changed_entry, read_bundle, read_folder, write_bundle
+from deltascene.pipeline.bundles.entry import BundleEntry
 from deltascene.pipeline.bundles.weight_files import write_head, write_task, write_weights
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.text import one_line

@@ -1,4 +1,4 @@
-"""The parts of a run that compute: the engine, and sub-tasks in places of their own. The others: pipeline/workers/parts.py."""
+"""The parts of a run that compute: the engine, and sub-tasks in places of their own. The others: parts.py."""
 
 from collections.abc import Sequence
 from dataclasses import replace

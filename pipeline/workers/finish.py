@@ -17,8 +17,8 @@ from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runs.assembly import Sums, assemble, publish
 from deltascene.pipeline.runs.folder import RunVideo, VideoFolder
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import SourceInfo
+from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.reader import open_source
 from deltascene.pipeline.text import path_text
 from deltascene.pipeline.workers.jobs import VideoJob
 

@@ -9,7 +9,8 @@ from deltascene.cache.segment import SegmentInfo
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.runs.folder import VideoFolder
 from deltascene.pipeline.runs.lock import Fence
-from deltascene.pipeline.sources.reader import SourceInfo, SourceSpec
+from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind

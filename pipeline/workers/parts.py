@@ -21,8 +21,7 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.predictions import LEDGER, Layout, PredictionWriter, plan_layout
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import Reader
+from deltascene.pipeline.sources.reader import Reader, open_source
 from deltascene.pipeline.workers.jobs import (
     FrameSummary,
     Segment,

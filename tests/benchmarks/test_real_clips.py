@@ -15,7 +15,8 @@ import pytest
 
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.resample import to_frame_size
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

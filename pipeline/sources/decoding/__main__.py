@@ -1,4 +1,4 @@
-"""The decoder process: `python -m deltascene.pipeline.sources.decoding.__main__`, one request on stdin, answers on stdout.
+"""The decoder process: `python -m deltascene.pipeline.sources.decoding`, one request on stdin, answers on stdout.
 
 Decoding happens apart from the pipeline because FFmpeg tells of damage only on stderr, and stderr is a whole process's;
 because a file that crashes or hangs a decoder must cost that file only; and because decoding then overlaps with work.

@@ -18,7 +18,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.evaluation.what_if import replay
 from deltascene.pipeline.runs.folder import RunFolder
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
 
 FRAMES = 44
 OPTIONS = ["--preset", "balanced", "--save", "arrays", "--set", "numerics.threads=1", "--set", "segment.frames=20"]

@@ -9,7 +9,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.report.facts import decoder_timeout_s
 from deltascene.pipeline.sources import reader
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
 
 QUIET = ["--save", "arrays"]
 

@@ -19,7 +19,9 @@ from deltascene.pipeline.commands.progress import JsonEvents
 from deltascene.pipeline.report.pictures import read_images
 from deltascene.pipeline.runs.archives import archives
 from deltascene.pipeline.runs.folder import RunFolder
-from deltascene.pipeline.sources.reader import Identity, find_sources, identity, probe, recognise
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.identity import Identity, identity, recognise
+from deltascene.pipeline.sources.reader import probe
 
 MIB = 1 << 20
 FRAMES, SEGMENT = 12, 3

@@ -18,19 +18,21 @@ from safetensors.torch import load_file, save_file
 
 from deltascene import Engine
 from deltascene.pipeline.bundles.bundle import (
-    BackboneEntry,
     Bundle,
-    BundleEntry,
-    InputEntry,
-    StoredEntry,
-    TaskEntry,
     choose_tasks,
     packaged_models,
     read_bundle,
     read_folder,
     write_bundle,
 )
-from deltascene.pipeline.bundles.entry import BackboneArgs
+from deltascene.pipeline.bundles.entry import (
+    BackboneArgs,
+    BackboneEntry,
+    BundleEntry,
+    InputEntry,
+    StoredEntry,
+    TaskEntry,
+)
 from deltascene.pipeline.bundles.scene_model import load_model, sketch_model
 from deltascene.pipeline.bundles.weight_files import read_weights
 from deltascene.pipeline.errors import BundleError

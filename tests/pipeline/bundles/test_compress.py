@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from deltascene import open_run
 from deltascene.pipeline.bundles.bundle import read_folder
 from deltascene.pipeline.bundles.compress import Order, compress
-from deltascene.pipeline.bundles.compress_drift import measure_drift
 from deltascene.pipeline.bundles.compress_inputs import load_backbone
 from deltascene.pipeline.bundles.models_check import check_model
 from deltascene.pipeline.bundles.scene_model import load_model
@@ -23,7 +22,8 @@ from deltascene.pipeline.bundles.weight_files import read_weights
 from deltascene.pipeline.commands.compress import warnings
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.evaluation.compress_drift import measure_drift
+from deltascene.pipeline.sources.find import find_sources
 from deltascene.stages.backbone import create_backbone
 from deltascene.stages.delta import DeltaWeights, LowRank, start_delta
 

@@ -14,8 +14,15 @@ from safetensors.torch import load_file, save_file
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.bundles import models_weights
 from deltascene.pipeline.bundles.bundle import packaged_models, read_folder
-from deltascene.pipeline.bundles.models import about, check_model, list_models, new_model, print_check, print_models
-from deltascene.pipeline.bundles.models_check import archive_points, head_taps, sketch_backbone
+from deltascene.pipeline.bundles.models import about, list_models, print_models
+from deltascene.pipeline.bundles.models_check import (
+    archive_points,
+    check_model,
+    head_taps,
+    print_check,
+    sketch_backbone,
+)
+from deltascene.pipeline.bundles.models_new import new_model
 from deltascene.pipeline.bundles.models_tasks import parse_tasks
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError

@@ -12,7 +12,7 @@ from deltascene import Engine, open_run
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.evaluation.what_if import replay
 from deltascene.pipeline.runs.accuracy import read_truth
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
 
 DEMO = Path(str(resources.files("deltascene.configs"))) / "demo"
 FRAMES = 12

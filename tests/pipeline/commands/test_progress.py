@@ -12,7 +12,7 @@ from deltascene.pipeline.commands.job_table import JobRow, cut_rows, failed_line
 from deltascene.pipeline.commands.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.commands.tally import Tally
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.reader import SourceSpec
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.jobs import FrameSummary
 
 FRAME = FrameSummary(0, 0.0, True, "", "dense", 40, 100, 0.1)

@@ -175,6 +175,7 @@ def test_a_processor_without_avx2_is_slow(monkeypatch, tmp_path):
 
 
 def test_nothing_heavy_is_imported_before_a_check_is_made():
-    code = "import sys, deltascene.pipeline.doctor.examine; print({'torch', 'cv2', 'decord', 'timm', 'ray'} & set(sys.modules))"
+    heavy = {"torch", "cv2", "decord", "timm", "ray"}
+    code = f"import sys, deltascene.pipeline.doctor.examine; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

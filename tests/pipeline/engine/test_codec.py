@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 
 from deltascene.cache.segment import decoded, encoded
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine.codec import decode_rows, encode_rows, split_dtype
+from deltascene.pipeline.engine.codec import decode_rows, encode_rows
+from deltascene.pipeline.numerics.settle import split_dtype
 
 values = arrays(
     np.float32,

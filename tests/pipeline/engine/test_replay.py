@@ -11,8 +11,8 @@ from deltascene.pipeline.bundles.scene_model import sketch_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.replay import begins_segment, decide_frames, in_segments
 from deltascene.pipeline.engine.step import StreamState, step
-from deltascene.pipeline.sources.chosen import open_source
-from deltascene.pipeline.sources.reader import find_sources
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import open_source
 from deltascene.pipeline.workers.jobs import plan_segments, plan_spans
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,8 +13,8 @@ from deltascene.cache.segment import SegmentInfo, check_record
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import handing_over, load_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine.codec import split_dtype
 from deltascene.pipeline.engine.step import StreamState, base_depth, plan_geometry, step
+from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import age_map
 from deltascene.stages.change import rows_of
 from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp, warp_age

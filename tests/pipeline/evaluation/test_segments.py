@@ -14,7 +14,8 @@ from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, TuneRequest, rows_computed
 from deltascene.pipeline.evaluation.walk import ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
-from deltascene.pipeline.sources.reader import find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

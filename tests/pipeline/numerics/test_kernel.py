@@ -129,7 +129,8 @@ def test_a_broken_one_is_said_with_the_way_out(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel_file().parent.mkdir(parents=True)
     kernel_file().write_bytes(b"no library")
-    code = "from deltascene.pipeline.numerics.kernel import choose_kernel; choose_kernel('auto')"  # a process has one kernel
+    # A process has one kernel.
+    code = "from deltascene.pipeline.numerics.kernel import choose_kernel; choose_kernel('auto')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     said = done.stderr.strip().splitlines()[-1]
     assert "can't be loaded: " in said

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from deltascene.pipeline.numerics.openmp import SETTINGS, SPINS
 from deltascene.pipeline.numerics.threads import way_out
+from deltascene.pipeline.openmp import SETTINGS, SPINS
 
 CODE = """
 import os, torch

@@ -400,16 +400,16 @@ def test_every_number_on_the_page_is_the_report_s(which, frames, request):
     page = Page(html.replace("<!doctype html>", ""))
     assert len(marked(page, "data-path")) > 150
     for _, attributes, text in marked(page, "data-path"):
-        value = look_up(build, attributes["data-path"])
+        value = look_up(report, attributes["data-path"])
         assert text == FORMS[attributes["data-form"]](value)
     assert len(marked(page, "data-row")) == len(marked(page, "data-tasks")) == frames
     for _, attributes, text in marked(page, "data-row"):
-        columns = look_up(build, attributes["data-row"].rpartition("/rows/")[0])["columns"]
-        frame = dict(zip(columns, look_up(build, attributes["data-row"]), strict=True))
+        columns = look_up(report, attributes["data-row"].rpartition("/rows/")[0])["columns"]
+        frame = dict(zip(columns, look_up(report, attributes["data-row"]), strict=True))
         assert text == "".join(frame_cells(frame))
         assert set(FRAME_TABLE) <= set(frame)
     for _, attributes, text in marked(page, "data-tasks"):
-        listed, place = look_up(build, attributes["data-tasks"]), int(attributes["data-place"])
+        listed, place = look_up(report, attributes["data-tasks"]), int(attributes["data-place"])
         costs = [dict(zip(listed["task_columns"], rows[place], strict=True)) for rows in listed["tasks"].values()]
         assert text.endswith("".join(cell for cost in costs for cell in task_cells(cost)))
 

@@ -18,16 +18,13 @@ import pytest
 
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.sources.decoding.by_decord import decord_name, span_pictures
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.frame_table import FrameTable
-from deltascene.pipeline.sources.reader import (
-    Decoder,
-    SourceSpec,
-    UnreadableSource,
-    find_sources,
-    identity,
-    probe,
-    read_frames,
-)
+from deltascene.pipeline.sources.identity import identity
+from deltascene.pipeline.sources.info import Decoder
+from deltascene.pipeline.sources.reader import probe, read_frames
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.types import Frame, Image
 
 DECODERS: list[Decoder] = ["decord", "opencv"] if decord_name() else ["opencv"]
@@ -330,5 +327,6 @@ def test_pictures_that_would_take_gigabytes_are_refused(tmp_path: Path) -> None:
 
 
 def test_decoder_that_hangs_is_ended_by_its_alarm() -> None:
-    program = "from deltascene.pipeline.sources.decoding.__main__ import _end_after; import time; _end_after(0.1); time.sleep(20)"
+    name = "deltascene.pipeline.sources.decoding.__main__"
+    program = f"from {name} import _end_after; import time; _end_after(0.1); time.sleep(20)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGALRM

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltascene.pipeline.sources import find
-from deltascene.pipeline.sources.find import natural_key
-from deltascene.pipeline.sources.reader import SourceNotFound, find_sources
+from deltascene.pipeline.sources.errors import SourceNotFound
+from deltascene.pipeline.sources.find import find_sources, natural_key
 from deltascene.pipeline.sources.spec import Found
 
 

@@ -13,16 +13,12 @@ import numpy as np
 import pytest
 
 from deltascene.pipeline.sources.decoding.by_decord import decord_name
-from deltascene.pipeline.sources.reader import (
-    Decoder,
-    SourceNotFound,
-    SourceSpec,
-    UnreadableSource,
-    find_sources,
-    identity,
-    probe,
-    read_frames,
-)
+from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.identity import identity
+from deltascene.pipeline.sources.info import Decoder
+from deltascene.pipeline.sources.reader import probe, read_frames
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.types import Frame, Image
 
 OPENCV_DOC = Path("/usr/share/doc/opencv-doc/examples/data")

@@ -14,7 +14,8 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from deltascene.pipeline.bundles.bundle import read_folder
-from deltascene.pipeline.training import curves, fit, train_command
+from deltascene.pipeline.commands import train as train_command
+from deltascene.pipeline.training import curves, fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -210,7 +210,7 @@ def test_a_changed_byte_anywhere_is_noticed_and_its_segment_alone_is_done_again(
 
 def decoders_below(pid):
     """Asked of the system itself: `ps` cuts its lines at the width of a terminal, and paths may be long."""
-    return [child.pid for child in psutil.Process(pid).children() if "sources_child" in " ".join(child.cmdline())]
+    return [child.pid for child in psutil.Process(pid).children() if "sources.decoding" in " ".join(child.cmdline())]
 
 
 def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(

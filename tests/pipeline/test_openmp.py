@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from deltascene.pipeline.numerics.openmp import SETTINGS, SPINS, brief_spins, user_setting
+from deltascene.pipeline.openmp import SETTINGS, SPINS, brief_spins, user_setting
 
 WAYS = {
     "face": "from deltascene import Engine",

@@ -12,7 +12,9 @@ from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.sources.reader import SourceSpec, find_sources, read_frames
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import read_frames
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.backbone import Backbone
 
 
