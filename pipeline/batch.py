@@ -16,13 +16,14 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.pipeline.archives import expected_bytes, segment_info
+from deltascene.pipeline.config import Config
 from deltascene.pipeline.crew import Crew, Event
-from deltascene.pipeline.engine import Engine
 from deltascene.pipeline.errors import DeltasceneError, DiskFull, NoPlace, OutputError
 from deltascene.pipeline.finish import Drawn, Ending, Joined, draws, finish_video
 from deltascene.pipeline.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 from deltascene.pipeline.links import refuse_links
 from deltascene.pipeline.lock import Fence
+from deltascene.pipeline.model import SceneModel
 from deltascene.pipeline.problems import one_line, path_text, printable
 from deltascene.pipeline.resume import (
     Done,
@@ -36,7 +37,7 @@ from deltascene.pipeline.resume import (
 from deltascene.pipeline.run_folder import RunFolder, VideoFolder
 from deltascene.pipeline.sources import SourceInfo, SourceSpec, UnreadableSource, identity, probe
 from deltascene.pipeline.sources_chosen import selected_frames
-from deltascene.pipeline.step import plan_geometry
+from deltascene.pipeline.step import grid_of
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.videos_table import VideoRecord, VideosTable
 from deltascene.stages.errors import StageError
@@ -78,7 +79,8 @@ class BatchRun:
     """What every step of a run needs.
 
     Attributes:
-        engine: model and config.
+        model: its description and shapes; weights are only where it computes.
+        config: resolved config.
         crew: computes with them, here or elsewhere.
         folder: OUT.
         key: what all results depend on, input apart, as flat plain values.
@@ -90,7 +92,8 @@ class BatchRun:
         over_budget: a segment wasn't archived because the budget was reached.
     """
 
-    engine: Engine
+    model: SceneModel
+    config: Config
     crew: Crew
     folder: RunFolder
     key: Mapping[str, Any]
@@ -230,7 +233,7 @@ def _begin_video(
         StageError: its frames are smaller than one patch.
         OutputError: its earlier results were made from other bytes.
     """
-    config, files = run.engine.config, run.folder.video(spec.id)
+    config, files = run.config, run.folder.video(spec.id)
     refuse_links(files.root, below=True)
     identity_now = identity(spec, config.run.verify == "full")
     if (done := read_done(files)) is not None:
@@ -345,21 +348,21 @@ def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, key
     Raises:
         StageError: its frames are smaller than one patch.
     """
-    engine, model, config = run.engine, run.engine.model, run.engine.config
-    geometry = plan_geometry(model, config, (info.height, info.width))
+    model, config = run.model, run.config
+    plan, grid = grid_of(model, config, (info.height, info.width))
     archive = None
     if config.archive.enabled and model.bundle.entry.archive.blocks:
         archived = archive_key(run.key, model.bundle, identity_now, info.decoder)
-        archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived)
+        archive = ArchiveJob(segment_info(model, config, plan, grid), archived)
     return VideoJob(
         config=config,
         spec=replace(spec, paths=tuple(absolute(path) for path in spec.paths)),
         info=info,
         files=VideoFolder(absolute(run.folder.video(spec.id).root)),
         frames=frames,
-        plan=geometry.plan,
-        grid=geometry.grid,
-        kinds={task: engine.model.bundle.kinds[task] for task in engine.model.tasks},
+        plan=plan,
+        grid=grid,
+        kinds={task: model.bundle.kinds[task] for task in model.tasks},
         base=model.bundle.entry.base,
         key=key,
         fence=run.fence,

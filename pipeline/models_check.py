@@ -12,9 +12,8 @@ import torch
 
 from deltascene.pipeline.bundle import Bundle, read_bundle
 from deltascene.pipeline.errors import BundleError, UsageError
-from deltascene.pipeline.model import SceneModel, check_task_weights, sketch_model
+from deltascene.pipeline.model import SceneModel, check_backbone_weights, check_task_weights, sketch_model
 from deltascene.pipeline.units import compact, count, share
-from deltascene.pipeline.weight_files import check_shapes, weight_shapes
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.cost import blocks_macs, embed_macs
 from deltascene.stages.errors import StageError
@@ -195,7 +194,7 @@ def _check_task(model: SceneModel, name: str, grid: TokenGrid, dense: int) -> Ta
 
 def _weight_problems(model: SceneModel) -> list[str]:
     bundle = model.bundle
-    checks: list[Callable[[], None]] = [partial(_check_backbone_weights, model)]
+    checks: list[Callable[[], None]] = [partial(check_backbone_weights, bundle, model.backbone)]
     checks += [partial(check_task_weights, bundle, task, head) for task, head in model.heads.items()]
     problems = []
     for check in checks:
@@ -204,11 +203,6 @@ def _weight_problems(model: SceneModel) -> list[str]:
         except BundleError as error:
             problems.append(str(error))
     return problems
-
-
-def _check_backbone_weights(model: SceneModel) -> None:
-    path = model.bundle.backbone_file()
-    check_shapes(model.backbone.vit, weight_shapes(path), path)
 
 
 def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:
