@@ -296,7 +296,7 @@ class Lanes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.crew: Crew = open_crew(engine)
+        self.crew: Crew = open_crew(engine.model, engine.config)
 
     def run(self, sources: Path, out: Path, watch: Watch) -> int:
         """What the command does with them; the exit code."""
@@ -304,7 +304,7 @@ class Lanes:
         with locked(folder.root) as fence:
             key = result_key(config, self._engine.model)
             claim_folder(folder, config, key, force=False)
-            batch = BatchRun(self._engine, self.crew, folder, key, fence, JsonEvents(watch))
+            batch = BatchRun(self._engine.model, config, self.crew, folder, key, fence, JsonEvents(watch))
             records = run_batch(batch, find_sources([str(sources)]))
         return 0 if all(record.status == "done" for record in records) else 3
 

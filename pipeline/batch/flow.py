@@ -25,8 +25,9 @@ from deltascene.pipeline.batch.resume import (
     sealed_segments,
     write_done,
 )
-from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.engine.step import plan_geometry
+from deltascene.pipeline.bundles.scene_model import SceneModel
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine.step import grid_of
 from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.links import refuse_links
@@ -80,7 +81,8 @@ class BatchRun:
     """What every step of a run needs.
 
     Attributes:
-        engine: model and config.
+        model: its description and shapes; weights are only where it computes.
+        config: resolved config.
         crew: computes with them, here or elsewhere.
         folder: OUT.
         key: what all results depend on, input apart, as flat plain values.
@@ -92,7 +94,8 @@ class BatchRun:
         over_budget: a segment wasn't archived because the budget was reached.
     """
 
-    engine: Engine
+    model: SceneModel
+    config: Config
     crew: Crew
     folder: RunFolder
     key: Mapping[str, Any]
@@ -232,7 +235,7 @@ def _begin_video(
         StageError: its frames are smaller than one patch.
         OutputError: its earlier results were made from other bytes.
     """
-    config, files = run.engine.config, run.folder.video(spec.id)
+    config, files = run.config, run.folder.video(spec.id)
     refuse_links(files.root, below=True)
     now = identity(spec, config.run.verify == "full")
     if (done := read_done(files)) is not None:
@@ -361,21 +364,21 @@ def plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, now
     Raises:
         StageError: its frames are smaller than one patch.
     """
-    engine, model, config = run.engine, run.engine.model, run.engine.config
-    geometry = plan_geometry(model, config, (info.height, info.width))
+    model, config = run.model, run.config
+    plan, grid = grid_of(model, config, (info.height, info.width))
     archive = None
     if config.archive.enabled and model.bundle.entry.archive.blocks:
         archived = archive_key(run.key, model.bundle, now.quick, info.decoder)
-        archive = ArchiveJob(segment_info(model, config, geometry.plan, geometry.grid), archived)
+        archive = ArchiveJob(segment_info(model, config, plan, grid), archived)
     return VideoJob(
         config=config,
         spec=replace(spec, paths=tuple(absolute(path) for path in spec.paths)),
         info=info,
         files=VideoFolder(absolute(run.folder.video(spec.id).root)),
         frames=frames,
-        plan=geometry.plan,
-        grid=geometry.grid,
-        kinds={task: engine.model.bundle.kinds[task] for task in engine.model.tasks},
+        plan=plan,
+        grid=grid,
+        kinds={task: model.bundle.kinds[task] for task in model.tasks},
         base=model.bundle.entry.base,
         key=_segment_key(run, now.quick, info),
         input_full=now.full,

@@ -12,8 +12,7 @@ import torch
 
 from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
-from deltascene.pipeline.bundles.scene_model import SceneModel, check_task_weights, sketch_model
-from deltascene.pipeline.bundles.weight_files import check_shapes, weight_shapes
+from deltascene.pipeline.bundles.scene_model import SceneModel, check_backbone_weights, check_task_weights, sketch_model
 from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.units import compact, count, share
 from deltascene.stages.backbone import Backbone, create_backbone
@@ -190,7 +189,7 @@ def _check_task(model: SceneModel, name: str, grid: TokenGrid, dense: int) -> Ta
 
 def _weight_problems(model: SceneModel) -> list[str]:
     bundle = model.bundle
-    checks: list[Callable[[], None]] = [partial(_check_backbone_weights, model)]
+    checks: list[Callable[[], None]] = [partial(check_backbone_weights, bundle, model.backbone)]
     checks += [partial(check_task_weights, bundle, task, head) for task, head in model.heads.items()]
     problems = []
     for check in checks:
@@ -199,11 +198,6 @@ def _weight_problems(model: SceneModel) -> list[str]:
         except BundleError as error:
             problems.append(str(error))
     return problems
-
-
-def _check_backbone_weights(model: SceneModel) -> None:
-    path = model.bundle.backbone_file()
-    check_shapes(model.backbone, weight_shapes(path), path)
 
 
 def _input_size(bundle: Bundle, patch: int) -> tuple[int, int]:

@@ -230,6 +230,16 @@ def build_task_head(bundle: Bundle, backbone: Backbone, task: str, *, allow_code
     return _checked_head(f"tasks.{task}.head", head)
 
 
+def check_backbone_weights(bundle: Bundle, backbone: Backbone) -> None:
+    """Compares the header of the base's weights with a backbone, which may be without memory.
+
+    Raises:
+        BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
+    """
+    path = bundle.backbone_file()
+    check_shapes(backbone.vit, weight_shapes(path), path)
+
+
 def check_task_weights(bundle: Bundle, task: str, head: nn.Module) -> None:
     """Compares the header of a task's head file with its head; a delta is checked where it is sketched.
 

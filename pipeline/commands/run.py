@@ -25,6 +25,7 @@ from deltascene.pipeline.commands.progress import BarEvents, JsonEvents, LineEve
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import Stopped, UsageError
+from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.report.build import write_report
 from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
@@ -81,11 +82,9 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     if not options.dry_run:
         refuse_busy(folder.root)
     config = config if options.force else as_begun(folder, config)
-    engine = Engine.from_config(config, allow_code=options.allow_code)
     if options.dry_run:
-        return _dry_run(engine, specs, console)
-    engine = settle_executor(engine, specs)
-    config = engine.config
+        return _dry_run(Engine.from_config(config, allow_code=options.allow_code), specs, console)
+    config, model = settle_executor(settle(config), specs, allow_code=options.allow_code)
     lost_s = seconds_lost()
     if lost_s:
         print(f"note: {describe(lost_s)}", file=sys.stderr)
@@ -93,18 +92,18 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
     if not options.force:
         refuse_foreign(folder)
     with locked(folder.root) as fence, stoppable(config.segment.frames) as stop:
-        key = result_key(config, engine.model)
+        key = result_key(config, model)
         claim_folder(folder, config, key, force=options.force)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
         began = time.perf_counter()
         if config.run.executor == "ray" and not options.json:
             console.print("Ray: workers start", highlight=False)
         with ThreadPoolExecutor(1) as aside:
-            crew = open_crew(engine, allow_code=options.allow_code)
+            crew = open_crew(model, config, allow_code=options.allow_code)
             try:
                 if config.run.executor == "ray":
                     events.workers_ready(crew.lanes, time.perf_counter() - began)
-                run = BatchRun(engine, crew, folder, key, fence, events, stop, budget)
+                run = BatchRun(model, config, crew, folder, key, fence, events, stop, budget)
                 run.archived = archived_bytes(folder)
                 with events.progress if isinstance(events, BarEvents) else nullcontext():
                     records = run_batch(run, specs)

@@ -48,6 +48,13 @@ def settle(config: Config) -> Config:
     return config.model_copy(update={"numerics": numerics})
 
 
+def use_threads(config: Config) -> None:
+    """Gives this process the threads that a record of a settled config names: torch's, and one for optical flow."""
+    assert config.numerics.threads is not None, "threads are settled with the executor"
+    torch.set_num_threads(config.numerics.threads)
+    set_flow_threads(1)
+
+
 def honour(config: Config, wanted: Mapping[str, Any]) -> None:
     """Sets this process up to compute under a record.
 

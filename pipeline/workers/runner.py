@@ -14,8 +14,8 @@ from typing import Any
 
 from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.bundles.bundle import packaged_models
-from deltascene.pipeline.bundles.scene_model import handing_over
-from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over
+from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
 from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.processes.lost import lost_line, out_of_memory
@@ -35,10 +35,10 @@ class LocalLane:
 
     span_frames = 1
 
-    def __init__(self, engine: Engine) -> None:
-        """Takes a loaded engine."""
+    def __init__(self, model: SceneModel, config: Config) -> None:
+        """Takes a loaded model."""
         self._reader, self._writer = ReaderPart(), WriterPart()
-        self._engine = EnginePart(handing_over(engine.model, engine.config), engine.config)
+        self._engine = EnginePart(handing_over(model, config), config)
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
         """As `Lane.run`."""
@@ -228,18 +228,18 @@ class RayLane:
 class RayCrew(ManyLanes):
     """Lanes of actors; a cluster on this machine is started if none is joined."""
 
-    def __init__(self, engine: Engine, *, allow_code: bool = False) -> None:
+    def __init__(self, model: SceneModel, config: Config, *, allow_code: bool = False) -> None:
         """Joins or starts a cluster, and starts the lanes.
 
         Args:
-            engine: its config and model say what the actors load; its own weights aren't sent.
+            model: its description says what the actors load; it needs no weights.
+            config: resolved config.
             allow_code: whether a bundle may bring its own head class.
         """
         import ray
 
         from deltascene.pipeline.workers import ray_actors
 
-        config = engine.config
         if config.run.audit_every and config.run.placement == "split":
             raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
         _check_address(config.run.cluster)
@@ -250,13 +250,12 @@ class RayCrew(ManyLanes):
             own: dict[str, Any] = {"address": "local", "include_dashboard": False}
             where = {"address": config.run.cluster} if config.run.cluster else own
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-        subs = engine.model.sub_tasks
-        split = {task: sub.split for task, sub in subs.items()} if config.run.placement == "split" else {}
-        here = [task for task in engine.model.tasks if task not in split]
+        split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
+        here = [task for task in model.tasks if task not in split]
         seat = ray_actors.Seat(
             config=config,
-            model=_model_anywhere(engine),
-            weights={file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)},
+            model=_model_anywhere(model, config),
+            weights={file.name: file_sha256(file) for file in model.bundle.weight_files(model.tasks)},
             numerics=numerics_record(config),
             allow_code=allow_code,
         )
@@ -334,16 +333,16 @@ def _check_address(address: str | None) -> None:
         ) from error
 
 
-def open_crew(engine: Engine, *, allow_code: bool = False) -> Crew:
-    """The lanes that a config asks for."""
-    if engine.config.run.executor == "ray":
-        return RayCrew(engine, allow_code=allow_code)
-    return OneLane(LocalLane(engine))
+def open_crew(model: SceneModel, config: Config, *, allow_code: bool = False) -> Crew:
+    """The lanes that a config asks for; those in this process need a loaded model."""
+    if config.run.executor == "ray":
+        return RayCrew(model, config, allow_code=allow_code)
+    return OneLane(LocalLane(model, config))
 
 
-def _model_anywhere(engine: Engine) -> str:
+def _model_anywhere(model: SceneModel, config: Config) -> str:
     """What an actor finds the bundle by: as it was named, but a folder by its absolute path."""
-    named, folder = engine.config.model, engine.model.bundle.folder
+    named, folder = config.model, model.bundle.folder
     return named if "://" in named or named in packaged_models() else str(folder.resolve())
 
 

@@ -17,7 +17,9 @@ from equal_runs import compare_runs, compare_task
 from deltascene import Engine, open_run
 from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.batch import flow
+from deltascene.pipeline.bundles import scene_model, weight_files
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.engine import engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.settle import honour, numerics_record
 from deltascene.pipeline.workers.crew import TRIES
@@ -67,6 +69,17 @@ def fused(cluster, run_cli, tiny_delta, clip, tmp_path_factory):
 def test_ray_gives_the_local_bytes(local, fused):
     assert [video.status for video in open_run(fused).videos] == ["failed", "done"]
     assert_runs_equal(local, fused)
+
+
+def test_the_driver_of_ray_actors_reads_no_weights(cluster, run_cli, tiny_delta, clip, local, tmp_path, monkeypatch):
+    """Actors are processes of their own, where nothing is patched."""
+    read = []
+    for module, name in ((weight_files, "read_weights"), (scene_model, "read_weights"), (engine, "prepare_model")):
+        monkeypatch.setattr(module, name, lambda *about, name=name: read.append((name, *about)))
+    arguments = ["--executor", "ray", "--model", tiny_delta, *OPTIONS]
+    code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *arguments)
+    assert (code, read) == (0, []), text + error
+    assert_runs_equal(local, tmp_path / "out")
 
 
 def test_ray_with_sub_tasks_in_their_own_actors_gives_the_local_bytes(
@@ -137,7 +150,7 @@ def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     real = numerics_record(engine.config)
     monkeypatch.setattr("deltascene.pipeline.workers.runner.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
-        RayCrew(engine)
+        RayCrew(engine.model, engine.config)
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +266,7 @@ def test_no_cluster_at_an_address_is_one_clear_line(tiny_delta, address):
     with pytest.raises(
         UsageError, match=rf"^run.address: expected a Ray cluster at HOST:PORT; found none at {address} "
     ):
-        RayCrew(engine)
+        RayCrew(engine.model, engine.config)
 
 
 def test_audits_need_everything_in_one_place(cluster, run_cli, tiny_delta, clip, tmp_path):
