@@ -44,16 +44,22 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 
 @pytest.fixture(scope="session")
 def built_kernel(made_once) -> Path:
-    """A user's cache with the kernel in it, compiled for real and loaded."""
+    """A user's cache with the kernel in it, compiled for real from and into folders with spaces in their names."""
     if not shutil.which("c++"):
         pytest.skip("no C++ compiler")
     with pytest.MonkeyPatch.context() as patch:
 
         def build(folder: Path) -> None:
+            from torch.utils import cpp_extension
+
+            spaced = folder.with_name("libraries of torch")
+            spaced.unlink(missing_ok=True)
+            spaced.symlink_to(cpp_extension.TORCH_LIB_PATH)
+            patch.setattr(cpp_extension, "TORCH_LIB_PATH", str(spaced))
             patch.setenv("XDG_CACHE_HOME", str(folder))
             kernel.build_kernel()
 
-        folder = made_once("kernel", build)
+        folder = made_once("compiled kernel", build)
         patch.setenv("XDG_CACHE_HOME", str(folder))
         assert kernel.choose_kernel("auto") == "compiled"
     return folder
