@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
 from deltascene.pipeline import kernel
 
+LONGEST_FOR_RAY = 39  # bytes of a temporary folder: a socket's path has 107 at most, what Ray adds to it takes 68
+
 
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory) -> Iterator[Path]:
@@ -20,6 +24,16 @@ def user_cache(tmp_path_factory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_beside_other_tests() -> Iterator[None]:
+    """Its workers let all others go first by default and would miss deadlines; its sockets need a short path."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as left:
+        patch.setenv("RAY_worker_niceness", "0")
+        if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOR_RAY:
+            patch.setenv("RAY_TMPDIR", left.enter_context(tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")))
+        yield
 
 
 @pytest.fixture(scope="session")
