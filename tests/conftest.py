@@ -32,7 +32,8 @@ def _ray_beside_other_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as left:
         patch.setenv("RAY_worker_niceness", "0")
         if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOR_RAY:
-            patch.setenv("RAY_TMPDIR", left.enter_context(tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")))
+            short = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
+            patch.setenv("RAY_TMPDIR", left.enter_context(short))
         yield
 
 
