@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
 from deltascene.pipeline.numerics import kernel
 
+LONGEST_FOR_RAY = 39  # bytes of a temporary folder: a socket's path has 107 at most, what Ray adds to it takes 68
+
 
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory) -> Iterator[Path]:
@@ -20,6 +24,17 @@ def user_cache(tmp_path_factory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_beside_other_tests() -> Iterator[None]:
+    """Its workers let all others go first by default and would miss deadlines; its sockets need a short path."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as left:
+        patch.setenv("RAY_worker_niceness", "0")
+        if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOR_RAY:
+            short = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
+            patch.setenv("RAY_TMPDIR", left.enter_context(short))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -44,16 +59,22 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 
 @pytest.fixture(scope="session")
 def built_kernel(made_once) -> Path:
-    """A user's cache with the kernel in it, compiled for real and loaded."""
+    """A user's cache with the kernel in it, compiled for real from and into folders with spaces in their names."""
     if not shutil.which("c++"):
         pytest.skip("no C++ compiler")
     with pytest.MonkeyPatch.context() as patch:
 
         def build(folder: Path) -> None:
+            from torch.utils import cpp_extension
+
+            spaced = folder.with_name("libraries of torch")
+            spaced.unlink(missing_ok=True)
+            spaced.symlink_to(cpp_extension.TORCH_LIB_PATH)
+            patch.setattr(cpp_extension, "TORCH_LIB_PATH", str(spaced))
             patch.setenv("XDG_CACHE_HOME", str(folder))
             kernel.build_kernel()
 
-        folder = made_once("kernel", build)
+        folder = made_once("compiled kernel", build)
         patch.setenv("XDG_CACHE_HOME", str(folder))
         assert kernel.choose_kernel("auto") == "compiled"
     return folder

@@ -237,7 +237,7 @@ def check_backbone_weights(bundle: Bundle, backbone: Backbone) -> None:
         BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
     """
     path = bundle.backbone_file()
-    check_shapes(backbone.vit, weight_shapes(path), path)
+    check_shapes(backbone, weight_shapes(path), path)
 
 
 def check_task_weights(bundle: Bundle, task: str, head: nn.Module) -> None:

@@ -6,8 +6,11 @@ torch or another machine finds none, and runs through plain PyTorch until it is 
 
 import logging
 import os
+import shlex
+import sysconfig
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from hashlib import sha256
 from importlib import resources
 from io import StringIO
@@ -87,18 +90,36 @@ def build_kernel() -> Path:
         try:
             from torch.utils.cpp_extension import load
 
-            load(
-                path.stem.replace("-", "_"),
-                [str(source)],
-                extra_cflags=[*flags, *defines],
-                extra_ldflags=["-fopenmp"],
-                build_directory=folder,
-                is_python_module=False,
-            )
+            with _tools_found():
+                load(
+                    path.stem.replace("-", "_"),
+                    [str(source)],
+                    extra_cflags=[*flags, *defines],
+                    extra_ldflags=["-fopenmp"],
+                    build_directory=folder,
+                    is_python_module=False,
+                )
         except (RuntimeError, OSError, ImportError) as error:
             raise UsageError(f"kernel: can't be compiled: {_last_error(f'{error}')}") from error
         os.replace(Path(folder) / f"{path.stem.replace('-', '_')}.so", path)
     return path
+
+
+@contextmanager
+def _tools_found() -> Iterator[None]:
+    """While torch calls the ninja of this installation, also if that isn't on PATH, and finds its own libraries.
+
+    Source: torch.utils.cpp_extension._prepare_ldflags puts their folder into a shell command as it is, spaces and all.
+    """
+    from torch.utils import cpp_extension
+
+    path, libraries = os.environ.get("PATH", os.defpath), cpp_extension.TORCH_LIB_PATH
+    os.environ["PATH"] = sysconfig.get_path("scripts") + os.pathsep + path
+    cpp_extension.TORCH_LIB_PATH = shlex.quote(libraries)
+    try:
+        yield
+    finally:
+        os.environ["PATH"], cpp_extension.TORCH_LIB_PATH = path, libraries
 
 
 def multiplies_bfloat16() -> bool:

@@ -3,10 +3,12 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +17,15 @@ from deltascene.pipeline.cli import app
 from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pages_compiled_once(made_once) -> Iterator[None]:
+    """The templates of reports are compiled once in the suite, not for each of its hundreds of reports."""
+    kept = jinja2.FileSystemBytecodeCache(str(made_once("templates", lambda folder: None)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", partial(jinja2.Environment, bytecode_cache=kept))
+        yield
 
 
 @pytest.fixture(scope="session")

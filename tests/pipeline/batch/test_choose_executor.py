@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 from deltascene import open_run
 from deltascene.pipeline.batch import choose_executor
 from deltascene.pipeline.batch.choose_executor import settle_executor
-from deltascene.pipeline.bundles import scene_model
-from deltascene.pipeline.bundles import weight_files
+from deltascene.pipeline.bundles import scene_model, weight_files
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import BundleError
 from deltascene.pipeline.numerics import dtype

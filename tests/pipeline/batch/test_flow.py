@@ -118,32 +118,40 @@ def untidied(monkeypatch):
     monkeypatch.undo()
 
 
-def test_resume_after_a_lost_segment_equals_the_undisturbed_run(run_cli, tiny, make_clip, tmp_path, untidied):
-    clip, options = make_clip(21), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
-    run_cli("run", clip, "-o", tmp_path / "whole", *options)
-    run_cli("run", clip, "-o", tmp_path / "torn", *options)
-    folder = tmp_path / "torn/videos/clip"
+SEGMENTS_OF_4 = ["--set", "segment.frames=4", *QUIET]
+
+
+@pytest.fixture(scope="module")
+def whole(run_cli, tiny, make_clip, tmp_path_factory):
+    """A finished run of six segments; the parts that its arrays were joined from are still there."""
+    call, out = ["run", make_clip(21), "--model", tiny, *SEGMENTS_OF_4], tmp_path_factory.mktemp("whole") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow, "_tidy", lambda *_: None)
+        assert run_cli(*call, "-o", out)[0] == 0
+    return call, out
+
+
+def test_resume_after_a_lost_segment_equals_the_undisturbed_run(run_cli, whole, tmp_path, untidied):
+    call, torn = whole[0], shutil.copytree(whole[1], tmp_path / "torn")
+    folder = torn / "videos/clip"
     (folder / "done.json").unlink()
     (folder / "segments/00000012.zip").unlink()
     (folder / "segments/00000016.zip").write_bytes(b"torn")
-    _, text, _ = run_cli("run", clip, "-o", tmp_path / "torn", "--json", *options)
+    _, text, _ = run_cli(*call, "-o", torn, "--json")
     events = [json.loads(line) for line in text.splitlines()]
     assert events[0] == {**events[0], "event": "video_started", "frames": 21, "sealed": 13}  # all but 12 to 19
     assert sum(event["event"] == "frame" for event in events) == 8
-    assert not (found := compare_runs(tmp_path / "whole", tmp_path / "torn")), found
+    assert not (found := compare_runs(whole[1], torn)), found
 
 
 @pytest.mark.parametrize("name", ["parts/c/0/0/0", "height/zarr.json", "ledger.parquet"])
-def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(
-    run_cli, tiny, make_clip, tmp_path, untidied, harm, name
-):
-    clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
-    run_cli("run", clip, "-o", tmp_path / "out", *options)
-    folder = tmp_path / "out/videos/clip"
+def test_a_changed_byte_in_a_sealed_segment_is_noticed_and_redone(run_cli, whole, tmp_path, untidied, harm, name):
+    call, out = whole[0], shutil.copytree(whole[1], tmp_path / "out")
+    folder = out / "videos/clip"
     (folder / "done.json").unlink()
     harm(folder / "segments/00000000.zip", name)
-    _, text, _ = run_cli("run", clip, "-o", tmp_path / "out", "--json", *options)
-    assert json.loads(text.splitlines()[0])["sealed"] == 4  # the other segment stays
+    _, text, _ = run_cli(*call, "-o", out, "--json")
+    assert json.loads(text.splitlines()[0])["sealed"] == 17  # the other segments stay
 
 
 @pytest.mark.parametrize(("number", "preset"), [(signal.SIGINT, "exact"), (signal.SIGKILL, "balanced")])
@@ -403,16 +411,13 @@ def test_a_bundle_of_ones_own_runs_end_to_end_without_code(run_cli, make_clip, t
     assert (tmp_path / "out/videos/clip/overlay.webm").stat().st_size > 0
 
 
-def test_a_harmed_finished_store_is_noticed_and_healed(run_cli, tiny, make_clip, tmp_path):
-    clip, options = make_clip(8), ["--model", tiny, "--set", "segment.frames=4", *QUIET]
-    run_cli("run", clip, "-o", tmp_path / "whole", *options)
-    run_cli("run", clip, "-o", tmp_path / "out", *options)
-    shutil.rmtree(tmp_path / "out/videos/clip/predictions.zarr/height/c/0")
-    _, text, _ = run_cli("run", clip, "-o", tmp_path / "out", "--json", *options)
-    assert (
-        json.loads(text.splitlines()[0])["sealed"] == 0
-    )  # parts of a finished video are gone: all of it is done again
-    assert not (found := compare_runs(tmp_path / "whole", tmp_path / "out")), found
+def test_a_harmed_finished_store_is_noticed_and_healed(run_cli, whole, tmp_path):
+    call, out = whole[0], shutil.copytree(whole[1], tmp_path / "out")
+    shutil.rmtree(out / "videos/clip/segments")  # as a run leaves it
+    shutil.rmtree(out / "videos/clip/predictions.zarr/height/c/0")
+    _, text, _ = run_cli(*call, "-o", out, "--json")
+    assert json.loads(text.splitlines()[0])["sealed"] == 0  # its parts are gone: all of it is done again
+    assert not (found := compare_runs(whole[1], out)), found
 
 
 def test_nothing_between_start_and_end_is_a_failed_input_and_json_says_why(run_cli, tiny, make_clip, tmp_path):

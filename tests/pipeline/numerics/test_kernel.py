@@ -1,7 +1,9 @@
 """The compiled kernel from a user's side: built once, found again, refused by name, and as right as PyTorch."""
 
+import os
 import subprocess
 import sys
+import sysconfig
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics import dtype
-from deltascene.pipeline.numerics.kernel import build_kernel, choose_kernel, kernel_file, kernel_name
+from deltascene.pipeline.numerics.kernel import _tools_found, build_kernel, choose_kernel, kernel_file, kernel_name
 from deltascene.pipeline.numerics.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle
 from deltascene.stages.folded import FoldedBlock
@@ -146,6 +148,14 @@ def test_without_a_compiler_one_line_says_so(monkeypatch, tmp_path):
     assert not list(kernel_file().parent.iterdir())
     done = CliRunner().invoke(app, ["doctor", "--build-kernels"])
     assert done.exit_code != 0
+
+
+def test_the_ninja_of_this_installation_needs_no_path(monkeypatch):
+    """Torch looks for it on PATH alone, which names it only while the environment is activated."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    with _tools_found():
+        assert os.environ["PATH"] == f"{sysconfig.get_path('scripts')}{os.pathsep}/nowhere"
+    assert os.environ["PATH"] == "/nowhere"
 
 
 def test_a_cache_that_cant_be_written_is_said(monkeypatch, tmp_path):
