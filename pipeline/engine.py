@@ -9,6 +9,7 @@ import torch
 
 from deltascene.pipeline.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.core_watch import CoreWatch
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.numerics import settle
@@ -64,6 +65,7 @@ def step_together(
     done = step_streams(streams[0]._model, engine.config, list(zip(states, given, strict=True))) if streams else []
     for stream, frame, (state, _) in zip(streams, given, done, strict=True):
         stream._state, stream._count = state, frame.index + 1
+    engine._watch.look()
     return [result for _, result in done]
 
 
@@ -78,6 +80,7 @@ class Engine:
     def __init__(self, model: SceneModel, config: Config) -> None:
         self.model, self.config = model, config
         self._streams: dict[str, Stream] = {}
+        self._watch = CoreWatch()
         if config.numerics.threads is not None:
             torch.set_num_threads(config.numerics.threads)
         set_flow_threads(1)
