@@ -35,3 +35,9 @@ def user_setting() -> str | None:
     """What the environment says about waiting, as NAME=VALUE; None where it says nothing."""
     found = (f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
     return next(found, None)
+
+
+def torch_came_first() -> bool:
+    """Whether torch was imported before this module, so that nothing could be said to its OpenMP library."""
+    names = list(sys.modules)  # in the order of their imports
+    return "torch" in names and names.index("torch") < names.index(__name__)

@@ -10,6 +10,7 @@ import torch
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.core_watch import CoreWatch
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
@@ -81,6 +82,7 @@ def step_together(
     done = step_streams(streams[0]._model, streams[0]._config, list(zip(states, given, strict=True)))
     for stream, frame, (state, _) in zip(streams, given, done, strict=True):
         stream._state, stream._count = state, frame.index + 1
+    engine._watch.look()
     return [result for _, result in done]
 
 
@@ -95,6 +97,7 @@ class Engine:
     def __init__(self, model: SceneModel, config: Config) -> None:
         self.model, self.config = model, config
         self._streams: dict[str, Stream] = {}
+        self._watch = CoreWatch()
         if config.numerics.threads is not None:
             torch.set_num_threads(config.numerics.threads)
         set_flow_threads(1)
