@@ -10,11 +10,11 @@ import torch
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.config import Config, load_config
-from deltascene.pipeline.core_watch import CoreWatch
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.pipeline.errors import UsageError, nearest
+from deltascene.pipeline.numerics.core_watch import CoreWatch
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import open_source
@@ -26,9 +26,18 @@ from deltascene.stages.types import Frame, Image, TokenGrid
 class Stream:
     """One open stream: call it with frame after frame. It alone owns what a stream carries."""
 
-    def __init__(self, model: SceneModel, config: Config, name: str) -> None:
+    def __init__(self, model: SceneModel, config: Config, name: str, watch: CoreWatch | None = None) -> None:
+        """Takes a loaded model.
+
+        Args:
+            model: its tasks are computed.
+            config: resolved config.
+            name: of the stream; its frames' source, where they are bare images.
+            watch: of the process, where a program of the user's may have imported torch first.
+        """
         self.name = name
         self._model, self._config, self._state, self._count = model, config, StreamState(), 0
+        self._watch = watch
 
     def __call__(self, frame: Frame | Image, pts_s: float | None = None) -> FrameResult:
         """Runs one frame.
@@ -82,7 +91,8 @@ def step_together(
     done = step_streams(streams[0]._model, streams[0]._config, list(zip(states, given, strict=True)))
     for stream, frame, (state, _) in zip(streams, given, done, strict=True):
         stream._state, stream._count = state, frame.index + 1
-    engine._watch.look()
+    if (watch := streams[0]._watch) is not None:
+        watch.look()
     return [result for _, result in done]
 
 
@@ -137,7 +147,7 @@ class Engine:
 
     def open_stream(self, name: str, tasks: Sequence[str] | None = None) -> Stream:
         """A new stream, for some of the loaded tasks or all of them; whoever asked for it owns it."""
-        return Stream(self._with(tasks), self.config, name)
+        return Stream(self._with(tasks), self.config, name, self._watch)
 
     def plan(self, frame_size: tuple[int, int]) -> InputPlan:
         """How frames of a size (height, width) would become model input.

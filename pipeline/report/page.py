@@ -93,7 +93,7 @@ def render_diff(diff: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) 
 def environment(report: Mapping[str, Any]) -> jinja2.Environment:
     """Where a page's templates find each other, how they write the values of a report, and its colours' names."""
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("deltascene.pipeline", "templates"),
+        loader=jinja2.PackageLoader("deltascene.pipeline.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -7,14 +7,14 @@ import sys
 import pytest
 import torch
 
-from deltascene.pipeline.core_watch import CoreWatch
+from deltascene.pipeline.numerics.core_watch import CoreWatch
 from deltascene.pipeline.openmp import SETTINGS
 
 PROGRAM = """
 import torch
 torch.set_num_threads(2)
 import logging, threading, time
-from deltascene.pipeline.core_watch import CoreWatch
+from deltascene.pipeline.numerics.core_watch import CoreWatch
 
 def wasted():
     "Processor time of threads that wait for the next product, seconds."
@@ -63,15 +63,15 @@ def test_threads_sleep_while_the_cores_are_shared():
 @pytest.mark.parametrize(
     "program",
     [
-        "from deltascene import Engine\nfrom deltascene.pipeline.core_watch import CoreWatch",
+        "from deltascene import Engine\nfrom deltascene.pipeline.numerics.core_watch import CoreWatch",
         "import torch, os\nos.environ['OMP_WAIT_POLICY'] = 'active'\n"
-        "from deltascene.pipeline.core_watch import CoreWatch",
+        "from deltascene.pipeline.numerics.core_watch import CoreWatch",
     ],
 )
 def test_nothing_is_watched_where_the_spins_are_settled(program):
     look = "\nwatch = CoreWatch()\nwatch._looked_s, watch._switches = -1e6, -10**9\nwatch.look()\nprint(watch.crowded)"
     assert run(program + look).stdout == "False\n"
-    first = "import torch\ntorch.set_num_threads(2)\nfrom deltascene.pipeline.core_watch import CoreWatch"
+    first = "import torch\ntorch.set_num_threads(2)\nfrom deltascene.pipeline.numerics.core_watch import CoreWatch"
     assert run(first + look).stdout == "True\n"
 
 
