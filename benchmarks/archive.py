@@ -26,7 +26,7 @@ from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.runs.folder import RunFolder, open_run
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.find import find_sources
-from deltascene.pipeline.workers.runner import open_crew
+from deltascene.pipeline.workers.runner import open_pool
 
 OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
 
@@ -38,7 +38,7 @@ def run(clip: Path, out: Path, preset: str, tasks: tuple[str, ...], model: str, 
     folder, key = RunFolder(out), result_key(engine.config, engine.model)
     with locked(out) as fence:
         claim_folder(folder, engine.config, key, force=False)
-        crew = open_crew(engine.model, engine.config)
+        crew = open_pool(engine.model, engine.config)
         run_batch(BatchRun(engine.model, engine.config, crew, folder, key, fence, Quiet()), find_sources([str(clip)]))
     return open_run(out).ledger()
 

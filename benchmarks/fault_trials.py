@@ -25,8 +25,8 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.find import find_sources
-from deltascene.pipeline.workers.crew import Crew
-from deltascene.pipeline.workers.runner import open_crew
+from deltascene.pipeline.workers.crew import WorkerPool
+from deltascene.pipeline.workers.runner import open_pool
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
 ENCODER = "deltascene.pipeline.drawing.webm_main"
@@ -296,7 +296,7 @@ class Lanes:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.crew: Crew = open_crew(engine.model, engine.config)
+        self.crew: WorkerPool = open_pool(engine.model, engine.config)
 
     def run(self, sources: Path, out: Path, watch: Watch) -> int:
         """What the command does with them; the exit code."""

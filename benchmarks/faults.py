@@ -88,9 +88,9 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # it tells of every span whose lane was lost
     import ray
 
-    from deltascene.pipeline.workers.runner import RayLane
+    from deltascene.pipeline.workers.runner import RayWorker
 
-    RayLane.span_frames = 4  # six spans a segment
+    RayWorker.span_frames = 4  # six spans a segment
     context: Any = ray.init(
         "local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
     )

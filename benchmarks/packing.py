@@ -23,7 +23,7 @@ from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.backbone import Block
 from deltascene.stages.delta import DeltaLinear
 from deltascene.stages.folded import FoldedBlock, FoldedLinear
-from deltascene.stages.rows import Part, key_shapes, run_blocks
+from deltascene.stages.rows import StreamRows, key_shapes, run_blocks
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.25)
@@ -98,20 +98,20 @@ def _layer(weight_OI: Tensor) -> nn.Linear:
     return layer
 
 
-def _part(rows: Tensor | None, cache: SceneCache, frame: Frame) -> Part:
-    return Part(frame.grid.tokens if rows is None else len(rows), rows, cache)
+def _part(rows: Tensor | None, cache: SceneCache, frame: Frame) -> StreamRows:
+    return StreamRows(frame.grid.tokens if rows is None else len(rows), rows, cache)
 
 
 @torch.inference_mode()
 def _in_turn(own: Sequence[tuple[Sequence[Block], SceneCache]], x_RD: Tensor, rows: Tensor) -> None:
     for blocks, cache in own:
-        run_blocks(blocks, x_RD, {len(blocks)}, parts=[Part(len(rows), rows, cache)])
+        run_blocks(blocks, x_RD, {len(blocks)}, parts=[StreamRows(len(rows), rows, cache)])
 
 
 @torch.inference_mode()
 def _together(stages: Sequence[tuple[Sequence[Block], list[SceneCache]]], x_RD: Tensor, rows: Tensor) -> None:
     for blocks, caches in stages:
-        parts = [Part(len(rows), rows, cache) for cache in caches]
+        parts = [StreamRows(len(rows), rows, cache) for cache in caches]
         run_blocks(blocks, x_RD.repeat(len(caches), 1), {len(blocks)}, parts=parts)
 
 

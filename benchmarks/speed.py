@@ -29,7 +29,7 @@ from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.packed import multiplies_bfloat16
-from deltascene.stages.rows import Part, key_shapes, run_blocks
+from deltascene.stages.rows import StreamRows, key_shapes, run_blocks
 from deltascene.stages.scene_cache import allocate_cache
 from deltascene.stages.types import Image
 
@@ -263,7 +263,7 @@ def _rows_of(backbone: Backbone, image: Tensor, fraction: float) -> Callable[[],
 
         cut = cut_patches(image, grid.patch)
         x_RD = backbone.embed_patches(cut if rows is None else cut[which], positions, None if rows is None else which)
-        parts = [Part(len(x_RD), rows, cache)]
+        parts = [StreamRows(len(x_RD), rows, cache)]
         return backbone.final_norm(run_blocks(backbone.blocks, x_RD, [backbone.depth], parts=parts)[backbone.depth])
 
     run(None)

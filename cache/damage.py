@@ -23,7 +23,7 @@ DAMAGE = (
 
 
 @contextmanager
-def told_as(error_class: Callable[[str], Exception], what: Path | str, way_out: str) -> Iterator[None]:
+def reraise_damage(error_class: Callable[[str], Exception], what: Path | str, way_out: str) -> Iterator[None]:
     """Turns what reading damaged data raises into one error.
 
     An error of this package passes, as it says more, and so does a full disk.

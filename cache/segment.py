@@ -117,7 +117,7 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Segment:
+class SegmentRecords:
     """A sealed run of frames in memory.
 
     Attributes:

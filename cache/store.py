@@ -12,7 +12,7 @@ import numpy as np
 
 from deltascene.cache.columns import Books, Packer, chosen_blocks, columns_of, row_name, unpack
 from deltascene.cache.errors import BrokenSeal
-from deltascene.cache.segment import Array, FrameRecord, Segment, SegmentInfo
+from deltascene.cache.segment import Array, FrameRecord, SegmentInfo, SegmentRecords
 from deltascene.cache.segment_seal import (
     SegmentSeal,
     lost_writer,
@@ -114,9 +114,9 @@ class Store(Protocol):
             NotArchived: there is no such segment.
         """
 
-    def read(self, start: int) -> Segment:
+    def read(self, start: int) -> SegmentRecords:
         """A whole segment in memory; as `frames`."""
-        return Segment(start, self.info(start), tuple(self.frames(start)))
+        return SegmentRecords(start, self.info(start), tuple(self.frames(start)))
 
 
 class MemoryStore(Store):

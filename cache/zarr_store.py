@@ -30,7 +30,7 @@ from deltascene.cache.columns import (
     row_name,
     unpack,
 )
-from deltascene.cache.damage import told_as
+from deltascene.cache.damage import reraise_damage
 from deltascene.cache.errors import AlreadySealed, BrokenSeal
 from deltascene.cache.places import Place, new_scratch, remove
 from deltascene.cache.sealed_zip import SealedZip, write_sealed
@@ -276,7 +276,7 @@ def _arrays_of(sealed: SealedZip, seal: SegmentSeal, names: Sequence[str]) -> "d
 
 
 def _readable(path: Place) -> AbstractContextManager[None]:
-    return told_as(BrokenSeal, str(path), "archive the video again")
+    return reraise_damage(BrokenSeal, str(path), "archive the video again")
 
 
 def _group_of(sealed: SealedZip, names: Sequence[str]) -> zarr.Group:

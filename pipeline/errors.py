@@ -40,7 +40,7 @@ class EncoderFailed(DeltasceneError):  # noqa: N818 - reads as what happened
     exit_code = ExitCode.INPUT_FAILED
 
 
-class NoPlace(DeltasceneError):  # noqa: N818 - reads as what happened
+class NoCapacity(DeltasceneError):  # noqa: N818 - reads as what happened
     """No machine has room for what computes."""
 
     exit_code = ExitCode.INPUT_FAILED

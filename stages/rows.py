@@ -26,7 +26,7 @@ ROWS_AT_ONCE = {torch.float32: 32, torch.bfloat16: 128}  # queries whose scores 
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StreamRows:
     """One stream's rows in a pack.
 
     Attributes:
@@ -49,7 +49,7 @@ def run_blocks(
     taps: Collection[int],
     *,
     first: int = 0,
-    parts: Sequence[Part] | None = None,
+    parts: Sequence[StreamRows] | None = None,
 ) -> dict[int, Tensor]:
     """Rows of frames through consecutive blocks.
 
@@ -63,7 +63,7 @@ def run_blocks(
     Returns:
         Residual stream of the rows [R, D] at every tap.
     """
-    parts = parts or [Part(len(x_RD))]
+    parts = parts or [StreamRows(len(x_RD))]
     tapped: dict[int, Tensor] = {}
     last = max(taps, default=first)
     for number in range(first, last + 1):
@@ -76,7 +76,7 @@ def run_blocks(
 
 def run_streams(
     blocks: Sequence[Block | FoldedBlock],
-    streams: Sequence[tuple[Tensor, Part]],
+    streams: Sequence[tuple[Tensor, StreamRows]],
     taps: Collection[int],
     *,
     first: int = 0,
@@ -101,7 +101,7 @@ def run_streams(
     return tapped
 
 
-def run_block(block: Block | FoldedBlock, x_RD: Tensor, parts: Sequence[Part], place: int = 0) -> Tensor:
+def run_block(block: Block | FoldedBlock, x_RD: Tensor, parts: Sequence[StreamRows], place: int = 0) -> Tensor:
     """One block on rows of frames.
 
     Args:
@@ -157,9 +157,9 @@ def write_rows(kept_ND: Tensor, rows: Tensor | None, new_RD: Tensor) -> None:
         kept_ND.index_copy_(0, rows, new_RD)
 
 
-def _packs(streams: Sequence[tuple[Tensor, Part]]) -> Iterator[list[tuple[Tensor, Part]]]:
+def _packs(streams: Sequence[tuple[Tensor, StreamRows]]) -> Iterator[list[tuple[Tensor, StreamRows]]]:
     """Streams in order, as many at a time as have few enough rows together, at least one."""
-    pack: list[tuple[Tensor, Part]] = []
+    pack: list[tuple[Tensor, StreamRows]] = []
     for stream in streams:
         if pack and sum(part.count for _, part in (*pack, stream)) > PACKED_ROWS:
             yield pack
@@ -169,7 +169,7 @@ def _packs(streams: Sequence[tuple[Tensor, Part]]) -> Iterator[list[tuple[Tensor
         yield pack
 
 
-def _attention(block: Block, normed_RD: Tensor, parts: Sequence[Part], place: int) -> Tensor:
+def _attention(block: Block, normed_RD: Tensor, parts: Sequence[StreamRows], place: int) -> Tensor:
     attn, count = block.attn, normed_RD.shape[0]
     q_HRd, k_HRd, v_HRd = attn.qkv(normed_RD).view(count, 3, attn.num_heads, attn.head_dim).permute(1, 2, 0, 3)
     q_HRd, k_HRd = attn.q_norm(q_HRd), attn.k_norm(k_HRd)
@@ -187,7 +187,7 @@ def _is_packed(block: Block) -> bool:
     return isinstance(block.attn.qkv, PackedLinear)
 
 
-def _attend_part(block: Block, part: Part, place: int, q_HRd: Tensor, k_HRd: Tensor, v_HRd: Tensor) -> Tensor:
+def _attend_part(block: Block, part: StreamRows, place: int, q_HRd: Tensor, k_HRd: Tensor, v_HRd: Tensor) -> Tensor:
     """One stream's attention; its new keys and values are kept first."""
     kept = KeysValues(k_HRd.transpose(1, 2)[..., None], v_HRd[..., None], part.count)
     if part.cache is not None:

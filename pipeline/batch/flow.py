@@ -28,7 +28,7 @@ from deltascene.pipeline.batch.resume import (
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.step import grid_of
-from deltascene.pipeline.errors import DiskFull, NoPlace, OutputError
+from deltascene.pipeline.errors import DiskFull, NoCapacity, OutputError
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import Fence
@@ -40,8 +40,8 @@ from deltascene.pipeline.sources.reader import probe, selected_frames
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
-from deltascene.pipeline.workers.crew import Crew, Event
-from deltascene.pipeline.workers.finish import Drawn, Ending, Joined, draws, finish_video
+from deltascene.pipeline.workers.crew import WorkerPool, WorkEvent
+from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress, draws, finish_video
 from deltascene.pipeline.workers.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
 
 LONGEST_CAUSE = 2000  # letters
@@ -96,7 +96,7 @@ class BatchRun:
 
     model: SceneModel
     config: Config
-    crew: Crew
+    crew: WorkerPool
     folder: RunFolder
     key: Mapping[str, Any]
     fence: Fence
@@ -150,9 +150,9 @@ class _UnderWay:
         return [self.seals[segment.start] for segment in started]
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> FinishJob:
         """Its end."""
-        return Ending(self.job, [seal.start for seal in self.prefix], draws(self.job.config.save))
+        return FinishJob(self.job, [seal.start for seal in self.prefix], draws(self.job.config.save))
 
     @property
     def so_far(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class _UnderWay:
             "selected": self.job.frames,
         }
 
-    def book(self, event: Event) -> None:
+    def book(self, event: WorkEvent) -> None:
         """Counts what an event says was done, done in vain, or done again."""
         taken = event.task.taken_s
         self.began_s = taken if self.began_s is None else min(self.began_s, taken)
@@ -184,7 +184,7 @@ def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
 
     Raises:
         DiskFull: no room left; what was finished is sealed.
-        NoPlace: the cluster has no room for any lane any more; what was finished is sealed.
+        NoCapacity: the cluster has no room for any lane any more; what was finished is sealed.
         OutputError: an input's earlier results were made from other bytes.
     """
     run.folder.errors_jsonl.unlink(missing_ok=True)
@@ -275,7 +275,7 @@ def _begin_video(
 
 
 def _take_in(
-    run: BatchRun, event: Event, under_way: dict[str, _UnderWay], ended: Callable[[VideoRecord, bool], None]
+    run: BatchRun, event: WorkEvent, under_way: dict[str, _UnderWay], ended: Callable[[VideoRecord, bool], None]
 ) -> None:
     """Books what happened to a segment or to a video's end, which comes after its last segment."""
     video = under_way.get(event.task.job.id)
@@ -287,9 +287,9 @@ def _take_in(
             run.events.frames_lost(video.spec, event.lost)
         if event.error is not None:
             raise event.error
-        if isinstance(event.step, Drawn):
+        if isinstance(event.step, FinishProgress):
             run.events.finishing(video.spec, event.step.what, event.step.share)
-        if isinstance(event.step, Joined):
+        if isinstance(event.step, Finished):
             record = _finished(run, video, event.step)
             del under_way[video.job.id]
             ended(record, False)
@@ -321,13 +321,13 @@ def _failing(
 
     Raises:
         DiskFull: no room left.
-        NoPlace: no lane left.
+        NoCapacity: no lane left.
         OutputError: an input's earlier results were made from other bytes.
     """
     try:
         yield
         return
-    except (OutputError, DiskFull, NoPlace):
+    except (OutputError, DiskFull, NoCapacity):
         raise
     except DeltasceneError as error:
         found: Exception = error
@@ -412,7 +412,7 @@ def _refuse_too_large(run: BatchRun, job: VideoJob, frames: int) -> None:
         )
 
 
-def _record(video: _UnderWay, joined: Joined, status: str, cause: str) -> VideoRecord:
+def _record(video: _UnderWay, joined: Finished, status: str, cause: str) -> VideoRecord:
     """A video's row."""
     about = VideoRecord(
         video.spec.id,
@@ -428,7 +428,7 @@ def _record(video: _UnderWay, joined: Joined, status: str, cause: str) -> VideoR
     return replace(about, **video.so_far)
 
 
-def _finished(run: BatchRun, video: _UnderWay, joined: Joined) -> VideoRecord:
+def _finished(run: BatchRun, video: _UnderWay, joined: Finished) -> VideoRecord:
     """Marks a video as done: all of it can be read, and what is drawn from it is there."""
     record = _record(video, joined, "done", video.cause)
     run.fence.require()
@@ -441,7 +441,7 @@ def _finished(run: BatchRun, video: _UnderWay, joined: Joined) -> VideoRecord:
 def _stopped(run: BatchRun, video: _UnderWay) -> VideoRecord:
     """Makes what there is of a video readable when a run ends before it did; the next run draws its pictures."""
     (joined,) = finish_video(replace(video.ending, pictures=False))
-    assert isinstance(joined, Joined), "nothing is drawn"
+    assert isinstance(joined, Finished), "nothing is drawn"
     if not video.complete:
         return _record(video, joined, "partial", "")
     if draws(video.job.config.save):

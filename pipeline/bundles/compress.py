@@ -24,7 +24,7 @@ _LICENCES = ("licence", "license", "licences", "licenses")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CompressRequest:
     """What is to be compressed.
 
     Attributes:
@@ -88,7 +88,7 @@ class Compressed:
     strangers: Sequence[str]
 
 
-def compress(order: Order, say: Callable[[str], object] = lambda text: None) -> Compressed:
+def compress(order: CompressRequest, say: Callable[[str], object] = lambda text: None) -> Compressed:
     """Makes the bundle. Everything that can be refused is, before the folder is touched.
 
     Args:
@@ -119,7 +119,7 @@ def compress(order: Order, say: Callable[[str], object] = lambda text: None) -> 
     return Compressed(read_folder(order.out), cut, done, base_parameters, others if order.base is not None else ())
 
 
-def _cut(order: Order) -> Cut:
+def _cut(order: CompressRequest) -> Cut:
     if order.rank is not None and order.energy is not None:
         raise UsageError(f"--rank, --energy: expected one of them; found {order.rank} and {order.energy:g}")
     if order.energy is not None:
@@ -169,7 +169,12 @@ def _compress_task(bundle: Bundle, checkpoint: Checkpoint, base: Backbone, cut: 
 
 
 def _write(
-    order: Order, bundle: Bundle, base_path: Path, base: Backbone, done: Mapping[str, CompressedTask], cut: Cut
+    order: CompressRequest,
+    bundle: Bundle,
+    base_path: Path,
+    base: Backbone,
+    done: Mapping[str, CompressedTask],
+    cut: Cut,
 ) -> None:
     """All files, `bundle.yaml` last: the other tasks' as they were, and one with head and delta for each of ours."""
     entry, out = bundle.entry, order.out

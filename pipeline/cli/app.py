@@ -264,10 +264,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for eval.json and tradeoff.svg.")] = None,
 ) -> None:
     """Score models on labelled images side by side, and a preset on clips with truth; intervals are given."""
-    from deltascene.pipeline.commands.eval import Asked, eval_command
+    from deltascene.pipeline.commands.eval import EvalRequest, eval_command
 
     models = _named(model or ["rooms"])
-    asked = Asked(data, part, models, stl or (), frozen, clips, preset, frames, out)
+    asked = EvalRequest(data, part, models, stl or (), frozen, clips, preset, frames, out)
     raise typer.Exit(eval_command(asked, _console()))
 
 
@@ -316,10 +316,10 @@ def compress(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Let a bundle import its own head class.")] = False,
 ) -> None:
     """Make sub-tasks out of separately fine-tuned networks: low-rank deltas from the base, without training."""
-    from deltascene.pipeline.bundles.compress import Order
+    from deltascene.pipeline.bundles.compress import CompressRequest
     from deltascene.pipeline.commands.compress import compress_command
 
-    order = Order(model, task, out, base, rank, energy, split, allow_code)
+    order = CompressRequest(model, task, out, base, rank, energy, split, allow_code)
     raise typer.Exit(compress_command(order, clip, frames, _console()))
 
 

@@ -100,7 +100,7 @@ def _run(
 ) -> None:
     from deltascene.pipeline.commands.train import train_command
     from deltascene.pipeline.training.recipe import load_recipe
-    from deltascene.pipeline.training.steps import Order
+    from deltascene.pipeline.training.steps import TrainRequest
 
-    order = Order(step, data, model, out, load_recipe(step, config, set_ or ()), **options)
+    order = TrainRequest(step, data, model, out, load_recipe(step, config, set_ or ()), **options)
     raise typer.Exit(train_command(order, as_json=json))

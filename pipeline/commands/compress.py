@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline.bundles.compress import Compressed, Order, compress
+from deltascene.pipeline.bundles.compress import Compressed, CompressRequest, compress
 from deltascene.pipeline.bundles.compress_inputs import load_backbone
 from deltascene.pipeline.evaluation.compress_drift import ClipDrift, find_clip, measure_drift
 from deltascene.pipeline.units import compact, count, share
 from deltascene.stages.compress import TensorFit, relative_change, relative_error
 
 
-def compress_command(order: Order, clip: Path | None, frames: int, console: Console) -> int:
+def compress_command(order: CompressRequest, clip: Path | None, frames: int, console: Console) -> int:
     """Compresses, and shows what it cost; returns the exit status.
 
     Args:

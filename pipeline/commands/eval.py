@@ -31,7 +31,7 @@ STL, FROZEN = "single-task", "frozen-shared"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvalRequest:
     """What is to be compared.
 
     Attributes:
@@ -76,7 +76,7 @@ class Row:
     ms: float
 
 
-def eval_command(asked: Asked, console: Console) -> int:
+def eval_command(asked: EvalRequest, console: Console) -> int:
     """Runs the comparison, shows it, and writes it down; returns the exit status."""
     if asked.data is None and asked.clips is None:
         raise UsageError("eval: expected a labelled folder DATA, --clips FOLDER, or both; found neither")
@@ -110,7 +110,7 @@ def eval_command(asked: Asked, console: Console) -> int:
     return ExitCode.OK
 
 
-def compare_images(asked: Asked, data: LabelledFolder, console: Console) -> dict[str, Row]:
+def compare_images(asked: EvalRequest, data: LabelledFolder, console: Console) -> dict[str, Row]:
     """Scores all candidates on the images of a part; the single-task networks first, if there are any."""
     engines: dict[str, list[Engine]] = {}
     if asked.stl:
@@ -143,7 +143,7 @@ def _refuse_unmatched(engines: Mapping[str, Sequence[Engine]]) -> None:
             )
 
 
-def compare_clips(model: str, asked: Asked, console: Console) -> dict[str, dict[str, Judged]]:
+def compare_clips(model: str, asked: EvalRequest, console: Console) -> dict[str, dict[str, Judged]]:
     """A preset and dense prediction on every clip, by clip and by policy; `mean` is over all clips."""
     assert asked.clips is not None
     paths = find_clips(asked.clips)
@@ -189,7 +189,7 @@ def _row(scores: ImageScores, alone: ImageScores | None, known: Mapping[str, flo
     return Row(measures, intervals(scores, alone), gained, scores.macs, 1e3 * float(np.median(scores.seconds)))
 
 
-def _images_table(asked: Asked, rows: Mapping[str, Row]) -> Table:
+def _images_table(asked: EvalRequest, rows: Mapping[str, Row]) -> Table:
     first = next(iter(rows.values()))
     headlines = {task: next(iter(of)) for row in rows.values() for task, of in row.measures.items()}
     table = Table(title=f"{asked.part}: headline measure with its 95 % interval")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deltascene.cache.damage import told_as
+from deltascene.cache.damage import reraise_damage
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.report.diff import build_diff
@@ -28,7 +28,7 @@ def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_
     """
     if html is not None and not html.absolute().parent.is_dir():
         raise UsageError(f"--html {html}: expected a folder that is there; found no {html.absolute().parent}")
-    with told_as(OutputError, f"{a} or {b}", "run its command again with --force"):
+    with reraise_damage(OutputError, f"{a} or {b}", "run its command again with --force"):
         runs = open_run(a), open_run(b)
         diff, pairs = build_diff(*runs)
         timeouts_s = [decoder_timeout_s(run.config) for run in runs]

@@ -37,7 +37,7 @@ from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import open_source, probe
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.units import compact, count
-from deltascene.pipeline.workers.runner import open_crew
+from deltascene.pipeline.workers.runner import open_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         if config.run.executor == "ray" and not options.json:
             console.print("Ray: workers start", highlight=False)
         with ThreadPoolExecutor(1) as aside:
-            crew = open_crew(model, config, allow_code=options.allow_code)
+            crew = open_pool(model, config, allow_code=options.allow_code)
             try:
                 if config.run.executor == "ray":
                     events.workers_ready(crew.lanes, time.perf_counter() - began)

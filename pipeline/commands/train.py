@@ -9,10 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deltascene.errors import ExitCode
 from deltascene.pipeline.training.curves import plot_log
-from deltascene.pipeline.training.steps import Order, train_step, work_folder
+from deltascene.pipeline.training.steps import TrainRequest, train_step, work_folder
 
 
-def train_command(order: Order, *, as_json: bool = False) -> int:
+def train_command(order: TrainRequest, *, as_json: bool = False) -> int:
     """Runs a step; returns the exit status."""
     console = Console(stderr=as_json)
     try:

@@ -20,7 +20,15 @@ from deltascene.pipeline.engine.codec import encode_rows
 from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
 from deltascene.pipeline.engine.results import FrameCost, FrameResult, Prediction, TaskCost
 from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
-from deltascene.pipeline.engine.task_step import COMPUTED, Moment, TaskState, Turn, moment_of, step_task, task_cost
+from deltascene.pipeline.engine.task_step import (
+    COMPUTED,
+    BaseOutput,
+    TaskInput,
+    TaskState,
+    moment_of,
+    step_task,
+    task_cost,
+)
 from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
@@ -29,7 +37,7 @@ from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import estimate_flow, to_grey
 from deltascene.stages.preprocess import normalise_patches, resize_frame
-from deltascene.stages.rows import Part, key_shapes, run_streams
+from deltascene.stages.rows import StreamRows, key_shapes, run_streams
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -146,7 +154,7 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
 
 def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> list[tuple[StreamState, FrameResult]]:
     """What the base hands on, through every task; walks are in the order of the results."""
-    moments: list[Moment] = []
+    moments: list[BaseOutput] = []
     for walk in walks:
         walk.clock.start()
         record = _record(model, config, walk)
@@ -156,7 +164,7 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
     predictions: list[dict[str, Prediction]] = [{} for _ in walks]
     for task in model.tasks:
         turns = [
-            Turn(walk.state.tasks.get(task, TaskState()), moment, walk.tapped, walk.clock)
+            TaskInput(walk.state.tasks.get(task, TaskState()), moment, walk.tapped, walk.clock)
             for walk, moment in zip(walks, moments, strict=True)
         ]
         for place, (state, prediction) in enumerate(step_task(model, task, turns, keep=config.policy.reuse)):
@@ -220,7 +228,7 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
         cut = cut_patches(walk.pixels, walk.grid.patch)
         normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
         x_RD = model.backbone.embed_patches(normalised, walk.state.geometry.positions, patches)
-        streams.append((x_RD, Part(len(x_RD), rows, walk.state.cache)))
+        streams.append((x_RD, StreamRows(len(x_RD), rows, walk.state.cache)))
         walk.clock.lap("embed")
     clocks = [walk.clock for walk in walks]
     clocks[0].start()

@@ -24,7 +24,7 @@ from deltascene.stages.cost import Macs, blocks_macs, embed_macs
 from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
 from deltascene.stages.motion import Lookup, plan_lookup, warp, warp_age
-from deltascene.stages.rows import Part, key_shapes, run_streams, write_rows
+from deltascene.stages.rows import StreamRows, key_shapes, run_streams, write_rows
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import TokenGrid
 
@@ -32,7 +32,7 @@ COMPUTED = ("dense", "rows")
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class BaseOutput:
     """What every task gets of a frame.
 
     Attributes:
@@ -67,13 +67,13 @@ class TaskState:
     value: Array | None = None
 
 
-def receive(record: FrameRecord, grid: TokenGrid, ages: PatchAges | None) -> Moment:
+def receive(record: FrameRecord, grid: TokenGrid, ages: PatchAges | None) -> BaseOutput:
     """As `moment_of`, of a record that was sent or stored."""
     rows = None if record.policy == "dense" else torch.from_numpy(record.rows.astype(np.int64))
     return moment_of(record, rows, grid, ages)
 
 
-def moment_of(record: FrameRecord, rows: Tensor | None, grid: TokenGrid, ages: PatchAges | None) -> Moment:
+def moment_of(record: FrameRecord, rows: Tensor | None, grid: TokenGrid, ages: PatchAges | None) -> BaseOutput:
     """What the tasks get of a frame that was predicted.
 
     Args:
@@ -88,11 +88,11 @@ def moment_of(record: FrameRecord, rows: Tensor | None, grid: TokenGrid, ages: P
     if record.flow is not None:
         where = plan_lookup(record.flow, grid.image_size)
         age = warp_age(age, where)
-    return Moment(record, rows, grid, ages, age, where)
+    return BaseOutput(record, rows, grid, ages, age, where)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TaskInput:
     """One stream's frame, as a task gets it.
 
     Attributes:
@@ -103,12 +103,14 @@ class Turn:
     """
 
     state: TaskState
-    moment: Moment
+    moment: BaseOutput
     shared: Mapping[int, Tensor]
     clock: Stopwatch
 
 
-def step_task(model: SceneModel, task: str, turns: Sequence[Turn], *, keep: bool) -> list[tuple[TaskState, Prediction]]:
+def step_task(
+    model: SceneModel, task: str, turns: Sequence[TaskInput], *, keep: bool
+) -> list[tuple[TaskState, Prediction]]:
     """One task on one frame each of some streams.
 
     Args:
@@ -183,7 +185,7 @@ def _head_patches(rows: Tensor | None, grid: TokenGrid, reach: int) -> int:
     return len(touched_patches(patches, grid, reach) if reach else patches)
 
 
-def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: bool) -> list[Turn]:
+def _through_blocks(model: SceneModel, task: str, turns: Sequence[TaskInput], keep: bool) -> list[TaskInput]:
     """The rows of all streams through the task's own blocks, if it has any; their tokens then are what it reads."""
     taps, sub, ready = model.bundle.entry.tasks[task].taps, model.sub_tasks.get(task), list(turns)
     blocks = () if sub is None else sub.blocks[: max(taps) - sub.split]
@@ -202,7 +204,7 @@ def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: b
     for place in computing:
         moment = ready[place].moment
         x_RD = decode_rows(moment.record.activations[sub.split])
-        streams.append((x_RD, Part(len(x_RD), moment.rows, ready[place].state.cache)))
+        streams.append((x_RD, StreamRows(len(x_RD), moment.rows, ready[place].state.cache)))
     tapped = run_streams(blocks, streams, set(taps), first=sub.split)
     lap_together(clocks, [part.count for _, part in streams], "blocks", task)
     for place, own in zip(computing, tapped, strict=True):
@@ -210,7 +212,7 @@ def _through_blocks(model: SceneModel, task: str, turns: Sequence[Turn], keep: b
     return ready
 
 
-def _through_head(model: SceneModel, task: str, turn: Turn) -> TaskState:
+def _through_head(model: SceneModel, task: str, turn: TaskInput) -> TaskState:
     """The computed rows' tokens through the head, and its outputs into the picture."""
     head, grid, kind = model.heads[task], turn.moment.grid, model.bundle.kinds[task]
     state, touched = _run_cells(model, task, turn.state, turn.shared, turn.moment.rows, grid)

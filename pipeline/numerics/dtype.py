@@ -15,7 +15,7 @@ from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.kernel import multiplies_bfloat16 as kernel_multiplies_bfloat16
 from deltascene.stages.backbone import Block
 from deltascene.stages.packed import multiplies_bfloat16
-from deltascene.stages.rows import Part, run_block
+from deltascene.stages.rows import StreamRows, run_block
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -65,6 +65,6 @@ def _seconds(plain: Block, numerics: NumericsConfig) -> float:
     spent = []
     for _ in range(_REPEATS):
         began = time.perf_counter()
-        run_block(block, x_RD, [Part(_ROWS)])
+        run_block(block, x_RD, [StreamRows(_ROWS)])
         spent.append(time.perf_counter() - began)
     return min(spent)

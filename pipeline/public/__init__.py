@@ -25,7 +25,7 @@ __all__ = [
     "LostWriter",
     "MeshUnusable",
     "MeshesMissing",
-    "NoPlace",
+    "NoCapacity",
     "NoSuchStore",
     "NotArchived",
     "NotPredicted",
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         ConfigError,
         DiskFull,
         EncoderFailed,
-        NoPlace,
+        NoCapacity,
         OutputError,
         Overtaken,
         Stopped,
@@ -101,7 +101,7 @@ _NAMES_IN = {
     " WrongFingerprint WrongRecord",
     "deltascene.errors": "DeltasceneError ExitCode",
     "deltascene.pipeline.engine.engine": "Engine Stream",
-    "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoPlace OutputError Overtaken Stopped"
+    "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoCapacity OutputError Overtaken Stopped"
     " UsageError WorkerLost",
     "deltascene.pipeline.engine.results": "FrameResult",
     "deltascene.pipeline.runs.folder": "NotPredicted open_run",

@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deltascene.cache.damage import told_as
+from deltascene.cache.damage import reraise_damage
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.drawing.overlay import FrameNote, frame_notes
 from deltascene.pipeline.errors import OutputError
@@ -60,7 +60,7 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     Returns:
         Paths of the JSON and of the page.
     """
-    with told_as(OutputError, str(run.folder), "run its command again with --force"):
+    with reraise_damage(OutputError, str(run.folder), "run its command again with --force"):
         videos = {video.id: video for video in run.videos}
         built, notes = _build(run, list(videos.values()))
         text = json.dumps(built, indent=1, allow_nan=False, ensure_ascii=False)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deltascene.cache.places import Place, put_tree, scratch
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.runs import ledger
-from deltascene.pipeline.runs.predictions import LEDGER, Part, PredictionReader, join_arrays, write_small
+from deltascene.pipeline.runs.predictions import LEDGER, SealedPart, PredictionReader, join_arrays, write_small
 from deltascene.pipeline.runs.folder import VideoFolder
 
 Sums = Mapping[str, tuple[int, str]]
@@ -51,7 +51,7 @@ def assemble(
         attributes: of the array group: fps, sizes …
     """
     tasks = ["", *files.added_tasks(starts)]
-    parts = {task: [Part(start, files.part(start, task)) for start in starts] for task in tasks}
+    parts = {task: [SealedPart(start, files.part(start, task)) for start in starts] for task in tasks}
     table = pa.concat_tables(_ledger(part.path) for task in tasks for part in parts[task])
     sums, frames = _join(folder / files.predictions.name, parts, table, segment_frames, attributes)
     ledger.write_table(folder / files.frames_parquet.name, [table])
@@ -60,7 +60,7 @@ def assemble(
 
 def add_task(files: VideoFolder, task: str, starts: Sequence[int], segment_frames: int) -> Sums:
     """Joins what was added of a task to what is there; returns size and SHA-256 of its shards, by path."""
-    parts = {task: [Part(start, files.part(start, task)) for start in starts]}
+    parts = {task: [SealedPart(start, files.part(start, task)) for start in starts]}
     before = ledger.read_rows(files.frames_parquet)
     before = before.filter(pc.not_equal(before["task"], task))
     table = pa.concat_tables([before, *(_ledger(part.path) for part in parts[task])])
@@ -79,7 +79,7 @@ def publish(folder: Path, files: VideoFolder) -> None:
 
 def _join(
     folder: Path,
-    parts: Mapping[str, Sequence[Part]],
+    parts: Mapping[str, Sequence[SealedPart]],
     table: pa.Table,
     segment_frames: int,
     attributes: Mapping[str, Any],

@@ -21,7 +21,7 @@ from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import MemoryStore
 
-from deltascene.cache.damage import told_as
+from deltascene.cache.damage import reraise_damage
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.keys import file_sha256
 from deltascene.cache.places import Place, zarr_url
@@ -109,7 +109,7 @@ class PredictionWriter:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SealedPart:
     """A sealed part that is joined with others.
 
     Attributes:
@@ -121,7 +121,7 @@ class Part:
     path: Place
 
 
-def join_arrays(folder: Path, parts: Sequence[Part], frames: int, segment_frames: int) -> dict[str, tuple[int, str]]:
+def join_arrays(folder: Path, parts: Sequence[SealedPart], frames: int, segment_frames: int) -> dict[str, tuple[int, str]]:
     """Joins the arrays of parts.
 
     Args:
@@ -149,7 +149,7 @@ def join_arrays(folder: Path, parts: Sequence[Part], frames: int, segment_frames
 
 
 def _join_shard(
-    folder: Path, arrays: Mapping[str, "zarr.Array[Any]"], parts: Sequence[Part], number: int, frames: int
+    folder: Path, arrays: Mapping[str, "zarr.Array[Any]"], parts: Sequence[SealedPart], number: int, frames: int
 ) -> Iterable[tuple[str, Path]]:
     """One shard of every array: the chunks of its parts, then where each lies (Zarr's `sharding_indexed`, at the end).
 
@@ -286,13 +286,13 @@ class PredictionReader:
 
 
 def _readable(path: Place) -> AbstractContextManager[None]:
-    return told_as(OutputError, str(path), "run its command again with --force")
+    return reraise_damage(OutputError, str(path), "run its command again with --force")
 
 
 def _arrays_of(sealed: SealedZip) -> "Iterable[tuple[str, zarr.Array[Any]]]":
     """Descriptions of a part's arrays, by name."""
     named = {name: sealed.read(name) for name in sealed.files if name.endswith("zarr.json")}
-    with told_as(BrokenSeal, str(sealed.path), "remove it and run the same command again"):
+    with reraise_damage(BrokenSeal, str(sealed.path), "remove it and run the same command again"):
         group = zarr.open_group(MemoryStore({name: Buffer.from_bytes(data) for name, data in named.items()}), mode="r")
         for name in sorted(named):
             found = group.get(name.removesuffix("/zarr.json"))

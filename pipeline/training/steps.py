@@ -48,7 +48,7 @@ NEW: tuple[Step, ...] = ("base", "stl")  # steps that make a new backbone, and s
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TrainRequest:
     """What is to be trained.
 
     Attributes:
@@ -74,7 +74,7 @@ class Order:
     device: str = "cpu"
 
 
-def train_step(order: Order, say: Said = lambda event: None) -> Bundle:
+def train_step(order: TrainRequest, say: Said = lambda event: None) -> Bundle:
     """Trains, or goes on where an earlier call of the same order stopped, and writes the bundle.
 
     Args:
@@ -115,12 +115,12 @@ def train_step(order: Order, say: Said = lambda event: None) -> Bundle:
     return read_folder(order.out)
 
 
-def work_folder(order: Order) -> Path:
+def work_folder(order: TrainRequest) -> Path:
     """Where a step keeps its checkpoint, its log and its recipe."""
     return order.out / "training" / (order.task if order.task and order.step in ("subtask", "frozen") else order.step)
 
 
-def _planned(source: Bundle, order: Order) -> tuple[Bundle, str]:
+def _planned(source: Bundle, order: TrainRequest) -> tuple[Bundle, str]:
     """The bundle as it is trained, and the task."""
     task, entry = order.task or source.entry.base, source.entry
     if task not in entry.tasks:
@@ -143,7 +143,7 @@ def _planned(source: Bundle, order: Order) -> tuple[Bundle, str]:
     return Bundle(source.folder, entry, {name: source.kinds[name] for name in entry.tasks}), task
 
 
-def _is_finished(order: Order) -> bool:
+def _is_finished(order: TrainRequest) -> bool:
     """Whether an earlier call made this new bundle and was cut before it could remove its checkpoint."""
     checkpoint = work_folder(order) / CHECKPOINT
     if order.step not in NEW or not checkpoint.is_file() or not (order.out / "bundle.yaml").is_file():
@@ -155,7 +155,7 @@ def _is_finished(order: Order) -> bool:
     return True
 
 
-def _refuse_loss(source: Bundle, bundle: Bundle, task: str, order: Order) -> None:
+def _refuse_loss(source: Bundle, bundle: Bundle, task: str, order: TrainRequest) -> None:
     """A step that makes a new backbone never writes over a bundle; the others only on the same base."""
     if not (order.out / "bundle.yaml").is_file():
         return
@@ -209,7 +209,7 @@ def _kept(samples: Samples, student: Student, folder: Path, say: Said) -> Activa
     return Activations({point: kept.blocks[point] for point in student.points})
 
 
-def _write(student: Student, heads: Mapping[str, TokenHead], order: Order, evidence: Mapping[str, Any]) -> None:
+def _write(student: Student, heads: Mapping[str, TokenHead], order: TrainRequest, evidence: Mapping[str, Any]) -> None:
     """The bundle's files, `bundle.yaml` last."""
     if student.embeds:
         _write_new(student, heads, order, evidence)
@@ -231,7 +231,9 @@ def _write(student: Student, heads: Mapping[str, TokenHead], order: Order, evide
     write_bundle(out, entry.model_copy(update={"evidence": told}))
 
 
-def _write_new(student: Student, heads: Mapping[str, TokenHead], order: Order, evidence: Mapping[str, Any]) -> None:
+def _write_new(
+    student: Student, heads: Mapping[str, TokenHead], order: TrainRequest, evidence: Mapping[str, Any]
+) -> None:
     """A bundle with a new backbone; of what the old one's evidence says, only the licence is still true."""
     entry, out = student.bundle.entry, order.out
     state = student.backbone.state_dict()

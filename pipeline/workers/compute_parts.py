@@ -13,7 +13,7 @@ from deltascene.pipeline.engine.engine import Stream
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import TaskCost
 from deltascene.pipeline.engine.stopwatch import Stopwatch
-from deltascene.pipeline.engine.task_step import TaskState, Turn, receive, step_task, task_cost
+from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task, task_cost
 from deltascene.pipeline.workers.jobs import Span, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOutput, output_of
 from deltascene.stages.age import PatchAges
@@ -92,7 +92,7 @@ class TaskPart:
         self._ages = moment.ages
         clock.lap("warp" if moment.where is not None else "head", self.task)
         keep = self._config.policy.reuse
-        turn = Turn(self._state, moment, {}, clock)
+        turn = TaskInput(self._state, moment, {}, clock)
         [(self._state, prediction)] = step_task(self._model, self.task, [turn], keep=keep)
         output = form.task(prediction, task_cost(self._model, self.task, moment.rows, grid, clock.of(self.task)))
         return FrameOutput(record, {self.task: output}, form.age(moment.age), moment.ages.oldest_s(record.pts_s))

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import Protocol
 
-from deltascene.pipeline.errors import NoPlace, WorkerLost
-from deltascene.pipeline.workers.finish import Drawn, Ending, Joined
+from deltascene.pipeline.errors import NoCapacity, WorkerLost
+from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress
 from deltascene.pipeline.workers.jobs import Segment, SpanDone, VideoJob
 
 TRIES = 3  # of what a worker was lost at
 
 
-class Lane(Protocol):
+class Worker(Protocol):
     """Computes one segment at a time, or finishes a video."""
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
@@ -34,7 +34,7 @@ class Lane(Protocol):
             DeltasceneError: whatever a part says.
         """
 
-    def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
+    def finish(self, ending: FinishJob) -> Iterator[FinishProgress | Finished]:
         """Finishes a video; the last step is what came of it. Raises as `run`."""
 
     def restore(self) -> None:
@@ -42,7 +42,7 @@ class Lane(Protocol):
 
         Raises:
             WorkerLost: another part was lost meanwhile.
-            NoPlace: there is no room for it any more.
+            NoCapacity: there is no room for it any more.
         """
 
     def abandon(self) -> None:
@@ -53,7 +53,7 @@ class Lane(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class WorkItem:
     """What a lane does at a time.
 
     Attributes:
@@ -63,7 +63,7 @@ class Task:
     """
 
     job: VideoJob
-    work: Segment | Ending
+    work: Segment | FinishJob
     taken_s: float = field(default_factory=time.perf_counter)
 
     @property
@@ -74,7 +74,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WorkEvent:
     """Something that happened to what a lane does.
 
     Attributes:
@@ -83,12 +83,12 @@ class Event:
         step: of a video's end; the last one says what came of it.
         broken_off: a video's end was, as everything was dropped.
         lost: a worker was lost, and so many frames that were done will be computed again; None if none was lost.
-        error: it was given up; the lane has no place any more if it is a `NoPlace`.
+        error: it was given up; the lane has no place any more if it is a `NoCapacity`.
     """
 
-    task: Task
+    task: WorkItem
     done: SpanDone | None = None
-    step: Drawn | Joined | None = None
+    step: FinishProgress | Finished | None = None
     broken_off: bool = False
     lost: int | None = None
     error: Exception | None = None
@@ -97,10 +97,10 @@ class Event:
     def ends(self) -> bool:
         """Whether nothing more comes of this task."""
         sealed = self.done is not None and self.done.seal is not None
-        return sealed or isinstance(self.step, Joined) or self.broken_off or self.error is not None
+        return sealed or isinstance(self.step, Finished) or self.broken_off or self.error is not None
 
 
-class Board:
+class SegmentQueue:
     """What waits: videos to finish come first, then segments by video.
 
     Attributes:
@@ -110,7 +110,7 @@ class Board:
 
     def __init__(self) -> None:
         self.archiving, self.dropped = True, False
-        self._endings = deque[Ending]()
+        self._endings = deque[FinishJob]()
         self._jobs: dict[str, VideoJob] = {}
         self._waiting: dict[str, list[Segment]] = {}
         self._begun: set[str] = set()
@@ -124,7 +124,7 @@ class Board:
         if segments:
             self._jobs[job.id], self._waiting[job.id] = job, list(segments)
 
-    def finish(self, ending: Ending) -> None:
+    def finish(self, ending: FinishJob) -> None:
         """Adds a video's end."""
         self.dropped = False
         self._endings.append(ending)
@@ -136,20 +136,20 @@ class Board:
         for each in list(self._waiting) if id_ is None else [id_]:
             self._forget(each)
 
-    def give_back(self, task: Task) -> None:
+    def give_back(self, task: WorkItem) -> None:
         """What was taken waits again."""
-        if isinstance(task.work, Ending):
+        if isinstance(task.work, FinishJob):
             self._endings.appendleft(task.work)
             return
         self._jobs[task.job.id] = task.job
         waiting = [*self._waiting.get(task.job.id, []), task.segment]
         self._waiting[task.job.id] = sorted(waiting, key=lambda segment: segment.start)
 
-    def take(self, last: Task | None) -> Task | None:
+    def take(self, last: WorkItem | None) -> WorkItem | None:
         """What is next for a lane, after its last segment; None if nothing waits."""
         if self._endings:
             ending = self._endings.popleft()
-            return Task(ending.job, ending)
+            return WorkItem(ending.job, ending)
         if not self._waiting:
             return None
         id_, place = self._choose(last)
@@ -157,13 +157,13 @@ class Board:
         self._begun.add(id_)
         if not self._waiting[id_]:
             self._forget(id_)
-        return Task(job, replace(segment, archived=segment.archived and self.archiving))
+        return WorkItem(job, replace(segment, archived=segment.archived and self.archiving))
 
     def _forget(self, id_: str) -> None:
         self._waiting.pop(id_, None)
         self._jobs.pop(id_, None)
 
-    def _choose(self, last: Task | None) -> tuple[str, int]:
+    def _choose(self, last: WorkItem | None) -> tuple[str, int]:
         """Video and place among its waiting segments."""
         if last is not None and last.job.id in self._waiting:
             follows = [segment.start for segment in self._waiting[last.job.id]]
@@ -178,7 +178,7 @@ class Board:
         return id_, first + count // 2
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Lanes at work.
 
     Attributes:
@@ -193,7 +193,7 @@ class Crew(Protocol):
     def add(self, job: VideoJob, segments: Sequence[Segment]) -> None:
         """Gives out a video's segments."""
 
-    def finish(self, ending: Ending) -> None:
+    def finish(self, ending: FinishJob) -> None:
         """Gives out a video's end."""
 
     def drop(self, id_: str | None = None) -> None:
@@ -202,45 +202,45 @@ class Crew(Protocol):
     def archive(self, on: bool) -> None:
         """Whether segments that are begun from now on are archived."""
 
-    def next(self) -> Event | None:
+    def next(self) -> WorkEvent | None:
         """What happens next; None if nothing is under way and nothing waits."""
 
     def close(self) -> None:
         """Ends all lanes; what isn't sealed is given up."""
 
 
-class OneLane:
+class InlinePool:
     """A lane in the caller's own thread: it works while its next event is waited for."""
 
     lanes = 1
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane, self._board = lane, Board()
-        self._last: Task | None = None
-        self._events: Iterator[Event] = iter(())
+    def __init__(self, lane: Worker) -> None:
+        self._lane, self._board = lane, SegmentQueue()
+        self._last: WorkItem | None = None
+        self._events: Iterator[WorkEvent] = iter(())
 
     def waiting(self) -> int:
-        """As `Crew.waiting`."""
+        """As `WorkerPool.waiting`."""
         return len(self._board)
 
     def add(self, job: VideoJob, segments: Sequence[Segment]) -> None:
-        """As `Crew.add`."""
+        """As `WorkerPool.add`."""
         self._board.add(job, segments)
 
-    def finish(self, ending: Ending) -> None:
-        """As `Crew.finish`."""
+    def finish(self, ending: FinishJob) -> None:
+        """As `WorkerPool.finish`."""
         self._board.finish(ending)
 
     def drop(self, id_: str | None = None) -> None:
-        """As `Crew.drop`."""
+        """As `WorkerPool.drop`."""
         self._board.drop(id_)
 
     def archive(self, on: bool) -> None:
-        """As `Crew.archive`."""
+        """As `WorkerPool.archive`."""
         self._board.archiving = on
 
-    def next(self) -> Event | None:
-        """As `Crew.next`."""
+    def next(self) -> WorkEvent | None:
+        """As `WorkerPool.next`."""
         event = next(self._events, None)
         if event is None and (task := self._board.take(self._last)) is not None:
             self._last = task if isinstance(task.work, Segment) else self._last
@@ -249,18 +249,18 @@ class OneLane:
         return event
 
     def close(self) -> None:
-        """As `Crew.close`."""
+        """As `WorkerPool.close`."""
         self._lane.close()
 
 
-class ManyLanes:
+class ThreadedPool:
     """Lanes in threads of their own; each mostly waits for actors."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Worker]) -> None:
         """Starts them."""
         self.lanes = len(lanes)
-        self._board, self._change = Board(), threading.Condition()
-        self._events: Queue[Event] = Queue(maxsize=4 * len(lanes))  # a listener that is slow holds the lanes up
+        self._board, self._change = SegmentQueue(), threading.Condition()
+        self._events: Queue[WorkEvent] = Queue(maxsize=4 * len(lanes))  # a listener that is slow holds the lanes up
         self._under_way, self._closed = 0, False
         self._crew = list(lanes)
         self._threads = [threading.Thread(target=self._work, args=(lane,), daemon=True) for lane in lanes]
@@ -268,34 +268,34 @@ class ManyLanes:
             thread.start()
 
     def waiting(self) -> int:
-        """As `Crew.waiting`."""
+        """As `WorkerPool.waiting`."""
         with self._change:
             return len(self._board)
 
     def add(self, job: VideoJob, segments: Sequence[Segment]) -> None:
-        """As `Crew.add`."""
+        """As `WorkerPool.add`."""
         with self._change:
             self._board.add(job, segments)
             self._change.notify_all()
 
-    def finish(self, ending: Ending) -> None:
-        """As `Crew.finish`."""
+    def finish(self, ending: FinishJob) -> None:
+        """As `WorkerPool.finish`."""
         with self._change:
             self._board.finish(ending)
             self._change.notify_all()
 
     def drop(self, id_: str | None = None) -> None:
-        """As `Crew.drop`."""
+        """As `WorkerPool.drop`."""
         with self._change:
             self._board.drop(id_)
 
     def archive(self, on: bool) -> None:
-        """As `Crew.archive`."""
+        """As `WorkerPool.archive`."""
         with self._change:
             self._board.archiving = on
 
-    def next(self) -> Event | None:
-        """As `Crew.next`."""
+    def next(self) -> WorkEvent | None:
+        """As `WorkerPool.next`."""
         with self._change:
             if not self._under_way and not len(self._board):
                 return None
@@ -306,7 +306,7 @@ class ManyLanes:
         return event
 
     def close(self) -> None:
-        """As `Crew.close`."""
+        """As `WorkerPool.close`."""
         with self._change:
             self._closed = True
             self._board.drop()
@@ -319,19 +319,19 @@ class ManyLanes:
             for thread in self._threads:
                 thread.join(0.01)
 
-    def _work(self, lane: Lane) -> None:
-        last: Task | None = None
+    def _work(self, lane: Worker) -> None:
+        last: WorkItem | None = None
         while (task := self._take(last)) is not None:
             last = task if isinstance(task.work, Segment) else last
             for event in compute(lane, task, lambda: self._board.dropped, lambda: self._closed):
-                if isinstance(event.error, NoPlace):
-                    self._events.put(Event(task, lost=event.lost))
+                if isinstance(event.error, NoCapacity):
+                    self._events.put(WorkEvent(task, lost=event.lost))
                     if self._let_go(lane, task):
                         return
-                    event = Event(task, error=event.error)
+                    event = WorkEvent(task, error=event.error)
                 self._events.put(event)
 
-    def _let_go(self, lane: Lane, task: Task) -> bool:
+    def _let_go(self, lane: Worker, task: WorkItem) -> bool:
         """Lets a lane go and the others have its task; the last one stays, and its error is told."""
         with self._change:
             if self._closed or self.lanes == 1:
@@ -343,7 +343,7 @@ class ManyLanes:
         lane.close()
         return True
 
-    def _take(self, last: Task | None) -> Task | None:
+    def _take(self, last: WorkItem | None) -> WorkItem | None:
         with self._change:
             self._change.wait_for(lambda: self._closed or len(self._board) > 0)
             task = None if self._closed else self._board.take(last)
@@ -352,11 +352,11 @@ class ManyLanes:
 
 
 def compute(
-    lane: Lane,
-    task: Task,
+    lane: Worker,
+    task: WorkItem,
     dropped: Callable[[], bool] = lambda: False,
     closed: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Iterator[WorkEvent]:
     """A task on a lane; the last event is an end.
 
     Args:
@@ -371,39 +371,39 @@ def compute(
         try:
             if lost is not None:
                 lane.restore()
-                yield Event(task, lost=lost)
+                yield WorkEvent(task, lost=lost)
                 lost = 0
             for event in _steps(lane, task):
                 frames += len(event.done.frames) if event.done is not None else 0
                 yield event
                 if event.step is not None and not event.ends and dropped():
                     lane.abandon()
-                    yield Event(task, broken_off=True)
+                    yield WorkEvent(task, broken_off=True)
                     return
             return
         except WorkerLost as error:
             lost = (lost or 0) + frames
             if attempt == TRIES or closed():
-                yield Event(task, error=error)
+                yield WorkEvent(task, error=error)
                 return
-        except NoPlace as error:
-            yield Event(task, lost=lost, error=error)
+        except NoCapacity as error:
+            yield WorkEvent(task, lost=lost, error=error)
             return
         except Exception as error:
             with suppress(WorkerLost):
                 lane.abandon()
-            yield Event(task, error=error)
+            yield WorkEvent(task, error=error)
             return
 
 
-def _steps(lane: Lane, task: Task) -> Iterator[Event]:
+def _steps(lane: Worker, task: WorkItem) -> Iterator[WorkEvent]:
     """A task, once."""
     if isinstance(task.work, Segment):
         for done in lane.run(task.job, task.work):
-            yield Event(task, done=done)
+            yield WorkEvent(task, done=done)
     else:
         for step in lane.finish(task.work):
-            yield Event(task, step=step)
+            yield WorkEvent(task, step=step)
 
 
 def _longest_run(segments: Sequence[Segment]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from deltascene.pipeline.workers.jobs import VideoJob
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class FinishJob:
     """What is done at a video's end; plain values, so that it can travel.
 
     Attributes:
@@ -39,7 +39,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class FinishProgress:
     """How far some pictures are: share of them that is drawn, 0 to 1."""
 
     what: str
@@ -47,7 +47,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Joined:
+class Finished:
     """A video that can be read.
 
     Attributes:
@@ -63,10 +63,10 @@ class Joined:
     sums: Sums | None = None
 
 
-Steps = Generator[Drawn | Joined, None, None]
+Steps = Generator[FinishProgress | Finished, None, None]
 
 
-def finish_video(ending: Ending) -> Steps:
+def finish_video(ending: FinishJob) -> Steps:
     """Makes what is finished of a video readable; the last step is what came of it.
 
     Raises:
@@ -75,13 +75,13 @@ def finish_video(ending: Ending) -> Steps:
         WorkerLost: an encoder was killed.
         SourceError: the source can't be read any more.
     """
-    job, joined = ending.job, Joined()
+    job, joined = ending.job, Finished()
     job.fence.require()
     with scratch(job.files.root) as folder:
         if ending.starts:
             made = assemble(folder, job.files, ending.starts, job.config.segment.frames, job.attributes)
             invalid = len(made.valid) - int(made.valid.sum())
-            joined = Joined(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
+            joined = Finished(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
         if ending.pictures:
             yield from _draw(ending, joined, folder)
         job.fence.require()
@@ -103,7 +103,7 @@ class FinisherPart:
     def __init__(self) -> None:
         self._steps: Steps | None = None
 
-    def finish(self, ending: Ending, first: bool) -> Drawn | Joined:
+    def finish(self, ending: FinishJob, first: bool) -> FinishProgress | Finished:
         """Goes on with a video's end, or begins it; the last answer is what came of it.
 
         Raises:
@@ -116,7 +116,7 @@ class FinisherPart:
             raise WorkerLost(f"{ending.job.id}: what was begun of its end is gone")
         until = time.monotonic() + self.stroke_s
         step = next(self._steps)
-        while not isinstance(step, Joined) and time.monotonic() < until:
+        while not isinstance(step, Finished) and time.monotonic() < until:
             step = next(self._steps)
         return step
 
@@ -127,7 +127,7 @@ class FinisherPart:
             self._steps = None
 
 
-def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
+def _draw(ending: FinishJob, joined: Finished, folder: Path) -> Iterator[FinishProgress]:
     """Everything that is drawn of a video, beside its arrays in a local folder."""
     from deltascene.pipeline.workers.exports import draw_npz, draw_png
 
@@ -136,16 +136,16 @@ def _draw(ending: Ending, joined: Joined, folder: Path) -> Iterator[Drawn]:
     video = RunVideo(record, VideoFolder(folder))
     if save.video:
         for share in _draw_overlay(folder / job.files.overlay.name, ending, video):
-            yield Drawn("overlay", share)
+            yield FinishProgress("overlay", share)
     if save.png:
         for share in draw_png(video):
-            yield Drawn("png", share)
+            yield FinishProgress("png", share)
     if save.npz:
         for share in draw_npz(video):
-            yield Drawn("npz", share)
+            yield FinishProgress("npz", share)
 
 
-def _draw_overlay(path: Path, ending: Ending, video: RunVideo) -> Iterator[float]:
+def _draw_overlay(path: Path, ending: FinishJob, video: RunVideo) -> Iterator[float]:
     """From the pieces that segments were sealed with, or anew where one was made without an overlay."""
     from deltascene.pipeline.drawing.overlay import OverlayPictures, draw_overlay
     from deltascene.pipeline.workers.overlay_piece import has_pieces, join_pieces

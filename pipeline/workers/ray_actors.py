@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.quick_imports import quick_imports
-from deltascene.pipeline.workers.finish import Drawn, Ending, FinisherPart, Joined
+from deltascene.pipeline.workers.finish import Finished, FinisherPart, FinishJob, FinishProgress
 from deltascene.pipeline.workers.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
 from deltascene.pipeline.workers.parts import ReaderPart, WriterPart
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class ActorSetup:
     """What an actor that computes needs to know.
 
     Attributes:
@@ -86,7 +86,7 @@ class ReaderActor:
 class EngineActor:
     """Holds an `EnginePart` with the base and some tasks."""
 
-    def __init__(self, seat: Seat, tasks: Sequence[str], splits: Sequence[int]) -> None:
+    def __init__(self, seat: ActorSetup, tasks: Sequence[str], splits: Sequence[int]) -> None:
         self._about = seat, tasks, splits
         self._part: EnginePart | None = None
 
@@ -120,7 +120,7 @@ class EngineActor:
 class TaskActor:
     """Holds a `TaskPart`."""
 
-    def __init__(self, seat: Seat, task: str) -> None:
+    def __init__(self, seat: ActorSetup, task: str) -> None:
         self._about = seat, task
         self._part: TaskPart | None = None
 
@@ -164,7 +164,7 @@ class WriterActor:
         """As the part."""
         return self._part.write(job, made, others, read)
 
-    def finish(self, ending: Ending, first: bool) -> Drawn | Joined:
+    def finish(self, ending: FinishJob, first: bool) -> FinishProgress | Finished:
         """As the part."""
         return self._finisher.finish(ending, first)
 

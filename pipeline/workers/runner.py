@@ -16,12 +16,12 @@ from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.bundles.bundle import packaged_models
 from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.errors import NoPlace, UsageError, WorkerLost
+from deltascene.pipeline.errors import NoCapacity, UsageError, WorkerLost
 from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.processes.lost import lost_line, out_of_memory
 from deltascene.pipeline.workers.compute_parts import EnginePart
-from deltascene.pipeline.workers.crew import TRIES, Crew, ManyLanes, OneLane
-from deltascene.pipeline.workers.finish import Drawn, Ending, Joined, finish_video
+from deltascene.pipeline.workers.crew import TRIES, InlinePool, ThreadedPool, WorkerPool
+from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress, finish_video
 from deltascene.pipeline.workers.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.workers.parts import ReaderPart, WriterPart
 
@@ -30,7 +30,7 @@ _ABANDONS_S = 60.0  # that an actor may take to give up what it does, before it 
 _LOOK_S = 2.0  # how often a lane that isn't ready looks whether it has a place
 
 
-class LocalLane:
+class LocalWorker:
     """All parts in this process, one frame at a time, so that progress shows."""
 
     span_frames = 1
@@ -41,30 +41,30 @@ class LocalLane:
         self._engine = EnginePart(handing_over(model, config), config)
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
-        """As `Lane.run`."""
+        """As `Worker.run`."""
         for span in plan_spans(segment, self.span_frames):
             read = self._reader.read(job, span)
             yield self._writer.write(job, self._engine.run(job, read), [], read)
 
-    def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
-        """As `Lane.finish`."""
+    def finish(self, ending: FinishJob) -> Iterator[FinishProgress | Finished]:
+        """As `Worker.finish`."""
         return finish_video(ending)
 
     def restore(self) -> None:
-        """As `Lane.restore`: the processes that decode and encode are all that can be lost."""
+        """As `Worker.restore`: the processes that decode and encode are all that can be lost."""
         self.abandon()
 
     def abandon(self) -> None:
-        """As `Lane.abandon`."""
+        """As `Worker.abandon`."""
         self._writer.close()
         self._reader.close()
 
     def close(self) -> None:
-        """As `Lane.close`."""
+        """As `Worker.close`."""
         self.abandon()
 
 
-class RayLane:
+class RayWorker:
     """A reader, an engine, a writer, and with placement `split` one actor for every sub-task with a delta.
 
     What computes has its place in a placement group, which Ray moves to another machine when it loses one.
@@ -120,7 +120,7 @@ class RayLane:
 
         Raises:
             UsageError: one can't.
-            NoPlace: no machine has room for one.
+            NoCapacity: no machine has room for one.
             WorkerLost: one is gone, or doesn't answer.
         """
         began, patience_s = time.monotonic(), max(self._silent_s, self.placed_s)
@@ -136,7 +136,7 @@ class RayLane:
             elif now - self._asked <= self.placed_s:
                 began = now  # actors start once they have a place
             else:
-                raise NoPlace(
+                raise NoCapacity(
                     f"run.workers: expected a machine with {self._cpus:g} free processors for each of the"
                     f" {', '.join(name for name in self._actors if name not in ('reader', 'writer'))} of a lane; found"
                     f" none within {self.placed_s:g} s; take fewer --workers, numerics.threads=1, or add machines"
@@ -145,7 +145,7 @@ class RayLane:
         self._whole = True
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
-        """As `Lane.run`."""
+        """As `Worker.run`."""
         if not self._whole:  # its last segment was given up
             self.restore()
         shared, under_way = self._ray.put(job), deque[Any]()
@@ -161,19 +161,19 @@ class RayLane:
         while under_way:
             yield self._get(under_way.popleft())
 
-    def finish(self, ending: Ending) -> Iterator[Drawn | Joined]:
-        """As `Lane.finish`: by the writer, stroke by stroke."""
+    def finish(self, ending: FinishJob) -> Iterator[FinishProgress | Finished]:
+        """As `Worker.finish`: by the writer, stroke by stroke."""
         if not self._whole:
             self.restore()
         shared, writer = self._ray.put(ending), self._actors["writer"]
         step = self._get(writer.finish.remote(shared, True))
-        while not isinstance(step, Joined):
+        while not isinstance(step, Finished):
             yield step
             step = self._get(writer.finish.remote(shared, False))
         yield step
 
     def restore(self) -> None:
-        """As `Lane.restore`: actors that answer stay, and give up what they began."""
+        """As `Worker.restore`: actors that answer stay, and give up what they began."""
         asked = {name: actor.abandon.remote() for name, actor in self._actors.items()}
         self._ray.wait([*asked.values()], num_returns=len(asked), timeout=min(_ABANDONS_S, self._silent_s))
         for name, actor in list(self._actors.items()):
@@ -188,14 +188,14 @@ class RayLane:
         try:
             self.ready()
         except UsageError as error:  # on another machine than before
-            raise NoPlace(f"a lane that was moved can't go on there: {error}") from error
+            raise NoCapacity(f"a lane that was moved can't go on there: {error}") from error
 
     def abandon(self) -> None:
-        """As `Lane.abandon`."""
+        """As `Worker.abandon`."""
         self._get([actor.abandon.remote() for actor in self._actors.values()])
 
     def close(self) -> None:
-        """As `Lane.close`."""
+        """As `Worker.close`."""
         self._closed = True
         from ray.util.placement_group import remove_placement_group
 
@@ -225,7 +225,7 @@ class RayLane:
             raise WorkerLost(lost_line(error)) from error
 
 
-class RayCrew(ManyLanes):
+class RayPool(ThreadedPool):
     """Lanes of actors; a cluster on this machine is started if none is joined."""
 
     def __init__(self, model: SceneModel, config: Config, *, allow_code: bool = False) -> None:
@@ -252,7 +252,7 @@ class RayCrew(ManyLanes):
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
         here = [task for task in model.tasks if task not in split]
-        seat = ray_actors.Seat(
+        seat = ray_actors.ActorSetup(
             config=config,
             model=_model_anywhere(model, config),
             weights={file.name: file_sha256(file) for file in model.bundle.weight_files(model.tasks)},
@@ -262,7 +262,7 @@ class RayCrew(ManyLanes):
         cluster, each = self._ray.cluster_resources()["CPU"], 1 + len(split)
         lanes = config.run.workers or max(1, int(cluster // (each * seat.numerics["threads"])))
         cpus = _share_of_cpus(cluster, seat.numerics["threads"], lanes * each)
-        made = [RayLane(self._ray, seat, here, split, cpus) for _ in range(lanes)]
+        made = [RayWorker(self._ray, seat, here, split, cpus) for _ in range(lanes)]
         try:
             placed = _placed(made)
         except BaseException:
@@ -273,7 +273,7 @@ class RayCrew(ManyLanes):
         super().__init__(placed)
 
     def close(self) -> None:
-        """As `Crew.close`."""
+        """As `WorkerPool.close`."""
         super().close()
         self._leave()
 
@@ -282,19 +282,19 @@ class RayCrew(ManyLanes):
             self._ray.shutdown()
 
 
-def _placed(lanes: Sequence[RayLane]) -> list[RayLane]:
+def _placed(lanes: Sequence[RayWorker]) -> list[RayWorker]:
     """Lanes that are ready; those without room are closed, if others have it.
 
     Raises:
         UsageError: an actor can't compute as the run wants it.
-        NoPlace: none has room.
+        NoCapacity: none has room.
         WorkerLost: actors died again and again.
     """
-    placed: list[RayLane] = []
+    placed: list[RayWorker] = []
     for lane in lanes:
         try:
             _begin(lane)
-        except NoPlace as error:
+        except NoCapacity as error:
             if lane is lanes[-1] and not placed:
                 raise
             lane.close()
@@ -305,7 +305,7 @@ def _placed(lanes: Sequence[RayLane]) -> list[RayLane]:
     return placed
 
 
-def _begin(lane: RayLane) -> None:
+def _begin(lane: RayWorker) -> None:
     """Waits for a lane; actors that die meanwhile are replaced, a few times."""
     for attempt in range(1, TRIES + 1):
         try:
@@ -333,11 +333,11 @@ def _check_address(address: str | None) -> None:
         ) from error
 
 
-def open_crew(model: SceneModel, config: Config, *, allow_code: bool = False) -> Crew:
+def open_pool(model: SceneModel, config: Config, *, allow_code: bool = False) -> WorkerPool:
     """The lanes that a config asks for; those in this process need a loaded model."""
     if config.run.executor == "ray":
-        return RayCrew(model, config, allow_code=allow_code)
-    return OneLane(LocalLane(model, config))
+        return RayPool(model, config, allow_code=allow_code)
+    return InlinePool(LocalWorker(model, config))
 
 
 def _model_anywhere(model: SceneModel, config: Config) -> str:

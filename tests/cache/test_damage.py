@@ -4,7 +4,7 @@ from errno import ENOSPC
 
 import pytest
 
-from deltascene.cache.damage import told_as
+from deltascene.cache.damage import reraise_damage
 from deltascene.cache.errors import BrokenSeal, NotArchived
 
 
@@ -13,12 +13,12 @@ from deltascene.cache.errors import BrokenSeal, NotArchived
 )
 def test_it_is_one_line_with_the_place_and_a_way_out(error):
     line = r"^x\.zarr: can't be read: \w+ at test_damage\.py:\d+: .*; do it again$"
-    with pytest.raises(BrokenSeal, match=line), told_as(BrokenSeal, "x.zarr", "do it again"):
+    with pytest.raises(BrokenSeal, match=line), reraise_damage(BrokenSeal, "x.zarr", "do it again"):
         raise error
 
 
 @pytest.mark.parametrize("error", [NotArchived("segment 3"), OSError(ENOSPC, "full"), AssertionError("ours")])
 def test_what_isnt_damage_passes(error):
-    with pytest.raises(type(error)) as caught, told_as(BrokenSeal, "x.zarr", "do it again"):
+    with pytest.raises(type(error)) as caught, reraise_damage(BrokenSeal, "x.zarr", "do it again"):
         raise error
     assert caught.value is error

@@ -63,16 +63,16 @@ def pids(monkeypatch):
     """Processes of every lane's actors, by name, as they are when all of them are ready."""
     import ray
 
-    from deltascene.pipeline.workers.runner import RayLane
+    from deltascene.pipeline.workers.runner import RayWorker
 
-    found, real_ready = {}, RayLane.ready
+    found, real_ready = {}, RayWorker.ready
 
     def ready(self):
         real_ready(self)
         asked = {name: actor.__ray_call__.remote(lambda self: os.getpid()) for name, actor in self._actors.items()}
         found[self] = dict(zip(asked, ray.get(list(asked.values())), strict=True))
 
-    monkeypatch.setattr(RayLane, "ready", ready)
+    monkeypatch.setattr(RayWorker, "ready", ready)
     return found
 
 

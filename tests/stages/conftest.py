@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from deltascene.stages.backbone import Backbone
-from deltascene.stages.rows import Part, key_shapes, run_blocks
+from deltascene.stages.rows import StreamRows, key_shapes, run_blocks
 from deltascene.stages.scene_cache import allocate_cache
 
 
@@ -41,7 +41,7 @@ def our_features() -> Callable[..., Tensor]:
         grid = backbone.grid((image_CHW.shape[1], image_CHW.shape[2]))
         x_ND = backbone.embed(image_CHW, backbone.positions(grid))
         cache = allocate_cache(key_shapes(backbone.blocks), grid.tokens, backbone.width, ()) if by_rows else None
-        parts = [Part(grid.tokens, torch.arange(grid.tokens), cache)] if by_rows else None
+        parts = [StreamRows(grid.tokens, torch.arange(grid.tokens), cache)] if by_rows else None
         return backbone.final_norm(run_blocks(backbone.blocks, x_ND, [backbone.depth], parts=parts)[backbone.depth])
 
     return run

@@ -13,7 +13,7 @@ from deltascene.pipeline.numerics.kernel import multiplies_bfloat16
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.folded import FoldedBlock, fold, fold_head
 from deltascene.stages.heads import TokenHead
-from deltascene.stages.rows import Part, key_shapes, run_block, run_blocks, run_streams
+from deltascene.stages.rows import StreamRows, key_shapes, run_block, run_blocks, run_streams
 from deltascene.stages.scene_cache import allocate_cache
 
 pytestmark = pytest.mark.usefixtures("built_kernel")
@@ -69,7 +69,7 @@ def test_real_widths_are_timms_own_forward(name, rows, randomise, dtype):
     x_ND = drawn(rows, block.attn.qkv.in_features, 2)
     folded = fold(block, dtype)
     assert isinstance(folded, FoldedBlock)
-    assert_near(run_block(folded, x_ND, [Part(rows)]), block(x_ND[None])[0], dtype)
+    assert_near(run_block(folded, x_ND, [StreamRows(rows)]), block(x_ND[None])[0], dtype)
 
 
 class Streams:
@@ -82,10 +82,10 @@ class Streams:
             shapes = key_shapes(blocks)
             width = shapes[0].heads * shapes[0].head_dim
             cache = allocate_cache(shapes, tokens, width, ())
-            run_blocks(blocks, drawn(tokens, width, seed), {3}, parts=[Part(tokens, None, cache)])
+            run_blocks(blocks, drawn(tokens, width, seed), {3}, parts=[StreamRows(tokens, None, cache)])
             rows = torch.tensor(sorted({row % tokens for row in chosen})) if chosen else None
             count = tokens if rows is None else len(rows)
-            self.streams.append((drawn(count, width, seed + 100 + place), Part(count, rows, cache)))
+            self.streams.append((drawn(count, width, seed + 100 + place), StreamRows(count, rows, cache)))
 
     def kept(self):
         pairs = [pair for _, part in self.streams for pair in part.cache.keys_values]

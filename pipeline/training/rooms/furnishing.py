@@ -6,7 +6,7 @@ import numpy as np
 
 from deltascene.pipeline.training.rooms.catalogue import Model
 from deltascene.pipeline.training.rooms.placing import Placed, Placer, candidates
-from deltascene.pipeline.training.rooms.recipes import Recipe, Wish
+from deltascene.pipeline.training.rooms.recipes import RoomRecipe, Wish
 from deltascene.pipeline.training.rooms.space import Extent
 
 OPENING_DEPTH_M = 0.09
@@ -31,7 +31,7 @@ class Habits:
     on_top: tuple[int, int] = (1, 5)
 
 
-def furnish(placer: Placer, models: tuple[Model, ...], recipe: Recipe, habits: Habits) -> None:
+def furnish(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits: Habits) -> None:
     """Places everything of a room in the placer."""
     _openings(placer, models, recipe)
     for wish in recipe.wishes:
@@ -47,7 +47,7 @@ def _choose(placer: Placer, pool: list[Model]) -> Model:
     return pool[int(placer.rng.integers(len(pool)))]
 
 
-def _openings(placer: Placer, models: tuple[Model, ...], recipe: Recipe) -> None:
+def _openings(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe) -> None:
     """Doors and windows, with free floor before doors."""
     rng = placer.rng
     doors = [m for m in models if m.class_name == "door" and (recipe.outdoors or m.size_m[0] < 2.0)]
@@ -96,7 +96,7 @@ def _ceiling(placer: Placer, models: tuple[Model, ...]) -> None:
         placer.under_ceiling(_choose(placer, lamps if placer.rng.random() < 0.85 else pool))
 
 
-def _hanging(placer: Placer, models: tuple[Model, ...], recipe: Recipe, habits: Habits) -> None:
+def _hanging(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits: Habits) -> None:
     """Things on the walls, class by class so that the many small ones don't crowd out the others."""
     pool = [m for m in models if m.label.placement == "wall" and m.class_name in WALL_ANYWHERE]
     pool = [m for m in pool if m.category in recipe.hanging or m.class_name in ("lamp", "picture")]
@@ -109,7 +109,7 @@ def _hanging(placer: Placer, models: tuple[Model, ...], recipe: Recipe, habits: 
         placer.on_wall(model, 1.2 if model.elevation_m is None else model.elevation_m)
 
 
-def _tops(placer: Placer, models: tuple[Model, ...], recipe: Recipe, habits: Habits) -> None:
+def _tops(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits: Habits) -> None:
     """Things on tables, cabinets, shelves and the like that have a flat top below eye level."""
     rng = placer.rng
     pool = [m for m in models if m.label.placement == "tabletop"]

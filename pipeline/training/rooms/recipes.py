@@ -27,7 +27,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RoomRecipe:
     """A kind of room.
 
     Attributes:
@@ -62,7 +62,7 @@ COMMON = (
     Wish(("animal",), (), 0, 2, "any"),
 )
 
-LIVING = Recipe(
+LIVING = RoomRecipe(
     "living", 0.25, (3.4, 6.5),
     (
         Wish(("sofa",), (), 1, 2, "wall"),
@@ -75,7 +75,7 @@ LIVING = Recipe(
     ),
     HOME, HOME,
 )  # fmt: skip
-BEDROOM = Recipe(
+BEDROOM = RoomRecipe(
     "bedroom", 0.17, (3.0, 5.0),
     (
         Wish(("bed",), ("Bedroom",), 1, 2, "wall"),
@@ -87,7 +87,7 @@ BEDROOM = Recipe(
     ),
     HOME, HOME,
 )  # fmt: skip
-KITCHEN = Recipe(
+KITCHEN = RoomRecipe(
     "kitchen", 0.16, (2.8, 5.0),
     (
         Wish(("cabinet",), ("Kitchen",), 4, 7, "wall"),
@@ -98,7 +98,7 @@ KITCHEN = Recipe(
     ),
     ("Kitchen", "Living room"), ("Kitchen",),
 )  # fmt: skip
-BATH = Recipe(
+BATH = RoomRecipe(
     "bath", 0.13, (2.4, 4.2),
     (
         Wish(("bath",), ("Bathroom",), 3, 5, "wall"),
@@ -110,7 +110,7 @@ BATH = Recipe(
     ),
     ("Bathroom",), ("Bathroom",),
 )  # fmt: skip
-OFFICE = Recipe(
+OFFICE = RoomRecipe(
     "office", 0.13, (3.2, 6.0),
     (
         Wish(("table",), ("Office",), 1, 3, "any", HIGH, 1),
@@ -122,7 +122,7 @@ OFFICE = Recipe(
     ),
     ("Office", "Living room", "Miscellaneous"), ("Office", "Miscellaneous"),
 )  # fmt: skip
-DINING = Recipe(
+DINING = RoomRecipe(
     "dining", 0.08, (3.4, 6.0),
     (
         Wish(("table",), (), 1, 2, "centre", HIGH, 6),
@@ -133,7 +133,7 @@ DINING = Recipe(
     ),
     HOME, ("Kitchen", "Living room"),
 )  # fmt: skip
-YARD = Recipe(
+YARD = RoomRecipe(
     "yard", 0.11, (6.0, 10.0),
     (
         Wish(("vehicle",), (), 1, 3, "any"),

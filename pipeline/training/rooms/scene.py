@@ -12,7 +12,7 @@ from deltascene.pipeline.training.rooms.furnishing import Habits, furnish
 from deltascene.pipeline.training.rooms.lighting import Light, Mood
 from deltascene.pipeline.training.rooms.meshes import Mesh, MeshStore
 from deltascene.pipeline.training.rooms.placing import Placed, Placer
-from deltascene.pipeline.training.rooms.recipes import RECIPES, Recipe
+from deltascene.pipeline.training.rooms.recipes import RECIPES, RoomRecipe
 from deltascene.pipeline.training.rooms.shell import picture, room_shell, rug
 from deltascene.pipeline.training.rooms.soup import Material, Soup, from_mesh, join, move, squash_depth, yaw_matrix
 from deltascene.pipeline.training.rooms.space import Space, Wall, four_walls
@@ -93,7 +93,7 @@ def build_scene(seed: int, config: SceneConfig, furniture: Furniture) -> Scene:
     return Scene(recipe.name, space, walls, join(parts), mood, used)
 
 
-def _recipe(rng: Generator, config: SceneConfig) -> Recipe:
+def _recipe(rng: Generator, config: SceneConfig) -> RoomRecipe:
     pool = [recipe for recipe in RECIPES if not config.kinds or recipe.name in config.kinds]
     if not pool:
         raise ValueError(f"kinds {config.kinds} name none of {', '.join(recipe.name for recipe in RECIPES)}")

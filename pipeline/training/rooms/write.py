@@ -57,7 +57,7 @@ class SetConfig:
 
 
 @dataclass(frozen=True)
-class Frame:
+class RenderedFrame:
     """A picture and its truth."""
 
     image_HW3: NDArray[np.uint8]
@@ -105,7 +105,7 @@ def _make_rooms(config: SetConfig, seeds: list[int]) -> int:
     return count
 
 
-def room_frames(seed: int, config: SetConfig, furniture: Furniture) -> list[Frame]:
+def room_frames(seed: int, config: SetConfig, furniture: Furniture) -> list[RenderedFrame]:
     """All views of a room with their truth; a pure function of seed and config.
 
     Raises:
@@ -121,11 +121,11 @@ def room_frames(seed: int, config: SetConfig, furniture: Furniture) -> list[Fram
         gain = expose(scene.mood, picture) * float(rng.uniform(0.8, 1.25))
         image = to_bytes(picture.radiance_HW3, gain)
         noisy = add_noise(rng, image, float(rng.uniform(0, config.noise_sigma)))
-        frames.append(Frame(noisy, truth_of(picture.surfels, camera, config.height, config.width)))
+        frames.append(RenderedFrame(noisy, truth_of(picture.surfels, camera, config.height, config.width)))
     return frames
 
 
-def write_frame(out_dir: Path, stem: str, frame: Frame) -> None:
+def write_frame(out_dir: Path, stem: str, frame: RenderedFrame) -> None:
     """Writes a picture and its truth under a stem."""
     Image.fromarray(frame.image_HW3).save(out_dir / "images" / f"{stem}.png", compress_level=1)
     Image.fromarray(frame.truth.seg_HW).save(out_dir / "seg" / f"{stem}.png")

@@ -16,7 +16,7 @@ from deltascene.pipeline.report import build
 from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.sources import decoder
 from deltascene.pipeline.workers import overlay_piece
-from deltascene.pipeline.workers.runner import LocalLane
+from deltascene.pipeline.workers.runner import LocalWorker
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archive"]
 # The command with a table that is written at every event, in a process of its own.
@@ -247,7 +247,7 @@ def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_say
     run_cli, tiny, make_clip, tmp_path, monkeypatch
 ):
     """A lane whose worker goes in the middle of a segment, as one of actors tells it; all else is the real run."""
-    real_run, losses = LocalLane.run, {("twice", 8): 2, ("always", 0): 99}
+    real_run, losses = LocalWorker.run, {("twice", 8): 2, ("always", 0): 99}
 
     def run(self, job, segment):
         for place, done in enumerate(real_run(self, job, segment)):
@@ -256,7 +256,7 @@ def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_say
                 raise WorkerLost("a worker of the run died")
             yield done
 
-    monkeypatch.setattr(LocalLane, "run", run)
+    monkeypatch.setattr(LocalWorker, "run", run)
     clips = [make_clip(20, name=name) for name in ("twice", "always", "never")]
     options = ["-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8", *QUIET]
     code, text, _ = run_cli("run", *clips, *options)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from deltascene import open_run
 from deltascene.pipeline.bundles.bundle import read_folder
-from deltascene.pipeline.bundles.compress import Order, compress
+from deltascene.pipeline.bundles.compress import CompressRequest, compress
 from deltascene.pipeline.bundles.compress_inputs import load_backbone
 from deltascene.pipeline.bundles.models_check import check_model
 from deltascene.pipeline.bundles.scene_model import load_model
@@ -85,7 +85,7 @@ def out(tmp_path):
 
 
 def made(tiny, out, *tasks, **options):
-    return compress(Order(tiny, tasks, out, **options))
+    return compress(CompressRequest(tiny, tasks, out, **options))
 
 
 def refusal(tiny, out, *tasks, **options) -> str:

@@ -9,7 +9,7 @@ import yaml
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands import run
 from deltascene.pipeline.commands.run import exit_code
-from deltascene.pipeline.errors import DiskFull, NoPlace, Stopped
+from deltascene.pipeline.errors import DiskFull, NoCapacity, Stopped
 from deltascene.pipeline.training.rooms import __main__ as rooms
 
 
@@ -53,7 +53,7 @@ def test_rooms_that_cannot_be_made_are_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (NoPlace("no machine has room"), ExitCode.INPUT_FAILED),
+        (NoCapacity("no machine has room"), ExitCode.INPUT_FAILED),
         (DiskFull("no room left"), ExitCode.DISK_FULL),
         (Stopped("stopped at once"), ExitCode.STOPPED),
         (KeyboardInterrupt(), ExitCode.STOPPED),

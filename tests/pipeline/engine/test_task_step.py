@@ -17,7 +17,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.codec import decode_rows
 from deltascene.pipeline.engine.step import StreamState, step
 from deltascene.pipeline.engine.stopwatch import Stopwatch
-from deltascene.pipeline.engine.task_step import TaskState, Turn, receive, step_task, task_cost
+from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task, task_cost
 from deltascene.stages.heads import build_head
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -83,7 +83,7 @@ def replay(model, records):
             continue
         moment, clock = receive(sealed(record), GRID, ages), Stopwatch()
         ages = moment.ages
-        [(state, prediction)] = step_task(model, task, [Turn(state, moment, {}, clock)], keep=True)
+        [(state, prediction)] = step_task(model, task, [TaskInput(state, moment, {}, clock)], keep=True)
         cost = task_cost(model, task, moment.rows, moment.grid, clock.of(task))
         found.append((prediction, cost, ages.oldest_s(record.pts_s)))
     return found
@@ -182,7 +182,7 @@ def test_by_rows_is_in_full_on_the_same_tokens(hands, steps, seed):
     def run(state, number, policy, patches, ages):
         moment = receive(computed_at(number, policy, patches), GRID, ages)
         shared = {tap: values if moment.rows is None else values[moment.rows] for tap, values in tokens.items()}
-        [(state, prediction)] = step_task(hands, "hands", [Turn(state, moment, shared, Stopwatch())], keep=True)
+        [(state, prediction)] = step_task(hands, "hands", [TaskInput(state, moment, shared, Stopwatch())], keep=True)
         return state, prediction, moment
 
     with torch.inference_mode():
@@ -224,7 +224,7 @@ def test_a_frame_in_full_needs_nothing_kept(hands):
     shared = {tap: torch.randn(GRID.tokens, WIDTH) for tap in (3, 6)}
     moment = receive(computed_at(0, "dense", range(12)), GRID, None)
     with torch.inference_mode():
-        turn = Turn(TaskState(), moment, shared, Stopwatch())
+        turn = TaskInput(TaskState(), moment, shared, Stopwatch())
         [lone], [kept] = (step_task(hands, "hands", [turn], keep=keep) for keep in (False, True))
     assert lone[0].cache is None
     assert kept[0].cache is not None
@@ -234,4 +234,4 @@ def test_a_frame_in_full_needs_nothing_kept(hands):
 def test_held_and_warped_frames_need_something_computed(hands):
     moment = receive(replace(computed_at(0, "held", ()), rows=np.empty(0, np.int32)), GRID, None)
     with pytest.raises(AssertionError, match="starts with a dense frame"):
-        step_task(hands, "hands", [Turn(TaskState(), moment, {}, Stopwatch())], keep=True)
+        step_task(hands, "hands", [TaskInput(TaskState(), moment, {}, Stopwatch())], keep=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from deltascene.pipeline.commands.eval import Asked, eval_command
+from deltascene.pipeline.commands.eval import EvalRequest, eval_command
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,7 +70,7 @@ def test_images_clips_and_references_in_one_call(run_cli, tiny, tiny_delta, alon
 
 def test_every_number_stands_under_its_task(tiny, alone, labelled, tmp_path):
     """Single-task networks are given in another order than the bundle's tasks, and not for all of them."""
-    asked = Asked(labelled.root, "test", {"tiny": tiny}, [alone("hands"), alone("height")])
+    asked = EvalRequest(labelled.root, "test", {"tiny": tiny}, [alone("hands"), alone("height")])
     console = Console(file=io.StringIO(), width=250)
     assert eval_command(asked, console) == 0
     lines = [line for line in console.file.getvalue().splitlines() if "│" in line or "┃" in line]

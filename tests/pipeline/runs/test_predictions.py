@@ -12,7 +12,7 @@ from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.seal import write_part
 from deltascene.pipeline.runs import predictions
 from deltascene.pipeline.runs.predictions import (
-    Part,
+    SealedPart,
     PredictionReader,
     PredictionWriter,
     join_arrays,
@@ -61,7 +61,7 @@ def write(folder, numbers, segment=8):
         writer.flush()
         path = folder / f"{start:08d}.zip"
         write_part(scratch, path, {**ABOUT, "start": start, "frames": len(inside)})
-        parts.append(Part(start, path))
+        parts.append(SealedPart(start, path))
     return parts
 
 

@@ -7,19 +7,23 @@ import pytest
 
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.pipeline.training.samples import Samples
-from deltascene.pipeline.training.steps import Order
+from deltascene.pipeline.training.steps import TrainRequest
 
 # Four steps, a checkpoint after each, half of the tokens.
 QUICK = {"batch": 4, "keep_tokens": 0.5, "rank": 2, "checkpoint_s": 0, "judged": 2, "learning_rate": 1e-3}
 
 
 @pytest.fixture
-def ordered(labelled, tmp_path) -> Callable[..., Order]:
+def ordered(labelled, tmp_path) -> Callable[..., TrainRequest]:
     """`ordered("subtask", model, "out", "height", rank=4)`: a training of four steps; what is left is the recipe's."""
 
-    def make(step, model, out, task=None, *, split=None, activations=None, data=None, device="cpu", **numbers) -> Order:
+    def make(
+        step, model, out, task=None, *, split=None, activations=None, data=None, device="cpu", **numbers
+    ) -> TrainRequest:
         recipe = Recipe(**{**QUICK, **numbers})
-        return Order(step, data or labelled.root, str(model), tmp_path / out, recipe, task, split, activations, device)
+        return TrainRequest(
+            step, data or labelled.root, str(model), tmp_path / out, recipe, task, split, activations, device
+        )
 
     return make
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene.cache.seal import Seal
-from deltascene.pipeline.errors import DiskFull, NoPlace, WorkerLost
-from deltascene.pipeline.workers.crew import TRIES, Board, ManyLanes, OneLane
-from deltascene.pipeline.workers.finish import Drawn, Ending, Joined
+from deltascene.pipeline.errors import DiskFull, NoCapacity, WorkerLost
+from deltascene.pipeline.workers.crew import TRIES, InlinePool, SegmentQueue, ThreadedPool
+from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress
 from deltascene.pipeline.workers.jobs import Segment, SpanDone, plan_segments, plan_spans
 
 
@@ -50,13 +50,13 @@ class FakeLane:
         self.done.append((job.id, segment.start))
 
     def finish(self, ending):
-        yield Drawn("overlay", 0.5)
+        yield FinishProgress("overlay", 0.5)
         if (ending.job.id, "end") in self.losses:
             self.losses.remove((ending.job.id, "end"))
             raise WorkerLost("gone")
-        yield Drawn("overlay", 1.0)
+        yield FinishProgress("overlay", 1.0)
         self.done.append((ending.job.id, "end"))
-        yield Joined(len(ending.starts))
+        yield Finished(len(ending.starts))
 
     def restore(self):
         self.restored += 1
@@ -78,7 +78,7 @@ def drain(crew):
 
 
 def crews(lanes):
-    return OneLane(lanes[0]) if len(lanes) == 1 else ManyLanes(lanes)
+    return InlinePool(lanes[0]) if len(lanes) == 1 else ThreadedPool(lanes)
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,13 +117,13 @@ def test_every_video_is_finished_once_while_others_are_computed(lanes, videos, d
         id_ = event.task.job.id
         assert event.error is None
         assert not event.lost
-        if isinstance(event.step, Joined):
+        if isinstance(event.step, Finished):
             assert event.ends
             ends.append((id_, event.step.frames))
         elif event.ends:
             left[id_] -= 1
             if not left[id_]:
-                crew.finish(Ending(Job(id_), range(videos[ids.index(id_)]), pictures=True))
+                crew.finish(FinishJob(Job(id_), range(videos[ids.index(id_)]), pictures=True))
     crew.close()
     assert sorted(ends) == list(zip(ids, videos, strict=True))
     assert sorted(id_ for lane in made for id_, what in lane.done if what == "end") == ids
@@ -131,11 +131,11 @@ def test_every_video_is_finished_once_while_others_are_computed(lanes, videos, d
 
 
 def test_a_video_is_finished_before_another_is_computed():
-    crew = OneLane(lane := FakeLane())
+    crew = InlinePool(lane := FakeLane())
     crew.add(Job("v"), segments(2))
     while not crew.next().ends:
         pass
-    crew.finish(Ending(Job("w"), [0], pictures=True))
+    crew.finish(FinishJob(Job("w"), [0], pictures=True))
     assert crew.waiting() == 2
     drain(crew)
     assert lane.done == [("v", 0), ("w", "end"), ("v", 4)]
@@ -146,24 +146,24 @@ def test_dropping_everything_breaks_off_what_is_being_finished(lanes):
     made = [FakeLane() for _ in range(lanes)]
     crew = crews(made)
     for id_ in ("v", "w", "x"):
-        crew.finish(Ending(Job(id_), [0], pictures=True))
-    assert isinstance(crew.next().step, Drawn)
+        crew.finish(FinishJob(Job(id_), [0], pictures=True))
+    assert isinstance(crew.next().step, FinishProgress)
     crew.drop()
     events = drain(crew)
     crew.close()
     assert events[-1].broken_off or lanes > 1
-    assert all(event.broken_off or isinstance(event.step, Joined) for event in events if event.ends)
+    assert all(event.broken_off or isinstance(event.step, Finished) for event in events if event.ends)
     assert sum(lane.abandoned for lane in made) == sum(event.broken_off for event in events)
 
 
 def test_what_was_broken_off_can_be_finished_later():
-    crew = OneLane(lane := FakeLane())
-    crew.finish(Ending(Job("v"), [0], pictures=True))
+    crew = InlinePool(lane := FakeLane())
+    crew.finish(FinishJob(Job("v"), [0], pictures=True))
     crew.next()
     crew.drop()
     assert [event.broken_off for event in drain(crew)] == [True]
-    crew.finish(Ending(Job("v"), [0], pictures=True))
-    assert isinstance(drain(crew)[-1].step, Joined)
+    crew.finish(FinishJob(Job("v"), [0], pictures=True))
+    assert isinstance(drain(crew)[-1].step, Finished)
     assert lane.done == [("v", "end")]
 
 
@@ -185,7 +185,7 @@ def test_a_segment_that_is_lost_again_and_again_is_given_up(lanes):
 
 def test_a_worker_that_is_lost_while_others_are_replaced_costs_a_try_only():
     lane = FakeLane([("v", 0)], broken=[WorkerLost("gone, too")])
-    crew = OneLane(lane)
+    crew = InlinePool(lane)
     crew.add(Job("v"), segments(2))
     events = drain(crew)
     assert [event.error for event in events if event.ends] == [None, None]
@@ -203,9 +203,9 @@ def test_a_lane_without_a_place_goes_and_the_others_do_its_segment(lanes, data):
     """All but one may go; each loses its first segment at once, and frames add up nevertheless."""
     going = data.draw(st.integers(1, lanes - 1))
     losses = [("v", segment.start) for segment in segments(9)]
-    made = [FakeLane(list(losses), broken=[NoPlace("full")]) for _ in range(going)]
+    made = [FakeLane(list(losses), broken=[NoCapacity("full")]) for _ in range(going)]
     made += [FakeLane() for _ in range(lanes - going)]
-    crew = ManyLanes(made)
+    crew = ThreadedPool(made)
     crew.add(Job("v"), segments(9))
     events = drain(crew)
     crew.close()
@@ -220,11 +220,11 @@ def test_a_lane_without_a_place_goes_and_the_others_do_its_segment(lanes, data):
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_the_last_lane_without_a_place_says_so(lanes):
     losses = [("v", 0), ("v", 4)] * 9
-    crew = ManyLanes([FakeLane(losses, broken=[NoPlace("full")]) for _ in range(lanes)])
+    crew = ThreadedPool([FakeLane(losses, broken=[NoCapacity("full")]) for _ in range(lanes)])
     crew.add(Job("v"), segments(1))
     ends = [event for event in drain(crew) if event.ends]
     crew.close()
-    assert isinstance(ends[-1].error, NoPlace)
+    assert isinstance(ends[-1].error, NoCapacity)
     assert crew.lanes == 1
 
 
@@ -253,14 +253,14 @@ def test_what_nobody_began_can_be_taken_back(lanes):
 
 def test_closing_ends_the_threads_even_if_nobody_listens():
     before = threading.active_count()
-    crew = ManyLanes([FakeLane(), FakeLane()])
+    crew = ThreadedPool([FakeLane(), FakeLane()])
     crew.add(Job("a"), segments(100))
     crew.close()
     assert threading.active_count() == before
 
 
 def test_lanes_go_on_where_they_were_and_share_a_long_video():
-    board = Board()
+    board = SegmentQueue()
     board.add(Job("long"), segments(8))
     one = board.take(None)
     assert one.segment.start == 0
@@ -276,7 +276,7 @@ def test_lanes_go_on_where_they_were_and_share_a_long_video():
 
 
 def test_over_the_budget_segments_are_computed_without_an_archive():
-    crew = OneLane(FakeLane())
+    crew = InlinePool(FakeLane())
     crew.add(Job("a"), segments(3))
     assert crew.next().task.segment.archived
     crew.archive(False)

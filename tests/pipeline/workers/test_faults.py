@@ -18,8 +18,8 @@ from ray.cluster_utils import Cluster
 
 from deltascene import open_run
 from deltascene.pipeline.batch import flow
-from deltascene.pipeline.workers.finish import Drawn
-from deltascene.pipeline.workers.runner import RayLane
+from deltascene.pipeline.workers.finish import FinishProgress
+from deltascene.pipeline.workers.runner import RayWorker
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=8"]
@@ -67,7 +67,7 @@ def until(what, seconds=120.0):
 
 def after_span(monkeypatch, number, do):
     """Calls `do(lane)` once, when so many spans of 4 frames are done."""
-    real_run, count = RayLane.run, iter(range(1_000_000))
+    real_run, count = RayWorker.run, iter(range(1_000_000))
 
     def run(self, job, segment):
         for done in real_run(self, job, segment):
@@ -75,8 +75,8 @@ def after_span(monkeypatch, number, do):
             if next(count) == number:
                 do(self)
 
-    monkeypatch.setattr(RayLane, "run", run)
-    monkeypatch.setattr(RayLane, "span_frames", 4)
+    monkeypatch.setattr(RayWorker, "run", run)
+    monkeypatch.setattr(RayWorker, "span_frames", 4)
 
 
 def kill(*pids):
@@ -99,7 +99,7 @@ def test_all_actors_of_a_lane_killed_at_once(cluster, run_cli, tiny_delta, clips
 def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
     cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
-    real_ready, due = RayLane.ready, [True]
+    real_ready, due = RayWorker.ready, [True]
 
     def engine_dies(lane):
         kill(pids[lane]["engine"])
@@ -113,7 +113,7 @@ def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
         real_ready(self)
 
     after_span(monkeypatch, 5, engine_dies)
-    monkeypatch.setattr(RayLane, "ready", ready)
+    monkeypatch.setattr(RayWorker, "ready", ready)
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
@@ -126,7 +126,7 @@ def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_sa
 ):
     """The engine of a lane stays alive, and spans after the failed one reach the writer: they may not seal anything."""
 
-    real_ready = RayLane.ready
+    real_ready = RayWorker.ready
 
     def ready(self):
         real_ready(self)
@@ -142,8 +142,8 @@ def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_sa
 
         actor._part.run = run
 
-    monkeypatch.setattr(RayLane, "ready", ready)
-    monkeypatch.setattr(RayLane, "span_frames", 2)
+    monkeypatch.setattr(RayWorker, "ready", ready)
+    monkeypatch.setattr(RayWorker, "span_frames", 2)
     out, arguments = tmp_path / "out", ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     code, text, _ = run_cli("run", clips, "-o", out, *arguments)
     assert code == 3
@@ -254,16 +254,16 @@ def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
 ):
     clip, drew = make_clip(500, name="drawn"), []
     options = ["--workers", 1, "--model", tiny_delta, *RAY, "--preset", "balanced", "--save", "video,png", *NUMERICS]
-    real_finish = RayLane.finish
+    real_finish = RayWorker.finish
 
     def finish(self, ending):
         for step in real_finish(self, ending):
             yield step
-            if isinstance(step, Drawn) and step.what == "png" and not drew:
+            if isinstance(step, FinishProgress) and step.what == "png" and not drew:
                 drew.append(step)
                 kill(pids[self]["writer"]) if what == "killed" else os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(RayLane, "finish", finish)
+    monkeypatch.setattr(RayWorker, "finish", finish)
     code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *options)
     assert 0 < drew[0].share < 1
     if what == "stopped":
@@ -352,7 +352,7 @@ def machines(*cpus):
 
 def test_lanes_have_a_cluster_of_their_own_where_another_was_started(run_cli, tiny_delta, clips, tmp_path, monkeypatch):
     """The other has no processor to give, and Ray by itself would join it."""
-    monkeypatch.setattr(RayLane, "placed_s", 3.0)
+    monkeypatch.setattr(RayWorker, "placed_s", 3.0)
     arguments = ["run", clips, "-o", tmp_path / "out", "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     with machines(0):
         code, text, error = run_cli(*arguments)
@@ -366,7 +366,7 @@ def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segment
     """Two machines of one processor with a lane each: one goes, its lane finds no place, the other does everything."""
     with machines(1, 1) as (nodes, [other]):
         after_span(monkeypatch, 3, lambda lane: nodes.remove_node(other, allow_graceful=False))
-        monkeypatch.setattr(RayLane, "placed_s", 3.0)
+        monkeypatch.setattr(RayWorker, "placed_s", 3.0)
         arguments = ["--address", nodes.address, "--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS]
         code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
@@ -381,7 +381,7 @@ def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
     out = tmp_path / "out"
     with machines(0, 1) as (nodes, [other]):
         after_span(monkeypatch, 8, lambda lane: nodes.remove_node(other, allow_graceful=False))
-        monkeypatch.setattr(RayLane, "placed_s", 3.0)
+        monkeypatch.setattr(RayWorker, "placed_s", 3.0)
         arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
         code, _, error = run_cli(*arguments, "--address", nodes.address)
         assert (code, error.count("\n")) == (3, 1), error

@@ -23,8 +23,8 @@ from deltascene.pipeline.engine import engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.settle import honour, numerics_record
 from deltascene.pipeline.workers import crew
-from deltascene.pipeline.workers.ray_actors import EngineActor, Seat
-from deltascene.pipeline.workers.runner import RayCrew, RayLane, _share_of_cpus
+from deltascene.pipeline.workers.ray_actors import ActorSetup, EngineActor
+from deltascene.pipeline.workers.runner import RayPool, RayWorker, _share_of_cpus
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=40"]
@@ -139,7 +139,7 @@ def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
     config, record = engine.config, numerics_record(engine.config)
     honour(config, record)
     weights = {file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)}
-    seat = Seat(config, str(tiny_delta), weights, record | {"torch": "0.1"}, False)
+    seat = ActorSetup(config, str(tiny_delta), weights, record | {"torch": "0.1"}, False)
     with pytest.raises(UsageError, match=r"expected torch = 0\.1"):
         EngineActor(seat, ["parts"], ()).ready()
 
@@ -150,7 +150,7 @@ def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     real = numerics_record(engine.config)
     monkeypatch.setattr("deltascene.pipeline.workers.runner.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
-        RayCrew(engine.model, engine.config)
+        RayPool(engine.model, engine.config)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
     cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids, seed
 ):
     """Each kind of actor once, at some span of some segment, by a real SIGKILL."""
-    rng, real_run, killed = random.Random(seed), RayLane.run, []
+    rng, real_run, killed = random.Random(seed), RayWorker.run, []
     victims = ["reader", "engine", "writer", "height", "flow"]
     rng.shuffle(victims)
     when = {rng.randrange(2, 30) for _ in victims}
@@ -198,8 +198,8 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
                 with suppress(ProcessLookupError):
                     os.kill(pids[self][victim], signal.SIGKILL)
 
-    monkeypatch.setattr(RayLane, "run", run)
-    monkeypatch.setattr(RayLane, "span_frames", 4)
+    monkeypatch.setattr(RayWorker, "run", run)
+    monkeypatch.setattr(RayWorker, "span_frames", 4)
     arguments = ["--executor", "ray", "--workers", "2", "--placement", "split", "--model", tiny_delta]
     code, text, error = run_cli("run", long_clip, clip, "-o", tmp_path / "out", *arguments, *SEGMENTS_OF_8)
     assert code == 0, text + error
@@ -215,15 +215,15 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
 def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
     cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids
 ):
-    real_run = RayLane.run
+    real_run = RayWorker.run
 
     def run(self, job, segment):
         if job.spec.id == "long" and segment.start == 16:
             os.kill(pids[self]["engine"], signal.SIGKILL)
         yield from real_run(self, job, segment)
 
-    monkeypatch.setattr(RayLane, "run", run)
-    monkeypatch.setattr(RayLane, "span_frames", 4)
+    monkeypatch.setattr(RayWorker, "run", run)
+    monkeypatch.setattr(RayWorker, "span_frames", 4)
     monkeypatch.setattr(crew, "TRIES", 2)  # each costs the start of an engine
     options = [long_clip, clip, "-o", tmp_path / "out", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, _ = run_cli("run", *options, "--executor", "ray", "--workers", "1")
@@ -267,7 +267,7 @@ def test_no_cluster_at_an_address_is_one_clear_line(tiny_delta, address):
     with pytest.raises(
         UsageError, match=rf"^run.address: expected a Ray cluster at HOST:PORT; found none at {address} "
     ):
-        RayCrew(engine.model, engine.config)
+        RayPool(engine.model, engine.config)
 
 
 def test_audits_need_everything_in_one_place(cluster, run_cli, tiny_delta, clip, tmp_path):
