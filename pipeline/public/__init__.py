@@ -101,8 +101,8 @@ _NAMES_IN = {
     " WrongFingerprint WrongRecord",
     "deltascene.errors": "DeltasceneError ExitCode",
     "deltascene.pipeline.engine.engine": "Engine Stream",
-    "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoCapacity OutputError Overtaken Stopped"
-    " UsageError WorkerLost",
+    "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoCapacity OutputError"
+    " Overtaken Stopped UsageError WorkerLost",
     "deltascene.pipeline.engine.results": "FrameResult",
     "deltascene.pipeline.runs.folder": "NotPredicted open_run",
     "deltascene.pipeline.sources.errors": "SourceError SourceNotFound UnreadableSource",
