@@ -237,12 +237,14 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
     assert_runs_equal(undisturbed, tmp_path / "out", "long")
 
 
-def test_a_killed_driver_goes_on_where_it_was(run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+def test_a_killed_driver_goes_on_where_it_was(
+    run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, ray_settings
+):
     """Its own cluster goes down with it; what was sealed, before a gap or behind it, isn't done again."""
     out = tmp_path / "out"
     arguments = ["run", long_clip, clip, "-o", out, "--executor", "ray", "--workers", "2", "--model", tiny_delta]
     arguments = [str(argument) for argument in [*arguments, *SEGMENTS_OF_8]]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | ray_settings
     driver = subprocess.Popen([sys.executable, "-m", "deltascene", *arguments], env=environment)
     segments, deadline = out / "videos" / "long" / "segments", time.monotonic() + 120
     while len(list(segments.glob("*.zip"))) < 3:
