@@ -25,8 +25,8 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.sources.find import find_sources
-from deltascene.pipeline.workers.crew import WorkerPool
-from deltascene.pipeline.workers.runner import open_pool
+from deltascene.pipeline.workers.open_pool import open_pool
+from deltascene.pipeline.workers.pool import WorkerPool
 
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
 ENCODER = "deltascene.pipeline.drawing.webm_main"

@@ -88,7 +88,7 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # it tells of every span whose lane was lost
     import ray
 
-    from deltascene.pipeline.workers.runner import RayWorker
+    from deltascene.pipeline.workers.worker_ray import RayWorker
 
     RayWorker.span_frames = 4  # six spans a segment
     context: Any = ray.init(

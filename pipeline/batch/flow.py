@@ -40,9 +40,9 @@ from deltascene.pipeline.sources.reader import probe, selected_frames
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
-from deltascene.pipeline.workers.crew import WorkerPool, WorkEvent
 from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress, draws, finish_video
 from deltascene.pipeline.workers.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
+from deltascene.pipeline.workers.pool import WorkerPool, WorkEvent
 
 LONGEST_CAUSE = 2000  # letters
 

@@ -37,7 +37,7 @@ from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import open_source, probe
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.units import compact, count
-from deltascene.pipeline.workers.runner import open_pool
+from deltascene.pipeline.workers.open_pool import open_pool
 
 
 @dataclass(frozen=True, slots=True)

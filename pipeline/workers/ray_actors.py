@@ -12,12 +12,14 @@ from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.quick_imports import quick_imports
 from deltascene.pipeline.workers.finish import Finished, FinisherPart, FinishJob, FinishProgress
 from deltascene.pipeline.workers.jobs import Span, SpanDone, SpanFrames, SpanOutputs, SpanTask, VideoJob
-from deltascene.pipeline.workers.parts import ReaderPart, WriterPart
+from deltascene.pipeline.workers.reader_part import ReaderPart
+from deltascene.pipeline.workers.writer_part import WriterPart
 
 if TYPE_CHECKING:
     from deltascene.pipeline.bundles.bundle import Bundle
     from deltascene.pipeline.bundles.scene_model import SceneModel
-    from deltascene.pipeline.workers.compute_parts import EnginePart, TaskPart
+    from deltascene.pipeline.workers.engine_part import EnginePart
+    from deltascene.pipeline.workers.task_part import TaskPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class EngineActor:
         with quick_imports():
             from deltascene.pipeline.bundles.scene_model import handing_over, load_model
             from deltascene.pipeline.numerics.settle import honour
-            from deltascene.pipeline.workers.compute_parts import EnginePart
+            from deltascene.pipeline.workers.engine_part import EnginePart
 
         seat, tasks, splits = self._about
         honour(seat.config, seat.numerics)
@@ -135,7 +137,7 @@ class TaskActor:
         with quick_imports():
             from deltascene.pipeline.bundles.scene_model import load_sub_task_model
             from deltascene.pipeline.numerics.settle import honour
-            from deltascene.pipeline.workers.compute_parts import TaskPart
+            from deltascene.pipeline.workers.task_part import TaskPart
 
         seat, task = self._about
         honour(seat.config, seat.numerics)

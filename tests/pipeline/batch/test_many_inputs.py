@@ -16,7 +16,7 @@ from deltascene.pipeline.report import build
 from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.sources import decoder
 from deltascene.pipeline.workers import overlay_piece
-from deltascene.pipeline.workers.runner import LocalWorker
+from deltascene.pipeline.workers.worker_local import LocalWorker
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--no-archive"]
 # The command with a table that is written at every event, in a process of its own.

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 from deltascene import open_run
 from deltascene.pipeline.batch import flow
 from deltascene.pipeline.workers.finish import FinishProgress
-from deltascene.pipeline.workers.runner import RayWorker
+from deltascene.pipeline.workers.worker_ray import RayWorker
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=8"]
@@ -324,10 +324,10 @@ def dies(where, name, real):
                 pass
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(where, name, call)
-where = dict(assemble=finish, join_pieces=overlay_piece, write_done=batch)[{step!r}]
+where = dict(assemble=finish, join_pieces=overlay_piece, write_done=flow)[{step!r}]
 dies(where, {step!r}, getattr(where, {step!r}))
 sys.argv = ["deltascene", "run", *{[str(clip), "-o", str(tmp_path / "out"), *options]!r}]
-cli.main()
+app.main()
 """
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == -signal.SIGKILL
     code, text, error = run_cli("run", clip, "-o", tmp_path / "out", "--json", *options)

@@ -1,18 +1,11 @@
-"""What computes a video, in four parts: a reader, the engine, sub-tasks in places of their own, and a writer.
-
-Reader and writer are here; those that compute, and need torch, are in pipeline/workers/compute_parts.py.
-
-A part works on spans, runs of frames inside one segment, and hands its result to the next. Parts know nothing of each
-other or of where they are: a runner calls them one after the other in this process, or holds each in an actor.
-"""
+"""Writes and seals a run's segments: the last part of a worker."""
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from deltascene.cache.places import new_scratch
 from deltascene.cache.seal import write_part
@@ -21,7 +14,6 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.predictions import LEDGER, Layout, PredictionWriter, plan_layout
-from deltascene.pipeline.sources.reader import Reader, open_source
 from deltascene.pipeline.workers.jobs import (
     FrameSummary,
     Segment,
@@ -37,50 +29,6 @@ from deltascene.stages.types import Image
 
 if TYPE_CHECKING:
     from deltascene.pipeline.workers.overlay_piece import OverlayPiece
-
-Item = TypeVar("Item")
-
-
-def timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
-    """Things with the seconds that each took to come."""
-    while True:
-        began = time.perf_counter()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        yield item, time.perf_counter() - began
-
-
-class ReaderPart:
-    """Decodes a video's frames in order; segments that follow each other are read in one go."""
-
-    def __init__(self) -> None:
-        self._reader: Reader | None = None
-        self._at: tuple[str, int] | None = None  # where it stands: a video, the number of its next frame
-
-    def read(self, job: VideoJob, span: Span) -> SpanFrames:
-        """The next frames of a segment.
-
-        Raises:
-            SourceError: the video can't be read.
-        """
-        segment = span.segment
-        if span.first and self._at != (job.id, segment.first_index):
-            self.close()
-            self._reader = open_source(job.config.source, job.spec, start_frame=segment.first_index, info=job.info)
-        assert self._reader is not None, "a segment begins with its first span"
-        frames = list(islice(timed(self._reader), span.frames))
-        assert len(frames) == span.frames, "every frame selected comes"
-        self._at = (job.id, segment.next_index) if span.last else None
-        return SpanFrames(span, frames)
-
-    def close(self) -> None:
-        """Lets go of the video, wherever it is."""
-        self._at = None
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
 
 
 class WriterPart:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from deltascene.cache.seal import Seal
 from deltascene.pipeline.errors import DiskFull, NoCapacity, WorkerLost
-from deltascene.pipeline.workers.crew import TRIES, InlinePool, SegmentQueue, ThreadedPool
 from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress
-from deltascene.pipeline.workers.jobs import Segment, SpanDone, plan_segments, plan_spans
+from deltascene.pipeline.workers.jobs import SpanDone, plan_segments, plan_spans
+from deltascene.pipeline.workers.pool import TRIES, InlinePool, ThreadedPool
 
 
 @dataclass(frozen=True)
@@ -259,22 +259,6 @@ def test_closing_ends_the_threads_even_if_nobody_listens():
     assert threading.active_count() == before
 
 
-def test_lanes_go_on_where_they_were_and_share_a_long_video():
-    board = SegmentQueue()
-    board.add(Job("long"), segments(8))
-    one = board.take(None)
-    assert one.segment.start == 0
-    two = board.take(None)
-    assert two.segment.start == 4 * (1 + 7 // 2)  # the middle of what waits
-    assert board.take(one).segment.start == 4
-    assert board.take(two).segment.start == two.segment.start + 4
-    board.add(Job("other"), segments(2))
-    assert board.take(None).job.id == "other"  # a video that nobody is at goes first
-    board.drop("other")
-    assert {board.take(None).job.id for _ in range(4)} == {"long"}
-    assert board.take(None) is None
-
-
 def test_over_the_budget_segments_are_computed_without_an_archive():
     crew = InlinePool(FakeLane())
     crew.add(Job("a"), segments(3))
@@ -282,21 +266,3 @@ def test_over_the_budget_segments_are_computed_without_an_archive():
     crew.archive(False)
     ends = [event for event in drain(crew) if event.ends]
     assert [event.task.segment.archived for event in ends] == [True, False, False]
-
-
-@given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 20), st.integers(0, 7), st.integers(1, 9))
-def test_segments_and_spans_cover_the_frames(count, stride, frames, first, span):
-    wanted = range(first, first + count * stride, stride)
-    planned = plan_segments(wanted, frames)
-    assert [index for each in planned for index in range(each.first_index, each.next_index, stride)] == list(wanted)
-    assert [each.start for each in planned] == list(range(0, count, frames))
-    for each in planned:
-        spans = list(plan_spans(each, span))
-        assert sum(part.frames for part in spans) == each.frames
-        assert [part.first for part in spans] == [True] + [False] * (len(spans) - 1)
-        assert [part.last for part in spans] == [False] * (len(spans) - 1) + [True]
-        assert all(part.segment is each for part in spans)
-
-
-def test_a_segment_says_where_the_next_one_begins():
-    assert plan_segments(range(3, 20, 4), 2)[0] == Segment(0, 2, 3, 11)

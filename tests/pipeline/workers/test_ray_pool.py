@@ -15,16 +15,15 @@ import ray
 from equal_runs import compare_runs, compare_task
 
 from deltascene import Engine, open_run
-from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.batch import flow
 from deltascene.pipeline.bundles import scene_model, weight_files
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.numerics.settle import honour, numerics_record
-from deltascene.pipeline.workers import crew
-from deltascene.pipeline.workers.ray_actors import ActorSetup, EngineActor
-from deltascene.pipeline.workers.runner import RayPool, RayWorker, _share_of_cpus
+from deltascene.pipeline.numerics.settle import numerics_record
+from deltascene.pipeline.workers import pool
+from deltascene.pipeline.workers.ray_pool import RayPool, _share_of_cpus
+from deltascene.pipeline.workers.worker_ray import RayWorker
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=40"]
@@ -133,22 +132,11 @@ def test_what_actors_began_is_finished_here(run_cli, tiny_delta, clip, local, fu
     assert_runs_equal(local, out)
 
 
-def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
-    config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
-    engine = Engine.from_config(config)
-    config, record = engine.config, numerics_record(engine.config)
-    honour(config, record)
-    weights = {file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)}
-    seat = ActorSetup(config, str(tiny_delta), weights, record | {"torch": "0.1"}, False)
-    with pytest.raises(UsageError, match=r"expected torch = 0\.1"):
-        EngineActor(seat, ["parts"], ()).ready()
-
-
 def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
     engine = Engine.from_config(config)
     real = numerics_record(engine.config)
-    monkeypatch.setattr("deltascene.pipeline.workers.runner.numerics_record", lambda config: real | {"timm": "0.0"})
+    monkeypatch.setattr("deltascene.pipeline.workers.ray_pool.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
         RayPool(engine.model, engine.config)
 
@@ -224,7 +212,7 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
 
     monkeypatch.setattr(RayWorker, "run", run)
     monkeypatch.setattr(RayWorker, "span_frames", 4)
-    monkeypatch.setattr(crew, "TRIES", 2)  # each costs the start of an engine
+    monkeypatch.setattr(pool, "TRIES", 2)  # each costs the start of an engine
     options = [long_clip, clip, "-o", tmp_path / "out", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, _ = run_cli("run", *options, "--executor", "ray", "--workers", "1")
     assert code == 3
