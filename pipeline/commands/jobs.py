@@ -11,8 +11,9 @@ from deltascene.cache.seal import seal_of
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands.job_table import ORDER, ROWS, JobRow, print_table
-from deltascene.pipeline.runs.folder import RunFolder, RunVideo, VideoFolder, open_run
+from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.lock import writing
+from deltascene.pipeline.runs.reader import RunVideo, open_run
 from deltascene.pipeline.units import count, duration
 
 

@@ -121,7 +121,9 @@ class SealedPart:
     path: Place
 
 
-def join_arrays(folder: Path, parts: Sequence[SealedPart], frames: int, segment_frames: int) -> dict[str, tuple[int, str]]:
+def join_arrays(
+    folder: Path, parts: Sequence[SealedPart], frames: int, segment_frames: int
+) -> dict[str, tuple[int, str]]:
     """Joins the arrays of parts.
 
     Args:

@@ -12,9 +12,9 @@ from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.seal import write_part
 from deltascene.pipeline.runs import predictions
 from deltascene.pipeline.runs.predictions import (
-    SealedPart,
     PredictionReader,
     PredictionWriter,
+    SealedPart,
     join_arrays,
     plan_layout,
     write_small,
