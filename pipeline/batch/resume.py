@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deltascene.cache.errors import BrokenSeal, CacheError
-from deltascene.cache.keys import fingerprint, first_difference
+from deltascene.cache.keys import fingerprint, first_difference, shortened
 from deltascene.cache.places import remove
 from deltascene.cache.seal import Seal, read_seal
 from deltascene.cache.zarr_store import ZarrStore
@@ -53,7 +53,7 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
         if difference:
             name, found, wanted = difference
             raise OutputError(
-                f"{folder.root}: holds a run with {name} = {_short(found)}; this one has {_short(wanted)};"
+                f"{folder.root}: holds a run with {name} = {shortened(found)}; this one has {shortened(wanted)};"
                 " choose another -o, or --force to replace it"
             )
         return
@@ -149,11 +149,6 @@ def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Id
             f" this one has {found[:12]}…; choose another -o, or --force to replace it"
         )
     return replace(done, record=replace(record, identity=known.quick, identity_full=known.full))
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "…"
 
 
 def harmed_archives(files: VideoFolder) -> set[int]:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.places import Place
-from deltascene.cache.seal import seal_of
+from deltascene.cache.seal import Seal
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands.job_table import ORDER, ROWS, JobRow, print_table
@@ -65,7 +65,7 @@ def _sealed_frames(files: VideoFolder) -> int:
         if "." in part.stem:  # of a task that was added later
             continue
         with suppress(BrokenSeal, FileNotFoundError), SealedZip(part) as sealed:
-            frames += seal_of(sealed).frames
+            frames += Seal.of(sealed).frames
     return frames
 
 
