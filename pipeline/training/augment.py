@@ -4,8 +4,12 @@ Variant 0 is the picture as it is; all others have jittered light and noise, and
 picture's variants start at 1, so that half of them are mirrored even where each has but one.
 """
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from deltascene.stages.kinds import Kind
 from deltascene.stages.types import Image
 
 
@@ -29,6 +33,14 @@ def vary(image: Image, variant: int, seed: tuple[int, ...]) -> Image:
     """
     turned = image[:, ::-1] if is_mirrored(variant) else image
     return turned if variant == 0 else jitter(turned, np.random.default_rng([*seed, variant]))
+
+
+def mirrored(truth: NDArray[Any], kind: Kind) -> NDArray[Any]:
+    """Truth of the image turned left to right; a vector's x component changes sign."""
+    turned = truth[:, ::-1]
+    if kind.name != "vector":
+        return turned
+    return np.asarray(turned * np.array([-1] + [1] * (kind.components - 1), truth.dtype))
 
 
 def jitter(image: Image, rng: np.random.Generator) -> Image:

@@ -32,14 +32,6 @@ def truth_cells(truth: Array, kind: Kind, patch: int, side: int) -> Array:
     return np.ascontiguousarray(cells).reshape(height * width, side * side, *tail)
 
 
-def mirrored(truth: Array, kind: Kind) -> Array:
-    """Truth of the image turned left to right; a vector's x component changes sign."""
-    turned = truth[:, ::-1]
-    if kind.name != "vector":
-        return turned
-    return np.asarray(turned * np.array([-1] + [1] * (kind.components - 1), truth.dtype))
-
-
 def _centres(truth: Array, patch: int, side: int) -> Array:
     rows, columns = (_cell_centres(length, patch, side) for length in truth.shape[:2])
     return truth[rows][:, columns]

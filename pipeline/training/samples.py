@@ -17,8 +17,8 @@ from torch import Tensor
 from deltascene.cache.keys import fingerprint
 from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.training.augment import is_mirrored, variant_of, vary
-from deltascene.pipeline.training.cells import mirrored, truth_cells
+from deltascene.pipeline.training.augment import is_mirrored, mirrored, variant_of, vary
+from deltascene.pipeline.training.cells import truth_cells
 from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.stages.preprocess import normalise, resize_frame

@@ -12,9 +12,17 @@ from deltascene.pipeline.training.rooms.catalogue import Model
 from deltascene.pipeline.training.rooms.furnishing import Habits
 from deltascene.pipeline.training.rooms.lighting import auto_gain
 from deltascene.pipeline.training.rooms.motion import Track, carried, closest_m, free_floor, swing_camera, walk
-from deltascene.pipeline.training.rooms.noise import add_noise
 from deltascene.pipeline.training.rooms.rays import Camera
-from deltascene.pipeline.training.rooms.render import World, highlight_cap, paint_view, see, shade, to_bytes, truth_of
+from deltascene.pipeline.training.rooms.render import (
+    World,
+    add_noise,
+    highlight_cap,
+    paint_view,
+    see,
+    shade,
+    to_bytes,
+    truth_of,
+)
 from deltascene.pipeline.training.rooms.scene import Furniture, Scene, SceneConfig, build_scene, dress
 from deltascene.pipeline.training.rooms.soup import yaw_matrix
 from deltascene.pipeline.training.rooms.surfels import Body, Posed, at_rest, make_body

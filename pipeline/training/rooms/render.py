@@ -126,6 +126,14 @@ def to_bytes(radiance_HW3: NDArray[np.float32], gain: float) -> NDArray[np.uint8
     return np.round(develop(radiance_HW3, gain) * 255).astype(np.uint8)
 
 
+def add_noise(rng: np.random.Generator, image_HW3: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """Gaussian sensor noise of `sigma` steps of 255."""
+    if sigma <= 0:
+        return image_HW3
+    noise = rng.standard_normal(image_HW3.shape, dtype=np.float32) * np.float32(sigma)
+    return np.round(np.clip(image_HW3 + noise, 0, 255)).astype(np.uint8)
+
+
 def expose(mood: Mood, picture: Picture) -> float:
     """Gain of auto exposure for a picture."""
     return auto_gain(mood, picture.radiance_HW3.reshape(-1, 3))

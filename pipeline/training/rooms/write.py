@@ -17,8 +17,7 @@ from PIL import Image
 from deltascene.pipeline.training.rooms.catalogue import load_catalogue
 from deltascene.pipeline.training.rooms.errors import RoomImpossible
 from deltascene.pipeline.training.rooms.meshes import MeshStore
-from deltascene.pipeline.training.rooms.noise import add_noise
-from deltascene.pipeline.training.rooms.render import World, expose, paint_view, to_bytes, truth_of
+from deltascene.pipeline.training.rooms.render import World, add_noise, expose, paint_view, to_bytes, truth_of
 from deltascene.pipeline.training.rooms.scene import Furniture, SceneConfig, build_scene
 from deltascene.pipeline.training.rooms.splits import seeds_of, split_of
 from deltascene.pipeline.training.rooms.surfels import at_rest
