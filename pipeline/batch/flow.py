@@ -38,6 +38,7 @@ from deltascene.pipeline.units import compact
 from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress, draws, finish_video
 from deltascene.pipeline.workers.jobs import ArchiveJob, Segment, VideoJob, plan_segments
 from deltascene.pipeline.workers.pool import WorkerPool, WorkEvent
+from deltascene.pipeline.workers.worker import WorkEvent
 
 LONGEST_CAUSE = 2000  # letters
 
@@ -49,7 +50,7 @@ class BatchRun:
     Attributes:
         model: its description and shapes; weights are only where it computes.
         config: resolved config.
-        crew: computes with them, here or elsewhere.
+        pool: computes with them, here or elsewhere.
         folder: OUT.
         key: what all results depend on, input apart, as flat plain values.
         fence: of this writer.
@@ -62,7 +63,7 @@ class BatchRun:
 
     model: SceneModel
     config: Config
-    crew: WorkerPool
+    pool: WorkerPool
     folder: RunFolder
     key: Mapping[str, Any]
     fence: Fence
@@ -89,7 +90,7 @@ class _UnderWay:
         cause: `truncated` if it ends before its header says, else empty.
         segments: all of them.
         seals: of those that are finished, by start.
-        began_s: when a lane took its first segment, on the clock `time.perf_counter`; None before that.
+        began_s: when a worker took its first segment, on the clock `time.perf_counter`; None before that.
         computed: frames computed since then.
         retries: how often a segment was done again because a worker was lost.
     """
@@ -116,8 +117,8 @@ class _UnderWay:
         return [self.seals[segment.start] for segment in started]
 
     @property
-    def ending(self) -> FinishJob:
-        """Its end."""
+    def finish_job(self) -> FinishJob:
+        """What finishes it."""
         return FinishJob(self.job, [seal.start for seal in self.prefix], draws(self.job.config.save))
 
     @property
@@ -133,9 +134,9 @@ class _UnderWay:
 
     def book(self, event: WorkEvent) -> None:
         """Counts what an event says was done, done in vain, or done again."""
-        taken = event.task.taken_s
+        taken = event.item.taken_s
         self.began_s = taken if self.began_s is None else min(self.began_s, taken)
-        if event.lost is not None and isinstance(event.task.work, Segment):
+        if event.lost is not None and isinstance(event.item.work, Segment):
             self.retries += 1
             self.computed -= event.lost
         if event.done is not None:
@@ -143,18 +144,18 @@ class _UnderWay:
 
 
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
-    """Processes inputs, as many at once as there are lanes; one that fails doesn't stop the rest.
+    """Processes inputs, as many at once as there are workers; one that fails doesn't stop the rest.
 
     Returns:
         One record per input that was reached, in order.
 
     Raises:
         DiskFull: no room left; what was finished is sealed.
-        NoCapacity: the cluster has no room for any lane any more; what was finished is sealed.
+        NoCapacity: the cluster has no room for any worker any more; what was finished is sealed.
         OutputError: an input's earlier results were made from other bytes.
     """
     run.folder.errors_jsonl.unlink(missing_ok=True)
-    run.crew.archive(run.archive_left != 0)
+    run.pool.archive(run.archive_left != 0)
     records = dict[str, VideoRecord]()
     inputs = [VideoRecord(spec.id, path_text(spec.path), "waiting") for spec in specs]
     with VideosTable(run.folder.videos_parquet, inputs) as table:
@@ -174,14 +175,14 @@ def _run_all(
     """Every input from its begin to its end, or until a stop is asked for."""
     waiting, under_way = deque(specs), dict[str, _UnderWay]()
     while True:
-        while waiting and not run.stop.asked and run.crew.waiting() < run.crew.lanes:
+        while waiting and not run.stop.asked and run.pool.waiting() < run.pool.workers:
             spec = waiting.popleft()
             with _failing(run, spec, ended):
                 _begin_video(run, spec, under_way, ended)
             table.keep({id_: video.so_far for id_, video in under_way.items()})
         if run.stop.asked:
-            run.crew.drop()
-        event = run.crew.next()
+            run.pool.drop()
+        event = run.pool.next()
         if event is not None:
             _take_in(run, event, under_way, ended)
             table.keep({id_: video.so_far for id_, video in under_way.items()})
@@ -235,21 +236,21 @@ def _begin_video(
     run.events.video_started(spec, job.frames, job.frames - frames, estimate)
     under_way[spec.id] = video
     if video.complete:
-        run.crew.finish(video.ending)
+        run.pool.finish(video.finish_job)
     else:
-        run.crew.add(job, left)
+        run.pool.add(job, left)
 
 
 def _take_in(
     run: BatchRun, event: WorkEvent, under_way: dict[str, _UnderWay], ended: Callable[[VideoRecord, bool], None]
 ) -> None:
     """Books what happened to a segment or to a video's end, which comes after its last segment."""
-    video = under_way.get(event.task.job.id)
+    video = under_way.get(event.item.job.id)
     if video is None:  # its video was given up
         return
     video.book(event)
     with _failing(run, video.spec, ended, video, under_way):
-        if event.lost is not None and isinstance(event.task.work, Segment):
+        if event.lost is not None and isinstance(event.item.work, Segment):
             run.events.frames_lost(video.spec, event.lost)
         if event.error is not None:
             raise event.error
@@ -265,14 +266,14 @@ def _take_in(
             run.events.frame_done(video.spec, frame)
         if event.done.seal is None:
             return
-        segment = event.task.segment
+        segment = event.item.segment
         video.seals[segment.start] = event.done.seal
         run.archived += event.done.archived
-        run.crew.archive(run.archive_left != 0)
+        run.pool.archive(run.archive_left != 0)
         beyond = run.archive_budget is not None and run.archived > run.archive_budget
         run.over_budget |= beyond or (video.job.archive is not None and not segment.archived)
         if video.complete:
-            run.crew.finish(video.ending)
+            run.pool.finish(video.finish_job)
 
 
 @contextmanager
@@ -287,7 +288,7 @@ def _failing(
 
     Raises:
         DiskFull: no room left.
-        NoCapacity: no lane left.
+        NoCapacity: no worker left.
         OutputError: an input's earlier results were made from other bytes.
     """
     try:
@@ -305,7 +306,7 @@ def _failing(
         found = error
     record = _failed(run.folder, spec, found)
     if video is not None and under_way is not None:
-        run.crew.drop(video.job.id)
+        run.pool.drop(video.job.id)
         under_way.pop(video.job.id, None)
         record = replace(record, **video.so_far)
     ended(record, False)
@@ -406,7 +407,7 @@ def _finished(run: BatchRun, video: _UnderWay, joined: Finished) -> VideoRecord:
 
 def _stopped(run: BatchRun, video: _UnderWay) -> VideoRecord:
     """Makes what there is of a video readable when a run ends before it did; the next run draws its pictures."""
-    (joined,) = finish_video(replace(video.ending, pictures=False))
+    (joined,) = finish_video(replace(video.finish_job, pictures=False))
     assert isinstance(joined, Finished), "nothing is drawn"
     if not video.complete:
         return _record(video, joined, "partial", "")

@@ -249,8 +249,18 @@ def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
     handed = _encoded(model, config, walk.tapped)
     if walk.tapped:
         walk.clock.lap("blocks")
-    about = (frame.index, frame.pts_s, True, frame.cause, decision.policy, decision.reason)
-    return FrameRecord(*about, recorded_rows(decision.rows, walk.grid), handed, decision.strength, flow)
+    return FrameRecord(
+        index=frame.index,
+        pts_s=frame.pts_s,
+        valid=True,
+        cause=frame.cause,
+        policy=decision.policy,
+        reason=decision.reason,
+        rows=recorded_rows(decision.rows, walk.grid),
+        activations=handed,
+        change=decision.strength,
+        flow=flow,
+    )
 
 
 def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) -> dict[int, NDArray[Any]]:
@@ -262,10 +272,17 @@ def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) ->
 def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:
     """An invalid frame: nothing runs, nothing is predicted, nothing counts as saved."""
     patches = 0 if state.geometry is None else state.geometry.grid.patches
-    nothing = np.empty(0, np.int32)
-    about = (frame.index, frame.pts_s, False, frame.cause, "skipped", "invalid")
-    handed = _encoded(model, config, {})
-    record = FrameRecord(*about, nothing, handed, np.zeros(patches, np.uint8), None)
+    record = FrameRecord(
+        index=frame.index,
+        pts_s=frame.pts_s,
+        valid=False,
+        cause=frame.cause,
+        policy="skipped",
+        reason="invalid",
+        rows=np.empty(0, np.int32),
+        activations=_encoded(model, config, {}),
+        change=np.zeros(patches, np.uint8),
+    )
     base = model.bundle.entry.base
     tasks = {
         task: TaskCost(0, 0, Macs(), Macs(), clock.of(task, shared=task == base))
