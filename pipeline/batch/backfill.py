@@ -6,7 +6,7 @@ so that a backfill that was stopped goes on where it was; the result is byte for
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -274,5 +274,4 @@ def _task_key(bundle: Bundle, task: str, config: Config) -> dict[str, Any]:
 
 
 def _summary(row: Mapping[str, Any]) -> FrameSummary:
-    about = (row["index"], row["pts_s"], row["valid"], row["cause"], row["policy"])
-    return FrameSummary(*about, row["macs_executed"], row["macs_dense"], row["seconds"])
+    return FrameSummary(**{field.name: row[field.name] for field in fields(FrameSummary)})

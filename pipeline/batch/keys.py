@@ -47,3 +47,14 @@ def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
         "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
         "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
     }
+
+
+def segment_key(run_key: Mapping[str, Any], input_: str, decoder: str) -> str:
+    """Fingerprint of everything that the results of a video's segments depend on.
+
+    Args:
+        run_key: key of the run, as returned by `result_key`.
+        input_: identity of the input.
+        decoder: name and version of the decoder that reads it.
+    """
+    return fingerprint({**run_key, "input": input_, "decoder": decoder})
