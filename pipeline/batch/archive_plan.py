@@ -1,4 +1,4 @@
-"""What a video's archive will hold and take, before it is computed."""
+"""What a video's archive will hold, and how many bytes it will take, before the video is computed."""
 
 from deltascene.cache.places import free_bytes
 from deltascene.cache.segment import SegmentInfo, estimate_bytes
@@ -15,7 +15,7 @@ EXPECTED_MOVED = 0.2  # share of the tokens, where nothing is known of a video y
 
 
 def segment_info(model: SceneModel, config: Config, plan: InputPlan, grid: TokenGrid) -> SegmentInfo:
-    """What a video's archived segments have in common."""
+    """Description that all archived segments of a video share."""
     return SegmentInfo(
         blocks=model.bundle.entry.archive.blocks,
         dtype=split_dtype(config),
