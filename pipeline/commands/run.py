@@ -16,10 +16,11 @@ from deltascene.cache.places import Place
 from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.batch.archive_plan import expected_bytes, segment_info
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
+from deltascene.pipeline.batch.batch_run import BatchRun
 from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.batch.events import Events, Stop
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
-from deltascene.pipeline.batch.flow import BatchRun, run_batch
+from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign
 from deltascene.pipeline.commands.job_table import CAUSES, JobRow, failed_lines, print_table
