@@ -1,7 +1,7 @@
 """Procedural surface textures for walls, floors, rugs, pictures and the outdoors; all are the project's own (CC0).
 
-Every function takes a random generator and returns an sRGB image [SIDE_PX, SIDE_PX, 3] uint8. Those of walls, floors and
-grounds repeat without a seam.
+Every function takes a random generator and returns an sRGB image [SIDE_PX, SIDE_PX, 3] uint8. Textures of walls,
+floors and grounds repeat without a seam.
 """
 
 import colorsys
