@@ -18,13 +18,16 @@ import pyarrow.compute as pc
 from deltascene.cache.segment import raw_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
-from deltascene.pipeline.batch.flow import BatchRun, Stop, run_batch
-from deltascene.pipeline.batch.resume import claim_folder, result_key
+from deltascene.pipeline.batch.events import Stop
+from deltascene.pipeline.batch.flow import BatchRun, run_batch
+from deltascene.pipeline.batch.keys import result_key
+from deltascene.pipeline.batch.resume import claim_folder
 from deltascene.pipeline.commands.progress import LineEvents
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.runs.folder import RunFolder, open_run
+from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
+from deltascene.pipeline.runs.reader import open_run
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.workers.open_pool import open_pool
 

@@ -15,7 +15,8 @@ from fault_killer import Killer, Trial, Watch, actors, below, left_behind
 from deltascene import Engine
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch.flow import BatchRun, run_batch
-from deltascene.pipeline.batch.resume import claim_folder, result_key
+from deltascene.pipeline.batch.keys import result_key
+from deltascene.pipeline.batch.resume import claim_folder
 from deltascene.pipeline.commands.progress import JsonEvents
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.runs.folder import RunFolder

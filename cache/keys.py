@@ -21,6 +21,12 @@ def first_difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> t
     return None
 
 
+def shortened(value: object) -> str:
+    """A value of a key as an error shows it: at most 40 characters."""
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, read in pieces."""
     digest = sha256()

@@ -6,34 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deltascene.cache.base_seal import BaseSeal, is_count
 from deltascene.cache.columns import Packer
 from deltascene.cache.errors import AlreadySealed, LostWriter, NotArchived, WrongFingerprint, WrongRecord
-from deltascene.cache.keys import fingerprint, first_difference
+from deltascene.cache.keys import fingerprint, first_difference, shortened
+
+_LATEST_S = 1e12  # no segment is sealed later, in seconds since 1970
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentSeal:
-    """What a sealed segment is and what it was made from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSeal(BaseSeal):
+    """The seal of an archived segment.
 
     Attributes:
-        start: number of its first frame among the processed frames.
-        frames: how many it holds.
-        next_index: where in the source the frame after it lies.
         key: everything that its contents depend on, as flat plain values.
-        token: of the run that wrote it.
-        bytes: of its files together, the seal itself left out.
-        sealed_s: when, in seconds since 1970.
-        files: size in bytes and SHA-256 of every file, by path below the segment.
+        bytes: size of its files together, without the seal itself.
+        sealed_s: when it was sealed, in seconds since 1970.
     """
 
-    start: int
-    frames: int
-    next_index: int
     key: Mapping[str, Any]
-    token: str
     bytes: int
     sealed_s: float
-    files: Mapping[str, tuple[int, str]]
 
     @property
     def fingerprint(self) -> str:
@@ -49,9 +42,17 @@ class SegmentSeal:
         if difference := first_difference(plain(key), self.key):
             name, expected, found = difference
             raise WrongFingerprint(
-                f"segment {self.start}: expected {name} = {_short(expected)}; it was made with {_short(found)};"
+                f"segment {self.start}: expected {name} = {shortened(expected)}; it was made with {shortened(found)};"
                 " give the same input and model, or archive the video again"
             )
+
+    def own_problem(self) -> str:
+        """Names a key, a size or a time that isn't one."""
+        if not is_count(self.bytes) or not isinstance(self.key, dict):
+            return "expected a number of bytes and a key"
+        if type(self.sealed_s) not in (int, float) or not 0 <= self.sealed_s < _LATEST_S:
+            return f"expected a time; found {str(self.sealed_s)[:80]}"
+        return ""
 
 
 def make_seal(
@@ -124,8 +125,3 @@ def not_archived(start: int, starts: Sequence[int]) -> NotArchived:
 def lost_writer(start: int) -> LostWriter:
     """The error for a writer that was overtaken."""
     return LostWriter(f"segment {start}: another writer began it meanwhile; let that one finish")
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "…"

@@ -236,17 +236,8 @@ class _Growing:
 
 
 def _seal_of(sealed: SealedZip, start: int) -> SegmentSeal:
-    """The seal of a segment, once it makes sense."""
-    try:
-        seal = SegmentSeal(**sealed.fields)
-    except TypeError as error:
-        raise BrokenSeal(f"{sealed.path}: not a seal: {error}") from error
-    numbers = (seal.start, seal.frames, seal.next_index, seal.bytes)
-    whole = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
-    if not whole or not isinstance(seal.key, dict):
-        raise BrokenSeal(f"{sealed.path}: not a seal: expected whole numbers and a key")
-    if type(seal.sealed_s) not in (int, float) or not 0 <= seal.sealed_s < 1e12:
-        raise BrokenSeal(f"{sealed.path}: not a seal: expected a time; found {str(seal.sealed_s)[:80]}")
+    """The seal of a segment, with its values checked."""
+    seal = SegmentSeal.of(sealed)
     if seal.start != start:
         raise BrokenSeal(f"{sealed.path}: expected the seal of segment {start}; found that of {seal.start}")
     return seal

@@ -16,8 +16,8 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.cache.places import Place, place, remove, scratch
 from deltascene.cache.seal import read_seal, write_part
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.batch.flow import Events, Stop
-from deltascene.pipeline.batch.resume import base_key, read_done, write_done
+from deltascene.pipeline.batch.events import Events, Stop
+from deltascene.pipeline.batch.keys import base_key
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.config import Config
@@ -25,17 +25,12 @@ from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle, split_dtype
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.assembly import add_task
-from deltascene.pipeline.runs.folder import (
-    Run,
-    RunFolder,
-    RunVideo,
-    open_run,
-    read_run_yaml,
-    write_run_yaml,
-)
+from deltascene.pipeline.runs.done import read_done, write_done
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import Fence, locked
 from deltascene.pipeline.runs.predictions import LEDGER, PredictionWriter, plan_layout
+from deltascene.pipeline.runs.reader import Run, RunVideo, open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.jobs import FrameSummary

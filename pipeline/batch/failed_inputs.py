@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from deltascene.cache.places import Place, place
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.runs.folder import open_run
+from deltascene.pipeline.runs.reader import open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.spec import SourceSpec

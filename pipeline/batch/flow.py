@@ -9,26 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from errno import EDQUOT, ENOSPC
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any
 
 from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import absolute, free_bytes, remove
 from deltascene.cache.seal import Seal
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch.archive_plan import expected_bytes, segment_info
-from deltascene.pipeline.batch.resume import (
-    Done,
-    archive_key,
-    intact,
-    read_done,
-    require_same_input,
-    sealed_segments,
-    write_done,
-)
+from deltascene.pipeline.batch.events import Events, Stop
+from deltascene.pipeline.batch.keys import archive_key
+from deltascene.pipeline.batch.resume import require_same_input, sealed_segments
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.step import grid_of
 from deltascene.pipeline.errors import DiskFull, NoCapacity, OutputError
+from deltascene.pipeline.runs.done import Done, intact, read_done, write_done
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import Fence
@@ -41,39 +36,10 @@ from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import one_line, path_text, printable
 from deltascene.pipeline.units import compact
 from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress, draws, finish_video
-from deltascene.pipeline.workers.jobs import ArchiveJob, FrameSummary, Segment, VideoJob, plan_segments
+from deltascene.pipeline.workers.jobs import ArchiveJob, Segment, VideoJob, plan_segments
 from deltascene.pipeline.workers.pool import WorkerPool, WorkEvent
 
 LONGEST_CAUSE = 2000  # letters
-
-
-class Events(Protocol):
-    """What a run tells while it goes on; the screen, plain lines and `--json` are three listeners."""
-
-    def workers_ready(self, workers: int, seconds: float) -> None:
-        """Workers elsewhere have started, which took so long."""
-
-    def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
-        """An input is opened: frames selected, how many are sealed already, bytes that its archive will about take."""
-
-    def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
-        """A frame was computed and written."""
-
-    def frames_lost(self, spec: SourceSpec, frames: int) -> None:
-        """A worker was lost; so many frames that were done will be computed again."""
-
-    def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
-        """What is drawn from the results is being written; share of it done, 0 to 1."""
-
-    def video_ended(self, record: VideoRecord, reused: bool) -> None:
-        """An input is done, failed or was stopped; `reused`: nothing had to be computed."""
-
-
-@dataclass
-class Stop:
-    """Set from outside to end a run after the segments that are being computed."""
-
-    asked: bool = False
 
 
 @dataclass(slots=True)

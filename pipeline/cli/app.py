@@ -186,7 +186,7 @@ def report_write(
 ) -> None:
     """Write the report of a run again: report.html and report.json. What `report OUT` does."""
     from deltascene.pipeline.report.build import write_report
-    from deltascene.pipeline.runs.folder import open_run
+    from deltascene.pipeline.runs.reader import open_run
 
     json_path, html_path = write_report(open_run(out), html)
     print(f"{html_path}\n{json_path}")

@@ -7,12 +7,13 @@ from rich.console import Console
 
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.places import Place
-from deltascene.cache.seal import seal_of
+from deltascene.cache.seal import Seal
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands.job_table import ORDER, ROWS, JobRow, print_table
-from deltascene.pipeline.runs.folder import RunFolder, RunVideo, VideoFolder, open_run
+from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.lock import writing
+from deltascene.pipeline.runs.reader import RunVideo, open_run
 from deltascene.pipeline.units import count, duration
 
 
@@ -64,7 +65,7 @@ def _sealed_frames(files: VideoFolder) -> int:
         if "." in part.stem:  # of a task that was added later
             continue
         with suppress(BrokenSeal, FileNotFoundError), SealedZip(part) as sealed:
-            frames += seal_of(sealed).frames
+            frames += Seal.of(sealed).frames
     return frames
 
 

@@ -17,7 +17,7 @@ from deltascene.pipeline.report.facts import decoder_timeout_s
 from deltascene.pipeline.report.page import FORMS, plain_text, render_diff
 from deltascene.pipeline.report.pairs import Pair
 from deltascene.pipeline.report.pictures import draw_difference, read_images
-from deltascene.pipeline.runs.folder import open_run
+from deltascene.pipeline.runs.reader import open_run
 
 
 def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_json: bool) -> None:

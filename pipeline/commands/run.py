@@ -17,9 +17,11 @@ from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.batch.archive_plan import expected_bytes, segment_info
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch.choose_executor import settle_executor
+from deltascene.pipeline.batch.events import Events, Stop
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
-from deltascene.pipeline.batch.flow import BatchRun, Events, Stop, run_batch
-from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign, result_key
+from deltascene.pipeline.batch.flow import BatchRun, run_batch
+from deltascene.pipeline.batch.keys import result_key
+from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign
 from deltascene.pipeline.commands.job_table import CAUSES, JobRow, failed_lines, print_table
 from deltascene.pipeline.commands.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.config import Config
@@ -30,8 +32,9 @@ from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.report.build import write_report
 from deltascene.pipeline.runs.accuracy import Truth, read_truth, write_accuracy
 from deltascene.pipeline.runs.archives import archived_bytes
-from deltascene.pipeline.runs.folder import RunFolder, RunVideo, open_run
+from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked, refuse_busy
+from deltascene.pipeline.runs.reader import RunVideo, open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import open_source, probe

@@ -38,8 +38,8 @@ from deltascene.pipeline.report.pictures import draw_film, draw_pictures, read_i
 from deltascene.pipeline.report.sentences import saved_line, what_line
 from deltascene.pipeline.report.totals import TaskTotals, Totals, totals
 from deltascene.pipeline.report.video import Limits, brief_report, video_report
-from deltascene.pipeline.runs.folder import Run, RunVideo
 from deltascene.pipeline.runs.ledger import SCHEMA
+from deltascene.pipeline.runs.reader import Run, RunVideo
 
 FORMAT = 1
 # Limits that keep the page readable and of bounded size, of all videos together …

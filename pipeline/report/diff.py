@@ -30,7 +30,7 @@ from deltascene.pipeline.report.numbers import column, frame_table, in_order, se
 from deltascene.pipeline.report.pairs import Pair, common_rows, match_tasks, match_videos
 from deltascene.pipeline.report.sentences import diff_headline
 from deltascene.pipeline.report.series import ceiling
-from deltascene.pipeline.runs.folder import Run
+from deltascene.pipeline.runs.reader import Run
 
 FORMAT = 1
 

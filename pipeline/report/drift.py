@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.report.pairs import Pair
 from deltascene.pipeline.report.series import evenly
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.stages.kinds import Array, Kind
 
 COMPARED_CAP = 2000  # frames of all videos together; beyond, evenly sampled ones

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deltascene.pipeline.drawing.panel import class_counts, class_swatches
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar
 
 RAMP_COLOURS = 9

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.runs.folder import Run, RunVideo
+from deltascene.pipeline.runs.reader import Run, RunVideo
 from deltascene.pipeline.sources.identity import Identity
 from deltascene.stages.kinds import Kind, describe_kind
 

@@ -22,7 +22,7 @@ from deltascene.pipeline.drawing.panel import (
     task_tile,
     tinted,
 )
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.pipeline.sources.errors import SourceError
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import Identity, identity, recognise

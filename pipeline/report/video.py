@@ -11,7 +11,7 @@ from deltascene.pipeline.report.legends import class_legends, scale_legends
 from deltascene.pipeline.report.numbers import accuracy_rows, frame_table
 from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_steps, listed_frames, series
 from deltascene.pipeline.report.totals import task_totals, totals
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 
 LEGEND_FRAMES = 16
 FILM_COLUMNS = ("index", "pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deltascene.cache.places import write_whole
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.stages.metrics import METRICS
 
 Truth = Mapping[str, NDArray[Any]]

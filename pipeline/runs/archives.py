@@ -12,11 +12,11 @@ from deltascene.cache.places import Place, remove
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.errors import ExitCode
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import locked
-from deltascene.pipeline.runs.folder import Run, RunFolder, read_run_yaml
+from deltascene.pipeline.runs.reader import Run
 from deltascene.pipeline.units import compact
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, put_tree, scratch
 from deltascene.cache.sealed_zip import SealedZip
+from deltascene.cache.shards import SealedPart, join_arrays
 from deltascene.pipeline.runs import ledger
-from deltascene.pipeline.runs.predictions import LEDGER, SealedPart, PredictionReader, join_arrays, write_small
 from deltascene.pipeline.runs.folder import VideoFolder
+from deltascene.pipeline.runs.predictions import LEDGER, PredictionReader, write_small
 
 Sums = Mapping[str, tuple[int, str]]
 

@@ -6,32 +6,24 @@ is a few files. Arrays are `<task>`, `age/<task>` and `change` (how much each pa
 `pts_s` and `valid/<task>` are small.
 """
 
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec, BloscShuffle
-from zarr.storage import MemoryStore
 
 from deltascene.cache.damage import reraise_damage
-from deltascene.cache.errors import BrokenSeal
-from deltascene.cache.keys import file_sha256
 from deltascene.cache.places import Place, zarr_url
-from deltascene.cache.sealed_zip import SealedZip
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.runs.links import refuse_pipes
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
-SHARD_FRAMES = 4096  # of a joined array, about
 CHANGE = "change"  # no task may be called so
 LEDGER = "ledger.parquet"  # the part's other half
 
@@ -106,106 +98,6 @@ class PredictionWriter:
         for name, array in self._arrays.items():
             array[self._start : self._start + self._filled] = self._buffers[name][: self._filled]
         self._start, self._filled = self._start + self._filled, 0
-
-
-@dataclass(frozen=True, slots=True)
-class SealedPart:
-    """A sealed part that is joined with others.
-
-    Attributes:
-        start: number of its first frame among the processed frames.
-        path: of its file.
-    """
-
-    start: int
-    path: Place
-
-
-def join_arrays(folder: Path, parts: Sequence[SealedPart], frames: int, segment_frames: int) -> dict[str, tuple[int, str]]:
-    """Joins the arrays of parts.
-
-    Args:
-        folder: a Zarr group on a disk, which gets the arrays.
-        parts: in order, without gaps.
-        frames: that they hold.
-        segment_frames: of every part but the last.
-
-    Returns:
-        Size and SHA-256 of the shards by name; the same as the parts' own bytes give on any day.
-
-    Raises:
-        BrokenSeal: a part isn't what was sealed.
-    """
-    shard = segment_frames * max(1, min(SHARD_FRAMES // segment_frames, -(-frames // segment_frames)))
-    group = zarr.open_group(folder, mode="a", zarr_format=3)
-    with SealedZip(parts[0].path) as first:
-        names = {name: _create_joined(group, name, array, frames, shard) for name, array in _arrays_of(first)}
-    sums: dict[str, tuple[int, str]] = {}
-    for begin in range(0, frames, shard):
-        inside = [part for part in parts if begin <= part.start < begin + shard]
-        for name, path in _join_shard(folder, names, inside, begin // shard, shard):
-            sums[name] = path.stat().st_size, file_sha256(path)
-    return sums
-
-
-def _join_shard(
-    folder: Path, arrays: Mapping[str, "zarr.Array[Any]"], parts: Sequence[SealedPart], number: int, frames: int
-) -> Iterable[tuple[str, Path]]:
-    """One shard of every array: the chunks of its parts, then where each lies (Zarr's `sharding_indexed`, at the end).
-
-    Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
-    """
-    with ExitStack() as opened:
-        writers = [_ShardWriter(folder, name, array, number, frames) for name, array in arrays.items()]
-        for writer in writers:
-            opened.callback(writer.close)
-        for part in parts:
-            with SealedZip(part.path) as sealed:
-                for writer in writers:
-                    writer.add(sealed, part.start)
-        for writer in writers:
-            writer.finish()
-    return [(name, writer.path) for writer in writers if (name := writer.name_if_any())]
-
-
-class _ShardWriter:
-    """One shard of one array."""
-
-    def __init__(self, folder: Path, name: str, array: "zarr.Array[Any]", number: int, frames: int) -> None:
-        self._chunk, self._frames, self._begin = array.chunks[0], frames, number * frames
-        self._tail = "/".join("0" * (array.ndim - 1))
-        self._array, self._folder = name, folder
-        self.path = folder / name / "c" / str(number) / self._tail
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._out = self.path.open("wb")
-        self._places = np.full((frames // self._chunk, 2), 2**64 - 1, np.uint64)  # nothing there
-        self._any = False
-
-    def add(self, sealed: SealedZip, start: int) -> None:
-        """Copies the chunks of a part; those that hold nothing but the fill aren't there."""
-        for chunk in range(self._frames // self._chunk):
-            name = f"{self._array}/c/{chunk}/{self._tail}"
-            if name not in sealed.files:
-                continue
-            data = sealed.read(name)
-            self._places[(start - self._begin) // self._chunk + chunk] = self._out.tell(), len(data)
-            self._out.write(data)
-            self._any = True
-
-    def finish(self) -> None:
-        """Writes the index; a shard without any chunk isn't kept."""
-        index = self._places.astype("<u8").tobytes()
-        self._out.write(index + struct.pack("<I", google_crc32c.value(index)))
-        if not self._any:
-            self.path.unlink()
-
-    def close(self) -> None:
-        """Lets go of its file."""
-        self._out.close()
-
-    def name_if_any(self) -> str:
-        """Its name below the folder; empty if there is none."""
-        return self.path.relative_to(self._folder).as_posix() if self._any else ""
 
 
 def write_small(
@@ -287,34 +179,6 @@ class PredictionReader:
 
 def _readable(path: Place) -> AbstractContextManager[None]:
     return reraise_damage(OutputError, str(path), "run its command again with --force")
-
-
-def _arrays_of(sealed: SealedZip) -> "Iterable[tuple[str, zarr.Array[Any]]]":
-    """Descriptions of a part's arrays, by name."""
-    named = {name: sealed.read(name) for name in sealed.files if name.endswith("zarr.json")}
-    with reraise_damage(BrokenSeal, str(sealed.path), "remove it and run the same command again"):
-        group = zarr.open_group(MemoryStore({name: Buffer.from_bytes(data) for name, data in named.items()}), mode="r")
-        for name in sorted(named):
-            found = group.get(name.removesuffix("/zarr.json"))
-            if isinstance(found, zarr.Array):
-                yield name.removesuffix("/zarr.json"), found
-
-
-def _create_joined(group: zarr.Group, name: str, like: "zarr.Array[Any]", frames: int, shard: int) -> "zarr.Array[Any]":
-    """An array with the chunks of a part's, in shards."""
-    if shard % like.chunks[0]:
-        raise BrokenSeal(f"{name}: expected chunks that divide {shard} frames; found {like.chunks[0]}")
-    return group.create_array(
-        name,
-        shape=(frames, *like.shape[1:]),
-        shards=(shard, *like.shape[1:]),
-        chunks=like.chunks,
-        dtype=like.dtype,
-        fill_value=like.fill_value,
-        compressors=like.compressors,
-        attributes=dict(like.attrs),
-        overwrite=True,
-    )
 
 
 def _create(group: zarr.Group, layout: Layout, name: str, frames: int) -> "zarr.Array[Any]":

@@ -6,7 +6,6 @@ killed loses none of what it finished: `done.json` of the video says so, and who
 """
 
 import io
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -78,7 +77,6 @@ _SCHEMA = pa.schema(
 _NAMES = tuple(field.name for field in fields(VideoRecord))
 _TYPES = {field.name: type(getattr(VideoRecord("", "", ""), field.name)) for field in fields(VideoRecord)}
 _LATER = {"identity_full": ""}  # what records of earlier versions lack
-DONE_FORMAT = 2  # of `done.json`
 
 
 def record_of(row: Mapping[str, Any]) -> VideoRecord:
@@ -116,14 +114,6 @@ def write_records(path: Place, records: Iterable[VideoRecord]) -> None:
     columns = {name: [getattr(record, name) for record in rows] for name in _NAMES}
     pq.write_table(pa.table(columns, schema=_SCHEMA), data)
     write_whole(path, data.getvalue())
-
-
-def read_done_record(path: Place) -> VideoRecord | None:
-    """The record in a `done.json`; None where there is none, or it can't be read."""
-    try:
-        return record_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 class VideosTable:

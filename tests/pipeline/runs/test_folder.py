@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
 from deltascene.pipeline.runs.lock import locked, writing
-from deltascene.pipeline.runs.folder import RunFolder, open_run, read_run_yaml
+from deltascene.pipeline.runs.reader import open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord, record_of
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]

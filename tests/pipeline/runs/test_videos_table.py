@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.batch.resume import Done, read_done, write_done
+from deltascene.pipeline.runs import videos_table
+from deltascene.pipeline.runs.done import Done, read_done, write_done
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable, read_records, write_records
 
