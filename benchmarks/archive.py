@@ -41,8 +41,8 @@ def run(clip: Path, out: Path, preset: str, tasks: tuple[str, ...], model: str, 
     folder, key = RunFolder(out), result_key(engine.config, engine.model)
     with locked(out) as fence:
         claim_folder(folder, engine.config, key, force=False)
-        crew = open_pool(engine.model, engine.config)
-        run_batch(BatchRun(engine.model, engine.config, crew, folder, key, fence, Quiet()), find_sources([str(clip)]))
+        pool = open_pool(engine.model, engine.config)
+        run_batch(BatchRun(engine.model, engine.config, pool, folder, key, fence, Quiet()), find_sources([str(clip)]))
     return open_run(out).ledger()
 
 

@@ -51,12 +51,12 @@ class Outcome:
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
 
-def actor_trial(trial: Trial, arguments: "Arguments", lanes: "Lanes", out: Path) -> Outcome:
-    """A run by lanes of this process, one of whose actors is killed."""
+def actor_trial(trial: Trial, arguments: "Arguments", opened: "OpenPool", out: Path) -> Outcome:
+    """A run by workers of this process, one of whose actors is killed."""
     watch, outcome, began = Watch(), Outcome(), time.monotonic()
     killer = Killer(trial, watch, os.getpid(), arguments.frames, start_s=0.5)
     try:
-        outcome.code = lanes.run(arguments.sources, out, watch)
+        outcome.code = opened.run(arguments.sources, out, watch)
     except DeltasceneError as error:
         outcome.code, outcome.wrong = error.exit_code, {"lost": [str(error)]}
     finally:
@@ -65,7 +65,7 @@ def actor_trial(trial: Trial, arguments: "Arguments", lanes: "Lanes", out: Path)
     outcome.kills, outcome.under_way, outcome.retries = killer.kills, killer.under_way, watch.lost
     outcome.seconds = time.monotonic() - began
     outcome.left = left_behind(killer.orphans)
-    lanes.mend()
+    opened.mend()
     return outcome
 
 
@@ -132,7 +132,7 @@ class Arguments:
         return Engine.from_config(load_config("balanced", overrides=self.settings, values=values | more))
 
     def command(self, out: Path, placement: str, address: str | None) -> list[str]:
-        """The same for a process of its own, with one lane."""
+        """The same for a process of its own, with one worker."""
         command = [sys.executable, "-m", "deltascene", "run", str(self.sources), "-o", str(out), "--json"]
         command += ["--model", str(self.model), "--preset", "balanced", "--executor", "ray"]
         command += ["--placement", placement, "--workers", "1"]
@@ -140,12 +140,12 @@ class Arguments:
         return command + (["--address", address] if address else [])
 
 
-class Lanes:
-    """An engine and its lanes, which run after run is given to."""
+class OpenPool:
+    """An engine and its pool, which is used for one run after another."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.crew: WorkerPool = open_pool(engine.model, engine.config)
+        self.pool: WorkerPool = open_pool(engine.model, engine.config)
 
     def run(self, sources: Path, out: Path, watch: Watch) -> int:
         """What the command does with them; the exit code."""
@@ -153,11 +153,11 @@ class Lanes:
         with locked(folder.root) as fence:
             key = result_key(config, self._engine.model)
             claim_folder(folder, config, key, force=False)
-            batch = BatchRun(self._engine.model, config, self.crew, folder, key, fence, JsonEvents(watch))
+            batch = BatchRun(self._engine.model, config, self.pool, folder, key, fence, JsonEvents(watch))
             records = run_batch(batch, find_sources([str(sources)]))
         return 0 if all(record.status == "done" for record in records) else 3
 
     def mend(self) -> None:
-        """Replaces what was killed and nobody missed, so that the next trial starts with whole lanes."""
-        for lane in getattr(self.crew, "_crew", ()):
-            lane.restore()
+        """Replaces killed actors that no run missed, so that the next trial starts with whole workers."""
+        for worker in getattr(self.pool, "_workers", ()):
+            worker.restore()

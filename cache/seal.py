@@ -53,9 +53,7 @@ def write_part(folder: Path, path: Place, about: Mapping[str, Any]) -> Seal:
         return Seal(**sealed)
     there = read_seal(path)
     if (there.fingerprint, there.frames) != (about["fingerprint"], about["frames"]):
-        raise BrokenSeal(
-            f"{path}: another writer sealed something else there; run the same command again"
-        )
+        raise BrokenSeal(f"{path}: another writer sealed something else there; run the same command again")
     return there
 
 
