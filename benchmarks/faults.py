@@ -23,7 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fault_trials import Arguments, OpenPool, Outcome, Trial, Watch, actor_trial, actors, driver_trial, left_behind
+from fault_killer import Trial, Watch, actors, left_behind
+from fault_trials import Arguments, OpenPool, Outcome, actor_trial, driver_trial
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from equal_runs import compare_runs

@@ -1,7 +1,7 @@
-"""Augmentation: pictures in fixed variants, which are the same in every pass.
+"""Augmentation: fixed variants of pictures and their truth, the same in every pass.
 
-Variant 0 is the picture as it is; all others have jittered light and noise, and every odd one is mirrored. Every second
-picture's variants start at 1, so that half of them are mirrored even where each has but one.
+Variant 0 is the picture as it is; all others have jittered light and noise, and every odd one is mirrored. The variants
+of every second picture start at 1, so that half of all samples are mirrored even with one variant each.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ from deltascene.stages.types import Image
 
 
 def variant_of(image: int, place: int) -> int:
-    """Which variant comes at a place among those of an image, by the image's number."""
+    """Number of the variant at a place among those of an image, from the image's number."""
     return place + image % 2
 
 
 def is_mirrored(variant: int) -> bool:
-    """Whether a variant is turned left to right: every second one."""
+    """Whether a variant is mirrored left to right: every second one is."""
     return variant % 2 == 1
 
 
@@ -36,7 +36,7 @@ def vary(image: Image, variant: int, seed: tuple[int, ...]) -> Image:
 
 
 def mirrored(truth: NDArray[Any], kind: Kind) -> NDArray[Any]:
-    """Truth of the image turned left to right; a vector's x component changes sign."""
+    """Truth of the mirrored image; the x component of vectors changes its sign."""
     turned = truth[:, ::-1]
     if kind.name != "vector":
         return turned

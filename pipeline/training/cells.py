@@ -1,4 +1,4 @@
-"""Truth at the resolution of a head's cells, so that a token-wise head can be trained token by token.
+"""Truth at the resolution of a head's cells, so that a head that works on single tokens is trained on single tokens.
 
 Shape letters: F images, N patch tokens of an image, K cells along a patch's side, C components.
 """
