@@ -5,7 +5,6 @@ Both kinds of lane walk the same spans in the same order: reader, engine, sub-ta
 
 import logging
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,8 @@ from deltascene.pipeline.workers.crew import TRIES, InlinePool, ThreadedPool, Wo
 from deltascene.pipeline.workers.finish import Finished, FinishJob, FinishProgress, finish_video
 from deltascene.pipeline.workers.jobs import Segment, SpanDone, VideoJob, plan_spans
 from deltascene.pipeline.workers.parts import ReaderPart, WriterPart
+
+_log = logging.getLogger(__name__)
 
 _ANSWERS_S = 10.0  # that a cluster may take to answer
 _ABANDONS_S = 60.0  # that an actor may take to give up what it does, before it is replaced
@@ -298,8 +299,7 @@ def _placed(lanes: Sequence[RayWorker]) -> list[RayWorker]:
             if lane is lanes[-1] and not placed:
                 raise
             lane.close()
-            lane_word = f"{len(placed)} of {len(lanes)} lanes"
-            print(f"note: {lane_word} have room: {error}", file=sys.stderr)
+            _log.warning("only %d of %d workers have room in the cluster: %s", len(placed), len(lanes), error)
         else:
             placed.append(lane)
     return placed
