@@ -197,8 +197,12 @@ def test_stopped_while_drawing_the_next_run_draws(run_cli, tiny, make_clip, tmp_
         patch.setattr(overlay_piece, "join_pieces", stopped)
         code, _, error = run_cli("run", *options)
     assert code == 130
-    assert "stopping when the open segments, up to 256 frames each, are whole; once more stops at once" in error
-    assert error.endswith("stopped at once; finished segments are kept, the same command goes on\n") == (times == 2)
+    assert (
+        "stopping as soon as the open segments (up to 256 frames each) are finished; stop again to end at once" in error
+    )
+    assert error.endswith("stopped at once; finished segments are kept; run the same command again to continue\n") == (
+        times == 2
+    )
     video = open_run(tmp_path / "out")["clip"]
     assert (video.status, len(video)) == ("partial", 6) if times == 1 else video.status != "done"
     code, text, _ = run_cli("run", *options, "--json")

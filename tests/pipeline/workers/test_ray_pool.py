@@ -195,7 +195,7 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
     assert "a worker was lost; its segment is computed again" in text
     retries = sum(video.record.retries for video in open_run(tmp_path / "out").videos)
     assert retries == text.count("a worker was lost; its segment is computed again") >= 3
-    assert f"{retries} segments done again after a worker was lost" in text
+    assert f"{retries} segments computed again after a worker was lost" in text
     for name in ("long", "clip"):
         assert_runs_equal(undisturbed, tmp_path / "out", name)
 
