@@ -1,8 +1,8 @@
 """Reads files as `Frame`s with their true numbers, times and validity.
 
-decord decodes files with small pictures and short groups of pictures. OpenCV decodes the rest, files
-that decord gets wrong, and everything on platforms without a decord wheel. The choice depends on the file only. Decoding runs in a process of its own, for the
-reasons given in decoding/__main__.py. Errors are in pipeline/sources/errors.py.
+decord decodes files with small pictures and short groups of pictures. OpenCV decodes the rest, files that decord gets
+wrong, and everything on platforms without a decord wheel. The choice depends on the file only. Decoding runs in a
+process of its own, for the reasons given in decoding/__main__.py. Errors are in pipeline/sources/errors.py.
 """
 
 from collections.abc import Iterator
