@@ -30,7 +30,7 @@ from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
 from deltascene.pipeline.runs.reader import open_run
 from deltascene.pipeline.sources.find import find_sources
-from deltascene.pipeline.workers.runner import open_pool
+from deltascene.pipeline.workers.open_pool import open_pool
 
 OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
 

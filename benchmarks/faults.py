@@ -1,6 +1,6 @@
 """Killed again and again: `python benchmarks/faults.py --trials 100 --seed 0`.
 
-Every trial is one run of three little clips by lanes of Ray actors, during which a reader, an engine, a sub-task, a
+Every trial is one run of three little clips by workers of Ray actors, during which a reader, an engine, a sub-task, a
 writer or the driver is killed with SIGKILL at a random moment, now and then two of them. A killed driver's command is
 given again until it ends. What is left has to be, byte for byte, what one process makes undisturbed: no frame lost,
 none done twice, no seal that doesn't hold, nothing half-written, no process left behind.
@@ -23,7 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fault_trials import Arguments, Lanes, Outcome, Trial, Watch, actor_trial, actors, driver_trial, left_behind
+from fault_killer import Trial, Watch, actors, left_behind
+from fault_trials import Arguments, OpenPool, Outcome, actor_trial, driver_trial
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from equal_runs import compare_runs
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=VICTIMS, help="trials with this victim alone")
-    parser.add_argument("--workers", type=int, default=2, help="lanes whose actors are killed; a driver's has one")
+    parser.add_argument("--workers", type=int, default=2, help="workers whose actors are killed; a driver's has one")
     parser.add_argument("--log", type=Path, default=Path("runs/faults.jsonl"))
     options = parser.parse_args()
     trials = [trial for trial in plan(options.trials, options.seed) if options.only in (None, trial.victim)]
@@ -76,19 +77,19 @@ def prepare(folder: Path) -> Arguments:
     for name, frames in lengths.items():
         write_clip(clips / f"{name}.avi", frames)
     arguments = Arguments(write_tiny_bundle(folder / "models" / "tiny", TINY_DELTA), clips, sum(lengths.values()))
-    lanes = Lanes(arguments.engine("local", 1))
-    assert lanes.run(clips, folder / "wanted", Watch()) == 0
+    opened = OpenPool(arguments.engine("local", 1))
+    assert opened.run(clips, folder / "wanted", Watch()) == 0
     return arguments
 
 
 def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: int) -> Iterator[tuple[Trial, Outcome]]:
-    """All trials on one cluster, but for the drivers that start their own; lanes stay from trial to trial."""
+    """All trials on one cluster, but for the drivers that start their own; workers stay from trial to trial."""
     if not trials:
         return
-    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # it tells of every span whose lane was lost
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # it tells of every span whose worker was lost
     import ray
 
-    from deltascene.pipeline.workers.runner import RayWorker
+    from deltascene.pipeline.workers.worker_ray import RayWorker
 
     RayWorker.span_frames = 4  # six spans a segment
     context: Any = ray.init(
@@ -99,13 +100,13 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
         here = [trial for trial in trials if trial.placement == placement and trial.victim != "driver"]
         if not here:
             continue
-        lanes = Lanes(arguments.engine(placement, workers))
-        with closing(lanes.crew):
+        opened = OpenPool(arguments.engine(placement, workers))
+        with closing(opened.pool):
             for trial in here:
-                yield trial, judged(actor_trial(trial, arguments, lanes, out), folder / "wanted", out)
+                yield trial, judged(actor_trial(trial, arguments, opened, out), folder / "wanted", out)
             processes = actors(os.getpid())
         if left := left_behind(processes):
-            sys.exit(f"{left} processes of closed lanes are still there")
+            sys.exit(f"{left} processes of closed workers are still there")
     for trial in trials:
         if trial.victim == "driver":
             start_s = 15.0 if trial.joins else 20.0

@@ -1,6 +1,6 @@
 """An hour of video: `python benchmarks/hour.py`.
 
-A film of 54,000 frames (15 a second) through lanes of Ray actors: the resident memory of every process while it is
+A film of 54,000 frames (15 a second) through workers of Ray actors: the resident memory of every process while it is
 computed and joined; how many objects are left; and, with --kill, how much is computed again after the driver was
 killed by SIGKILL in the middle. The tiny model of the tests by default: lengths, files and processes don't depend on
 the model. `--model rooms` takes the packaged one, and hours.

@@ -1,4 +1,4 @@
-"""Lanes on the clock: `python benchmarks/scale.py`.
+"""Workers on the clock: `python benchmarks/scale.py`.
 
 The same clips through `deltascene run`, as whole commands that take turns: on one core, decoder and all; in one process
 with one thread (its decoder then has the other core) and with all; by Ray with some workers of one thread each, and on

@@ -1,6 +1,6 @@
 """Threads where cores are shared: `python benchmarks/shared_cores.py`.
 
-Frames a second of the demo clip by the command, by Ray's lanes, and by the Python face, torch imported after
+Frames a second of the demo clip by the command, by Ray's workers, and by the Python face, torch imported after
 deltascene or before it; on the machine as it is and beside two processes that never sleep; with the default of threads,
 with one, and with as many as cores. Scripts of the face are loaded once and take turns; commands are whole ones that
 take turns, their start-up left out. Medians of rounds.
@@ -40,7 +40,7 @@ for line in sys.stdin:
     print(int(line) / (time.perf_counter() - began), flush=True)
 """
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"  # ends with its parent
-PLACES = ("command", "lanes", "face", "face, torch first")
+PLACES = ("command", "workers", "face", "face, torch first")
 
 
 def main() -> None:
@@ -138,8 +138,8 @@ def face(place: str, sets: Sequence[str], variables: Mapping[str, str], frames: 
 def command(
     place: str, sets: Sequence[str], variables: Mapping[str, str], seconds: float
 ) -> Iterator[Callable[[], float]]:
-    """The command; its lanes have a segment each, so that all of them work."""
-    executor = "ray" if place == "lanes" else "local"
+    """The command; its workers have a segment each, so that all of them work."""
+    executor = "ray" if place == "workers" else "local"
     options = ["--executor", executor, "--end", f"{seconds:g}", "--save", "arrays", "--no-archive", "--json"]
     for each in [*sets, "segment.frames=16"]:
         options += ["--set", each]

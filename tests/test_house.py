@@ -39,7 +39,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "stages/motion.py",
         "pipeline/training/rooms/*",
     ),
-    "ray": ("pipeline/workers/runner.py", "pipeline/workers/ray_actors.py"),
+    "ray": ("pipeline/workers/ray_pool.py", "pipeline/workers/worker_ray.py"),
     "decord": ("pipeline/sources/*",),
     "av": ("pipeline/drawing/webm_main.py",),
 }

@@ -34,10 +34,10 @@ from deltascene.pipeline.runs.predictions import LEDGER, PredictionWriter, plan_
 from deltascene.pipeline.runs.reader import Run, RunVideo, open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.spec import SourceSpec
-from deltascene.pipeline.workers.compute_parts import TaskPart
 from deltascene.pipeline.workers.jobs import FrameSummary
 from deltascene.pipeline.workers.outputs import StoredForm, ledger_rows
-from deltascene.pipeline.workers.parts import timed
+from deltascene.pipeline.workers.reader_part import timed
+from deltascene.pipeline.workers.task_part import TaskPart
 from deltascene.stages.delta import DeltaWeights
 from deltascene.stages.errors import StageError
 from deltascene.stages.input_plan import InputPlan

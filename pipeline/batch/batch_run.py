@@ -9,7 +9,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import Fence
-from deltascene.pipeline.workers.crew import WorkerPool
+from deltascene.pipeline.workers.pool import WorkerPool
 
 
 @dataclass(slots=True)

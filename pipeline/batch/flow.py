@@ -23,9 +23,9 @@ from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable
 from deltascene.pipeline.sources.identity import identity
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import path_text
-from deltascene.pipeline.workers.crew import WorkEvent
 from deltascene.pipeline.workers.finish import Finished, FinishProgress, draws, finish_video
 from deltascene.pipeline.workers.jobs import Segment, SpanDone
+from deltascene.pipeline.workers.worker import WorkEvent
 
 
 def run_batch(run: BatchRun, specs: Sequence[SourceSpec]) -> list[VideoRecord]:
@@ -64,7 +64,7 @@ class _Flow:
         """Takes every input from its begin to its end, or until a stop is asked for."""
         run = self._run
         while True:
-            while self._waiting and not run.stop.asked and run.pool.waiting() < run.pool.lanes:
+            while self._waiting and not run.stop.asked and run.pool.waiting() < run.pool.workers:
                 spec = self._waiting.popleft()
                 with failing(run.folder, spec, self._fail):
                     self._begin(spec)
@@ -115,12 +115,12 @@ class _Flow:
 
     def _handle(self, event: WorkEvent) -> None:
         """Handles what happened to a segment, or to the end of a video, which follows its last segment."""
-        run, video = self._run, self._under_way.get(event.task.job.id)
+        run, video = self._run, self._under_way.get(event.item.job.id)
         if video is None:  # it failed, and its other segments are of no use
             return
         video.count(event)
         with failing(run.folder, video.spec, self._fail):
-            if event.lost is not None and isinstance(event.task.work, Segment):
+            if event.lost is not None and isinstance(event.item.work, Segment):
                 run.events.frames_lost(video.spec, event.lost)
             if event.error is not None:
                 raise event.error
@@ -131,7 +131,7 @@ class _Flow:
                 del self._under_way[video.job.id]
                 self._end(record)
             if event.done is not None:
-                self._handle_span(video, event.task.segment, event.done)
+                self._handle_span(video, event.item.segment, event.done)
 
     def _handle_span(self, video: VideoProgress, segment: Segment, done: SpanDone) -> None:
         """Handles a span that was written; with a seal, its segment is finished."""

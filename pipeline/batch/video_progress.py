@@ -11,9 +11,9 @@ from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.identity import Identity
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import path_text
-from deltascene.pipeline.workers.crew import WorkEvent
 from deltascene.pipeline.workers.finish import Finished, FinishJob, draws
 from deltascene.pipeline.workers.jobs import Segment, VideoJob
+from deltascene.pipeline.workers.worker import WorkEvent
 
 
 @dataclass(slots=True)
@@ -76,9 +76,9 @@ class VideoProgress:
 
     def count(self, event: WorkEvent) -> None:
         """Counts frames that an event reports as computed or lost."""
-        taken = event.task.taken_s
+        taken = event.item.taken_s
         self.began_s = taken if self.began_s is None else min(self.began_s, taken)
-        if event.lost is not None and isinstance(event.task.work, Segment):
+        if event.lost is not None and isinstance(event.item.work, Segment):
             self.retries += 1
             self.computed -= event.lost
         if event.done is not None:

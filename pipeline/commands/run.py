@@ -41,7 +41,7 @@ from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import open_source, probe
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.units import compact, count
-from deltascene.pipeline.workers.runner import open_pool
+from deltascene.pipeline.workers.open_pool import open_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,10 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         with ThreadPoolExecutor(1) as aside:
             pool = open_pool(model, config, allow_code=options.allow_code)
             try:
+                for note in pool.notes:
+                    print(f"note: {note}", file=sys.stderr)
                 if config.run.executor == "ray":
-                    events.workers_ready(pool.lanes, time.perf_counter() - began)
+                    events.workers_ready(pool.workers, time.perf_counter() - began)
                 run = BatchRun(model, config, pool, folder, key, fence, events, stop, budget)
                 run.archived = archived_bytes(folder)
                 with events.progress if isinstance(events, BarEvents) else nullcontext():

@@ -60,10 +60,10 @@ def harm() -> Callable[[Path, str], None]:
 
 @pytest.fixture
 def pids(monkeypatch):
-    """Processes of every lane's actors, by name, as they are when all of them are ready."""
+    """Processes of every worker's actors, by name, as they are when all of them are ready."""
     import ray
 
-    from deltascene.pipeline.workers.runner import RayWorker
+    from deltascene.pipeline.workers.worker_ray import RayWorker
 
     found, real_ready = {}, RayWorker.ready
 

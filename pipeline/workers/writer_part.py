@@ -1,18 +1,11 @@
-"""What computes a video, in four parts: a reader, the engine, sub-tasks in places of their own, and a writer.
-
-Reader and writer are here; those that compute, and need torch, are in pipeline/workers/compute_parts.py.
-
-A part works on spans, runs of frames inside one segment, and hands its result to the next. Parts know nothing of each
-other or of where they are: a runner calls them one after the other in this process, or holds each in an actor.
-"""
+"""Writes and seals segments: the last part of a worker."""
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from deltascene.cache.places import new_scratch
 from deltascene.cache.seal import write_part
@@ -21,7 +14,6 @@ from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.predictions import LEDGER, Layout, PredictionWriter, plan_layout
-from deltascene.pipeline.sources.reader import Reader, open_source
 from deltascene.pipeline.workers.jobs import (
     FrameSummary,
     Segment,
@@ -38,50 +30,6 @@ from deltascene.stages.types import Image
 if TYPE_CHECKING:
     from deltascene.pipeline.workers.overlay_piece import OverlayPiece
 
-Item = TypeVar("Item")
-
-
-def timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
-    """Things with the seconds that each took to come."""
-    while True:
-        began = time.perf_counter()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        yield item, time.perf_counter() - began
-
-
-class ReaderPart:
-    """Decodes a video's frames in order; segments that follow each other are read in one go."""
-
-    def __init__(self) -> None:
-        self._reader: Reader | None = None
-        self._at: tuple[str, int] | None = None  # where it stands: a video, the number of its next frame
-
-    def read(self, job: VideoJob, span: Span) -> SpanFrames:
-        """The next frames of a segment.
-
-        Raises:
-            SourceError: the video can't be read.
-        """
-        segment = span.segment
-        if span.first and self._at != (job.id, segment.first_index):
-            self.close()
-            self._reader = open_source(job.config.source, job.spec, start_frame=segment.first_index, info=job.info)
-        assert self._reader is not None, "a segment begins with its first span"
-        frames = list(islice(timed(self._reader), span.frames))
-        assert len(frames) == span.frames, "every frame selected comes"
-        self._at = (job.id, segment.next_index) if span.last else None
-        return SpanFrames(span, frames)
-
-    def close(self) -> None:
-        """Lets go of the video, wherever it is."""
-        self._at = None
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-
 
 class WriterPart:
     """Writes a video's results segment by segment and seals each when it is whole."""
@@ -92,7 +40,7 @@ class WriterPart:
         self._archive: SegmentWriter | None = None
         self._piece: OverlayPiece | None = None
         self._rows: list[dict[str, Any]] = []
-        self._open: tuple[str, int, int] | None = None  # video and segment that the next span goes on with, its frames
+        self._open: tuple[str, int, int] | None = None  # video, start of the open segment, its frames so far
 
     def write(
         self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask], read: SpanFrames | None = None
@@ -101,13 +49,13 @@ class WriterPart:
 
         Args:
             job: the video.
-            made: by the engine.
-            others: by sub-tasks elsewhere.
-            read: what it was made of, where an overlay is drawn of it.
+            made: the engine's outputs.
+            others: outputs of sub-tasks that other parts computed.
+            read: the decoded frames, if an overlay is drawn.
 
         Raises:
-            WorkerLost: a span before it never came: what made it failed, and what follows belongs to no segment. Or the
-                overlay's encoder was killed.
+            WorkerLost: an earlier span of the segment never came, because a part failed; or the overlay's encoder was
+                killed.
             EncoderFailed: the overlay can't be encoded.
             OSError: something can't be written.
         """
@@ -129,7 +77,7 @@ class WriterPart:
         return self._seal(job, segment, summaries)
 
     def close(self) -> None:
-        """Gives up what wasn't sealed."""
+        """Discards a segment that isn't sealed."""
         self._arrays, self._open = None, None
         if self._archive is not None:
             self._archive.discard()
@@ -142,10 +90,10 @@ class WriterPart:
             self._folder = None
 
     def _frames_before(self, job: VideoJob, span: Span) -> int:
-        """Frames of a span's segment that are written.
+        """Number of frames of a span's segment that were written before it.
 
         Raises:
-            WorkerLost: another segment is being written, or none.
+            WorkerLost: another segment is open, or none.
         """
         if span.first:
             return 0
@@ -187,8 +135,16 @@ class WriterPart:
             self._piece.add(output, image, rows, change)
         record = output.record
         seconds = sum(row["seconds"] for row in rows)
-        about = (record.index, record.pts_s, record.valid, record.cause, record.policy)
-        return FrameSummary(*about, output.macs_executed, output.macs_dense, seconds)
+        return FrameSummary(
+            index=record.index,
+            pts_s=record.pts_s,
+            valid=record.valid,
+            cause=record.cause,
+            policy=record.policy,
+            macs_executed=output.macs_executed,
+            macs_dense=output.macs_dense,
+            seconds=seconds,
+        )
 
     def _seal(self, job: VideoJob, segment: Segment, summaries: Sequence[FrameSummary]) -> SpanDone:
         assert self._arrays is not None
@@ -216,5 +172,5 @@ class WriterPart:
 
 
 def layout_of(job: VideoJob) -> Layout:
-    """Shape of a video's predictions."""
+    """Layout of a video's stored predictions."""
     return plan_layout(job.kinds, job.form.size, job.config.segment.frames, (job.grid.height, job.grid.width))

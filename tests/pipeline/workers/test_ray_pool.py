@@ -15,16 +15,15 @@ import ray
 from equal_runs import compare_runs, compare_task
 
 from deltascene import Engine, open_run
-from deltascene.cache.keys import file_sha256
 from deltascene.pipeline.batch import flow
 from deltascene.pipeline.bundles import scene_model, weight_files
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import engine
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.numerics.settle import honour, numerics_record
-from deltascene.pipeline.workers import crew
-from deltascene.pipeline.workers.ray_actors import ActorSetup, EngineActor
-from deltascene.pipeline.workers.runner import RayPool, RayWorker, _share_of_cpus
+from deltascene.pipeline.numerics.settle import numerics_record
+from deltascene.pipeline.workers import worker
+from deltascene.pipeline.workers.ray_pool import RayPool, _share_of_cpus
+from deltascene.pipeline.workers.worker_ray import RayWorker
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise
 OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=40"]
@@ -133,22 +132,11 @@ def test_what_actors_began_is_finished_here(run_cli, tiny_delta, clip, local, fu
     assert_runs_equal(local, out)
 
 
-def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
-    config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
-    engine = Engine.from_config(config)
-    config, record = engine.config, numerics_record(engine.config)
-    honour(config, record)
-    weights = {file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)}
-    seat = ActorSetup(config, str(tiny_delta), weights, record | {"torch": "0.1"}, False)
-    with pytest.raises(UsageError, match=r"expected torch = 0\.1"):
-        EngineActor(seat, ["parts"], ()).ready()
-
-
 def test_an_error_in_an_actor_is_raised_here(cluster, tiny_delta, monkeypatch):
     config = load_config("balanced", overrides=["numerics.threads=1"], values={"model": tiny_delta})
     engine = Engine.from_config(config)
     real = numerics_record(engine.config)
-    monkeypatch.setattr("deltascene.pipeline.workers.runner.numerics_record", lambda config: real | {"timm": "0.0"})
+    monkeypatch.setattr("deltascene.pipeline.workers.ray_pool.numerics_record", lambda config: real | {"timm": "0.0"})
     with pytest.raises(UsageError, match=r"expected timm = 0\.0"):
         RayPool(engine.model, engine.config)
 
@@ -169,7 +157,7 @@ def undisturbed(run_cli, tiny_delta, long_clip, clip, tmp_path_factory):
 
 
 @pytest.mark.nightly
-def test_many_lanes_give_the_bytes_of_one(cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+def test_many_workers_give_the_bytes_of_one(cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
     arguments = ["--executor", "ray", "--workers", "3", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, error = run_cli("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
@@ -224,7 +212,7 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
 
     monkeypatch.setattr(RayWorker, "run", run)
     monkeypatch.setattr(RayWorker, "span_frames", 4)
-    monkeypatch.setattr(crew, "TRIES", 2)  # each costs the start of an engine
+    monkeypatch.setattr(worker, "TRIES", 2)  # each costs the start of an engine
     options = [long_clip, clip, "-o", tmp_path / "out", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, _ = run_cli("run", *options, "--executor", "ray", "--workers", "1")
     assert code == 3
@@ -237,12 +225,14 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
     assert_runs_equal(undisturbed, tmp_path / "out", "long")
 
 
-def test_a_killed_driver_goes_on_where_it_was(run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+def test_a_killed_driver_goes_on_where_it_was(
+    run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, ray_settings
+):
     """Its own cluster goes down with it; what was sealed, before a gap or behind it, isn't done again."""
     out = tmp_path / "out"
     arguments = ["run", long_clip, clip, "-o", out, "--executor", "ray", "--workers", "2", "--model", tiny_delta]
     arguments = [str(argument) for argument in [*arguments, *SEGMENTS_OF_8]]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | ray_settings
     driver = subprocess.Popen([sys.executable, "-m", "deltascene", *arguments], env=environment)
     segments, deadline = out / "videos" / "long" / "segments", time.monotonic() + 120
     while len(list(segments.glob("*.zip"))) < 3:
@@ -251,7 +241,7 @@ def test_a_killed_driver_goes_on_where_it_was(run_cli, tiny_delta, undisturbed, 
         time.sleep(0.005)
     driver.kill()
     driver.wait()
-    code, text, error = run_cli(*arguments, "--workers", 1)  # fewer lanes to start
+    code, text, error = run_cli(*arguments, "--workers", 1)  # fewer workers to start
     assert code == 0, text + error
     kept = re.search(r"long: \d+ frames, (\d+) of them finished before", text)
     assert kept is not None

@@ -10,7 +10,7 @@ from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import handing_over, load_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.workers.compute_parts import EnginePart
+from deltascene.pipeline.workers.engine_part import EnginePart
 from deltascene.pipeline.workers.jobs import ArchiveJob, Segment, SpanFrames, VideoJob, plan_spans
 from deltascene.stages.errors import StageError
 from deltascene.stages.types import Frame

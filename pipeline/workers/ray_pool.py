@@ -1,0 +1,158 @@
+"""A pool of workers in a Ray cluster: joined or started, and sized to its processors."""
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from deltascene.cache.keys import file_sha256
+from deltascene.pipeline.bundles.bundle import packaged_models
+from deltascene.pipeline.bundles.scene_model import SceneModel
+from deltascene.pipeline.config import Config
+from deltascene.pipeline.errors import NoCapacity, UsageError, WorkerLost
+from deltascene.pipeline.numerics.settle import numerics_record
+from deltascene.pipeline.workers.pool import ThreadedPool
+from deltascene.pipeline.workers.ray_actors import ActorSetup
+from deltascene.pipeline.workers.worker import TRIES
+from deltascene.pipeline.workers.worker_ray import RayWorker
+
+_CONNECT_S = 10.0  # that connecting to a cluster may take
+
+
+class RayPool(ThreadedPool):
+    """Workers made of actors; a cluster on this machine is started if none is joined."""
+
+    def __init__(self, model: SceneModel, config: Config, *, allow_code: bool = False) -> None:
+        """Joins or starts a cluster, and starts the workers.
+
+        Args:
+            model: its description says what the actors load; it needs no weights.
+            config: resolved config.
+            allow_code: whether a bundle may bring its own head class.
+
+        Raises:
+            UsageError: there is no cluster at the address, or an actor can't compute as the config says.
+            NoCapacity: no machine of the cluster has room.
+            WorkerLost: actors died again and again.
+        """
+        import ray
+
+        if config.run.audit_every and config.run.placement == "split":
+            raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
+        _check_address(config.run.cluster)
+        self._ray: Any = ray
+        self._joined_here = not self._ray.is_initialized()
+        if self._joined_here:
+            # Without an address Ray would join whatever cluster was last started on this machine.
+            own: dict[str, Any] = {"address": "local", "include_dashboard": False}
+            where = {"address": config.run.cluster} if config.run.cluster else own
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        workers = self._start_workers(model, config, _setup_of(model, config, allow_code=allow_code))
+        try:
+            placed, notes = _placed(workers)
+        except BaseException:
+            for worker in workers:
+                worker.close()
+            self._leave()
+            raise
+        super().__init__(placed, notes)
+
+    def close(self) -> None:
+        """Closes all workers, and leaves a cluster that was joined here."""
+        super().close()
+        self._leave()
+
+    def _start_workers(self, model: SceneModel, config: Config, setup: ActorSetup) -> list[RayWorker]:
+        """Starts as many workers as the config asks for, or as the cluster has processors for."""
+        split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
+        here = [task for task in model.tasks if task not in split]
+        cluster_cpus, computing, threads = (
+            self._ray.cluster_resources()["CPU"],
+            1 + len(split),
+            setup.numerics["threads"],
+        )
+        workers = config.run.workers or max(1, int(cluster_cpus // (computing * threads)))
+        cpus = _share_of_cpus(cluster_cpus, threads, workers * computing)
+        return [RayWorker(self._ray, setup, here, split, cpus) for _ in range(workers)]
+
+    def _leave(self) -> None:
+        if self._joined_here:
+            self._ray.shutdown()
+
+
+def _setup_of(model: SceneModel, config: Config, *, allow_code: bool) -> ActorSetup:
+    return ActorSetup(
+        config=config,
+        model=_model_anywhere(model, config),
+        weights={file.name: file_sha256(file) for file in model.bundle.weight_files(model.tasks)},
+        numerics=numerics_record(config),
+        allow_code=allow_code,
+    )
+
+
+def _placed(workers: Sequence[RayWorker]) -> tuple[list[RayWorker], list[str]]:
+    """Waits for workers; those without room are closed, if others have it.
+
+    Returns:
+        Workers that are ready, and a note on each that was closed.
+
+    Raises:
+        UsageError: an actor can't compute as the run wants it.
+        NoCapacity: none has room.
+        WorkerLost: actors died again and again.
+    """
+    placed: list[RayWorker] = []
+    notes: list[str] = []
+    for worker in workers:
+        try:
+            _wait_for(worker)
+        except NoCapacity as error:
+            if worker is workers[-1] and not placed:
+                raise
+            worker.close()
+            notes.append(f"{len(placed)} of {len(workers)} workers have room: {error}")
+        else:
+            placed.append(worker)
+    return placed, notes
+
+
+def _wait_for(worker: RayWorker) -> None:
+    """Waits until a worker is ready; actors that die meanwhile are replaced, a few times."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            worker.ready() if attempt == 1 else worker.restore()
+            return
+        except WorkerLost:
+            if attempt == TRIES:
+                raise
+
+
+def _check_address(address: str | None) -> None:
+    """Connects to a cluster's address and closes the connection; Ray itself would try for minutes.
+
+    Raises:
+        UsageError: nothing listens there.
+    """
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:  # none, or a name that Ray knows, as `auto`
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"run.address: expected a Ray cluster at HOST:PORT; found none at {address} ({error}); ray start --head"
+        ) from error
+
+
+def _model_anywhere(model: SceneModel, config: Config) -> str:
+    """The name that an actor finds the bundle by: as in the config, but a folder by its absolute path."""
+    named, folder = config.model, model.bundle.folder
+    return named if "://" in named or named in packaged_models() else str(folder.resolve())
+
+
+def _share_of_cpus(cluster: float, threads: int, actors: int) -> float:
+    """Processors that an actor that computes asks for: its threads, or an equal share where there are fewer."""
+    if actors * threads <= cluster:
+        return float(threads)
+    share = cluster / actors
+    return float(int(share)) if share >= 1 else round(share - 0.005, 2)
