@@ -1,4 +1,4 @@
-"""What must be equal for a record to be valid, as flat mappings of plain values, and fingerprints of them."""
+"""Keys: flat mappings of plain values that must be equal for a stored result to be valid; and their fingerprints."""
 
 import json
 from collections.abc import Mapping

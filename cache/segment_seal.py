@@ -1,4 +1,4 @@
-"""The seal of an archived segment: what it holds, what it was made from, and the rules of writing it once."""
+"""The seal of an archived segment, and the rules that it is written once."""
 
 import json
 import time
@@ -34,7 +34,7 @@ class SegmentSeal(BaseSeal):
         return fingerprint(self.key)
 
     def require(self, key: Mapping[str, Any]) -> None:
-        """Refuses a segment that was made from something else.
+        """Refuses a segment with another key.
 
         Raises:
             WrongFingerprint: names the first key that differs, with both values.
@@ -63,14 +63,14 @@ def make_seal(
     next_index: int | None,
     sums: Mapping[str, tuple[int, str]],
 ) -> dict[str, Any]:
-    """Fields of the seal of a segment whose files are all written, but for the files.
+    """Fields of `SegmentSeal` without `files`, for a segment whose files are all written.
 
     Args:
-        start: of the segment.
-        packer: that its frames went through.
-        key: what it was made from, plain.
-        token: of the run that wrote it.
-        next_index: as `SegmentWriter.seal`.
+        start: start of the segment.
+        packer: the packer of its frames.
+        key: everything that its contents depend on, as returned by `plain`.
+        token: token of the run that wrote it.
+        next_index: number in the source of the frame after it; None is the one after its last frame.
         sums: size in bytes and SHA-256 of its files.
     """
     return {
@@ -85,21 +85,21 @@ def make_seal(
 
 
 def plain(key: Mapping[str, Any]) -> dict[str, Any]:
-    """A key as it reads back from JSON, so that a tuple and a list of the same values are the same.
+    """A key as it is read back from JSON, so that a tuple equals a list of the same values.
 
     Raises:
-        TypeError, ValueError: a value isn't plain.
+        TypeError, ValueError: JSON has no such value.
     """
     values: dict[str, Any] = json.loads(json.dumps(dict(key), allow_nan=False))
     return values
 
 
 def refuse_overwriting(sealed: SegmentSeal, key: Mapping[str, Any], replace: bool) -> None:
-    """Holds the rule that a sealed segment is only ever replaced by itself.
+    """Refuses to write a sealed segment again, unless it is to be replaced by one of the same key.
 
     Raises:
-        AlreadySealed: it wasn't asked for.
-        WrongFingerprint: it was made from something else.
+        AlreadySealed: `replace` isn't set.
+        WrongFingerprint: the sealed segment has another key.
     """
     if not replace:
         raise AlreadySealed(f"segment {sealed.start}: is sealed already; read it, or ask to replace it")
@@ -107,7 +107,7 @@ def refuse_overwriting(sealed: SegmentSeal, key: Mapping[str, Any], replace: boo
 
 
 def refuse_empty(start: int, packer: Packer) -> None:
-    """Refuses to seal nothing.
+    """Refuses to seal a segment without frames.
 
     Raises:
         WrongRecord: no frame was added.
@@ -117,11 +117,11 @@ def refuse_empty(start: int, packer: Packer) -> None:
 
 
 def not_archived(start: int, starts: Sequence[int]) -> NotArchived:
-    """The error for a segment that isn't there."""
+    """The error for a segment that isn't archived."""
     there = f"starts are {', '.join(map(str, starts[:8]))}{' …' if len(starts) > 8 else ''}" if starts else "none is"
     return NotArchived(f"segment {start}: isn't archived; {there}; archive the video again")
 
 
 def lost_writer(start: int) -> LostWriter:
-    """The error for a writer that was overtaken."""
-    return LostWriter(f"segment {start}: another writer began it meanwhile; let that one finish")
+    """The error for a writer whose segment another writer began again."""
+    return LostWriter(f"segment {start}: another writer began it in the meantime; let that one finish")

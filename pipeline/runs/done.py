@@ -1,4 +1,4 @@
-"""`done.json`: marks a video as finished, and says what its files have to be."""
+"""`done.json`: marks a video as done, with its record and the checksums of its files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ DONE_FORMAT = 2  # of `done.json`
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What `done.json` says of a video that is whole.
+    """Content of `done.json`.
 
     Attributes:
-        record: its row of `videos.parquet`.
-        fingerprint: of all that its results depend on.
-        segments: start and number of frames of all of them.
+        record: the video's row of `videos.parquet`.
+        fingerprint: hash of everything that its results depend on.
+        segments: start and number of frames of every segment.
         files: size and SHA-256 of its arrays' shards, by path below the video's folder.
     """
 
@@ -33,14 +33,14 @@ class Done:
 
 
 def write_done(files: VideoFolder, done: Done) -> None:
-    """Marks a video as done; the last file that is written for it."""
+    """Marks a video as done; no other file of it is written after this one."""
     data = {"format": DONE_FORMAT, **asdict(done.record), "fingerprint": done.fingerprint}
     data |= {"segments": done.segments, "files": done.files}
     write_whole(files.done, json.dumps(data, indent=1) + "\n")
 
 
 def read_done(files: VideoFolder) -> Done | None:
-    """What is said of a finished video; None if it isn't one."""
+    """Reads `done.json` of a video; None if there is none, or if it is damaged or of another format."""
     try:
         data = json.loads(files.done.read_text(encoding="utf-8"))
         if data["format"] != DONE_FORMAT:
@@ -54,7 +54,7 @@ def read_done(files: VideoFolder) -> Done | None:
 
 
 def read_done_record(path: Place) -> VideoRecord | None:
-    """The record in a `done.json`; None where there is none, or it can't be read."""
+    """The record in a `done.json` of any format; None if there is none, or if it is damaged."""
     try:
         return record_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -62,7 +62,10 @@ def read_done_record(path: Place) -> VideoRecord | None:
 
 
 def intact(files: VideoFolder, done: Done) -> bool:
-    """Whether a finished video still holds what was sealed: every byte of it, in an object store every file's size."""
+    """Whether the shards and the ledger of a video are whole.
+
+    On a disk shards are hashed; in an object store only their sizes are compared.
+    """
     try:
         for name, (size, sum_) in done.files.items():
             file = files.inside(name)

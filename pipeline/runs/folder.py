@@ -1,8 +1,8 @@
-"""What a run leaves behind, on a disk or in an object store: where everything lies, and how to read it again.
+"""The output folder of a run, on a disk or in an object store: its paths, and `run.yaml`.
 
 OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  locks/ (pipeline/runs/lock.py)
 OUT/videos/<id>/predictions.zarr  frames.parquet  overlay.webm  accuracy.json  done.json  activations.zarr
-OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't whole yet
+OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't done yet
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,21 +61,21 @@ class VideoFolder:
         self.activations = root / "activations.zarr"
 
     def inside(self, name: str) -> Place:
-        """A file below it, by a name that was read somewhere.
+        """A file below it, by a name that was read from a file.
 
         Raises:
-            OutputError: the name leads elsewhere.
+            OutputError: the name leads out of the folder.
         """
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise OutputError(f"{self.root}: expected a name below it; found {name!r}")
         return self.root / name
 
     def part(self, start: int, task: str = "") -> Place:
-        """Finished segment that starts at this processed frame; with a task, what was added of it later."""
+        """File of the finished segment that starts at a processed frame, or of what a task added to it later."""
         return self.segments / f"{start:08d}{'.' if task else ''}{task}.zip"
 
     def added_tasks(self, starts: Sequence[int]) -> list[str]:
-        """Tasks that were added later to all of these segments, by name."""
+        """Names of the tasks that were added later to all of these segments."""
         tasks = sorted({path.name.split(".")[1] for path in self.segments.glob("*.*.zip")})
         return [task for task in tasks if all(self.part(start, task).is_file() for start in starts)]
 

@@ -1,9 +1,9 @@
-"""`predictions.zarr`: one array per task over the processed frames, read frame by frame; and the parts it is made of.
+"""`predictions.zarr`: one array per task over the processed frames, and the arrays of a segment that it is made of.
 
-A finished segment's values are arrays of its own, in its part, cut into the same chunks. Once a video is whole, its
-arrays are joined from its parts: chunks are copied as they are, into shards of many segments, so that an hour of video
-is a few files. Arrays are `<task>`, `age/<task>` and `change` (how much each patch changed, in steps of 255); `index`,
-`pts_s` and `valid/<task>` are small.
+A segment's sealed file has arrays of its own, with the same chunks. Once a video is finished, these are joined
+(`cache/shards.py`) into shards of many segments, so that an hour of video is a few files. Arrays are `<task>`,
+`age/<task>` and `change` (change strength of each patch, in steps of 255), and the small ones `index`, `pts_s` and
+`valid/<task>`.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ from deltascene.pipeline.runs.links import refuse_pipes
 from deltascene.stages.kinds import Kind, describe_kind, stored_shape
 
 CHUNK_FRAMES = 16
-CHANGE = "change"  # no task may be called so
-LEDGER = "ledger.parquet"  # the part's other half
+CHANGE = "change"  # no task may have this name
+LEDGER = "ledger.parquet"  # lies beside the arrays in a segment's sealed file
 
 Array = NDArray[Any]
 
@@ -35,10 +35,10 @@ class Layout:
     """Shape of a segment's arrays.
 
     Attributes:
-        kinds: of the tasks.
-        size: height and width of what is stored.
-        chunk_frames: frames of a chunk; divides a segment.
-        patches: patch grid (height, width) of the change map; None writes none.
+        kinds: kinds of the tasks, by name.
+        size: height and width of the stored predictions.
+        chunk_frames: number of frames of a chunk, a divisor of the frames of a segment.
+        patches: height and width of the patch grid of the change map; None writes none.
     """
 
     kinds: Mapping[str, Kind]
@@ -50,22 +50,22 @@ class Layout:
 def plan_layout(
     kinds: Mapping[str, Kind], size: tuple[int, int], segment_frames: int, patches: tuple[int, int] | None = None
 ) -> Layout:
-    """A layout for segments of so many frames."""
+    """A layout whose chunks divide segments of `segment_frames` frames."""
     largest = min(CHUNK_FRAMES, segment_frames)
     chunk = next(count for count in range(largest, 0, -1) if segment_frames % count == 0)
     return Layout(kinds, size, chunk, patches)
 
 
 class PredictionWriter:
-    """Writes one segment's predictions, frame after frame; whole chunks go to disk."""
+    """Writes the predictions of one segment frame by frame; a chunk is written when it is full."""
 
     def __init__(self, folder: Path, layout: Layout, frames: int) -> None:
-        """Makes its arrays.
+        """Creates the arrays.
 
         Args:
-            folder: of the part, on a disk.
+            folder: a local folder for the files of the segment.
             layout: shape of the arrays.
-            frames: that the segment has.
+            frames: number of frames of the segment.
         """
         group = zarr.open_group(folder, mode="a", zarr_format=3)
         self._layout, names = layout, _array_names(layout)
@@ -79,9 +79,9 @@ class PredictionWriter:
         """Adds a frame.
 
         Args:
-            stored: prediction of every task in its stored form; a task without one gets its fill.
-            age: of the pixels of all of them [H, W].
-            change: strength of change of every patch [h, w], where the layout has it.
+            stored: prediction of every task in its stored form; a task without one gets its fill value.
+            age: frames since every pixel was computed [H, W], the same for all tasks.
+            change: change strength of every patch [h, w], if the layout has it.
         """
         for name, kind in self._layout.kinds.items():
             value = stored.get(name)
@@ -94,7 +94,7 @@ class PredictionWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is left; comes last."""
+        """Writes the frames of a chunk that isn't full; to be called after the last frame."""
         for name, array in self._arrays.items():
             array[self._start : self._start + self._filled] = self._buffers[name][: self._filled]
         self._start, self._filled = self._start + self._filled, 0
@@ -103,14 +103,14 @@ class PredictionWriter:
 def write_small(
     folder: Path, index: ArrayLike, pts_s: ArrayLike, valid: Mapping[str, ArrayLike], attributes: Mapping[str, Any]
 ) -> None:
-    """Writes the small arrays, and what the group says of itself.
+    """Writes the small arrays and the attributes of the group.
 
     Args:
         folder: a Zarr group on a disk.
-        index: the source's frame number of every processed frame.
-        pts_s: their times in seconds.
-        valid: per task, whether a frame was predicted.
-        attributes: of the group: fps, sizes …
+        index: number in the source of every processed frame [T].
+        pts_s: their times in seconds [T].
+        valid: whether each frame was predicted [T], by task.
+        attributes: attributes of the group: fps, sizes …
     """
     group = zarr.open_group(folder, mode="a", zarr_format=3)
     small: dict[str, Array] = {"index": np.asarray(index, np.int64), "pts_s": np.asarray(pts_s, np.float64)}
@@ -124,19 +124,19 @@ class PredictionReader:
     """Reads an assembled `predictions.zarr`.
 
     Attributes:
-        attributes: of the group.
-        index: the source's frame number of every processed frame.
-        pts_s: their times in seconds.
-        valid: per task, whether a frame was predicted.
-        descriptions: per task, what its kind says of itself.
+        attributes: attributes of the group.
+        index: number in the source of every processed frame [T].
+        pts_s: their times in seconds [T].
+        valid: whether each frame was predicted [T], by task.
+        descriptions: description of the kind of every task, for `kind_from_description`.
     """
 
     def __init__(self, path: Place) -> None:
         """Opens it for reading.
 
         Raises:
-            FileNotFoundError: there is none, or it wasn't assembled.
-            OutputError: an array that it speaks of is missing.
+            FileNotFoundError: there is none, or it isn't assembled yet.
+            OutputError: an array is missing or damaged.
         """
         if not (path / "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: there is none")
@@ -156,7 +156,7 @@ class PredictionReader:
             self.descriptions = {task: dict(self._array(task).attrs) for task in tasks}
 
     def stored(self, task: str, frames: int | slice) -> Array:
-        """Stored values of one processed frame, or of a run of them."""
+        """Stored values of one processed frame or of several consecutive ones."""
         return self._read(task, frames)
 
     def age(self, task: str, frames: int | slice) -> Array:
@@ -164,7 +164,7 @@ class PredictionReader:
         return self._read(f"age/{task}", frames)
 
     def change(self, place: int) -> NDArray[np.uint8] | None:
-        """How much every patch of a processed frame changed [h, w], in steps of 255; None where it wasn't kept."""
+        """Change strength of every patch of a processed frame [h, w], in steps of 255; None if it wasn't kept."""
         return self._read("change", place) if "change" in self._group else None
 
     def _read(self, name: str, where: int | slice = slice(None)) -> Array:

@@ -1,4 +1,4 @@
-"""What a run left behind, read again: its videos, their frames and their ledgers."""
+"""Reads the output folder of a run: its videos, their frames and their ledgers."""
 
 import json
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ SHOWN = 20  # ids that an error names
 
 
 class NotPredicted(UsageError, KeyError):  # noqa: N818 - reads as what happened
-    """A quantity that wasn't predicted for a frame was asked for."""
+    """A task was requested that the run didn't predict for the frame."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -32,13 +32,13 @@ class NotPredicted(UsageError, KeyError):  # noqa: N818 - reads as what happened
 
 @dataclass(frozen=True, slots=True)
 class FrameView:
-    """One processed frame of a run: `view["depth"]` is its natural values.
+    """One processed frame of a run: `view["depth"]` gives the task's values in their natural units.
 
     Attributes:
         index: number in the source.
         pts_s: time in seconds.
         valid: whether anything was predicted.
-        tasks: what was predicted.
+        tasks: names of the tasks that were predicted.
     """
 
     index: int
@@ -52,7 +52,7 @@ class FrameView:
         """Natural values of a task, [H, W] or [H, W, components].
 
         Raises:
-            NotPredicted: the frame has none.
+            NotPredicted: the task wasn't predicted for this frame.
         """
         if task not in self.tasks:
             known = ", ".join(self._video.kinds)
@@ -65,7 +65,7 @@ class FrameView:
         return self._video.arrays.age(task, self._place)
 
     def change(self) -> NDArray[np.uint8] | None:
-        """How much every patch changed [h, w], in steps of 255; None where the run didn't keep it."""
+        """Change strength of every patch [h, w], in steps of 255; None if the run didn't keep it."""
         return self._video.arrays.change(self._place)
 
 
@@ -74,7 +74,7 @@ class RunVideo:
 
     Attributes:
         record: its row of `videos.parquet`.
-        files: where its outputs lie.
+        files: paths of its outputs.
     """
 
     def __init__(self, record: VideoRecord, files: VideoFolder) -> None:
@@ -87,7 +87,7 @@ class RunVideo:
 
     @property
     def source(self) -> str:
-        """Where it came from."""
+        """Path or URL of the input."""
         return self.record.source
 
     @property
@@ -138,11 +138,11 @@ class RunVideo:
 
     @property
     def accuracy(self) -> dict[str, dict[str, float]] | None:
-        """Accuracy against truth by task and metric, where truth was given."""
+        """Accuracy against truth by task and metric; None if no truth was given."""
         return json.loads(self.files.accuracy.read_text(encoding="utf-8")) if self.files.accuracy.is_file() else None
 
     def __len__(self) -> int:
-        """Processed frames."""
+        """Number of processed frames."""
         return self.record.frames
 
     def frame(self, place: int) -> FrameView:
@@ -177,13 +177,16 @@ class Run:
 
     @property
     def videos(self) -> list[RunVideo]:
-        """Every input of the run, failed and waiting ones included."""
+        """All inputs of the run, including failed and waiting ones."""
         live = writing(self.folder)
         records = read_records(self._paths.videos_parquet)
         return [self._video(record, live) for record in records]
 
     def _video(self, record: VideoRecord, live: bool) -> RunVideo:
-        """A video as its own folder tells it, where a run was killed before it could say so in `videos.parquet`."""
+        """A video; if `videos.parquet` has it as unfinished, the `done.json` in its folder may be newer.
+
+        A run that is killed doesn't write `videos.parquet` any more.
+        """
         files = self._paths.video(record.id)
         if record.status in UNFINISHED:
             done = read_done_record(files.done)
@@ -214,7 +217,7 @@ class Run:
 
 
 def open_run(out: str | Place) -> Run:
-    """Opens what a run left behind: a folder's path, or an s3:// URL.
+    """Opens the output folder of a run by its path or s3:// URL.
 
     Raises:
         OutputError: the folder isn't a run's.
