@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 from deltascene.cache.segment import raw_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
+from deltascene.pipeline.batch.batch_run import BatchRun
 from deltascene.pipeline.batch.events import Stop
-from deltascene.pipeline.batch.flow import BatchRun, run_batch
+from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import claim_folder
 from deltascene.pipeline.commands.progress import LineEvents

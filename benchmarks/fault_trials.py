@@ -14,7 +14,8 @@ from fault_killer import Killer, Trial, Watch, actors, below, left_behind
 
 from deltascene import Engine
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.batch.flow import BatchRun, run_batch
+from deltascene.pipeline.batch.batch_run import BatchRun
+from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import claim_folder
 from deltascene.pipeline.commands.progress import JsonEvents

@@ -21,9 +21,7 @@ _LONGEST = 200_000
 
 def main() -> None:
     """Runs commands until stdin ends."""
-    resource.setrlimit(
-        resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES)
-    )  # a memory error instead of an exhausted machine
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))  # so that a bomb is a MemoryError
     replies = os.fdopen(int(sys.argv[1]), "w")
     commands = os.fdopen(os.dup(0), "r")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

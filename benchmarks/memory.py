@@ -14,7 +14,6 @@ import psutil
 import torch
 
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.engine.step import base_depth
 from deltascene.stages.scene_cache import padded_tokens
 from deltascene.stages.types import Image
 
@@ -70,7 +69,7 @@ def expected_bytes(engine: Engine) -> dict[str, int]:
     quantities = 3 * round(grid.patch / engine.config.change.cell_px) ** 2
     positions = 4 * model.backbone.width * grid.tokens
     pixels = 3 * height * width + 2 * 4 * grid.patches * quantities
-    expected = {"base": base_depth(model) * block + pixels + positions}
+    expected = {"base": model.base_depth * block + pixels + positions}
     for task in model.tasks:
         kind, head, sub = model.bundle.kinds[task], model.heads[task], model.sub_tasks.get(task)
         blocks = 0 if sub is None else max(model.bundle.entry.tasks[task].taps) - sub.split

@@ -12,7 +12,7 @@ from deltascene.pipeline.numerics.settle import numerics_record
 
 
 def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
-    """Everything that decides results, input apart: result config, weights, numerics; flat and plain."""
+    """Everything that results depend on besides the input: result config, weights and numerics."""
     files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
     key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
     key["config.model"] = public_url(config.model)
@@ -21,13 +21,13 @@ def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
 
 
 def archive_key(run_key: Mapping[str, Any], bundle: Bundle, input_: str, decoder: str) -> dict[str, Any]:
-    """What archived activations depend on: all that results do, but for the sub-tasks; flat and plain.
+    """Everything that archived activations depend on: what results depend on, without the sub-tasks.
 
     Args:
-        run_key: of the run, as of `result_key`.
-        bundle: of its model.
+        run_key: key of the run, as returned by `result_key`.
+        bundle: bundle of its model.
         input_: quick identity of the input.
-        decoder: that reads it.
+        decoder: name and version of the decoder that reads it.
     """
     others = ("config.tasks", "config.save.", "config.numerics.delta", "config.model", "numerics.deltas", "weights.")
     key = {name: value for name, value in run_key.items() if not name.startswith(others)}
@@ -36,10 +36,10 @@ def archive_key(run_key: Mapping[str, Any], bundle: Bundle, input_: str, decoder
 
 
 def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
-    """The part of an archive's key that a model has to share to go on from it.
+    """The part of an archive's key that a model must share to compute a task from the archive.
 
     Args:
-        bundle: of the model.
+        bundle: bundle of the model.
         weights: SHA-256 of its base's weights.
     """
     return {
@@ -47,3 +47,14 @@ def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
         "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
         "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
     }
+
+
+def segment_key(run_key: Mapping[str, Any], input_: str, decoder: str) -> str:
+    """Fingerprint of everything that the results of a video's segments depend on.
+
+    Args:
+        run_key: key of the run, as returned by `result_key`.
+        input_: identity of the input.
+        decoder: name and version of the decoder that reads it.
+    """
+    return fingerprint({**run_key, "input": input_, "decoder": decoder})

@@ -1,7 +1,7 @@
-"""What an earlier run left, and whether this one may go on with it.
+"""What an earlier run left in the output folder, and whether this run may resume it.
 
-Results depend on a key: result config, weights, numerics, and per input its bytes and decoder. Where the key differs,
-nothing is mixed: the run is refused by the first thing that differs.
+Results depend on a key (`pipeline/batch/keys.py`). Results of different keys are never mixed: a run whose key differs
+from the recorded one is refused, and the error names the first value that differs.
 """
 
 import time
@@ -29,7 +29,7 @@ from deltascene.pipeline.workers.jobs import Segment
 
 
 def refuse_foreign(folder: RunFolder) -> None:
-    """Leaves alone what no run made.
+    """Refuses an output folder that isn't empty and isn't a run's.
 
     Raises:
         OutputError: the folder holds other files.
@@ -43,6 +43,12 @@ def refuse_foreign(folder: RunFolder) -> None:
 
 def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
     """Writes `run.yaml`, or checks that the one there describes the same run.
+
+    Args:
+        folder: the output folder.
+        config: resolved config of this run.
+        key: key of this run, as returned by `result_key`.
+        force: whether an earlier run's results are removed instead.
 
     Raises:
         OutputError: the folder holds results of another config, model or machine.
@@ -75,9 +81,10 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
 
 
 def as_begun(folder: RunFolder, config: Config) -> Config:
-    """A config whose open questions of arithmetic are answered as by the run that is there, so that it can go on.
+    """The config with numerics that it leaves open (None or `auto`) taken from the recorded run, so that it can resume.
 
-    So threads, type and kernel don't depend on whether a machine measures the same twice, or on where it computes.
+    Otherwise threads, dtype and kernel could differ because a measurement came out differently, or because the run
+    computes on another machine.
     """
     recorded = read_run_yaml(folder).get("config") if folder.run_yaml.is_file() else None
     before = recorded.get("numerics") if isinstance(recorded, dict) else None
@@ -87,7 +94,7 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
     answers = {name: before[name] for name in asked if asked[name] in (None, "auto") and name in before}
     try:
         numerics = NumericsConfig.model_validate(asked | answers)
-    except ValidationError:  # whoever goes on compares keys, and says what differs
+    except ValidationError:  # `claim_folder` compares the keys and names what differs
         return config
     return config.model_copy(update={"numerics": numerics})
 
@@ -95,17 +102,21 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
 def sealed_segments(
     files: VideoFolder, keys: Collection[str], segments: Sequence[Segment], input_full: str = ""
 ) -> dict[int, Seal]:
-    """Seals of the finished segments among those planned, by start; all others are removed and done again.
+    """Finds the planned segments that are finished; files of all others are removed, and they are computed again.
 
-    One whose archived activations were harmed isn't finished; one that wasn't archived, or no longer is, may be.
+    A segment with damaged archived activations isn't finished. One without archived activations may be.
 
     Args:
-        files: of the video.
-        keys: fingerprints that a segment may have.
-        segments: those planned.
-        input_full: full hash of the input, if known; a segment that was made from an input with another isn't finished.
+        files: folder of the video.
+        keys: fingerprints that a finished segment may have.
+        segments: the planned segments.
+        input_full: full hash of the input; empty if it isn't known. A segment that was made from an input with another
+            full hash isn't finished.
+
+    Returns:
+        Seals of the finished segments by start.
     """
-    seals, harmed = {}, harmed_archives(files)
+    seals, damaged = {}, _damaged_archives(files)
     for segment in segments:
         path = files.part(segment.start)
         try:
@@ -117,7 +128,7 @@ def sealed_segments(
             continue
         other = input_full and seal.input_full and seal.input_full != input_full
         fits = seal.fingerprint in keys and seal.frames == segment.frames and not other
-        if fits and segment.start not in harmed:
+        if fits and segment.start not in damaged:
             seals[segment.start] = seal
         else:
             remove(path)
@@ -128,16 +139,16 @@ def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Id
     """Refuses results that were made from another input.
 
     Args:
-        files: of the video.
-        done: what its `done.json` says.
+        files: folder of the video.
+        done: content of its `done.json`.
         spec: the input.
-        now: its identity.
+        now: identity of the input.
 
     Returns:
-        The same with all that is known of the input's identity by now.
+        `done` with everything that is known of the input's identity now.
 
     Raises:
-        OutputError: they were.
+        OutputError: the results were made from another input.
     """
     record = done.record
     recorded = Identity(record.identity, record.identity_full)
@@ -151,12 +162,12 @@ def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Id
     return replace(done, record=replace(record, identity=known.quick, identity_full=known.full))
 
 
-def harmed_archives(files: VideoFolder) -> set[int]:
-    """Starts of archived segments that don't hold the bytes any more that were sealed."""
-    store, harmed = ZarrStore(files.activations), set()
+def _damaged_archives(files: VideoFolder) -> set[int]:
+    """Starts of the archived segments whose bytes aren't those that were sealed."""
+    store, damaged = ZarrStore(files.activations), set()
     for start in store.starts():
         try:
             store.verify(start)
         except CacheError:
-            harmed.add(start)
-    return harmed
+            damaged.add(start)
+    return damaged

@@ -13,7 +13,7 @@ from deltascene.pipeline.bundles.compress import Compressed, CompressRequest, co
 from deltascene.pipeline.bundles.compress_inputs import load_backbone
 from deltascene.pipeline.evaluation.compress_drift import ClipDrift, find_clip, measure_drift
 from deltascene.pipeline.units import compact, count, share
-from deltascene.stages.compress import TensorFit, relative_change, relative_error
+from deltascene.stages.low_rank import TensorFit, relative_change, relative_error
 
 
 def compress_command(order: CompressRequest, clip: Path | None, frames: int, console: Console) -> int:

@@ -16,10 +16,11 @@ from deltascene.cache.places import Place
 from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.batch.archive_plan import expected_bytes, segment_info
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
+from deltascene.pipeline.batch.batch_run import BatchRun
 from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.batch.events import Events, Stop
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
-from deltascene.pipeline.batch.flow import BatchRun, run_batch
+from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign
 from deltascene.pipeline.commands.job_table import CAUSES, JobRow, failed_lines, print_table
@@ -102,16 +103,18 @@ def run_command(config: Config, options: RunOptions, console: Console) -> int:
         if config.run.executor == "ray" and not options.json:
             console.print("Ray: workers start", highlight=False)
         with ThreadPoolExecutor(1) as aside:
-            crew = open_pool(model, config, allow_code=options.allow_code)
+            pool = open_pool(model, config, allow_code=options.allow_code)
             try:
+                for note in pool.notes:
+                    print(f"note: {note}", file=sys.stderr)
                 if config.run.executor == "ray":
-                    events.workers_ready(crew.lanes, time.perf_counter() - began)
-                run = BatchRun(model, config, crew, folder, key, fence, events, stop, budget)
+                    events.workers_ready(pool.workers, time.perf_counter() - began)
+                run = BatchRun(model, config, pool, folder, key, fence, events, stop, budget)
                 run.archived = archived_bytes(folder)
                 with events.progress if isinstance(events, BarEvents) else nullcontext():
                     records = run_batch(run, specs)
             finally:
-                closed = aside.submit(crew.close)  # actors end while the report is written
+                closed = aside.submit(pool.close)  # actors end while the report is written
             _score(folder, records, truths)
             write_report(open_run(options.out))
             closed.result()

@@ -14,8 +14,8 @@ from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine.cost import frame_costs
 from deltascene.pipeline.engine.replay import decide_frames
-from deltascene.pipeline.engine.step import frame_costs
 from deltascene.pipeline.engine.stopwatch import Stopwatch
 from deltascene.pipeline.sources.reader import open_source
 from deltascene.pipeline.sources.spec import SourceSpec

@@ -32,7 +32,7 @@ class VideoRecord:
     Attributes:
         id: name of its folder.
         source: where it came from.
-        status: `done`, `failed`, `partial` (stopped before its end), `waiting` (no lane took it yet) or `running`.
+        status: `done`, `failed`, `partial` (stopped before its end), `waiting` (no worker took it yet) or `running`.
         cause: why it failed, or `truncated`; of one that waits, why an earlier run failed at it.
         frames: processed frames that can be read.
         invalid: of these, frames that weren't what the camera saw.
@@ -40,8 +40,8 @@ class VideoRecord:
         identity: quick hash of the input's content.
         identity_full: hash of every byte of it; empty where no run with `--verify full` looked at it.
         retries: how often a segment of it was done again because a worker was lost.
-        seconds: wall-clock time from when a lane took its first segment to its end, pictures drawn included. Lanes may
-            have computed other videos meanwhile, so the seconds of all videos may add up to more than the run took.
+        seconds: wall-clock time from when a worker took its first segment to its end, pictures drawn included. Workers
+            may have computed other videos meanwhile, so the seconds of all videos may add up to more than the run took.
         computed: frames that were computed in that time; those that an earlier run had sealed aren't among them.
         selected: frames that are to be processed; 0 where that isn't known.
 

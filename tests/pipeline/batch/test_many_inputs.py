@@ -246,7 +246,7 @@ def test_resume_of_many_done_inputs_is_brief(run_cli, tiny, make_clip, tmp_path,
 def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_says_so(
     run_cli, tiny, make_clip, tmp_path, monkeypatch
 ):
-    """A lane whose worker goes in the middle of a segment, as one of actors tells it; all else is the real run."""
+    """A worker whose worker goes in the middle of a segment, as one of actors tells it; all else is the real run."""
     real_run, losses = LocalWorker.run, {("twice", 8): 2, ("always", 0): 99}
 
     def run(self, job, segment):
