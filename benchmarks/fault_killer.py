@@ -1,4 +1,4 @@
-"""Who kills which process of a run, and when; and which processes of it are left."""
+"""Kills processes of a run at random times, and finds the processes of a run."""
 
 import io
 import json
@@ -16,18 +16,18 @@ import psutil
 ACTORS = {"reader": "ReaderActor", "engine": "EngineActor", "sub-task": "TaskActor", "writer": "WriterActor"}
 ENCODER = "deltascene.pipeline.drawing.webm_main"
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "dashboard/agent.py", "runtime_env/agent/main.py")
-GONE_S = 30.0  # processes of a run that has ended may take to go
+GONE_S = 30.0  # time for the processes of an ended run to exit
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is done in it.
+    """Parameters of a trial.
 
     Attributes:
         number: of the trial.
         victim: kind of actor, `encoder` (of a writer's overlay), or `driver`.
         placement: fused or split.
-        seed: decides the moment.
+        seed: determines the time of the kill.
     """
 
     number: int
@@ -37,12 +37,12 @@ class Trial:
 
     @property
     def joins(self) -> bool:
-        """Whether a driver joins a running cluster, or starts its own."""
+        """Whether the driver joins a running cluster; else it starts its own."""
         return self.victim != "driver" or self.number // 6 % 2 == 1
 
 
 class Watch(io.TextIOBase):
-    """Reads a run's events as it prints them."""
+    """A text stream that counts the events that a run prints."""
 
     def __init__(self) -> None:
         self.frames = self.lost = 0
@@ -50,7 +50,7 @@ class Watch(io.TextIOBase):
         self._rest = ""
 
     def write(self, text: str) -> int:
-        """Takes what is printed, whole lines or parts of them."""
+        """Takes printed text, which may end within a line."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             event = json.loads(line)["event"] if line.startswith("{") else ""
@@ -60,17 +60,17 @@ class Watch(io.TextIOBase):
 
 
 class Killer(threading.Thread):
-    """Waits for the moment and kills: some time after the start, or shortly after some frame was done."""
+    """Thread that kills a process some time after the start, or shortly after a certain frame was done."""
 
     def __init__(self, trial: Trial, watch: Watch, root: int, frames: int, start_s: float) -> None:
-        """Starts at once.
+        """Starts the thread.
 
         Args:
-            trial: names the victim.
-            watch: of the run.
-            root: process below which the victims are, or the driver itself.
-            frames: that the run has.
-            start_s: about the time until the first one is done.
+            trial: the trial, which has the victim.
+            watch: events of the run.
+            root: id of the ancestor of the victims, or of the driver itself.
+            frames: number of frames of the run.
+            start_s: approximate time until the first frame is done.
         """
         super().__init__(daemon=True)
         self.kills = self.under_way = 0
@@ -85,7 +85,7 @@ class Killer(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Kills once, or another actor right after."""
+        """Kills one process, and in a quarter of the trials another actor after it."""
         while self._watch.frames < self._frame:
             if self._watch.ended.wait(0.002):
                 return
@@ -106,7 +106,7 @@ class Killer(threading.Thread):
                     self.kills += 1
                     self.under_way += 0 < self._watch.frames < self._frames
                 return
-            time.sleep(0.01)  # it isn't there yet
+            time.sleep(0.01)  # it hasn't started yet
 
     def _victims(self, kind: str) -> list[int]:
         if kind == "driver":
@@ -115,7 +115,7 @@ class Killer(threading.Thread):
 
 
 def encoders(root: int) -> list[int]:
-    """Encoders below a process."""
+    """Ids of the encoder processes below a process."""
     found = []
     for process in psutil.Process(root).children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -125,7 +125,7 @@ def encoders(root: int) -> list[int]:
 
 
 def actors(root: int, name: str = "") -> list[int]:
-    """Actors of ours below a process; Ray writes what a process is into its title."""
+    """Ids of this package's actors below a process, by the process titles that Ray sets."""
     found = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(root).children(recursive=True):
@@ -137,7 +137,7 @@ def actors(root: int, name: str = "") -> list[int]:
 
 
 def left_behind(pids: Iterable[int]) -> int:
-    """How many of these processes don't go."""
+    """Number of these processes that don't exit in time."""
     deadline, stay = time.monotonic() + GONE_S, set(pids)
     while (stay := {pid for pid in stay if _alive(pid)}) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -145,7 +145,7 @@ def left_behind(pids: Iterable[int]) -> int:
 
 
 def below(root: int) -> set[int]:
-    """Processes that a process started, and those that they did; Ray's agents, which compute nothing, take a minute."""
+    """Ids of all descendants of a process, without Ray's agents, which take a minute to exit."""
     found = set()
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(root).children(recursive=True):

@@ -1,4 +1,4 @@
-"""One trial of the fault bench: a run, and somebody who kills one of its processes at a moment of it."""
+"""One trial of the fault benchmark: a run during which one of its processes is killed."""
 
 import os
 import subprocess
@@ -29,17 +29,17 @@ from deltascene.pipeline.workers.pool import WorkerPool
 
 @dataclass
 class Outcome:
-    """What came of it.
+    """Result of a trial.
 
     Attributes:
-        code: exit code of the run, or of the last one.
-        kills: processes that were there to be killed.
+        code: exit code of the last command.
+        kills: number of processes that were killed.
         under_way: kills after the first frame was done and before the last one.
-        retries: segments computed again.
-        runs: commands until one ended with 0.
-        seconds: of all of them.
-        left: processes left behind.
-        wrong: lost, duplicated, torn, unequal, by name.
+        retries: number of segments that were computed again.
+        runs: number of commands until one succeeded.
+        seconds: time of all commands.
+        left: number of processes left behind.
+        wrong: differences from the undisturbed run by kind: lost, duplicated, torn, unequal.
     """
 
     code: int = 0
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def actor_trial(trial: Trial, arguments: "Arguments", opened: "OpenPool", out: Path) -> Outcome:
-    """A run by workers of this process, one of whose actors is killed."""
+    """A run by workers of this process; one of their actors is killed."""
     watch, outcome, began = Watch(), Outcome(), time.monotonic()
     killer = Killer(trial, watch, os.getpid(), arguments.frames, start_s=0.5)
     try:
@@ -71,7 +71,7 @@ def actor_trial(trial: Trial, arguments: "Arguments", opened: "OpenPool", out: P
 
 
 def driver_trial(trial: Trial, arguments: "Arguments", out: Path, address: str, start_s: float) -> Outcome:
-    """A command that is killed, and the same command until it ends with 0."""
+    """A command whose driver is killed; the command is repeated until it succeeds."""
     outcome, began, processes = Outcome(runs=0), time.monotonic(), set[int]()
     command = arguments.command(out, trial.placement, address if trial.joins else None)
     while outcome.runs < 4:
@@ -99,7 +99,7 @@ def driver_trial(trial: Trial, arguments: "Arguments", out: Path, address: str, 
 @contextmanager
 def _started(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Watch]]:
     watch = Watch()
-    own = ("RAY_TMPDIR", "RAY_AUTH")  # all else speaks of this process's cluster
+    own = ("RAY_TMPDIR", "RAY_AUTH")  # the other variables belong to this process's cluster
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_" or name.startswith(own)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as driver:
         assert driver.stdout is not None
@@ -112,12 +112,12 @@ def _started(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[str], Wa
 
 @dataclass(frozen=True)
 class Arguments:
-    """What every run of the bench is given.
+    """Arguments of every run of the benchmark.
 
     Attributes:
         model: folder of the tiny bundle.
         sources: folder of the clips.
-        frames: that they have.
+        frames: number of frames of all clips.
     """
 
     model: Path
@@ -127,13 +127,13 @@ class Arguments:
     settings = ("numerics.threads=1", "numerics.dtype=float32", "segment.frames=24")
 
     def engine(self, placement: str, workers: int) -> Engine:
-        """Model and config of a run in this process; `local` is without Ray."""
+        """Engine of a run in this process; placement `local` is without Ray."""
         values = {"model": str(self.model), "run.executor": "local" if placement == "local" else "ray"}
         more = {} if placement == "local" else {"run.placement": placement, "run.workers": workers}
         return Engine.from_config(load_config("balanced", overrides=self.settings, values=values | more))
 
     def command(self, out: Path, placement: str, address: str | None) -> list[str]:
-        """The same for a process of its own, with one worker."""
+        """Command of a run in a process of its own, with one worker."""
         command = [sys.executable, "-m", "deltascene", "run", str(self.sources), "-o", str(out), "--json"]
         command += ["--model", str(self.model), "--preset", "balanced", "--executor", "ray"]
         command += ["--placement", placement, "--workers", "1"]
@@ -149,7 +149,7 @@ class OpenPool:
         self.pool: WorkerPool = open_pool(engine.model, engine.config)
 
     def run(self, sources: Path, out: Path, watch: Watch) -> int:
-        """What the command does with them; the exit code."""
+        """A run as the command does it; returns the exit code."""
         folder, config = RunFolder(out), self._engine.config
         with locked(folder.root) as fence:
             key = result_key(config, self._engine.model)

@@ -1,12 +1,12 @@
-"""Hand-marked frames of real video against a model: `python benchmarks/real_clips.py --videos FOLDER`.
+"""Compares a model with hand-marked frames of real videos: `python benchmarks/real_clips.py --videos FOLDER`.
 
-Each marked frame runs dense, as a stream of its own, and is asked: do the points on persons and on the ground get these
-classes, and is the nearer point of each pair the nearer one? In nearly all pairs of near_far that is also the lower
-one, in none of nearer_above. real_clips.json holds the marks, and which packages the clips are in; FOLDER holds the
-clips themselves, as they are there (`.gz` too).
+Each marked frame is predicted densely, as a stream of its own. A hit is a point on a person or on the ground with that
+class, or a pair of points whose nearer one is predicted nearer. In nearly all pairs of near_far the nearer point is
+also the lower one, in none of nearer_above. real_clips.json has the marks and the packages of the clips; FOLDER has the
+clips themselves, unpacked or as `.gz`.
 
-Intervals are 95 % by Wilson, as if the marks of a frame had nothing to do with each other; they have, so the last row
-draws whole frames again (bootstrap).
+Intervals are 95 % by Wilson, which treats the marks of a frame as independent; as they aren't, the last row has
+bootstrap intervals that draw whole frames.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from deltascene.pipeline.engine.engine import Engine
 
 
 def main() -> None:
-    """The command."""
+    """Prints the table; writes the sheet and the JSON file if asked to."""
     options = _parser().parse_args()
     clips = read_marks(MARKS)
     if options.videos is None:
@@ -45,9 +45,9 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=Path, help="folder of the clips; without it, says where they are from")
+    parser.add_argument("--videos", type=Path, help="folder of the clips; without it, prints where to get them")
     parser.add_argument("--model", default="rooms", help="packaged bundle or folder")
-    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="picture of all frames, answers and marks")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="picture of all frames, predictions and marks")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="all numbers, mark by mark")
     return parser
 

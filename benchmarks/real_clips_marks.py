@@ -25,12 +25,12 @@ Point = tuple[int, int]
 
 @dataclass(frozen=True)
 class Marks:
-    """What a human saw in a frame; points are x, y in pixels of the frame.
+    """Marks of a frame by a human; points are x, y in pixels of the frame.
 
     Attributes:
         index: number of the frame in its clip.
         size: height and width.
-        points: points by the label that they should get.
+        points: points by their true label.
         pairs: groups of pairs of a nearer and a farther point, by name.
     """
 
@@ -46,7 +46,7 @@ class MarkedClip:
 
     Attributes:
         file: name of the unpacked file.
-        origin: where to get it.
+        origin: package of the clip.
         sha256: of the unpacked file.
         frames: marks, by ascending index.
     """
@@ -59,13 +59,13 @@ class MarkedClip:
 
 @dataclass(frozen=True)
 class Judged:
-    """A frame that was run.
+    """A frame and its predictions.
 
     Attributes:
         marks: of the frame.
         image: RGB [H, W, 3].
         values: predictions by task, at the frame's size.
-        hits: for each measure one truth value per mark, in the order of the marks.
+        hits: for each measure, whether each mark is a hit, in the order of the marks.
     """
 
     marks: Marks
@@ -75,7 +75,7 @@ class Judged:
 
 
 def read_marks(path: Path) -> list[MarkedClip]:
-    """Marks of a file.
+    """Reads a file of marks.
 
     Raises:
         UsageError: a point lies outside of its frame.
@@ -93,7 +93,7 @@ def read_marks(path: Path) -> list[MarkedClip]:
 
 
 def judge_clips(engine: Engine, folder: Path, clips: Sequence[MarkedClip]) -> dict[str, list[Judged]]:
-    """Judged frames by clip; a missing clip is named and left out.
+    """Judged frames by clip; a missing clip is reported and left out.
 
     Raises:
         UsageError: a clip isn't the marked one, or the model lacks a label or a kind of task.
@@ -111,10 +111,10 @@ def judge_clips(engine: Engine, folder: Path, clips: Sequence[MarkedClip]) -> di
 
 
 def find_clip(folder: Path, clip: MarkedClip, scratch: Path) -> Path | None:
-    """The unpacked file of a clip, or None if there is none.
+    """Path of a clip's unpacked file, or None if it is missing.
 
     Raises:
-        UsageError: its content isn't what was marked.
+        UsageError: its content isn't that of the marked clip.
     """
     plain, packed = folder / clip.file, folder / f"{clip.file}.gz"
     if not plain.exists() and not packed.exists():
@@ -133,7 +133,7 @@ def read_clip(path: Path, clip: MarkedClip) -> Iterator[tuple[Marks, Image]]:
     """Marked frames with their pictures.
 
     Raises:
-        UsageError: a frame isn't there, or of another size.
+        UsageError: a frame is missing, or has another size.
     """
     wanted = {marks.index: marks for marks in clip.frames}
     with read_frames(find_sources([str(path)])[0], end_frame=max(wanted) + 1) as frames:
@@ -150,7 +150,7 @@ def read_clip(path: Path, clip: MarkedClip) -> Iterator[tuple[Marks, Image]]:
 
 
 def judge(engine: Engine, marks: Marks, image: Image) -> Judged:
-    """Runs a frame as a stream of its own, and compares.
+    """Predicts a frame as a stream of its own, and compares it with its marks.
 
     Raises:
         UsageError: the model lacks a label or a kind of task.
@@ -172,7 +172,7 @@ def judge(engine: Engine, marks: Marks, image: Image) -> Judged:
 
 
 def find_task(kinds: Mapping[str, Kind], kind: type, labels: Collection[str] = ()) -> str:
-    """Name of the first task of a kind that has some labels.
+    """Name of the first task of a kind with certain labels.
 
     Raises:
         UsageError: there is none.

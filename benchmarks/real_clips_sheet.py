@@ -1,4 +1,4 @@
-"""The picture of all marked frames: the frame, its classes with their points, its distances with their pairs."""
+"""Picture of all marked frames: the frame, its classes with the points, its depth with the pairs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,7 +17,7 @@ SHEET_BYTES = 900_000
 
 
 def draw_sheet(judged: Mapping[str, Sequence[Judged]], kinds: Mapping[str, Kind]) -> Image:
-    """All frames, each as picture, classes with their points and distances with their pairs; and a legend."""
+    """All frames, each with its picture, its classes with the points, and its depth with the pairs; and a legend."""
     rows = []
     pictures = [_cell_picture(clip, frame, kinds) for clip, frames in judged.items() for frame in frames]
     for _, alike in groupby(pictures, key=lambda picture: picture.shape):
@@ -29,7 +29,7 @@ def draw_sheet(judged: Mapping[str, Sequence[Judged]], kinds: Mapping[str, Kind]
 
 
 def encode(picture: Image) -> bytes:
-    """A JPEG of at most `SHEET_BYTES`, as good as that allows."""
+    """A JPEG of at most `SHEET_BYTES`, of the best quality within that size."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     for quality in range(90, 20, -10):
         data: bytes = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

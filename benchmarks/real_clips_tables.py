@@ -13,7 +13,7 @@ ALL, REDRAWN = "all", "all, frames drawn again"
 
 
 def table(judged: Mapping[str, Sequence[Judged]]) -> str:
-    """Hits by clip and overall, markdown; empty if nothing was judged."""
+    """Markdown table of hits by clip and overall."""
     frames = [frame for clip in judged.values() for frame in clip]
     if not frames:
         return "no clip, no numbers"
@@ -27,7 +27,7 @@ def table(judged: Mapping[str, Sequence[Judged]]) -> str:
 
 
 def plain(model: str, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
-    """All numbers, for JSON; the hits mark by mark, so that two models can be compared on the same ones."""
+    """All numbers for JSON, with every mark's hit, so that two models can be compared mark by mark."""
     frames = [frame for clip in judged.values() for frame in clip]
     names = list(frames[0].hits) if frames else []
     summary = {}
@@ -46,12 +46,12 @@ def plain(model: str, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
 
 
 def count(frames: Sequence[Judged], name: str) -> tuple[int, int]:
-    """Hits and marks of a measure."""
+    """Number of hits and of marks of a measure."""
     return sum(sum(frame.hits[name]) for frame in frames), sum(len(frame.hits[name]) for frame in frames)
 
 
 def wilson(hits: int, marks: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share.
+    """Wilson's interval of a share.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
     """
@@ -61,7 +61,7 @@ def wilson(hits: int, marks: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def redrawn(frames: Sequence[Judged], name: str) -> tuple[float, float]:
-    """Interval of a share by drawing whole frames; those without such marks can't be drawn."""
+    """Bootstrap interval of a share that draws whole frames, of those that have such marks."""
     sums = np.array([[[hits], [marks]] for hits, marks in (count([each], name) for each in frames) if marks], float)
     return bootstrap([({name: sums},)], lambda drawn: error_of(drawn[name]), block=1)[0][0]
 
