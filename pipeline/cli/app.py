@@ -1,8 +1,9 @@
 """The command `deltascene`: all commands and groups. Each imports what is heavy only when it is called."""
 
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from deltascene.pipeline.cli.evaluate import evaluate, tune, what_if
 from deltascene.pipeline.cli.machine import config_app, doctor
@@ -10,12 +11,25 @@ from deltascene.pipeline.cli.models import compress, models_app
 from deltascene.pipeline.cli.results import cache_app, jobs, report_app
 from deltascene.pipeline.cli.run import backfill, run
 from deltascene.pipeline.cli.train import train_app
-from deltascene.pipeline.commands.exits import run_and_exit
+from deltascene.pipeline.commands.exits import STOPPED, run_and_exit
 from deltascene.pipeline.commands.version import version_command
+from deltascene.pipeline.errors import Stopped
 from deltascene.pipeline.openmp import brief_spins
+
+
+class _Stoppable(TyperGroup):
+    """Turns Ctrl-C into an error with a text; typer itself ends the process without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped(STOPPED) from None
+
 
 app = typer.Typer(
     name="deltascene",
+    cls=_Stoppable,
     help="Dense video understanding that computes what changed, once, for every task.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

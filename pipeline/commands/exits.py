@@ -9,6 +9,7 @@ from typing import NoReturn
 from deltascene.errors import DeltasceneError, ExitCode
 from deltascene.pipeline.commands.notes import notes_on_stderr
 
+STOPPED = "stopped; finished segments are kept; run the same command again to continue"
 _LONGEST = 600  # characters of an error
 
 
@@ -31,7 +32,7 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
     except DeltasceneError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("stopped; finished segments are kept; run the same command again to continue", ExitCode.STOPPED)
+        _fail(STOPPED, ExitCode.STOPPED)
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}", _code_of(error))
     raise SystemExit(ExitCode.OK)

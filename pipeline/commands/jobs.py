@@ -82,7 +82,7 @@ def read_jobs(out: Place) -> Jobs:
 
 
 def print_jobs(console: Console, jobs: Jobs, most: int = ROWS) -> None:
-    """Prints the table with at most so many rows, and below it the number of inputs by status."""
+    """Prints the table with at most `most` rows, and below it the number of inputs by status."""
     print_table(jobs.rows, console, RunFolder(jobs.out).videos_parquet, most)
     words = [f"{count(number)} {status}" for status, number in jobs.counts.items() if number]
     state = "under way" if jobs.running else "not under way"

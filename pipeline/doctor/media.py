@@ -63,7 +63,7 @@ def _check_decoder(decoder: Decoder, path: Path) -> Check:
 
 
 def _read(path: Path, decoder: Decoder) -> tuple[str, float]:
-    """Name of the decoder that read a clip, and the mean error of its pictures (0 to 255; a missing one is 255)."""
+    """The decoder that read a clip, and the mean error of its pictures, 0 to 255; 255 if frames are missing."""
     with read_frames(find_sources([str(path)])[0], decoder=decoder) as frames:
         found = [frame.image for frame in frames]
     if len(found) != _FRAMES:
@@ -85,7 +85,7 @@ def _write_clip(path: Path) -> bool:
 
 
 def _pictures() -> Iterator[Image]:
-    """Pictures of red and blue halves, brighter in every frame, so that lost, doubled and miscoloured frames show."""
+    """Pictures of red and blue halves, brighter in every frame, so that a lost, doubled or wrong frame is seen."""
     for number in range(_FRAMES):
         picture = np.zeros((*_SIZE, 3), np.uint8)
         picture[:, : _SIZE[1] // 2] = (90 + 12 * number, 30, 20)

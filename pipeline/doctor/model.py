@@ -63,17 +63,13 @@ def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check
         f"timm's forward alone {milliseconds(timm_s)}"
     )
     if our_s > _SLOW * timm_s + 0.05:
-        return Check(
-            "model",
-            "warning",
-            found,
-            "other programs may have slowed it down; run doctor again when the machine is idle",
-        )
+        way_out = "other programs may have slowed it down; run doctor again when the machine is idle"
+        return Check("model", "warning", found, way_out)
     return Check("model", "ok", found)
 
 
 def _least(work: Callable[[], None]) -> float:
-    """Shortest of several times in seconds, as other programs lengthen some; fewer repeats where each takes long."""
+    """Shortest of several times in seconds, as other programs lengthen some; slow work is repeated less often."""
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _LONGEST_S:
         begun = time.perf_counter()
