@@ -1,9 +1,11 @@
 """The rooms of `pipeline/`: one order of imports, what stays light, who prints. docs/architecture.md is the map."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,18 @@ def test_a_room_imports_only_rooms_before_it(module):
         assert theirs in ONLY.get(mine, ORDER), f"{module} ({mine}) imports {other}; expected {ONLY[mine]}"
         assert theirs != "sources.decoding", f"{module} imports {other}; decoding is started by name"
         assert {mine, theirs} != {"live", "batch"}, f"{module} imports {other}"
+
+
+def test_the_map_names_every_module_and_no_other_file():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w*./]+)`", text))
+    for path in [*PIPELINE.rglob("*.py"), *(ROOT / "stages").glob("*.py"), *(ROOT / "cache").glob("*.py")]:
+        if path.stem.startswith("__") or "training/rooms/" in path.as_posix():
+            continue
+        assert any(fnmatch(path.stem, name) for name in named), f"{path} isn't named"
+    for name in named:
+        if "/" in name and "." in name:
+            assert [*ROOT.glob(name), *PIPELINE.glob(name)], f"{name} isn't there"
 
 
 def test_no_modules_import_each_other_in_a_circle():
