@@ -299,7 +299,7 @@ def _placed(lanes: Sequence[RayWorker]) -> list[RayWorker]:
             if lane is lanes[-1] and not placed:
                 raise
             lane.close()
-            _log.warning("only %d of %d workers have room in the cluster: %s", len(placed), len(lanes), error)
+            _log.warning("%d of %d workers have room in the cluster: %s", len(placed), len(lanes), error)
         else:
             placed.append(lane)
     return placed
