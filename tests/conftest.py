@@ -1,6 +1,7 @@
 """A tiny bundle on another network than the packaged one, and real little clips, made once per session."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
 from deltascene.pipeline.numerics import kernel
 
+COLOURED_ANYWAY = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 LONGEST_FOR_RAY = 39  # bytes of a temporary folder: a socket's path has 107 at most, what Ray adds to it takes 68
 
 
@@ -27,14 +29,30 @@ def user_cache(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ray_beside_other_tests() -> Iterator[None]:
-    """Its workers let all others go first by default and would miss deadlines; its sockets need a short path."""
+def _terminal_of_80_columns() -> Iterator[None]:
+    """Tables are as wide as the terminal that the tests are started from; what they leave out there isn't tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        for name in COLOURED_ANYWAY:
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_settings() -> Iterator[dict[str, str]]:
+    """Environment of every cluster that tests start.
+
+    Its workers let all others go first by default and would miss deadlines; its password would be kept in the user's
+    home, which may not be writable; its sockets need a short path.
+    """
+    settings = {"RAY_worker_niceness": "0", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with pytest.MonkeyPatch.context() as patch, ExitStack() as left:
-        patch.setenv("RAY_worker_niceness", "0")
         if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOR_RAY:
             short = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
-            patch.setenv("RAY_TMPDIR", left.enter_context(short))
-        yield
+            settings["RAY_TMPDIR"] = left.enter_context(short)
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield settings
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from deltascene.pipeline.bundles.new_folder import filled_or_emptied, refuse_ful
 from deltascene.pipeline.bundles.weight_files import DELTA, weight_shapes, write_weights
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.stages.backbone import Backbone
-from deltascene.stages.compress import Cut, TensorFit, below_split, compress_blocks, relative_change, relative_error
 from deltascene.stages.delta import DeltaWeights
+from deltascene.stages.low_rank import Cut, TensorFit, below_split, compress_blocks, relative_change, relative_error
 
 RANK = 16
 _LICENCES = ("licence", "license", "licences", "licenses")

@@ -55,6 +55,22 @@ class SceneModel:
     sub_tasks: Mapping[str, SubTask]
     hand_over: tuple[int, ...] = ()
 
+    @property
+    def handed_on(self) -> tuple[int, ...]:
+        """Where the base's tokens are handed on, as increasing numbers of blocks run before."""
+        return tuple(sorted({*self.hand_over, *(sub.split for sub in self.sub_tasks.values())}))
+
+    @property
+    def base_taps(self) -> frozenset[int]:
+        """Where the base's tokens are read: by heads without blocks of their own, and to be handed on."""
+        own = [task for task in self.tasks if task not in self.sub_tasks]
+        return frozenset({*self.bundle.taps(own), *self.handed_on})
+
+    @property
+    def base_depth(self) -> int:
+        """Number of the base's blocks that run: up to the last token that is read."""
+        return max(self.base_taps, default=0)
+
 
 def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:
     """Loads a bundle's weights for some of its tasks.

@@ -1,7 +1,7 @@
-"""The walk of a frame through the stages, on one screen; frames of several streams go together.
+"""One frame through all stages; frames of several streams run together.
 
-Pixels decide what is computed (decide.py). The base runs those rows and hands a record on; every task makes its
-outputs of that record (task_step.py), here or wherever else it arrives.
+The pixels decide which rows are computed (decide.py). The base runs those rows and makes a record; every task computes
+its outputs from that record (task_step.py), in this process or in another.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,22 @@ from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.codec import encode_rows
+from deltascene.pipeline.engine.cost import frame_costs, skipped_costs
 from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
-from deltascene.pipeline.engine.results import FrameCost, FrameResult, Prediction, TaskCost
+from deltascene.pipeline.engine.results import FrameCost, FrameResult, Prediction
 from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
 from deltascene.pipeline.engine.task_step import (
     COMPUTED,
     BaseOutput,
     TaskInput,
     TaskState,
-    moment_of,
+    make_base_output,
     step_task,
-    task_cost,
 )
 from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
-from deltascene.stages.change import count_rows, patches_of
-from deltascene.stages.cost import Macs, blocks_macs, embed_macs
+from deltascene.stages.change import patches_of
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.motion import estimate_flow, to_grey
 from deltascene.stages.preprocess import normalise_patches, resize_frame
@@ -44,7 +43,7 @@ from deltascene.stages.types import Frame, TokenGrid
 
 @dataclass(frozen=True, slots=True)
 class InputGeometry:
-    """What depends on a stream's frame size alone, worked out once."""
+    """What depends on the size of a stream's frames alone, computed once for each size."""
 
     plan: InputPlan
     grid: TokenGrid
@@ -53,14 +52,14 @@ class InputGeometry:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What a stream carries from frame to frame inside a segment; it starts empty.
+    """State of a stream from frame to frame inside a segment, empty at its start.
 
     Attributes:
-        geometry: of its frame size.
-        temporal: of its pixels.
-        cache: the base's keys and values; overwritten in place.
-        ages: of the patches.
-        tasks: what each task carries.
+        geometry: input plan, grid and positions of its frame size.
+        temporal: what the decisions about its pixels depend on.
+        cache: scene cache of the base's blocks; overwritten in place.
+        ages: ages of the patches.
+        tasks: state of each task.
     """
 
     geometry: InputGeometry | None = None
@@ -72,15 +71,15 @@ class StreamState:
 
 @dataclass(slots=True)
 class _Walk:
-    """One stream's frame on its way through the stages.
+    """One stream's frame while it runs through the stages.
 
     Attributes:
-        state: what the stream carries.
+        state: the stream's state.
         frame: the frame.
-        clock: its seconds.
-        pixels: it at the model's size, uint8 [3, H, W].
-        decision: what will be done with it.
-        tapped: the base's tokens of the computed rows [R, D], wherever somebody reads them.
+        clock: seconds spent on the frame.
+        pixels: the frame at the model's size, uint8 [3, H, W].
+        decision: what is computed of the frame.
+        tapped: the base's tokens of the computed rows [R, D], by tap.
     """
 
     state: StreamState
@@ -97,7 +96,7 @@ class _Walk:
 
 
 def step(model: SceneModel, config: Config, state: StreamState, frame: Frame) -> tuple[StreamState, FrameResult]:
-    """One frame of one stream; see `step_streams`."""
+    """Runs one frame of one stream; arguments and result as of `step_streams`."""
     (done,) = step_streams(model, config, [(state, frame)])
     return done
 
@@ -106,16 +105,16 @@ def step(model: SceneModel, config: Config, state: StreamState, frame: Frame) ->
 def step_streams(
     model: SceneModel, config: Config, streams: Sequence[tuple[StreamState, Frame]]
 ) -> list[tuple[StreamState, FrameResult]]:
-    """One frame each of some streams: preprocess, decide, run what is needed. Their rows run packed.
+    """Runs one frame of each of several streams: preprocess, decide, compute. The rows of all streams run packed.
 
     Args:
         model: backbone, heads, and blocks of tasks with a delta.
         config: resolved config.
-        streams: what each stream carries, an empty state starts a segment with a dense frame; and its frame, an
-            invalid one is passed through without a prediction.
+        streams: state and frame of each stream. An empty state starts a segment with a dense frame; an invalid frame is
+            passed through without a prediction.
 
     Returns:
-        The streams' next states, and the frames' results with the base's records.
+        Next state and result of each stream; the result holds the base's record.
     """
     done: dict[int, tuple[StreamState, FrameResult]] = {}
     walks: dict[int, _Walk] = {}
@@ -134,7 +133,7 @@ def step_streams(
 
 
 def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> _Walk:
-    """Pixels at the model's size, and what will be done with them."""
+    """Resizes a frame to the model's size and decides what is computed of it."""
     image = frame.image
     assert image is not None
     if state.geometry is None or state.geometry.plan.frame_size != image.shape[:2]:
@@ -147,34 +146,34 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
     temporal, decision = decide(config, grid, state.temporal, frame, pixels)
     clock.lap("mask")
     if config.policy.reuse and state.cache is None:
-        shapes = key_shapes(model.backbone.blocks[: base_depth(model)])
+        shapes = key_shapes(model.backbone.blocks[: model.base_depth])
         state = replace(state, cache=allocate_cache(shapes, grid.tokens, model.backbone.width, ()))
     return _Walk(replace(state, temporal=temporal), frame, clock, pixels, decision)
 
 
 def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> list[tuple[StreamState, FrameResult]]:
-    """What the base hands on, through every task; walks are in the order of the results."""
-    moments: list[BaseOutput] = []
+    """Runs every task on the base's outputs; results are in the order of the walks."""
+    base_outputs: list[BaseOutput] = []
     for walk in walks:
         walk.clock.start()
         record = _record(model, config, walk)
-        moments.append(moment_of(record, walk.decision.rows, walk.grid, walk.state.ages))
-        walk.clock.lap("mask" if moments[-1].where is None else "warp")
+        base_outputs.append(make_base_output(record, walk.decision.rows, walk.grid, walk.state.ages))
+        walk.clock.lap("mask" if base_outputs[-1].where is None else "warp")
     tasks: list[dict[str, TaskState]] = [{} for _ in walks]
     predictions: list[dict[str, Prediction]] = [{} for _ in walks]
     for task in model.tasks:
-        turns = [
-            TaskInput(walk.state.tasks.get(task, TaskState()), moment, walk.tapped, walk.clock)
-            for walk, moment in zip(walks, moments, strict=True)
+        task_inputs = [
+            TaskInput(walk.state.tasks.get(task, TaskState()), base_output, walk.tapped, walk.clock)
+            for walk, base_output in zip(walks, base_outputs, strict=True)
         ]
-        for place, (state, prediction) in enumerate(step_task(model, task, turns, keep=config.policy.reuse)):
+        for place, (state, prediction) in enumerate(step_task(model, task, task_inputs, keep=config.policy.reuse)):
             tasks[place][task], predictions[place][task] = state, prediction
     done = []
-    for walk, moment, states, made in zip(walks, moments, tasks, predictions, strict=True):
-        costs = frame_costs(model, moment.rows, walk.grid, walk.clock)
-        cost = FrameCost(costs, moment.ages.oldest_s(walk.frame.pts_s))
-        after = replace(walk.state, ages=moment.ages, tasks={**walk.state.tasks, **states})
-        done.append((after, FrameResult(walk.frame, moment.record, made, cost, moment.age)))
+    for walk, base_output, states, made in zip(walks, base_outputs, tasks, predictions, strict=True):
+        costs = frame_costs(model, base_output.rows, walk.grid, walk.clock)
+        cost = FrameCost(costs, base_output.ages.oldest_s(walk.frame.pts_s))
+        after = replace(walk.state, ages=base_output.ages, tasks={**walk.state.tasks, **states})
+        done.append((after, FrameResult(walk.frame, base_output.record, made, cost, base_output.age)))
     return done
 
 
@@ -198,24 +197,8 @@ def grid_of(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> t
     return plan, model.backbone.grid(plan.model_size)
 
 
-def base_depth(model: SceneModel) -> int:
-    """How many blocks of the base run: to the last token that anybody reads."""
-    return max(_base_taps(model), default=0)
-
-
-def _base_taps(model: SceneModel) -> set[int]:
-    """Where the base's tokens are read: by heads without blocks of their own, and by what is handed on."""
-    own = [task for task in model.tasks if task not in model.sub_tasks]
-    return {*model.bundle.taps(own), *_handed_on(model)}
-
-
-def _handed_on(model: SceneModel) -> list[int]:
-    """Where the base's tokens are handed on, increasing."""
-    return sorted({*model.hand_over, *(sub.split for sub in model.sub_tasks.values())})
-
-
 def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
-    """The base on the rows to compute, of all streams together."""
+    """Runs the base on the rows to compute, of all streams together."""
     walks = [walk for walk in walks if walk.decision.policy in COMPUTED]
     if not walks:
         return
@@ -232,14 +215,14 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
         walk.clock.lap("embed")
     clocks = [walk.clock for walk in walks]
     clocks[0].start()
-    tapped = run_streams(model.backbone.blocks, streams, _base_taps(model))
-    lap_together(clocks, [part.count for _, part in streams], "blocks")
+    tapped = run_streams(model.backbone.blocks, streams, model.base_taps)
+    lap_together(clocks, [rows.count for _, rows in streams], "blocks")
     for walk, own in zip(walks, tapped, strict=True):
         walk.tapped = own
 
 
 def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
-    """What is handed on: the rows' tokens where tasks split off, or the flow since they were last computed."""
+    """The base's record: the rows' tokens at the splits, or a warped frame's flow since the last computed frame."""
     frame, decision, flow = walk.frame, walk.decision, None
     if decision.policy == "warped":
         assert decision.computed is not None
@@ -264,13 +247,13 @@ def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
 
 
 def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) -> dict[int, NDArray[Any]]:
-    """The computed rows' tokens wherever they are handed on, as they are stored; no rows where nothing ran."""
+    """Tokens of the computed rows in their stored form, by point where they are handed on; no rows if nothing ran."""
     dtype, none_RD = split_dtype(config), torch.empty(0, model.backbone.width)
-    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in _handed_on(model)}
+    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in model.handed_on}
 
 
 def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:
-    """An invalid frame: nothing runs, nothing is predicted, nothing counts as saved."""
+    """Result of an invalid frame: nothing runs, nothing is predicted, nothing counts as saved."""
     patches = 0 if state.geometry is None else state.geometry.grid.patches
     record = FrameRecord(
         index=frame.index,
@@ -283,51 +266,20 @@ def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame
         activations=_encoded(model, config, {}),
         change=np.zeros(patches, np.uint8),
     )
-    base = model.bundle.entry.base
-    tasks = {
-        task: TaskCost(0, 0, Macs(), Macs(), clock.of(task, shared=task == base))
-        for task in dict.fromkeys((base, *model.tasks))
-    }
-    return FrameResult(frame, record, {}, FrameCost(tasks, None))
-
-
-def frame_costs(model: SceneModel, rows: Tensor | None, grid: TokenGrid, clock: Stopwatch) -> dict[str, TaskCost]:
-    """Every task's cost: a function of the computed rows (None is all) and of shapes, and the clock's seconds.
-
-    The base's row carries what all share, and is there even if nobody asked for its outputs.
-    """
-    base = model.bundle.entry.base
-    costs = {task: task_cost(model, task, rows, grid, clock.of(task)) for task in model.tasks}
-    shapes = model.backbone.block_shapes()[: base_depth(model)]
-    head = costs.get(base)
-
-    def shared(count: int, head_macs: int) -> Macs:
-        if not count:
-            return Macs()
-        embedded = embed_macs(count - grid.prefix, model.backbone.patch_macs())
-        return Macs(embed=embedded, blocks=blocks_macs(shapes, count, grid.tokens), head=head_macs)
-
-    computed = count_rows(rows, grid)
-    own = TaskCost(
-        grid.tokens,
-        computed,
-        shared(computed, head.executed.head if head else 0),
-        shared(grid.tokens, head.dense.head if head else 0),
-        clock.of(base, shared=True),
-        head.single_task if head else 0,
-    )
-    return {base: own} | {task: cost for task, cost in costs.items() if task != base}
+    return FrameResult(frame, record, {}, FrameCost(skipped_costs(model, clock)))
 
 
 def _audit_due(config: Config, frame: Frame) -> bool:
+    """Whether a frame is audited: every `run.audit_every`-th of the processed frames."""
     every = config.run.audit_every
     return every is not None and frame.index // config.source.stride % every == 0
 
 
 def _audit(model: SceneModel, config: Config, state: StreamState, result: FrameResult) -> FrameResult:
-    """The same frame computed in full besides: drift of every prediction, its MACs and time charged to the frame.
+    """Computes the frame a second time, dense, to measure the drift of every prediction.
 
-    It starts from nothing and leaves nothing behind, so that results are the same with audits and without.
+    Its MACs and time are added to the frame's cost. It starts from an empty state and drops its own, so that
+    predictions are the same with audits and without.
     """
     clock = Stopwatch()
     every_row = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
@@ -345,5 +297,5 @@ def _audit(model: SceneModel, config: Config, state: StreamState, result: FrameR
 
 
 def recorded_rows(rows: Tensor | None, grid: TokenGrid) -> NDArray[np.int32]:
-    """Tokens that were computed as a record has them, all of them where None stands for all."""
+    """Computed tokens as a record holds them, int32 [R]; None is all of the grid's tokens."""
     return np.arange(grid.tokens, dtype=np.int32) if rows is None else rows.to(torch.int32).numpy()

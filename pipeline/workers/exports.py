@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 
 
 def draw_png(video: RunVideo) -> Iterator[float]:

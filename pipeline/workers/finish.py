@@ -15,7 +15,8 @@ from deltascene.cache.places import remove, scratch
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runs.assembly import Sums, assemble, publish
-from deltascene.pipeline.runs.folder import RunVideo, VideoFolder
+from deltascene.pipeline.runs.folder import VideoFolder
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.info import SourceInfo
 from deltascene.pipeline.sources.reader import open_source

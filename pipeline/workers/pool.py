@@ -22,11 +22,9 @@ class WorkerPool(Protocol):
 
     Attributes:
         workers: how many there are.
-        notes: what a user should know of how the pool was opened, a sentence each.
     """
 
     workers: int
-    notes: Sequence[str]
 
     def waiting(self) -> int:
         """Number of segments and videos to finish that no worker has taken yet."""
@@ -54,7 +52,6 @@ class InlinePool:
     """One worker in the caller's own thread: it works while `next` is called."""
 
     workers = 1
-    notes: Sequence[str] = ()
 
     def __init__(self, worker: Worker) -> None:
         self._worker, self._queue = worker, SegmentQueue()
@@ -98,9 +95,9 @@ class InlinePool:
 class ThreadedPool:
     """Workers in threads of their own; each mostly waits for actors."""
 
-    def __init__(self, workers: Sequence[Worker], notes: Sequence[str] = ()) -> None:
+    def __init__(self, workers: Sequence[Worker]) -> None:
         """Starts a thread for each worker."""
-        self.workers, self.notes = len(workers), notes
+        self.workers = len(workers)
         self._queue, self._change = SegmentQueue(), threading.Condition()
         self._events: Queue[WorkEvent] = Queue(maxsize=4 * len(workers))  # workers wait for a slow listener
         self._under_way, self._closed = 0, False

@@ -16,6 +16,8 @@ from deltascene.pipeline.workers.ray_actors import ActorSetup
 from deltascene.pipeline.workers.worker import TRIES
 from deltascene.pipeline.workers.worker_ray import RayWorker
 
+_log = logging.getLogger(__name__)
+
 _CONNECT_S = 10.0  # that connecting to a cluster may take
 
 
@@ -49,13 +51,13 @@ class RayPool(ThreadedPool):
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         workers = self._start_workers(model, config, _setup_of(model, config, allow_code=allow_code))
         try:
-            placed, notes = _placed(workers)
+            placed = _placed(workers)
         except BaseException:
             for worker in workers:
                 worker.close()
             self._leave()
             raise
-        super().__init__(placed, notes)
+        super().__init__(placed)
 
     def close(self) -> None:
         """Closes all workers, and leaves a cluster that was joined here."""
@@ -90,11 +92,8 @@ def _setup_of(model: SceneModel, config: Config, *, allow_code: bool) -> ActorSe
     )
 
 
-def _placed(workers: Sequence[RayWorker]) -> tuple[list[RayWorker], list[str]]:
-    """Waits for workers; those without room are closed, if others have it.
-
-    Returns:
-        Workers that are ready, and a note on each that was closed.
+def _placed(workers: Sequence[RayWorker]) -> list[RayWorker]:
+    """Waits for workers; those without room are closed with a warning, if others have it.
 
     Raises:
         UsageError: an actor can't compute as the run wants it.
@@ -102,7 +101,6 @@ def _placed(workers: Sequence[RayWorker]) -> tuple[list[RayWorker], list[str]]:
         WorkerLost: actors died again and again.
     """
     placed: list[RayWorker] = []
-    notes: list[str] = []
     for worker in workers:
         try:
             _wait_for(worker)
@@ -110,10 +108,10 @@ def _placed(workers: Sequence[RayWorker]) -> tuple[list[RayWorker], list[str]]:
             if worker is workers[-1] and not placed:
                 raise
             worker.close()
-            notes.append(f"{len(placed)} of {len(workers)} workers have room: {error}")
+            _log.warning("only %d of %d workers have room in the cluster: %s", len(placed), len(workers), error)
         else:
             placed.append(worker)
-    return placed, notes
+    return placed
 
 
 def _wait_for(worker: RayWorker) -> None:

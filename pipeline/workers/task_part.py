@@ -7,10 +7,11 @@ import torch
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine.cost import task_cost
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import TaskCost
 from deltascene.pipeline.engine.stopwatch import Stopwatch
-from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task, task_cost
+from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task
 from deltascene.pipeline.workers.jobs import Span, SpanTask, VideoJob
 from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.stages.age import PatchAges

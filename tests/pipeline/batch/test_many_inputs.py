@@ -267,8 +267,8 @@ def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_say
     }  # fmt: skip
     assert {id_: each.computed for id_, each in records.items()} == {"twice": 20, "always": 3, "never": 20}
     assert all(each.seconds > 0 and each.selected == 20 for each in records.values())
-    assert "twice: done, 20 frames, a segment done again 2 times" in text
-    assert "4 segments done again after a worker was lost" in text
+    assert "twice: done, 20 frames, a segment computed again 2 times" in text
+    assert "4 segments computed again after a worker was lost" in text
     monkeypatch.undo()
     code, text, _ = run_cli("run", "--only-failed", "--json", *options)
     events = [json.loads(line) for line in text.splitlines()]

@@ -8,7 +8,7 @@ import yaml
 
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands import run
-from deltascene.pipeline.commands.run import exit_code
+from deltascene.pipeline.commands.summary import exit_code
 from deltascene.pipeline.errors import DiskFull, NoCapacity, Stopped
 from deltascene.pipeline.training.rooms import __main__ as rooms
 
@@ -56,7 +56,6 @@ def test_rooms_that_cannot_be_made_are_one_line(tmp_path, capsys):
         (NoCapacity("no machine has room"), ExitCode.INPUT_FAILED),
         (DiskFull("no room left"), ExitCode.DISK_FULL),
         (Stopped("stopped at once"), ExitCode.STOPPED),
-        (KeyboardInterrupt(), ExitCode.STOPPED),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ExitCode.DISK_FULL),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/out"), ExitCode.USAGE),
         (OSError(errno.EIO, os.strerror(errno.EIO)), ExitCode.INTERNAL),

@@ -13,7 +13,7 @@ from deltascene.cache.segment import SegmentInfo, check_record
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import handing_over, load_model
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine.step import StreamState, base_depth, plan_geometry, step
+from deltascene.pipeline.engine.step import StreamState, plan_geometry, step
 from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import age_map
 from deltascene.stages.change import rows_of
@@ -261,13 +261,13 @@ def test_low_rank_products_are_counted(bundle, model):
 
 
 def test_only_what_somebody_reads_runs(bundle, model):
-    assert base_depth(model) == 6
+    assert model.base_depth == 6
     lone = load_model(bundle, ["height"])
-    assert base_depth(lone) == 3  # its split
+    assert lone.base_depth == 3  # its split
     costs = play(lone, settings_for("balanced"), FILM[:1])[0].cost.tasks
     assert costs["parts"].executed.blocks == 3 * block_macs(TOKENS)
     assert costs["parts"].executed.head == 0
-    assert base_depth(replace(lone, hand_over=(3, 5))) == 5
+    assert replace(lone, hand_over=(3, 5)).base_depth == 5
 
 
 def test_a_run_hands_over_to_its_archive_and_to_tasks_elsewhere(bundle):
@@ -281,10 +281,10 @@ def test_a_run_hands_over_to_its_archive_and_to_tasks_elsewhere(bundle):
     ):
         model = handing_over(lone, config, splits)
         assert model.hand_over == points
-        assert base_depth(model) == max((3, *points))
+        assert model.base_depth == max((3, *points))
         result = play(model, config, FILM[:1])[0]
         assert sorted(result.record.activations) == sorted({3, *points})
-        assert result.cost.tasks["parts"].executed.blocks == base_depth(model) * block_macs(TOKENS)
+        assert result.cost.tasks["parts"].executed.blocks == model.base_depth * block_macs(TOKENS)
 
 
 def test_a_task_alone_answers_as_it_does_among_others(bundle, model):
@@ -489,17 +489,17 @@ def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch
         decided.append(found[1].rows)
         return found
 
-    def keep_turns(about, found):
-        given.extend(turn.moment.rows for turn in about[2])
+    def keep_task_inputs(about, found):
+        given.extend(task_input.base_output.rows for task_input in about[2])
         return found
 
-    def keep_parts(about, found):
-        ran.extend(part.rows for _, part in about[1])
+    def keep_rows(about, found):
+        ran.extend(stream.rows for _, stream in about[1])
         return found
 
     spy("deltascene.pipeline.engine.step.decide", keep_decision)
-    spy("deltascene.pipeline.engine.step.step_task", keep_turns)
-    spy("deltascene.pipeline.engine.task_step.run_streams", keep_parts)
+    spy("deltascene.pipeline.engine.step.step_task", keep_task_inputs)
+    spy("deltascene.pipeline.engine.task_step.run_streams", keep_rows)
     results = play(model, settings_for("balanced"), FILM)
     computed = [rows for rows, result in zip(decided, results, strict=True) if result.policy in ("dense", "rows")]
     assert {rows is None for rows in computed} == {True, False}

@@ -15,9 +15,10 @@ from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import load_model, load_sub_task_model
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.codec import decode_rows
+from deltascene.pipeline.engine.cost import task_cost
 from deltascene.pipeline.engine.step import StreamState, step
 from deltascene.pipeline.engine.stopwatch import Stopwatch
-from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task, task_cost
+from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task
 from deltascene.stages.heads import build_head
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -81,10 +82,10 @@ def replay(model, records):
         if not record.valid:
             found.append(None)
             continue
-        moment, clock = receive(sealed(record), GRID, ages), Stopwatch()
-        ages = moment.ages
-        [(state, prediction)] = step_task(model, task, [TaskInput(state, moment, {}, clock)], keep=True)
-        cost = task_cost(model, task, moment.rows, moment.grid, clock.of(task))
+        base_output, clock = receive(sealed(record), GRID, ages), Stopwatch()
+        ages = base_output.ages
+        [(state, prediction)] = step_task(model, task, [TaskInput(state, base_output, {}, clock)], keep=True)
+        cost = task_cost(model, task, base_output.rows, base_output.grid, clock.of(task))
         found.append((prediction, cost, ages.oldest_s(record.pts_s)))
     return found
 
@@ -180,19 +181,23 @@ def test_by_rows_is_in_full_on_the_same_tokens(hands, steps, seed):
     tokens = {tap: torch.randn(GRID.tokens, WIDTH, generator=generator) for tap in (3, 6)}
 
     def run(state, number, policy, patches, ages):
-        moment = receive(computed_at(number, policy, patches), GRID, ages)
-        shared = {tap: values if moment.rows is None else values[moment.rows] for tap, values in tokens.items()}
-        [(state, prediction)] = step_task(hands, "hands", [TaskInput(state, moment, shared, Stopwatch())], keep=True)
-        return state, prediction, moment
+        base_output = receive(computed_at(number, policy, patches), GRID, ages)
+        shared = {
+            tap: values if base_output.rows is None else values[base_output.rows] for tap, values in tokens.items()
+        }
+        [(state, prediction)] = step_task(
+            hands, "hands", [TaskInput(state, base_output, shared, Stopwatch())], keep=True
+        )
+        return state, prediction, base_output
 
     with torch.inference_mode():
-        state, before, moment = run(TaskState(), 0, "dense", range(12), None)
+        state, before, base_output = run(TaskState(), 0, "dense", range(12), None)
         for number, patches in enumerate(steps, start=1):
             for values in tokens.values():
                 rows = torch.tensor([0, *(patch + 1 for patch in patches)])
                 values[rows] = torch.randn(len(rows), WIDTH, generator=generator)
             kept_PX, kept = state.cells_PX.clone(), before.array.copy()
-            state, found, moment = run(state, number, "rows", patches, moment.ages)
+            state, found, base_output = run(state, number, "rows", patches, base_output.ages)
             whole = run(TaskState(), number, "dense", range(12), None)
             np.testing.assert_allclose(found.array, whole[1].array, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(state.cells_PX, whole[0].cells_PX, rtol=1e-4, atol=1e-5)
@@ -204,7 +209,7 @@ def test_by_rows_is_in_full_on_the_same_tokens(hands, steps, seed):
             for patch in set(range(12)) - within(patches, head.receptive_field + 1):
                 there = np.s_[patch // 4 * 16 : patch // 4 * 16 + 16, patch % 4 * 16 : patch % 4 * 16 + 16]
                 np.testing.assert_array_equal(found.array[there], kept[there])
-            cost = task_cost(hands, "hands", moment.rows, moment.grid, {})
+            cost = task_cost(hands, "hands", base_output.rows, base_output.grid, {})
             assert cost.executed.head == len(ran) * head.macs_per_token()
             assert cost.dense.head == 12 * head.macs_per_token()
             before = found
@@ -222,16 +227,16 @@ def within(patches, reach):
 def test_a_frame_in_full_needs_nothing_kept(hands):
     """`exact` keeps no cache, and answers the same."""
     shared = {tap: torch.randn(GRID.tokens, WIDTH) for tap in (3, 6)}
-    moment = receive(computed_at(0, "dense", range(12)), GRID, None)
+    base_output = receive(computed_at(0, "dense", range(12)), GRID, None)
     with torch.inference_mode():
-        turn = TaskInput(TaskState(), moment, shared, Stopwatch())
-        [lone], [kept] = (step_task(hands, "hands", [turn], keep=keep) for keep in (False, True))
+        task_input = TaskInput(TaskState(), base_output, shared, Stopwatch())
+        [lone], [kept] = (step_task(hands, "hands", [task_input], keep=keep) for keep in (False, True))
     assert lone[0].cache is None
     assert kept[0].cache is not None
     np.testing.assert_array_equal(lone[1].array, kept[1].array)
 
 
 def test_held_and_warped_frames_need_something_computed(hands):
-    moment = receive(replace(computed_at(0, "held", ()), rows=np.empty(0, np.int32)), GRID, None)
+    base_output = receive(replace(computed_at(0, "held", ()), rows=np.empty(0, np.int32)), GRID, None)
     with pytest.raises(AssertionError, match="starts with a dense frame"):
-        step_task(hands, "hands", [TaskInput(TaskState(), moment, {}, Stopwatch())], keep=True)
+        step_task(hands, "hands", [TaskInput(TaskState(), base_output, {}, Stopwatch())], keep=True)

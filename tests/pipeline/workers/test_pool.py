@@ -45,7 +45,9 @@ class FakeWorker:
             if span.last and (job.id, segment.start) in self.losses:
                 self.losses.remove((job.id, segment.start))
                 raise WorkerLost("gone")
-            seal = Seal(segment.start, segment.frames, segment.next_index, "f", "t", {}) if span.last else None
+            about = {"fingerprint": "f", "token": "t", "files": {}}
+            place = {"start": segment.start, "frames": segment.frames, "next_index": segment.next_index}
+            seal = Seal(**place, **about) if span.last else None
             yield SpanDone([None] * span.frames, seal)
         self.done.append((job.id, segment.start))
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene.stages.backbone import create_backbone
-from deltascene.stages.compress import (
+from deltascene.stages.delta import LowRank, check_delta, merge
+from deltascene.stages.low_rank import (
     Cut,
     TensorFit,
     below_split,
@@ -19,7 +20,6 @@ from deltascene.stages.compress import (
     relative_error,
     truncate,
 )
-from deltascene.stages.delta import LowRank, check_delta, merge
 from deltascene.stages.rows import run_blocks
 
 DEPTH = 3
