@@ -44,8 +44,8 @@ def main() -> None:
     frame = Frame(bundle, getattr(torch, numerics.dtype), numerics)
     for fraction in FRACTIONS:
         ms = interleaved(frame.ways(fraction), options.runs)
-        told = [ms["merged"], *(ms[way] + extra for way in ("unpacked", "packed") for extra in (0, ms["low-rank"]))]
-        print(f"| {fraction:.0%} | {' | '.join(f'{spent:.2f}' for spent in told)} |", flush=True)
+        times = [ms["merged"], *(ms[way] + extra for way in ("unpacked", "packed") for extra in (0, ms["low-rank"]))]
+        print(f"| {fraction:.0%} | {' | '.join(f'{spent:.2f}' for spent in times)} |", flush=True)
 
 
 class Frame:

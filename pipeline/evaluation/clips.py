@@ -49,7 +49,7 @@ def open_clip(path: Path, kinds: Mapping[str, Kind]) -> Clip:
     """A clip and its truth for the tasks of a model.
 
     Args:
-        path: of the video; its truth lies beside it.
+        path: of the video; its truth is beside it.
         kinds: by task; one must be `classes`.
 
     Raises:
