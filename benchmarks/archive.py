@@ -1,6 +1,6 @@
-"""What the archive costs and what it buys: `python benchmarks/archive.py [--clip FILE] [--preset balanced] [--runs 3]`.
+"""Cost and benefit of the archive: `python benchmarks/archive.py [--clip FILE] [--preset balanced] [--runs 3]`.
 
-Runs base and task afresh, the base alone with an archive, and a backfill of the task, in turns, all in this process;
+Runs base and task together, the base alone with an archive, and a backfill of the task, in rotation in this process;
 prints medians. Expected: bytes within 1.1 of the formula, writing at most 10 % of a run, reading a segment at least 10
 times as fast as computing it, backfill at most 1.25 x (L - s) / (2 L - s) of the time of running base and task.
 """
@@ -18,17 +18,21 @@ import pyarrow.compute as pc
 from deltascene.cache.segment import raw_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
-from deltascene.pipeline.batch.flow import BatchRun, Stop, run_batch
-from deltascene.pipeline.batch.resume import claim_folder, result_key
+from deltascene.pipeline.batch.batch_run import BatchRun
+from deltascene.pipeline.batch.events import Stop
+from deltascene.pipeline.batch.flow import run_batch
+from deltascene.pipeline.batch.keys import result_key
+from deltascene.pipeline.batch.resume import claim_folder
 from deltascene.pipeline.commands.progress import LineEvents
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.runs.folder import RunFolder, open_run
+from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked
+from deltascene.pipeline.runs.reader import open_run
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.workers.open_pool import open_pool
 
-OUTPUT = ("seconds_write", "seconds_archive")  # what doesn't count as computing
+OUTPUT = ("seconds_write", "seconds_archive")  # stages that don't count as computing
 
 
 def run(clip: Path, out: Path, preset: str, tasks: tuple[str, ...], model: str, archive: bool) -> pa.Table:
@@ -38,26 +42,26 @@ def run(clip: Path, out: Path, preset: str, tasks: tuple[str, ...], model: str, 
     folder, key = RunFolder(out), result_key(engine.config, engine.model)
     with locked(out) as fence:
         claim_folder(folder, engine.config, key, force=False)
-        crew = open_pool(engine.model, engine.config)
-        run_batch(BatchRun(engine.model, engine.config, crew, folder, key, fence, Quiet()), find_sources([str(clip)]))
+        pool = open_pool(engine.model, engine.config)
+        run_batch(BatchRun(engine.model, engine.config, pool, folder, key, fence, Quiet()), find_sources([str(clip)]))
     return open_run(out).ledger()
 
 
 class Quiet(LineEvents):
-    """Says nothing."""
+    """Discards all events."""
 
     def __init__(self) -> None:
         super().__init__(open("/dev/null", "w"), inputs=1)  # noqa: SIM115 - for the life of the program
 
 
 def seconds(table: pa.Table, without: tuple[str, ...] = ()) -> float:
-    """Measured seconds of a ledger, some stages left out."""
+    """Measured seconds of a ledger, without some stages."""
     left_out = sum(pc.sum(table[name]).as_py() for name in without)
     return float(pc.sum(table["seconds"]).as_py() - left_out)
 
 
 def read_seconds(store: ZarrStore) -> float:
-    """Reading every archived frame, sums checked."""
+    """Seconds of reading every archived frame, checksums verified."""
     began = time.perf_counter()
     for start in store.starts():
         for _ in store.frames(start):
@@ -66,7 +70,7 @@ def read_seconds(store: ZarrStore) -> float:
 
 
 def base_seconds(table: pa.Table, base: str) -> float:
-    """What the base took to compute what is archived: all of it but decoding, heads and writing."""
+    """Seconds of the base for computing what is archived: without decoding, heads and writing."""
     rows = table.filter(pc.equal(table["task"], base))
     stages = ("preprocess", "mask", "flow", "embed", "blocks")
     return float(sum(pc.sum(rows[f"seconds_{stage}"]).as_py() for stage in stages))

@@ -1,8 +1,8 @@
-"""What ECS's task reuse by rows would be worth here: `python benchmarks/borrow.py`.
+"""Benefit of ECS's reuse between tasks, row by row: `python benchmarks/borrow.py`.
 
-Where a row's input of a layer is near the base's, within tau of its length, a sub-task could borrow the base's product:
-y = W_0 x_0 + dW x instead of (W_0 + dW) x. Says how many products would be borrowed, what share of the sub-task's own
-MACs that saves, and what it costs in error, on every tenth frame of the packaged clip, computed in full.
+Where a row's input of a layer is close to the base's (within tau, relative to its norm), a sub-task could reuse the
+base's product: y = W_0 x_0 + dW x instead of (W_0 + dW) x. Prints how many products would be reused, the share of the
+sub-task's own MACs that this saves, and its error, on every tenth frame of the packaged clip, computed densely.
 """
 
 import argparse
@@ -33,20 +33,20 @@ SITES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
 
 class Lender:
-    """Inputs and products of the base's layers in the frame under way, by place; and what was borrowed of them."""
+    """Inputs and products of the base's layers in the current frame, by layer, and counts of their reuse."""
 
     def __init__(self, tau: float) -> None:
         self.tau, self.kept = tau, dict[str, tuple[Tensor, Tensor]]()
         self.borrowed_macs = self.macs = self.borrowed = self.rows = 0
 
     def keep(self, place: str, layer: nn.Linear) -> object:
-        """A hook on the base's layer."""
+        """Hooks a layer of the base, to keep its input and product."""
         return layer.register_forward_hook(
             lambda _, inputs, __: self.kept.update({place: (inputs[0], functional.linear(inputs[0], layer.weight))})
         )
 
     def lend(self, place: str, layer: DeltaLinear) -> object:
-        """A hook on a sub-task's layer, which borrows where it may."""
+        """Hooks a layer of a sub-task, to reuse the base's product where inputs are close."""
 
         def borrow(_: nn.Module, inputs: tuple[Tensor, ...], own_RO: Tensor) -> Tensor:
             x_RI, (base_RI, product_RO) = inputs[0], self.kept[place]
@@ -64,7 +64,7 @@ class Lender:
 
 @contextmanager
 def lending(model: SceneModel, task: str, tau: float) -> Iterator[Lender]:
-    """A sub-task that borrows while it lasts."""
+    """Within this context a sub-task reuses the base's products."""
     lender, sub, hooks = Lender(tau), model.sub_tasks[task], []
     for number, block in enumerate(sub.blocks, start=sub.split):
         for site in SITES:
@@ -81,7 +81,7 @@ def lending(model: SceneModel, task: str, tau: float) -> Iterator[Lender]:
 
 @torch.inference_mode()
 def measure(model: SceneModel, task: str, tau: float, every: int) -> tuple[Lender, dict[str, Numbers]]:
-    """A sub-task over the clip, and its sums of errors by region."""
+    """Runs a sub-task over the clip; returns counts of reuse and sums of errors by region."""
     bundle, kind, head = model.bundle, model.bundle.kinds[task], model.heads[task]
     clip, sums, sub = open_clip(CLIP, bundle.kinds), dict[str, Numbers](), model.sub_tasks[task]
     taps = bundle.entry.tasks[task].taps
@@ -104,7 +104,7 @@ def measure(model: SceneModel, task: str, tau: float, every: int) -> tuple[Lende
 
 
 def main() -> None:
-    """Prints a line for each task and tau."""
+    """Prints a row for each task and tau."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=10, help="every so many frames of the clip")
     parser.add_argument("--threads", type=int, default=2)

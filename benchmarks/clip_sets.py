@@ -1,4 +1,4 @@
-"""The clips that savings are judged on, by the seeds of their rooms: thresholds are chosen on val alone."""
+"""The clips on which savings are measured, by the seeds of their rooms; thresholds are chosen on `val` only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """How a clip is made: arguments of `python -m deltascene.pipeline.training.rooms clip`.
+    """Parameters of a clip: arguments of `python -m deltascene.pipeline.training.rooms clip`.
 
     Attributes:
         name: of its files.
@@ -25,11 +25,11 @@ class ClipSpec:
 
     @property
     def still(self) -> bool:
-        """Whether one camera looks on without moving: these clips go into the mean."""
+        """Whether the camera is still throughout the clip; means are over these clips."""
         return self.kind not in ("pan", "drift", "cut")
 
     def arguments(self, folder: Path, meshes: Path, cache: Path) -> list[str]:
-        """Of the command that renders it."""
+        """Arguments of the command that renders it."""
         where = ["--meshes", str(meshes), "--cache", str(cache), "--out", str(folder / f"{self.name}.mp4")]
         about = ["--seed", str(self.seed), "--kind", self.kind, "--noise", str(self.noise), "--crf", str(self.crf)]
         return ["clip", *where, *about]
@@ -66,5 +66,5 @@ CLIPS: Mapping[str, Sequence[ClipSpec]] = {
 
 
 def rendered(folder: Path, part: str) -> list[ClipSpec]:
-    """Clips of a part that lie in a folder, with their truth."""
+    """Clips of a part that are in a folder with their truth."""
     return [spec for spec in CLIPS[part] if (folder / f"{spec.name}.truth.npz").is_file()]

@@ -1,4 +1,4 @@
-"""Our dense forward against timm's own, interleaved in one run: `python benchmarks/dense.py`.
+"""Our dense forward compared with timm's, interleaved in one run: `python benchmarks/dense.py`.
 
 Prints medians in milliseconds, their ratio pair by pair, the relative error, and MACs. Expected: ratio at most 1.05.
 """
@@ -24,7 +24,7 @@ MODELS = (
 
 
 def clock(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Milliseconds of a call, and what it returned."""
+    """Milliseconds of a call, and its result."""
     began = time.perf_counter()
     out = call()
     return (time.perf_counter() - began) * 1e3, out
@@ -32,7 +32,7 @@ def clock(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
 
 @torch.inference_mode()
 def compare(name: str, img_size: int, grid_size: tuple[int, int], runs: int) -> str:
-    """One line of the table."""
+    """A row of the table."""
     torch.manual_seed(0)
     backbone = create_backbone(name, {"img_size": img_size})
     image = torch.randn(3, *(side * backbone.patch for side in grid_size))
@@ -51,7 +51,7 @@ def compare(name: str, img_size: int, grid_size: tuple[int, int], runs: int) -> 
 
     times: list[tuple[float, float]] = []
     error = float((ours() - theirs()).norm() / theirs().norm())
-    for number in range(runs):  # each goes first every other time
+    for number in range(runs):  # in alternating order
         pair = [clock(call)[0] for call in ((ours, theirs) if number % 2 else (theirs, ours))]
         times.append((pair[0], pair[1]) if number % 2 else (pair[1], pair[0]))
     mine, other = (statistics.median(side) for side in zip(*times, strict=True))

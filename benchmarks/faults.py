@@ -1,11 +1,11 @@
-"""Killed again and again: `python benchmarks/faults.py --trials 100 --seed 0`.
+"""Processes of runs killed at random: `python benchmarks/faults.py --trials 100 --seed 0`.
 
-Every trial is one run of three little clips by lanes of Ray actors, during which a reader, an engine, a sub-task, a
-writer or the driver is killed with SIGKILL at a random moment, now and then two of them. A killed driver's command is
-given again until it ends. What is left has to be, byte for byte, what one process makes undisturbed: no frame lost,
-none done twice, no seal that doesn't hold, nothing half-written, no process left behind.
+Every trial is one run of three short clips by workers of Ray actors, during which a reader, an engine, a sub-task, a
+writer, an encoder or the driver is killed with SIGKILL at a random time, in some trials two of them. The command of a
+killed driver is repeated until it succeeds. The result must equal that of an undisturbed local run byte for byte: no
+frame lost or computed twice, no broken seal, no partial file, and no process left behind.
 
-A line per trial goes to --log, and trials that are in it aren't done again.
+A line per trial is added to --log; trials that are in it aren't repeated.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fault_trials import Arguments, Lanes, Outcome, Trial, Watch, actor_trial, actors, driver_trial, left_behind
+from fault_killer import Trial, Watch, actors, left_behind
+from fault_trials import Arguments, OpenPool, Outcome, actor_trial, driver_trial
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from equal_runs import compare_runs
@@ -34,12 +35,12 @@ WRONG = ["lost", "duplicated", "torn", "unequal"]
 
 
 def main() -> None:
-    """The command."""
+    """Runs the trials and prints the table; exits with 1 where a trial went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=VICTIMS, help="trials with this victim alone")
-    parser.add_argument("--workers", type=int, default=2, help="lanes whose actors are killed; a driver's has one")
+    parser.add_argument("--only", choices=VICTIMS, help="only trials with this victim")
+    parser.add_argument("--workers", type=int, default=2, help="workers whose actors are killed; a driver's has one")
     parser.add_argument("--log", type=Path, default=Path("runs/faults.jsonl"))
     options = parser.parse_args()
     trials = [trial for trial in plan(options.trials, options.seed) if options.only in (None, trial.victim)]
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def plan(trials: int, seed: int) -> list[Trial]:
-    """Victims take turns; a sub-task has actors of its own in placement split alone."""
+    """Trials with alternating victims; sub-tasks have actors of their own only in placement split."""
     rng, planned = random.Random(seed), []
     for number in range(trials):
         victim = VICTIMS[number % len(VICTIMS)]
@@ -69,23 +70,23 @@ def plan(trials: int, seed: int) -> list[Trial]:
 
 
 def prepare(folder: Path) -> Arguments:
-    """The tiny model, a clip of five segments and two short ones, and the run that nothing disturbs."""
+    """Makes the tiny model, a clip of five segments, two short clips, and the undisturbed run."""
     clips = folder / "clips"
     clips.mkdir()
     lengths = {"long": 120, "short": 30, "shorter": 11}
     for name, frames in lengths.items():
         write_clip(clips / f"{name}.avi", frames)
     arguments = Arguments(write_tiny_bundle(folder / "models" / "tiny", TINY_DELTA), clips, sum(lengths.values()))
-    lanes = Lanes(arguments.engine("local", 1))
-    assert lanes.run(clips, folder / "wanted", Watch()) == 0
+    opened = OpenPool(arguments.engine("local", 1))
+    assert opened.run(clips, folder / "wanted", Watch()) == 0
     return arguments
 
 
 def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: int) -> Iterator[tuple[Trial, Outcome]]:
-    """All trials on one cluster, but for the drivers that start their own; lanes stay from trial to trial."""
+    """All trials on one cluster, but for the drivers that start their own; workers stay from trial to trial."""
     if not trials:
         return
-    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # it tells of every span whose lane was lost
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # else it reports every span of a lost worker
     import ray
 
     from deltascene.pipeline.workers.worker_ray import RayWorker
@@ -99,13 +100,13 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
         here = [trial for trial in trials if trial.placement == placement and trial.victim != "driver"]
         if not here:
             continue
-        lanes = Lanes(arguments.engine(placement, workers))
-        with closing(lanes.crew):
+        opened = OpenPool(arguments.engine(placement, workers))
+        with closing(opened.pool):
             for trial in here:
-                yield trial, judged(actor_trial(trial, arguments, lanes, out), folder / "wanted", out)
+                yield trial, judged(actor_trial(trial, arguments, opened, out), folder / "wanted", out)
             processes = actors(os.getpid())
         if left := left_behind(processes):
-            sys.exit(f"{left} processes of closed lanes are still there")
+            sys.exit(f"{left} processes of closed workers are still there")
     for trial in trials:
         if trial.victim == "driver":
             start_s = 15.0 if trial.joins else 20.0
@@ -115,7 +116,7 @@ def work(trials: Sequence[Trial], arguments: Arguments, folder: Path, workers: i
 
 
 def judged(outcome: Outcome, wanted: Path, out: Path) -> Outcome:
-    """Compares what a run that ended with 0 left; the folder goes."""
+    """Compares the result of a successful run with the undisturbed one, and removes its folder."""
     if outcome.code == 0:
         found = asdict(compare_runs(wanted, out))
         outcome.wrong = {name: lines for name, lines in found.items() if lines}
@@ -124,7 +125,7 @@ def judged(outcome: Outcome, wanted: Path, out: Path) -> Outcome:
 
 
 def read(log: Path) -> list[dict[str, Any]]:
-    """Trials that are done."""
+    """Rows of the trials in a log."""
     return [json.loads(text) for text in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
 
 
@@ -134,7 +135,7 @@ def bad(row: dict[str, Any]) -> bool:
 
 
 def line(trial: Trial, outcome: Outcome) -> str:
-    """What is printed of a trial when it ends."""
+    """The line that is printed when a trial ends."""
     found = " ".join(f"{name}={len(lines)} ({lines[0]})" for name, lines in outcome.wrong.items())
     state = f"exit {outcome.code} left={outcome.left} {found}" if bad(asdict(outcome)) else "equal"
     kills = f"kills={outcome.kills} under_way={outcome.under_way} retries={outcome.retries} runs={outcome.runs}"

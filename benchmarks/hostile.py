@@ -1,9 +1,9 @@
 """Hostile inputs: `python benchmarks/hostile.py --cases 200 --seed 0`.
 
-Damaged and lying videos, bundles, results and names, all from one seed, through the real commands. A violation is a
-traceback, an exit code other than 0, 2, 3 and 4, a command of more than 30 s (on a busy machine: than ten sound runs
-take) or 3 GB, a usage error that isn't one line, or anything outside OUT that came, went or changed. Commands run in a
-worker process, so that torch is imported once; one case in 25 also runs as the command itself, in its own process.
+Runs the real commands on damaged and manipulated videos, bundles, results and names, generated from one seed. A
+violation is a traceback, an exit code other than 0, 2, 3 and 4, a command of more than 30 s (or ten times an undamaged
+run, if that is longer) or 3 GB, a usage error of more than one line, or a change outside of OUT. Commands run in a
+worker process, so that torch is imported once; one case in 25 also runs as a separate command.
 """
 
 import argparse
@@ -40,13 +40,13 @@ SHARES = (
     (hostile_runs.cases, 0.28),
     (hostile_names.cases, 0.1),
 )
-_PATIENCE_S = 300.0  # for what is no case
+_PATIENCE_S = 300.0  # time limit of commands that aren't part of a case
 OPTIONS = ["--preset", "balanced", "--tasks", "parts,height", "--set", "segment.frames=4", "--set", "save.video=false"]
 OPTIONS += ["--set", "numerics.threads=1", "--dtype", "float32", "--set", "numerics.kernel=torch"]
 
 
 def main() -> None:
-    """Prints the table; exits with 1 where there was a violation."""
+    """Prints the table; exits with 1 if there was a violation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -66,12 +66,12 @@ def main() -> None:
 
 
 def choose(count: int, seed: int) -> list[Case]:
-    """So many cases of all kinds; more are the same and more."""
+    """`count` cases of all kinds; a larger count adds cases to these."""
     return [case for cases, share in SHARES for case in islice(cases(seed), round(share * count))]
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """A row for every kind."""
+    """Markdown table with a row for every kind of case."""
     head = "| kind | cases | commands | exit codes | worst s | most GB | escapes | tracebacks | violations |"
     lines = [head, "|---|---|---|---|---|---|---|---|---|"]
     kinds = list(dict.fromkeys(verdict.case.kind for verdict in verdicts))
@@ -88,10 +88,10 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 
 class Arena:
-    """A folder with everything in it that a command could reach by mistake, and the worker that runs commands.
+    """A folder with all files that a command could damage by mistake, and the worker that runs commands.
 
     Attributes:
-        limit_s: what a command may take.
+        limit_s: time limit of a command.
     """
 
     def __init__(self, root: Path) -> None:
@@ -124,7 +124,7 @@ class Arena:
 
         Args:
             case: the case.
-            alone: also as the command itself.
+            alone: whether to run them also as separate commands.
         """
         verdict = Verdict(case)
         for way in (self._worker.run, self._alone) if alone else (self._worker.run,):
@@ -145,7 +145,7 @@ class Arena:
         return verdict
 
     def _alone(self, command: Sequence[str], limit_s: float) -> Answer:
-        """A command in a process of its own; seconds without those that Python takes to import everything."""
+        """Runs a command in a process of its own; the time is without that of Python's imports."""
         if any("\0" in word for word in command):
             return self._worker.run(command, limit_s)
         if not self._start_s:
@@ -170,7 +170,7 @@ class Arena:
 
 
 class Worker:
-    """A process that runs commands; a new one where one is lost or takes too long."""
+    """A process that runs commands; it is replaced when it dies or exceeds the time limit."""
 
     def __init__(self, cwd: Path, environment: Mapping[str, str]) -> None:
         self._cwd, self._environment = cwd, environment
@@ -178,7 +178,7 @@ class Worker:
         self._replies = -1
 
     def run(self, command: Sequence[str], limit_s: float) -> Answer:
-        """One command, ended after so many seconds."""
+        """Runs one command, which is stopped at the time limit."""
         if self._process is None:
             self._start()
         process = self._process
@@ -195,11 +195,11 @@ class Worker:
             return Answer(None, "", f"worker: {'no answer' if not ready else process.returncode}", seconds)
         answer = Answer(**json.loads(line))
         if answer.peak_bytes > 1 << 30:
-            self.close()  # what its children took is counted as one number
+            self.close()  # the peak of its children is never reset
         return answer
 
     def close(self) -> None:
-        """Ends the process and what it started."""
+        """Ends the process and its descendants."""
         if self._process is not None:
             end(self._process.pid)
             self._process.communicate()  # closes its stdin, too
@@ -213,7 +213,7 @@ class Worker:
             program, stdin=subprocess.PIPE, text=True, pass_fds=[there], cwd=self._cwd, env=self._environment
         )
         os.close(there)
-        self.run(["models", "check", "rooms"], _PATIENCE_S)  # imports torch, which is no case's time
+        self.run(["models", "check", "rooms"], _PATIENCE_S)  # imports torch outside of any case's time
 
 
 def _line(descriptor: int) -> str:
@@ -224,7 +224,7 @@ def _line(descriptor: int) -> str:
 
 
 def end(pid: int) -> None:
-    """Kills a process and all that it started."""
+    """Kills a process and its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for each in (*process.children(recursive=True), process):
@@ -233,7 +233,7 @@ def end(pid: int) -> None:
 
 
 def write_bystander(folder: Path) -> None:
-    """A folder that looks a little like a run's, and is none of it."""
+    """Makes a folder that resembles a part of a run's, but belongs to no command."""
     empty(folder)
     (folder / "note.txt").write_text("not yours\n")
     (folder / "00000000").mkdir()

@@ -1,4 +1,4 @@
-"""Bundles from strangers: descriptions with anything in them, and weights that aren't what their name says."""
+"""Manipulated bundles: arbitrary values in descriptions, and weights that don't match their names."""
 
 import json
 import os
@@ -45,7 +45,7 @@ TEXTS = {
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Without end: named things once, then values changed at random."""
+    """Cases without end: each named one once, then random changes of values."""
     named = [*((f"yaml: {name}", _text(text)) for name, text in TEXTS.items()), *_files()]
     for number, (name, make) in enumerate(named):
         yield Case("bundle", name, f"{seed}/bundle/{number}", make)
@@ -82,7 +82,7 @@ def _text(text: str) -> Make:
 
 
 def places_in(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where there is a value in nested plain data."""
+    """Places of all values in nested plain data."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in items:
         yield (*path, key)
@@ -90,7 +90,7 @@ def places_in(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def change(data: Any, random: Random, wild: tuple[Any, ...] = WILD) -> None:
-    """Changes one value in nested plain data: to a wild one, to another's, away, or one more beside it."""
+    """Changes nested plain data: sets a value to a wild or to another one, removes it, or adds one."""
     places = list(places_in(data))
     if not places:
         return

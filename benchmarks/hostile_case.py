@@ -1,4 +1,4 @@
-"""A hostile case, the place it happens in, and what counts as a violation."""
+"""Hostile cases, the folders that they use, and the check for violations."""
 
 import os
 import re
@@ -20,14 +20,14 @@ Commands = list[list[str]]
 
 @dataclass(frozen=True)
 class Stock:
-    """What cases are made of, whole and sound.
+    """Undamaged files that cases are made from.
 
     Attributes:
         clips: short videos of several containers.
         model: folder of a small bundle.
         run: folder of a finished run of `clips[0]`, and of another clip, by that model.
-        bystander: a folder that isn't any command's business.
-        options: of `deltascene run` that made the run.
+        bystander: a folder that no command may change.
+        options: options of `deltascene run` that made the run.
     """
 
     clips: Sequence[Path]
@@ -39,13 +39,13 @@ class Stock:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one case may be made.
+    """Files and folders of one case.
 
     Attributes:
-        stock: to make it of.
+        stock: undamaged files.
         inputs: an empty folder for hostile files.
-        out: the folder that the commands may write into; isn't there yet.
-        random: seeded by the case.
+        out: the folder that the commands may write into; it doesn't exist yet.
+        random: generator seeded by the case.
     """
 
     stock: Stock
@@ -64,13 +64,13 @@ Make = Callable[[Place], Commands]
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile thing, and the commands that meet it.
+    """One hostile input, and the commands that are run on it.
 
     Attributes:
         kind: row of the table.
-        name: what it is.
+        name: description of the input.
         seed: of its random numbers.
-        make: writes it and gives the commands.
+        make: writes the input and returns the commands.
     """
 
     kind: str
@@ -81,14 +81,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command did.
+    """Result of a command.
 
     Attributes:
-        code: its exit code; None where it had to be ended.
+        code: its exit code; None if it had to be stopped.
         out: its standard output.
         error: its standard error.
-        seconds: that it took.
-        peak_bytes: most memory of its process, or of a process that it started.
+        seconds: its time.
+        peak_bytes: peak memory of its process, or of one of its child processes.
     """
 
     code: int | None
@@ -100,14 +100,14 @@ class Answer:
 
 @dataclass
 class Verdict:
-    """What came of a case.
+    """Result of a case.
 
     Attributes:
         case: the case.
-        codes: exit codes seen.
-        seconds: of the slowest command.
-        peak_bytes: most memory of a process.
-        tracebacks: commands that showed one.
+        codes: exit codes of the commands.
+        seconds: time of the slowest command.
+        peak_bytes: peak memory of a process.
+        tracebacks: number of commands with a traceback.
         escapes: paths outside OUT that changed.
         wrong: every violation, one line each.
     """
@@ -121,7 +121,7 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
 
     def judge(self, command: Sequence[str], answer: Answer, limit_s: float) -> None:
-        """Books a command's answer, which may take so many seconds."""
+        """Adds a command's result, whose time limit is `limit_s`."""
         self.codes.append(answer.code)
         self.seconds = max(self.seconds, answer.seconds)
         self.peak_bytes = max(self.peak_bytes, answer.peak_bytes)
@@ -130,7 +130,7 @@ class Verdict:
 
 
 def problems(answer: Answer, limit_s: float = SECONDS) -> list[str]:
-    """What is wrong with an answer, which may take so many seconds."""
+    """Violations of a result."""
     found = []
     if "Traceback" in answer.error + answer.out:
         own = re.findall(r"(?:cache|pipeline|stages)/(\w+\.py)\", line (\d+)", answer.error)
@@ -152,7 +152,7 @@ def problems(answer: Answer, limit_s: float = SECONDS) -> list[str]:
 
 
 def _unclear(error: str) -> list[str]:
-    """A usage error is one line (the option parser's own come in a box, and `models check` answers with a list)."""
+    """Violations of a usage error, which is one line, except for the option parser's and those of `models check`."""
     lines = [line for line in error.splitlines() if line.strip() and not line.startswith("note: ")]
     if lines and (lines[0].startswith("Usage: ") or lines[0].endswith(": not supported")):
         return []
@@ -162,7 +162,7 @@ def _unclear(error: str) -> list[str]:
 
 
 def snapshot(root: Path, but: Path) -> dict[str, tuple[int, ...]]:
-    """Kind, size and time of everything below a folder, one folder left out; links aren't followed."""
+    """Mode, size and time of everything below a folder, except for one folder; links aren't followed."""
     found: dict[str, tuple[int, ...]] = {}
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if Path(folder, name) != but]
@@ -175,12 +175,12 @@ def snapshot(root: Path, but: Path) -> dict[str, tuple[int, ...]]:
 
 
 def changes(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> list[str]:
-    """Paths that came, went or changed."""
+    """Paths that were added, removed or changed."""
     return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
 
 
 def empty(folder: Path) -> None:
-    """An empty folder there, whatever lay there."""
+    """Makes an empty folder, in place of whatever has its name."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)

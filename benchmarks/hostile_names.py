@@ -1,4 +1,4 @@
-"""Names that lead elsewhere: of inputs, of lines in a list, of tasks, of OUT, of config keys."""
+"""Names that lead elsewhere or are malformed: inputs, lines of a list, tasks, OUT, config keys."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ NAMES = (
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Without end."""
+    """Cases without end."""
     ways = (_listed, _typed, _task, _out, _file_of_that_name, _key)
     number = 0
     while True:
@@ -55,7 +55,7 @@ def _task(place: Place) -> Commands:
 
 def _out(place: Place) -> Commands:
     plain = [each for each in NAMES if each.isprintable() and not each.startswith(("/", "~", ".."))]
-    name = place.random.choice(plain)  # what somebody types as OUT is said as they typed it
+    name = place.random.choice(plain)  # OUT is printed as it was typed
     clip, inside = str(place.stock.clips[0]), f"{place.out}/{name}"
     if ".." in name.split("/"):
         return []
@@ -71,7 +71,7 @@ def _out(place: Place) -> Commands:
 
 
 def _file_of_that_name(place: Place) -> Commands:
-    """A real clip whose file has the name, as far as a disk takes it."""
+    """Names of real clips, as far as a file system allows them."""
     made = []
     for name in _some(place, 6):
         path = place.inputs / f"{name.replace('/', '_').replace(chr(0), '_')[:200]}.avi"

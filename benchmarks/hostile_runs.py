@@ -1,4 +1,4 @@
-"""What lies in OUT, changed by somebody: seals, records, tables, array descriptions, and links that lead out of it."""
+"""Manipulated run folders: seals, records, tables, array descriptions, and links that lead out of the folder."""
 
 import json
 import os
@@ -29,7 +29,7 @@ _TEXT = ("run.yaml", "*.json", "*.jsonl")
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Without end."""
+    """Cases without end: each named one once, then random ones."""
     ways = [
         *_links(),
         *_broken(),
@@ -49,7 +49,7 @@ def cases(seed: int) -> Iterator[Case]:
 
 
 def _copy(place: Place) -> list[Path]:
-    """A run, finished or cut off before its end; the files in it, without those that tell nothing to programs."""
+    """Copies a run, finished or unfinished; returns its files without reports and overlays."""
     shutil.copytree(place.stock.run, place.out, symlinks=True)
     if place.random.random() < 0.5:
         for done in place.out.glob("videos/*/done.json"):
@@ -59,7 +59,7 @@ def _copy(place: Place) -> list[Path]:
 
 
 def _commands(place: Place) -> Commands:
-    """Resume, and two of the other commands before it."""
+    """Two other commands, and then a resume."""
     out = str(place.out)
     run = place.run(*place.stock.clips[:2])
     others: Commands = [
@@ -118,7 +118,7 @@ def _replaced(pattern: str, content: bytes) -> Make:
 
 
 def _values(place: Place) -> Commands:
-    """A few values of all files of data of one name changed."""
+    """Changes some values in all data files of one name."""
     files = [path for path in _copy(place) if any(path.match(pattern) for pattern in _TEXT)]
     names = sorted({path.name if not path.name[0].isdigit() else "seal" for path in files})
     wanted = place.random.choice(names)
@@ -135,7 +135,7 @@ def _values(place: Place) -> Commands:
 
 
 def _segment(place: Place) -> Commands:
-    """What is in a sealed segment, changed and written anew: seals, names, members that aren't what was sealed."""
+    """Changes sealed segments: their seals, names of members, and members that don't match the seal."""
     for path in place.random.sample(sorted(path for path in _copy(place) if path.suffix == ".zip"), 2):
         with zipfile.ZipFile(path) as sealed:
             contents = {name: sealed.read(name) for name in sealed.namelist()}
@@ -149,7 +149,7 @@ def _segment(place: Place) -> Commands:
         elif how == "member":
             contents[name] = _described_otherwise(data, place.random)
             seal = json.loads(contents["seal.json"]) if name != "seal.json" else {"files": {}}
-            if place.random.random() < 0.7 and name in seal["files"]:  # as one who means harm would
+            if place.random.random() < 0.7 and name in seal["files"]:  # as an attacker would
                 seal["files"][name] = [len(contents[name]), sha256(contents[name]).hexdigest()]
                 contents["seal.json"] = json.dumps(seal).encode()
         elif how in ("name", "packed"):
@@ -161,7 +161,7 @@ def _segment(place: Place) -> Commands:
 
 
 def _described_otherwise(data: bytes, random: Random) -> bytes:
-    """JSON with other values; of anything else, other bytes."""
+    """The same JSON with other values; random bytes for anything else."""
     try:
         description = json.loads(data)
     except ValueError:
@@ -194,7 +194,7 @@ def _bytes(place: Place) -> Commands:
 
 
 def _table(place: Place) -> Commands:
-    """A column of a table changed."""
+    """Changes rows or a column of a table."""
     path = place.random.choice([path for path in _copy(place) if path.suffix == ".parquet"])
     table = pq.read_table(path)
     name = place.random.choice(table.column_names)
@@ -225,7 +225,7 @@ def _swapped(place: Place) -> Commands:
 
 
 def _links() -> Iterator[tuple[str, Make]]:
-    """Every folder and some files of OUT as a link to a stranger's, and as a pipe or a loop."""
+    """Replaces folders and files of OUT by links to foreign ones, by pipes and by link loops."""
     folders = (
         ".",
         "videos",

@@ -1,4 +1,4 @@
-"""Video files and images that lie: flipped bits, cut ends, boxes and numbers that can't be, files that aren't files."""
+"""Damaged and manipulated video files and images: flipped bits, cut ends, impossible numbers, special files."""
 
 import os
 import re
@@ -41,7 +41,7 @@ _MKV = {
 
 
 def write_clips(folder: Path, frames: int = 6) -> list[Path]:
-    """Short real clips, one of each container."""
+    """Writes short real clips, one of each container."""
     import cv2
     import numpy as np
 
@@ -60,7 +60,7 @@ def write_clips(folder: Path, frames: int = 6) -> list[Path]:
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """Without end: each named thing once, then random damage."""
+    """Cases without end: each named one once, then random damage."""
     named = [*_named(), *_fields()]
     for number, (name, make) in enumerate(named):
         yield Case("video", name, f"{seed}/video/{number}", make)
@@ -192,7 +192,7 @@ def _clip(place: Place, suffix: str) -> Path:
 
 
 def _runs(place: Place, data: bytes, suffix: str) -> Commands:
-    """The file alone, or beside a sound one; every third time with events on standard output."""
+    """Runs on the file, alone or together with an undamaged one; every third one prints events."""
     path = place.inputs / f"x.{suffix}"
     path.write_bytes(data)
     sources = [path, _clip(place, "avi")] if place.random.random() < 0.2 else [path]
@@ -210,7 +210,7 @@ def _y4m(header: str) -> Make:
 
 
 def _late_frame(place: Place) -> Commands:
-    """Clusters of a Matroska file at times far apart: frames between them that never were aren't to be made up."""
+    """A Matroska file with clusters at times far apart; no frames may be invented between them."""
     data = bytearray(_bytes(place, "webm"))
     blocks = [match.start() for match in re.finditer(rb"\xa3[\x40-\x9f].?\x81", bytes(data), re.DOTALL)]
     mark = data.rfind(b"\xe7")

@@ -1,7 +1,7 @@
 """Runs commands of `deltascene` one after the other in one process, so that torch is imported once.
 
-One command a line on stdin (a JSON list); one answer a line on the descriptor that the first argument names. What a
-command prints goes to memory files, what it raises is shown as Python would, and its exit code is what Python's were.
+Reads one command per line from stdin (a JSON list); writes one result per line to the descriptor in the first argument.
+The output of a command goes to memory files, an exception is printed as by Python, and the exit code is Python's.
 """
 
 import json
@@ -13,15 +13,15 @@ import traceback
 from contextlib import nullcontext
 from unittest.mock import patch
 
-UNTIDIED = "untidied"  # before a run: as if it was killed right before it removes a finished video's segments
+UNTIDIED = "untidied"  # before a run: it doesn't remove segments of finished videos, as if killed before that
 
 _MOST_ADDRESSES = 24 << 30
 _LONGEST = 200_000
 
 
 def main() -> None:
-    """Answers until stdin ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))  # a bomb is told, not the machine ended
+    """Runs commands until stdin ends."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))  # so that a bomb is a MemoryError
     replies = os.fdopen(int(sys.argv[1]), "w")
     commands = os.fdopen(os.dup(0), "r")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -62,7 +62,7 @@ def answer(arguments: list[str]) -> dict[str, object]:
 
 
 def _leave(*_: object) -> None:
-    """In the place of what removes the segments of a finished video."""
+    """Replaces the function that removes the segments of a finished video."""
 
 
 def _take(file: int) -> str:

@@ -1,9 +1,9 @@
 """An hour of video: `python benchmarks/hour.py`.
 
-A film of 54,000 frames (15 a second) through lanes of Ray actors: the resident memory of every process while it is
-computed and joined; how many objects are left; and, with --kill, how much is computed again after the driver was
-killed by SIGKILL in the middle. The tiny model of the tests by default: lengths, files and processes don't depend on
-the model. `--model rooms` takes the packaged one, and hours.
+Runs a video of 54,000 frames (15 per second) by workers of Ray actors. Prints the resident memory of every process
+while frames are computed and while results are joined, the number of files, and, with --kill, how much is computed
+again after the driver was killed by SIGKILL in the middle. The default is the tests' tiny model, as lengths, files and
+processes don't depend on the model; the packaged one, `--model rooms`, takes hours.
 """
 
 import argparse
@@ -31,7 +31,7 @@ EVERY_S = 2.0
 
 @dataclass
 class Memory:
-    """Resident bytes by kind of process: after the first tenth of the frames, with the last ones, the most ever."""
+    """Resident bytes by kind of process: after a tenth of the frames, with the last frames, and the maximum."""
 
     early: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     late: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def run(command: list[str], frames: int, memory: Memory, kill_after: int | None) -> int:
-    """One command; the frames that it computed."""
+    """Runs one command; returns the number of frames that it computed."""
     done, last, drawing = 0, 0.0, False
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
@@ -95,7 +95,7 @@ def run(command: list[str], frames: int, memory: Memory, kill_after: int | None)
 
 
 def look(pid: int, memory: Memory, *, early: bool, computing: bool) -> None:
-    """Notes what every process of a run takes."""
+    """Records the memory of every process of a run."""
     seen: dict[str, int] = defaultdict(int)
     for kind, size in processes(pid):
         seen[kind] = max(seen[kind], size)
@@ -106,7 +106,7 @@ def look(pid: int, memory: Memory, *, early: bool, computing: bool) -> None:
 
 
 def processes(pid: int) -> Iterator[tuple[str, int]]:
-    """Kind and resident bytes of a process and all below it; Ray's own servers as one kind."""
+    """Kind and resident bytes of a process and its descendants; Ray's own servers are one kind."""
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         try:
             title, size = " ".join(process.cmdline()).strip(), process.memory_info().rss
@@ -125,7 +125,7 @@ def processes(pid: int) -> Iterator[tuple[str, int]]:
 
 
 def write_film(path: Path, frames: int) -> None:
-    """A square that wanders over a still ground."""
+    """Writes a video of a square that moves over a still background."""
     ground = np.random.default_rng(0).integers(40, 200, (SIZE[0] // 8, SIZE[1] // 8, 3), np.uint8)
     ground = cv2.resize(ground, (SIZE[1], SIZE[0]), interpolation=cv2.INTER_CUBIC)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (SIZE[1], SIZE[0]))

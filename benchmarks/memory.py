@@ -1,7 +1,7 @@
 """Memory of an engine: `python benchmarks/memory.py`.
 
-Steps four streams together for 10,000 frames and prints what the process holds as it goes, which has to stay flat; and
-what a stream carries, against the formula of docs/benchmarks.md.
+Steps four streams together for 10,000 frames and prints the resident memory, which must not grow, and the size of a
+stream's state, compared with the formula of docs/benchmarks.md.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FRAME = (480, 640)
 
 
 def main() -> None:
-    """Prints both."""
+    """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=4)
@@ -34,14 +34,14 @@ def main() -> None:
         engine.step({name: next(frames) for name, frames in films.items()})
         if (number + 1) % max(1, steps // 10) == 0:
             print(f"| {(number + 1) * options.streams} | {process.memory_info().rss / 1e6:.0f} |", flush=True)
-    held, told = held_bytes(engine, "camera 0"), expected_bytes(engine)
+    held, expected = held_bytes(engine, "camera 0"), expected_bytes(engine)
     print("\n| a stream carries | MB | formula | ratio |\n|---|---|---|---|")
     for part in held:
-        print(f"| {part} | {held[part] / 1e6:.2f} | {told[part] / 1e6:.2f} | {held[part] / told[part]:.3f} |")
+        print(f"| {part} | {held[part] / 1e6:.2f} | {expected[part] / 1e6:.2f} | {held[part] / expected[part]:.3f} |")
 
 
 def film(seed: int) -> Iterator[Image]:
-    """A square that wanders over a still picture, for ever."""
+    """Frames of a square that moves over a still picture, without end."""
     rng = np.random.default_rng(seed)
     picture, place = rng.integers(60, 180, (*FRAME, 3), np.uint8), np.array([200, 300])
     while True:
@@ -53,14 +53,14 @@ def film(seed: int) -> Iterator[Image]:
 
 
 def held_bytes(engine: Engine, name: str) -> dict[str, int]:
-    """What a stream carries from frame to frame, by the base and by task."""
+    """Bytes of a stream's state between frames, of the base and by task."""
     state = engine._streams[name]._state
     tasks = {task: sum(_buffers(of).values()) for task, of in state.tasks.items()}
     return {"base": sum(_buffers(state).values()) - sum(tasks.values()), **tasks}
 
 
 def expected_bytes(engine: Engine) -> dict[str, int]:
-    """The formula: keys and values of the blocks that run, pixels and their cells, cells and picture of each head."""
+    """Bytes by the formula: keys and values of the blocks, pixels and their cells, cells and outputs of each head."""
     model, plan = engine.model, engine.plan(FRAME)
     grid = model.backbone.grid(plan.model_size)
     height, width = plan.model_size
@@ -69,18 +69,18 @@ def expected_bytes(engine: Engine) -> dict[str, int]:
     quantities = 3 * round(grid.patch / engine.config.change.cell_px) ** 2
     positions = 4 * model.backbone.width * grid.tokens
     pixels = 3 * height * width + 2 * 4 * grid.patches * quantities
-    told = {"base": model.base_depth * block + pixels + positions}
+    expected = {"base": model.base_depth * block + pixels + positions}
     for task in model.tasks:
         kind, head, sub = model.bundle.kinds[task], model.heads[task], model.sub_tasks.get(task)
         blocks = 0 if sub is None else max(model.bundle.entry.tasks[task].taps) - sub.split
         cells = 4 * grid.patches * kind.channels * head.side**2
         shown = 1 if kind.activation == "argmax" else 4 * kind.channels
-        told[task] = blocks * block + cells + height * width * shown
-    return told
+        expected[task] = blocks * block + cells + height * width * shown
+    return expected
 
 
 def _buffers(thing: Any) -> dict[int, int]:
-    """Bytes of every tensor and array that a state holds, once each, by address."""
+    """Bytes of every tensor and array in a state, once each, by address."""
     if isinstance(thing, torch.Tensor):
         return {thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes()}
     if isinstance(thing, np.ndarray):

@@ -1,10 +1,10 @@
-"""What packing the tasks of a stream into one product would be worth: `python benchmarks/packing.py`.
+"""Benefit of packing the tasks of a stream into one product: `python benchmarks/packing.py`.
 
-All blocks of a frame of the packaged model, on the rows of one stream, three ways. *Merged* is what the engine does:
-every task's rows through its own dense weights, one task after the other. *Unpacked* keeps each task's low-rank
-products beside the base's weights. *Packed* lets the rows of all tasks go through the base's weights in one product.
-The last two are told as what they can't be under, all rows through the base's blocks without any low-rank product, and
-with those as products of their own, which inside a block would take somewhat less. A task's own norms are in neither.
+Times all blocks of a frame of the packaged model on the rows of one stream, in three ways. *Merged* is what the engine
+does: the rows of every task are multiplied by its own dense weights, one task after the other. *Unpacked* keeps each
+task's low-rank products in addition to the base's weights. *Packed* multiplies the rows of all tasks by the base's
+weights in one product. Of the last two, a lower bound is printed (only the base's blocks), and the time with separate
+low-rank products, which would take less inside of a block. Both leave out the tasks' own norms.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 class Frame:
-    """The packaged model's blocks, and caches of a stream for each way through them."""
+    """The packaged model's blocks, and a stream's scene caches for each way of computing them."""
 
     def __init__(self, bundle: Bundle, dtype: torch.dtype, numerics: object) -> None:
         tasks = tuple(bundle.entry.tasks)
@@ -61,7 +61,7 @@ class Frame:
         self.width = model.backbone.width
 
     def ways(self, fraction: float) -> dict[str, Callable[[], object]]:
-        """The contenders at a share of rows."""
+        """Functions that compute a share of the rows, by way."""
         rows = torch.randperm(self.grid.tokens, generator=torch.Generator().manual_seed(1))
         rows = rows[: round(fraction * self.grid.tokens)].sort().values
         x_RD = torch.randn(len(rows), self.width, generator=torch.Generator().manual_seed(2))
@@ -89,7 +89,7 @@ class Frame:
 
 
 def low_rank(block: Block, dtype: torch.dtype) -> list[tuple[FoldedLinear, FoldedLinear]]:
-    """A block's products A x and B (A x), prepared for the kernel."""
+    """A block's layers A and B of its low-rank products, prepared for the kernel."""
     deltas = [layer for layer in block.modules() if isinstance(layer, DeltaLinear)]
     return [(FoldedLinear(_layer(delta.A), dtype), FoldedLinear(_layer(delta.B), dtype)) for delta in deltas]
 

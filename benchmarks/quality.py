@@ -1,14 +1,15 @@
-"""What reuse costs in quality and saves in time, on clips with truth: `python benchmarks/quality.py`.
+"""Loss against truth and time of reuse, on clips with truth: `python benchmarks/quality.py`.
 
-Dense prediction, dense every k-th frame with its outputs held or warped in between, and the presets, all on the same
-frames. Without `--clips` it is the packaged demo clip. The clips of docs/quality.md are rendered and scored by
+Compares dense prediction, dense prediction of every k-th frame with outputs held or warped in between, and the
+presets, on the same frames. The default clip is the packaged demo clip. The clips of docs/quality.md are rendered and
+scored by
 
     python benchmarks/quality.py --make --meshes MESHES --clips CLIPS --part test
     python benchmarks/quality.py --clips CLIPS --part test --store RECORDS
 
-and timed, on a machine that does nothing else, by the second command with `--timing 3`. What lies in `--store` isn't
-run again, so that a table can be had at any time; it doesn't notice changes of code. `loss` is the mean over tasks of
-error / error of dense prediction - 1; intervals are drawn over blocks of frames, those of means over clips, too.
+and timed, on an otherwise idle machine, by the second command with `--timing 3`. Records in `--store` are reused, also
+after changes of the code. `loss` is the mean over tasks of error / error of dense prediction - 1; bootstrap intervals
+draw blocks of frames, those of means also clips.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from baselines import Precision, by_openvino, by_torch, networks
 from clip_sets import CLIPS, rendered
 from quality_tables import markdown, overview, plain
 from records import Records
 from walkers import ByNetworks, Eager, EveryKth
-from yardsticks import Precision, by_openvino, by_torch, networks
 
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import Config, load_config
@@ -44,7 +45,7 @@ DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)
 PRESETS = ("balanced", "fast")
 EAGER = "timm"
-WARPED = (2, 3)  # the k of flow-warp that keep to the bounds of balanced and fast
+WARPED = (2, 3)  # the k of flow-warp within the bounds of balanced and fast
 
 
 def main() -> None:
@@ -65,7 +66,7 @@ def main() -> None:
         sys.exit(f"{folder}: expected clips of part {part}, there are {known}; found none of those asked for")
     print(
         f"{len(specs)} clips, torch {torch.__version__}, {torch.get_num_threads()} threads, model {model.bundle.name},"
-        f" everybody in {configs[EXACT].numerics.dtype}, ours with kernel {configs[EXACT].numerics.kernel}"
+        f" all in {configs[EXACT].numerics.dtype}, ours with kernel {configs[EXACT].numerics.kernel}"
     )
     clips: dict[str, dict[str, Columns]] = {}
     for spec in specs:
@@ -73,8 +74,8 @@ def main() -> None:
         policies = candidates(model, configs)
         found = score(clip, model, policies, records)
         others = {EAGER: eager(model, configs)}
-        if options.timing and options.yardsticks:
-            others |= yardsticks(model, configs[EXACT], clip)
+        if options.timing and options.baselines:
+            others |= baselines(model, configs[EXACT], clip)
         times = time_policies(clip, model, {**others, **policies}, records, options.timing)
         clips[spec.name] = {name: {**record, **times.get(name, {})} for name, record in found.items()}
         clips[spec.name] |= {EAGER: times[EAGER]} if times else {}
@@ -93,11 +94,11 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy that may walk.
+    """A policy to compare.
 
     Attributes:
-        what: everything that its record depends on beside clip and weights.
-        start: makes one, before its first frame.
+        what: everything that its record depends on, besides clip and weights.
+        start: creates the policy before its first frame.
         reuses: whether it needs the dense outputs of each frame.
     """
 
@@ -107,7 +108,7 @@ class Candidate:
 
 
 def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
-    """The configs that are judged, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`."""
+    """Configs to compare, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`."""
     found = {name: settle(load_config(name, values={"model": model})) for name in (EXACT, *PRESETS)}
     for text in texts:
         name, _, changes = text.partition(":")
@@ -117,7 +118,7 @@ def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
 
 
 def candidates(model: SceneModel, configs: Mapping[str, Config]) -> dict[str, Candidate]:
-    """Everybody who is judged, by name, in the order of the table; the dense one first."""
+    """Policies to compare, by name, in the order of the table; dense prediction is first."""
     dense = configs[EXACT]
     found = {EXACT: Candidate(dense.result_keys(), partial(ByEngine, model, dense))}
     for k, warped in product(EVERY_KTH, (False, True)):
@@ -136,12 +137,12 @@ def eager(model: SceneModel, configs: Mapping[str, Config]) -> Candidate:
 
 
 def precision_of(config: Config) -> Precision:
-    """What the yardsticks run in: the faster type here, as the engine does."""
+    """Precision of the baselines: the dtype that the engine has chosen as the faster one."""
     return "bf16" if config.numerics.dtype == "bfloat16" else "f32"
 
 
-def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candidate]:
-    """B1, a network a task, and B2, the bundle's dense one, in eager PyTorch and OpenVINO; these with flow-warp-k."""
+def baselines(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candidate]:
+    """B1 (a network per task) and B2 (the bundle's dense one) in eager PyTorch and OpenVINO, the latter also warped."""
     with read_frames(find_sources([str(clip.path)])[0]) as reader:
         first = next(iter(reader)).image
     assert first is not None
@@ -164,7 +165,7 @@ def yardsticks(model: SceneModel, dense: Config, clip: Clip) -> dict[str, Candid
 
 
 def print_times(times: Mapping[str, Columns]) -> None:
-    """Mean milliseconds of a frame, everybody in the same walk."""
+    """Prints mean milliseconds of a frame, measured in the same pass."""
     ms = {
         name: 1e3 * float(record["seconds"].sum(0)[0, 0] / record["seconds"].sum(0)[1, 0])
         for name, record in times.items()
@@ -175,7 +176,7 @@ def print_times(times: Mapping[str, Columns]) -> None:
 
 
 def score(clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records) -> dict[str, Columns]:
-    """Records of all policies on a clip; those that weren't kept walk through it now."""
+    """Records of all policies on a clip; those that aren't in the store are computed."""
     kept = {name: records.read(clip, name, policy.what) for name, policy in policies.items()}
     missing = {name for name, record in kept.items() if record is None}
     if any(policies[name].reuses for name in missing):
@@ -192,14 +193,14 @@ def score(clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], reco
 def time_policies(
     clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records, times: int
 ) -> dict[str, Columns]:
-    """Seconds of every frame by policy: the median of several walks that score nothing; empty if none was ever taken.
+    """Seconds of every frame by policy: medians of several passes without scoring; empty if none was ever measured.
 
     Args:
-        clip: to walk through.
-        model: loaded.
+        clip: the clip.
+        model: the loaded model.
         policies: by name.
-        records: where earlier times were kept.
-        times: how often to walk now; 0 takes what was kept.
+        records: store of earlier times.
+        times: number of passes now; 0 reads earlier times.
     """
     walks = []
     for _ in range(times):
@@ -216,7 +217,7 @@ def time_policies(
 
 
 def make_clips(part: str, folder: Path, meshes: Path) -> None:
-    """Renders the clips of a part that aren't there yet; minutes each."""
+    """Renders the missing clips of a part; each takes minutes."""
     from deltascene.pipeline.training.rooms.__main__ import main as rooms
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,10 +234,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", help="names of some of them")
     parser.add_argument("--model", default="rooms", help="packaged bundle or folder")
     parser.add_argument("--setting", action="append", default=[], help="NAME:key=value,key=value on top of balanced")
-    parser.add_argument("--frames", type=int, default=10_000, help="at most so many of each clip")
+    parser.add_argument("--frames", type=int, default=10_000, help="maximum number of each clip")
     parser.add_argument("--store", type=Path, help="folder where records are kept and found again")
-    parser.add_argument("--timing", type=int, default=0, metavar="WALKS", help="take times in so many walks")
-    parser.add_argument("--yardsticks", action="store_true", help="with --timing: B1 and B2, too")
+    parser.add_argument(
+        "--timing", type=int, default=0, metavar="PASSES", help="measure times in this number of passes"
+    )
+    parser.add_argument("--baselines", action="store_true", help="with --timing: B1 and B2, too")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--out", type=Path, help="JSON file for all numbers")
     parser.add_argument("--make", action="store_true", help="render the clips that are missing, and end")

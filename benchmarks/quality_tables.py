@@ -1,4 +1,4 @@
-"""The numbers of policies as tables in Markdown, and as plain values for JSON."""
+"""Scores of policies as Markdown tables and as plain values for JSON."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ HEAD = (
 
 
 def markdown(clips: Sequence[Mapping[str, Columns]], eager: str) -> str:
-    """A table of policies on a clip, or of their means over several.
+    """Table of policies on a clip, or of their means over several clips.
 
-    Times are compared with the one that `eager` names; where it wasn't taken they are from a scoring run, marked ~.
+    Times are divided into that of the policy `eager`; where it wasn't measured, they are those of scoring, marked ~.
     """
     names = [name for name in clips[0] if name != eager]
     judged = {name: judge(clips, name) for name in names}
@@ -36,7 +36,7 @@ def markdown(clips: Sequence[Mapping[str, Columns]], eager: str) -> str:
 
 
 def overview(clips: Mapping[str, Mapping[str, Columns]], leave_out: str) -> str:
-    """A line for each clip: both losses and MACs of each policy whose name doesn't begin with `leave_out`."""
+    """Table of losses and MACs by clip, of the policies whose names don't begin with `leave_out`."""
     first = next(iter(clips.values()))
     names = [name for name in first if "macs" in first[name] and name != EXACT and not name.startswith(leave_out)]
     lines = [f"| clip | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -48,7 +48,7 @@ def overview(clips: Mapping[str, Mapping[str, Columns]], leave_out: str) -> str:
 
 
 def plain(clips: Sequence[Mapping[str, Columns]], eager: str) -> dict[str, Any]:
-    """The same numbers for JSON, by policy."""
+    """The scores for JSON, by policy."""
     numbers: dict[str, Any] = {name: asdict(judge(clips, name)) for name in clips[0] if name != eager}
     return numbers | ({eager: {"ms": mean_ms(clips, eager)}} if all(eager in clip for clip in clips) else {})
 
@@ -63,7 +63,7 @@ def _short(error: float) -> str:
 
 
 def _frames(policies: Mapping[str, int]) -> str:
-    """Frames by policy alone, most frequent first."""
+    """Number of frames by policy, the most frequent first."""
     counted: Counter[str] = Counter()
     for name, count in policies.items():
         counted[name.partition("/")[0]] += count

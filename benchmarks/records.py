@@ -1,4 +1,4 @@
-"""Records on disk, so that what was scored once isn't run again."""
+"""Records of scores on disk, so that clips aren't scored twice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import identity
 
-SCORING = 1  # counts up when a score means something else
+SCORING = 1  # version of the scores; incremented when their meaning changes
 
 
 @dataclass(frozen=True)
 class Records:
-    """Files `<clip>.<what>.npz` in a folder; without one, nothing is kept.
+    """Files `<clip>.<policy>.npz` in a folder; without a folder, nothing is kept.
 
     Attributes:
-        folder: where they lie.
-        weights: tells the model's weights from others.
-        frames: at most so many of each clip.
+        folder: folder of the files, or None.
+        weights: fingerprint of the model's weights.
+        frames: maximum number of frames of each clip.
     """
 
     folder: Path | None
@@ -40,7 +40,7 @@ class Records:
         return cls(folder, fingerprint({"weights": sums, "tasks": list(model.tasks)}), frames)
 
     def read(self, clip: Clip, name: str, what: Mapping[str, Any]) -> Columns | None:
-        """The record of a policy on a clip, if it was kept and everything that matters is the same."""
+        """The kept record of a policy on a clip; None if there is none with the same clip, weights and settings."""
         path = self._path(clip, name)
         if path is None or not path.is_file():
             return None

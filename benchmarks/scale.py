@@ -1,11 +1,11 @@
-"""Lanes on the clock: `python benchmarks/scale.py`.
+"""Throughput by number of workers: `python benchmarks/scale.py`.
 
-The same clips through `deltascene run`, as whole commands that take turns: on one core, decoder and all; in one process
-with one thread (its decoder then has the other core) and with all; by Ray with some workers of one thread each, and on
-clusters of simulated machines of one processor each; then one long file, which its segments spread over the workers.
-Start-up, until the first video is begun, is told apart: a night pays it once. What the machine has to give is the last
-row: as many local runs of one thread, side by side, as there are cores, each over its share of the clips. `--overlay`
-draws the overlays, too; with `--tiny`, the model of the tests, that is most of the work.
+Runs `deltascene run` on the same clips, as whole commands in rotating order: on one core, including the decoder; in one
+process with one thread (its decoder then has another core) and with all; by Ray with some workers of one thread each,
+and on clusters of simulated machines of one processor each; then on one long file, whose segments are computed by all
+workers. Start-up, until the first video starts, is reported separately, as a long run pays it once. The last row is the
+machine's limit: one local run of one thread per core at the same time, each on its share of the clips. `--overlay` also
+draws overlays; with `--tiny`, the tests' model, that is most of the work.
 """
 
 import argparse
@@ -31,7 +31,7 @@ DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo" / "room.mp4"
 
 @dataclass(frozen=True)
 class Way:
-    """A name, and the options of `deltascene run`."""
+    """A way to run: its name, options of `deltascene run`, and where it runs."""
 
     name: str
     options: Sequence[str]
@@ -42,12 +42,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Took:
-    """A command's seconds.
+    """Time of a command in seconds.
 
     Attributes:
-        whole: of the process.
-        start: until the first video was begun.
-        frames: that it computed.
+        whole: time of the process.
+        start: time until the first video started.
+        frames: number of frames that were computed.
     """
 
     whole: float
@@ -56,7 +56,7 @@ class Took:
 
     @property
     def fps(self) -> float:
-        """Frames a second, start-up left out."""
+        """Frames per second, without start-up."""
         return self.frames / (self.whole - self.start)
 
 
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def table(name: str, source: Path, ways: Sequence[Way], runs: int, folder: Path) -> None:
-    """Medians of interleaved rounds."""
+    """Prints medians of interleaved rounds."""
     took: dict[str, list[Took]] = {way.name: [] for way in ways}
     for number in range(runs):
         for place in range(len(ways)):
@@ -122,7 +122,7 @@ def table(name: str, source: Path, ways: Sequence[Way], runs: int, folder: Path)
 
 
 def side_by_side(clips: Path, options: Sequence[str], cores: int, folder: Path) -> None:
-    """Frames a second of local runs of one thread, all at once."""
+    """Prints frames per second of simultaneous local runs of one thread each."""
     shares = [folder / f"share{number}" for number in range(cores)]
     for number, clip in enumerate(sorted(clips.iterdir())):
         shares[number % cores].mkdir(exist_ok=True)
@@ -135,7 +135,7 @@ def side_by_side(clips: Path, options: Sequence[str], cores: int, folder: Path) 
 
 @contextmanager
 def cluster(machines: int) -> Iterator[list[str]]:
-    """Options that join a cluster of so many simulated machines; none for none."""
+    """Starts a cluster of simulated machines; gives the options that join it, none without machines."""
     if not machines:
         yield []
         return
@@ -151,13 +151,13 @@ def cluster(machines: int) -> Iterator[list[str]]:
 
 
 def run(source: Path, way: Way, out: Path) -> Took:
-    """One command from its start to its end."""
+    """Runs one command, on a cluster of its own if it needs one."""
     with cluster(way.machines) as joined:
         return timed(source, [*way.options, *joined], out, {0} if way.pinned else os.sched_getaffinity(0))
 
 
 def timed(source: Path, options: Sequence[str], out: Path, cores: set[int]) -> Took:
-    """One command, by the clock."""
+    """Runs one command and measures its time."""
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "deltascene", "run", str(source), "-o", str(out), "--preset", "balanced", "--json"]
     command += options
@@ -176,7 +176,7 @@ def timed(source: Path, options: Sequence[str], out: Path, cores: set[int]) -> T
 
 
 def long_file(folder: Path, minutes: float) -> Path:
-    """The demo clip over and over."""
+    """Writes a long clip that repeats the demo clip forwards and backwards."""
     import cv2
 
     path, frames = folder / "long.mp4", round(minutes * 60 * 15)

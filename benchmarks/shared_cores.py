@@ -1,11 +1,11 @@
 """Threads where cores are shared: `python benchmarks/shared_cores.py`.
 
-Frames a second of the demo clip by the command, by Ray's lanes, and by the Python face, torch imported after
-deltascene or before it; on the machine as it is and beside two processes that never sleep; with the default of threads,
-with one, and with as many as cores. Scripts of the face are loaded once and take turns; commands are whole ones that
-take turns, their start-up left out. Medians of rounds.
+Measures frames per second of the demo clip by the command, by Ray's workers, and by the Python API, with torch imported
+after or before deltascene; on the machine as it is, and together with two busy processes; with the default number of
+threads, with one, and with as many as cores. Scripts of the API are loaded once; commands are whole ones, without their
+start-up. All are run in rotating order; prints medians of rounds.
 
-It uses the kernel if the user's cache has one: `XDG_CACHE_HOME` names another cache.
+The kernel is used if it is in the user's cache: `XDG_CACHE_HOME` names another cache.
 """
 
 import argparse
@@ -40,16 +40,16 @@ for line in sys.stdin:
     print(int(line) / (time.perf_counter() - began), flush=True)
 """
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"  # ends with its parent
-PLACES = ("command", "lanes", "face", "face, torch first")
+PLACES = ("command", "workers", "face", "face, torch first")
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=20, help="of a measurement of the face")
+    parser.add_argument("--frames", type=int, default=20, help="of a measurement of the Python API")
     parser.add_argument("--seconds", type=float, default=4.0, help="of the clip, for a command")
-    parser.add_argument("--busy", type=int, nargs="+", default=[0, 2], help="processes that never sleep")
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 2], help="number of busy processes")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=PLACES)
     parser.add_argument(
         "--environments", nargs="*", default=[], metavar="NAME=VALUE", help="also by default with each of these set"
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def row(place: str, busy: int, measures: Mapping[str, Callable[[], float]], rounds: int) -> None:
-    """One line: medians of interleaved rounds."""
+    """Prints a row: medians of interleaved rounds."""
     fps: dict[str, list[float]] = {name: [] for name in measures}
     names = list(measures)
     for number in range(rounds):
@@ -94,7 +94,7 @@ def row(place: str, busy: int, measures: Mapping[str, Callable[[], float]], roun
 
 @contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """Processes that never sleep."""
+    """Busy processes within this context."""
     children = [subprocess.Popen([sys.executable, "-S", "-c", BUSY]) for _ in range(count)]
     try:
         yield
@@ -106,7 +106,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 @contextmanager
 def face(place: str, sets: Sequence[str], variables: Mapping[str, str], frames: int) -> Iterator[Callable[[], float]]:
-    """A loaded script that computes some frames whenever it is asked to."""
+    """A loaded script; gives a function that computes some frames and returns frames per second."""
     order = place.partition(", ")[2] or "torch last"
     child = subprocess.Popen(
         [sys.executable, "-c", FACE, order, str(DEMO), *sets],
@@ -117,8 +117,8 @@ def face(place: str, sets: Sequence[str], variables: Mapping[str, str], frames: 
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    said = child.stdout.readline()
-    if not said:
+    ready = child.stdout.readline()
+    if not ready:
         sys.exit(f"{place}: exit {child.wait()}")
 
     def measure() -> float:
@@ -138,8 +138,8 @@ def face(place: str, sets: Sequence[str], variables: Mapping[str, str], frames: 
 def command(
     place: str, sets: Sequence[str], variables: Mapping[str, str], seconds: float
 ) -> Iterator[Callable[[], float]]:
-    """The command; its lanes have a segment each, so that all of them work."""
-    executor = "ray" if place == "lanes" else "local"
+    """The command, with a segment for every worker; gives a function that runs it and returns frames per second."""
+    executor = "ray" if place == "workers" else "local"
     options = ["--executor", executor, "--end", f"{seconds:g}", "--save", "arrays", "--no-archive", "--json"]
     for each in [*sets, "segment.frames=16"]:
         options += ["--set", each]

@@ -2,7 +2,7 @@
 
 Makes a 1280×720 clip (MPEG-4, a keyframe every 12 frames), reads it with each decoder and prints how far the resident
 memory of this process and of its decoder process rose above the start. Expected with the decoder that the package
-chooses: at most 300 MB together, and the same for any length. decord is there for comparison: it isn't chosen for
+chooses: at most 300 MB in total, independent of the length. decord is measured for comparison; it isn't chosen for
 pictures of this size.
 """
 
@@ -48,7 +48,7 @@ class Memory:
 
 
 def write_clip(path: Path, size: tuple[int, int], frames: int, fps: float) -> None:
-    """A clip of noise that drifts, so that packets aren't small."""
+    """Writes a clip of moving noise, so that packets aren't small."""
     noise = np.random.default_rng(0).integers(0, 256, (size[0] // 4, size[1] // 4 + 64, 3), dtype=np.uint8)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size[::-1])
     for number in range(frames):
@@ -59,7 +59,7 @@ def write_clip(path: Path, size: tuple[int, int], frames: int, fps: float) -> No
 
 
 def measure(path: Path, decoder: Decoder, slow_s: float) -> Memory:
-    """Read a clip, waiting at every frame, and watch the memory."""
+    """Reads a clip with a pause at every frame, and measures memory."""
     own = psutil.Process()
     start_mib = own.memory_info().rss / MIB
     tops: list[tuple[float, float]] = []

@@ -1,10 +1,10 @@
-"""What rows cost on the clock: `python benchmarks/speed.py`.
+"""Time of computing some of the rows: `python benchmarks/speed.py`.
 
-Four tables, each of one interleaved run: all contenders take turns, and medians are compared. Networks with drawn
-weights at fixed row fractions against timm's eager forward and OpenVINO; the packaged model's four tasks against what a
-user would run instead (B1: a network a task, B2: the bundle's own dense network); streams packed against streams alone;
-and where the time goes. With and without the compiled kernel, where `deltascene doctor --build-kernels` made it; in
-bfloat16 where the processor multiplies it, and in float32.
+Four tables of medians, each measured in one interleaved run of all contenders: networks with random weights at fixed
+fractions of rows, against timm's eager forward and OpenVINO; the packaged model's four tasks, against the baselines B1
+(a network per task) and B2 (the bundle's own dense network); several streams packed, against one after the other; and
+the time by stage. With and without the compiled kernel, if `deltascene doctor --build-kernels` has built it; in
+bfloat16, if the processor has instructions for it, and in float32.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from functools import partial
 
 import numpy as np
 import torch
+from baselines import Precision, by_openvino, by_torch, networks
 from torch import Tensor
-from yardsticks import Precision, by_openvino, by_torch, networks
 
 from deltascene.pipeline.bundles.scene_model import prepare_block
 from deltascene.pipeline.config import NumericsConfig, load_config
@@ -43,14 +43,14 @@ Contenders = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Way:
-    """What multiplies, and in which type."""
+    """Kernel and dtype of the products."""
 
     kernel: str
     dtype: str
 
     @property
     def numerics(self) -> NumericsConfig:
-        """As a settled config has it."""
+        """The numerics of a config with this kernel and dtype."""
         overrides = [f"numerics.kernel={self.kernel}", f"numerics.dtype={self.dtype}"]
         return load_config(overrides=overrides).numerics
 
@@ -83,7 +83,7 @@ def main() -> None:
     fast = multiplies_bfloat16() and settle(load_config()).numerics.dtype == "bfloat16"
     ways = [Way(kernel, dtype) for dtype in (["bfloat16"] if fast else []) + ["float32"] for kernel in kernels]
     if fast:
-        ways.remove(Way("torch", "float32"))  # nobody's choice
+        ways.remove(Way("torch", "float32"))  # never chosen
     print(f"{cpu_name()}, torch {torch.__version__}, {options.threads} threads, medians of {options.runs} rounds")
     print(f"kernel: {kernel_file().stem if len(kernels) > 1 else 'not compiled'}")
     if not fast:
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def networks_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
-    """Row fractions of single networks, embedding and final norm included."""
+    """Prints times of single networks by fraction of rows, with embedding and final norm."""
     print("| network, tokens | contender | ms | times faster than eager | than OpenVINO |\n|---|---|---|---|---|")
     for case in CASES:
         backbone = create_backbone(case.timm, {"img_size": case.size[0]})
@@ -123,7 +123,7 @@ def networks_table(options: argparse.Namespace, ways: list[Way], best: Precision
 
 
 def tasks_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
-    """All tasks of the packaged model where a known share of the patches moved; mask and heads included."""
+    """Prints times of all tasks of the packaged model by share of changed patches, with mask and heads."""
     engine = Engine.load("rooms", "exact", overrides=["numerics.kernel=torch"])
     bundle, tasks = engine.model.bundle, engine.model.tasks
     plan = engine.plan(FRAME)
@@ -137,21 +137,21 @@ def tasks_table(options: argparse.Namespace, ways: list[Way], best: Precision) -
                 _each, [by_openvino(network, image, options.threads, precision) for network in dense], image
             )
         for eager in _precisions(best):
-            own = networks(bundle, tasks, grid, single_task=single)  # its type will be changed
+            own = networks(bundle, tasks, grid, single_task=single)  # by_torch changes its dtype
             contenders[f"{name}, eager {eager}"] = partial(_each, [by_torch(network, eager) for network in own], image)
     for way in ways:
         for fraction in FRACTIONS:
             contenders[f"{fraction:.0%} of the rows, {way}"] = _film_of(_engine(way, fraction), fraction)
     ms = interleaved(contenders, options.runs)
-    yardsticks = [f"{name}, {by} {best}" for name in ("B1", "B2") for by in ("eager", "OpenVINO")]
-    print(f"| four tasks, {grid.tokens} tokens | ms | {' | '.join(f'than {name}' for name in yardsticks)} |")
-    print("|---|---|" + "---|" * len(yardsticks))
+    baselines = [f"{name}, {by} {best}" for name in ("B1", "B2") for by in ("eager", "OpenVINO")]
+    print(f"| four tasks, {grid.tokens} tokens | ms | {' | '.join(f'than {name}' for name in baselines)} |")
+    print("|---|---|" + "---|" * len(baselines))
     for name, spent in ms.items():
-        print(f"| {name} | {spent:.1f} | {' | '.join(f'{ms[other] / spent:.1f}' for other in yardsticks)} |")
+        print(f"| {name} | {spent:.1f} | {' | '.join(f'{ms[other] / spent:.1f}' for other in baselines)} |")
 
 
 def streams_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
-    """Milliseconds a stream, streams stepped together and one after the other."""
+    """Prints milliseconds per stream, for streams stepped together and one after the other."""
     print("| rows, kernel | streams | together | one by one | ratio |\n|---|---|---|---|---|")
     for way in ways:
         for fraction in FEW:
@@ -169,7 +169,7 @@ def streams_table(options: argparse.Namespace, ways: list[Way], best: Precision)
 
 
 def stages_table(options: argparse.Namespace, ways: list[Way], best: Precision) -> None:
-    """Where the time of a frame goes, milliseconds by stage."""
+    """Prints milliseconds of a frame by stage."""
     stages = ("preprocess", "mask", "embed", "blocks", "head")
     print(f"| rows, kernel | {' | '.join(stages)} | all | GMAC |\n|---|{'---|' * (len(stages) + 2)}")
     for way in ways:
@@ -186,7 +186,7 @@ def stages_table(options: argparse.Namespace, ways: list[Way], best: Precision) 
 
 
 def interleaved(contenders: Contenders, runs: int) -> dict[str, float]:
-    """Median milliseconds of each; they take turns, and who is next changes from round to round."""
+    """Median milliseconds of each contender; all run in every round, in rotating order."""
     names, seconds = list(contenders), {name: list[float]() for name in contenders}
     for number in range(runs + 1):  # the first round warms up
         first = number % len(names)
@@ -199,7 +199,7 @@ def interleaved(contenders: Contenders, runs: int) -> dict[str, float]:
 
 
 def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image]:
-    """Pictures in which a blob of patches changes from each to the next, elsewhere every time, and nothing else."""
+    """Pictures in which only a blob of patches, at a random place, changes from each to the next."""
     rng, (height, width) = np.random.default_rng(seed), engine.plan(FRAME).model_size
     patch = engine.model.backbone.patch
     rows, columns = height // patch, width // patch
@@ -217,7 +217,7 @@ def moving_patches(engine: Engine, fraction: float, seed: int) -> Iterator[Image
 
 
 def _precisions(best: Precision) -> list[Precision]:
-    """float32 first, and bfloat16 where it is worth it."""
+    """float32, and bfloat16 where that is the best."""
     return ["f32"] if best == "f32" else ["f32", "bf16"]
 
 
@@ -249,7 +249,7 @@ def _each(run: list[Callable[[Tensor], object]], image: Tensor) -> object:
 
 
 def _rows_of(backbone: Backbone, image: Tensor, fraction: float) -> Callable[[], object]:
-    """Some rows through a network, after a dense pass."""
+    """Function that computes some rows with a network, after a dense pass."""
     grid = backbone.grid((image.shape[1], image.shape[2]))
     positions = backbone.positions(grid)
     cache = allocate_cache(key_shapes(backbone.blocks), grid.tokens, backbone.width, ())
@@ -277,7 +277,7 @@ def _seconds(result: object, stage: str) -> float:
 
 
 def place_threads() -> None:
-    """One torch thread a core."""
+    """Restarts the program with torch's threads bound to cores."""
     if "OMP_PROC_BIND" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_PROC_BIND": "true"})
 

@@ -1,11 +1,11 @@
-"""Policies beside the engine's: what anybody can do without this package, and what is walked for its time alone."""
+"""Policies for comparison with the engine's: simple reuse without this package, dense networks, and timm's forward."""
 
 import time
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from yardsticks import Network
+from baselines import Network
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
@@ -19,7 +19,7 @@ from deltascene.stages.types import Frame
 
 
 class EveryKth:
-    """What anybody can do without this package: dense every k-th frame, its outputs held or warped in between.
+    """Simple reuse without this package: every k-th frame is dense, its outputs are held or warped in between.
 
     Warped outputs follow the optical flow of the whole frame back to the dense one.
     """
@@ -27,31 +27,31 @@ class EveryKth:
     def __init__(
         self, model: SceneModel, config: Config, k: int, *, warped: bool, dense: "ByNetworks | None" = None
     ) -> None:
-        """Starts before a clip's first frame; `dense` computes instead of what `exact` said."""
+        """Starts before a clip's first frame; with `dense`, that computes dense frames instead of `exact`."""
         self._model, self._config, self._k, self._warped, self._dense = model, config, k, warped, dense
         self.segment_frames = config.segment.frames
         self.reset()
 
     def reset(self) -> None:
-        """A segment starts: its first frame is dense."""
+        """Starts a segment, whose first frame is dense."""
         self._count, self._values, self._grey = 0, dict[str, Array](), np.zeros((0, 0), np.uint8)
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
-        """Takes the dense outputs, with their time and their cost, when it is their turn."""
+        """Returns the dense outputs with their time and cost on every k-th frame, else held or warped ones."""
         assert frame.image is not None
-        turn = self._count % self._k == 0
+        due = self._count % self._k == 0
         if self._dense is not None:
-            dense = self._dense(frame, None) if turn else Outcome({}, 0.0, 0, 0, "")
+            dense = self._dense(frame, None) if due else Outcome({}, 0.0, 0, 0, "")
         assert dense is not None
         geometry = plan_geometry(self._model, self._config, frame.image.shape[:2])
         pixels, grid = resize_frame(frame.image, geometry.plan).numpy(), geometry.grid
         began = time.perf_counter()
         self._count += 1
-        values = dict(dense.values) if turn else self._values
+        values = dict(dense.values) if due else self._values
         if self._warped:
             grey = to_grey(pixels)
-            self._grey = grey if turn else self._grey
-        if turn:
+            self._grey = grey if due else self._grey
+        if due:
             self._values = values
             return dense
         if self._warped:
@@ -64,18 +64,18 @@ class EveryKth:
 
 
 class ByNetworks:
-    """Dense networks of the tasks, as a user would run them: see `yardsticks`."""
+    """Dense networks of the tasks (see `baselines`)."""
 
     def __init__(self, model: SceneModel, config: Config, networks: Sequence[Network]) -> None:
-        """Takes one network for all tasks, or one for each, in the model's order."""
+        """Takes one network for all tasks, or one per task, in the model's order."""
         self._model, self._config, self._networks = model, config, networks
         self.segment_frames = config.segment.frames
 
     def reset(self) -> None:
-        """A segment starts; nothing is carried from frame to frame."""
+        """Starts a segment; there is no state between frames."""
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
-        """One frame; the time includes putting the outputs into pictures."""
+        """Processes one frame; the time includes arranging the outputs as pictures."""
         assert frame.image is not None
         entry, geometry = (
             self._model.bundle.entry.input,
@@ -90,13 +90,13 @@ class ByNetworks:
 
 
 class Eager:
-    """timm's own forward and the heads, for its time alone; nothing of ours but the heads is in it.
+    """timm's forward and the heads, only for its time; its outputs aren't kept.
 
-    A task with blocks of its own would cost more: it isn't charged for them, nor for resizing the frame.
+    The time contains neither tasks' own blocks, so that it is a lower bound, nor the resizing of the frame.
     """
 
     def __init__(self, model: SceneModel, config: Config) -> None:
-        """Takes a model as `load_model` gives it, and changes its type to the config's."""
+        """Takes a model as returned by `load_model`, and converts it to the config's dtype."""
         self._model, self._config, self._dtype = model, config, getattr(torch, config.numerics.dtype)
         model.backbone.to(self._dtype)
         for head in model.heads.values():
@@ -104,11 +104,11 @@ class Eager:
         self.segment_frames = config.segment.frames
 
     def reset(self) -> None:
-        """A segment starts; nothing is carried from frame to frame."""
+        """Starts a segment; there is no state between frames."""
 
     @torch.inference_mode()
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
-        """One frame; it predicts nothing that is kept."""
+        """Processes one frame; returns no predictions."""
         assert frame.image is not None
         model, entry = self._model, self._model.bundle.entry
         geometry = plan_geometry(model, self._config, frame.image.shape[:2])

@@ -1,6 +1,6 @@
-"""Runs the benchmarks, shows what they print, and writes it into docs/benchmarks.md and scaling.md: `make bench`.
+"""Runs the benchmarks and writes their output into docs/benchmarks.md and docs/scaling.md: `make bench`.
 
-Every program's output goes between its marks in the page, so that a part can be measured again alone:
+Every program's output is written between its marks in the page, so that single parts can be measured again:
 `python benchmarks/write_page.py speed`. Plots are drawn from the same numbers.
 """
 
@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 PAGE, PLOT = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "images" / "speed.svg"
 PARTS = {
     "speed": ["speed.py"],
-    "quality": ["quality.py", "--timing", "1", "--yardsticks", "--threads", "2", "--frames", "60"],
+    "quality": ["quality.py", "--timing", "1", "--baselines", "--threads", "2", "--frames", "60"],
     "dense": ["dense.py", "--runs", "15"],
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
@@ -28,7 +28,7 @@ _DENSE = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<who>(eager|OpenVINO) \w+
 
 
 def main() -> None:
-    """The command."""
+    """Runs the programs and writes their outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="some of them; default all")
     for part in parser.parse_args().parts or PARTS:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> str:
-    """What a program prints, shown while it does."""
+    """Runs a program and shows its output; returns the output."""
     command = [sys.executable, str(HERE / arguments[0]), *arguments[1:]]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> str:
 
 
 def write(part: str, text: str) -> None:
-    """Puts an output between its marks."""
+    """Writes an output between its marks."""
     begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
     page = SCALING if part in ("scale", "shared_cores") else PAGE
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
@@ -62,12 +62,12 @@ def write(part: str, text: str) -> None:
         sys.exit(f"{page.name}: expected {begin} and {end}")
     if "\n|" not in text:  # plain lines
         text = f"```\n{text}\n```"
-    told = f"{begin}\n\n`python benchmarks/{' '.join(PARTS[part])}`\n\n{text}\n\n{end}"
-    page.write_text(before + told + rest.partition(end)[2], encoding="utf-8")
+    part_text = f"{begin}\n\n`python benchmarks/{' '.join(PARTS[part])}`\n\n{text}\n\n{end}"
+    page.write_text(before + part_text + rest.partition(end)[2], encoding="utf-8")
 
 
 def plot(text: str) -> None:
-    """Milliseconds against the share of rows, a panel for each network."""
+    """Plots milliseconds against the share of rows, with a panel for each network."""
     from matplotlib import pyplot
 
     lines: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))

@@ -1,8 +1,8 @@
-"""Which sealed segments go when an archive outgrows its bytes. Pure: it looks at numbers and drops nothing itself.
+"""Chooses the segments to drop from an archive that exceeds its budget; a pure function that removes nothing itself.
 
-The rule is the oldest first, whichever video they are of: what was sealed longest ago goes first, so that a camera's
-archive is a window over its latest hours, and a folder's archive loses its first videos from their beginning on. What
-is left of a video is still worth something, because a segment needs none before it.
+Segments are dropped in the order in which they were sealed, whichever video they belong to. So the archive of a camera
+is a window over its latest hours, and the archive of a folder loses its first videos from their beginning on. The rest
+of a video stays usable, because no segment depends on an earlier one.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ class StoredSegment:
     Attributes:
         video: id of its video.
         start: number of its first frame.
-        bytes: what it takes.
+        bytes: size of the segment.
         sealed_s: when it was sealed, in seconds since 1970.
     """
 
@@ -27,7 +27,7 @@ class StoredSegment:
 
 
 def over_budget(segments: Iterable[StoredSegment], budget_bytes: int) -> int:
-    """Bytes above the budget; 0 when they fit."""
+    """Bytes by which segments exceed the budget; 0 if they fit."""
     return max(0, sum(segment.bytes for segment in segments) - budget_bytes)
 
 
@@ -35,13 +35,13 @@ def choose_drops(segments: Iterable[StoredSegment], budget_bytes: int, coming_by
     """The fewest of the oldest segments without which the rest fits.
 
     Args:
-        segments: all there are, in any order.
-        budget_bytes: what may be taken.
-        coming_bytes: room that the next segment will need.
+        segments: all segments, in any order.
+        budget_bytes: bytes that all of them may take.
+        coming_bytes: bytes that the next segment will need.
 
     Returns:
-        What to drop, oldest first; segments sealed at the same time go by video and start. All of them where even
-        nothing doesn't leave enough room.
+        Segments to drop, oldest first; those sealed at the same time in the order of video and start. All segments if
+        even an empty archive hasn't enough room.
     """
     oldest_first = sorted(segments, key=lambda segment: (segment.sealed_s, segment.video, segment.start))
     excess, drops = over_budget(oldest_first, budget_bytes - coming_bytes), []

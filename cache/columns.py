@@ -1,7 +1,7 @@
-"""How the records of a segment lie in a few flat arrays, and back: what every store writes, whatever it writes to.
+"""Converts the records of a segment to a few flat arrays and back; all stores use this form.
 
 Per frame, one entry: `frames` [T, columns] int64, `pts_s` [T] float64, `change` [T, h*w] uint8, and one more than
-frames in `offsets` [T+1] int64, which tell where each frame's rows lie in `index` [ΣR] int32 and `rows_<block>`
+frames in `offsets` [T+1] int64, which give the place of each frame's rows in `index` [ΣR] int32 and `rows_<block>`
 [ΣR, D]. Per warped frame: `flow` [F, 2, ceil(H/4), ceil(W/4)] int16, at the place that `frames` names.
 """
 
@@ -16,9 +16,9 @@ from deltascene.cache.errors import NotArchived
 from deltascene.cache.segment import Array, FrameRecord, SegmentInfo, check_record
 
 TABLE = ("index", "policy", "reason", "cause", "valid", "flow")  # columns of `frames`
-BOOKS = ("policy", "reason", "cause")  # those that hold codes, read with the book of the same name
+BOOKS = ("policy", "reason", "cause")  # columns that hold codes; the book of the same name lists their words
 
-# What a reader holds at once: this many frames' rows, and never more frames than the second number.
+# A reader holds at most the rows of so many dense frames at a time, and at most so many frames.
 GROUP_DENSE, GROUP_FRAMES = 16, 64
 
 Books = Mapping[str, Sequence[str]]
@@ -30,9 +30,9 @@ class Column:
     """One array of a segment.
 
     Attributes:
-        dtype: of its values.
-        shape: of one entry.
-        chunk: entries that are worth reading together.
+        dtype: type of its values.
+        shape: shape of one entry.
+        chunk: number of entries of a chunk.
     """
 
     dtype: np.dtype[Any]
@@ -41,7 +41,7 @@ class Column:
 
 
 def columns_of(info: SegmentInfo) -> dict[str, Column]:
-    """The arrays of a segment by name; those of the archive points come first."""
+    """Arrays of a segment by name; those of the archive points come first."""
     rows = {row_name(block): Column(info.stored, (info.width,), info.tokens) for block in info.blocks}
     return rows | {
         "index": Column(np.dtype(np.int32), (), 64 * info.tokens),
@@ -63,7 +63,7 @@ class Packer:
 
     Attributes:
         info: what the frames share.
-        frames: packed so far.
+        frames: number of frames packed so far.
         next_index: number in the source after the last packed frame.
     """
 
@@ -73,10 +73,10 @@ class Packer:
         self._books: dict[str, dict[str, int]] = {name: {} for name in BOOKS}
 
     def pack(self, record: FrameRecord) -> dict[str, Array]:
-        """A frame's entries by array name, to be appended; they share memory with the record.
+        """Entries of a frame by array name, to be appended; they share memory with the record.
 
         Raises:
-            WrongRecord: it isn't of the segment's form.
+            WrongRecord: the record doesn't have the segment's form.
         """
         check_record(record, self.info)
         codes = [self._books[name].setdefault(getattr(record, name), len(self._books[name])) for name in BOOKS]
@@ -95,21 +95,21 @@ class Packer:
         return entries if record.flow is None else entries | {"flow": record.flow[None]}
 
     def books(self) -> dict[str, list[str]]:
-        """What the codes in `frames` mean: the n-th word of a book is code n."""
+        """Words for the codes in `frames`: the word at place n of a book has code n."""
         return {name: list(book) for name, book in self._books.items()}
 
 
 def unpack(
     info: SegmentInfo, books: Books, frames: int, blocks: Sequence[int], read: ReadSlice
 ) -> Iterator[FrameRecord]:
-    """The records of a segment again; memory stays bounded.
+    """Reads the records of a segment in groups, so that memory stays bounded.
 
     Args:
-        info: what they share.
-        books: what the codes mean.
-        frames: how many there are.
-        blocks: the archive points wanted.
-        read: gives the entries of an array from one place up to another.
+        info: what the frames share.
+        books: words for the codes, as returned by `Packer.books`.
+        frames: number of frames.
+        blocks: archive points to read.
+        read: returns the entries of the named array from one place up to another.
     """
     offsets, table, pts_s = read("offsets", 0, frames + 1), read("frames", 0, frames), read("pts_s", 0, frames)
     for first, end in _groups(offsets, GROUP_DENSE * info.tokens):
@@ -134,10 +134,10 @@ def unpack(
 
 
 def chosen_blocks(info: SegmentInfo, blocks: Sequence[int] | None) -> tuple[int, ...]:
-    """The archive points wanted, or all of them.
+    """The requested archive points; all of them if `blocks` is None.
 
     Raises:
-        NotArchived: one isn't among those archived.
+        NotArchived: one of them isn't archived.
     """
     wanted = info.blocks if blocks is None else tuple(blocks)
     for block in wanted:
@@ -150,7 +150,7 @@ def chosen_blocks(info: SegmentInfo, blocks: Sequence[int] | None) -> tuple[int,
 
 
 def info_record(info: SegmentInfo) -> dict[str, Any]:
-    """What the frames share, as plain values."""
+    """A segment's info as plain values."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(info).items()}
 
 
@@ -163,7 +163,7 @@ def read_info(record: Mapping[str, Any]) -> SegmentInfo:
 
 
 def _groups(offsets: NDArray[np.int64], most_rows: int) -> Iterator[tuple[int, int]]:
-    """Frames to read at once, from first up to end: as many as stay below the limits, at least one."""
+    """Groups of frames to read at once, each from its first frame up to an end; at least one frame each."""
     first, frames = 0, len(offsets) - 1
     while first < frames:
         fitting = int(np.searchsorted(offsets, offsets[first] + most_rows, side="right")) - 1

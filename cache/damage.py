@@ -1,4 +1,4 @@
-"""What libraries raise when a file isn't what its name says, as one error of ours with one line."""
+"""Turns the errors that libraries raise for damaged files into one error of this package with a short message."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deltascene.errors import DeltasceneError
 
-# JSON, YAML, Zarr, Parquet and numpy each raise what their insides ran into: any of these, by the way a value is wrong.
+# JSON, YAML, Zarr, Parquet and numpy raise any of these on damaged data, depending on which value is wrong.
 DAMAGE = (
     ValueError,
     TypeError,
@@ -24,17 +24,17 @@ DAMAGE = (
 
 @contextmanager
 def reraise_damage(error_class: Callable[[str], Exception], what: Path | str, way_out: str) -> Iterator[None]:
-    """Turns what reading damaged data raises into one error.
+    """Turns errors of reading damaged data into one error.
 
-    An error of this package passes, as it says more, and so does a full disk.
+    Errors of this package pass unchanged, as they are more precise, and so does that of a full disk.
 
     Args:
-        error_class: of what is raised.
-        what: was read.
-        way_out: for whoever reads the error.
+        error_class: class of the error that is raised.
+        what: what was read.
+        way_out: what the user can do, for the message.
 
     Raises:
-        Exception: of that class, where something is damaged.
+        Exception: of that class, if the data is damaged.
     """
     try:
         yield

@@ -10,23 +10,23 @@ class CacheError(DeltasceneError):
 
 
 class BrokenSeal(CacheError):  # noqa: N818 - reads as what happened
-    """What lies on disk isn't what was sealed."""
+    """Stored bytes aren't those that were sealed."""
 
 
 class NotArchived(CacheError):  # noqa: N818
-    """What was asked for was never sealed."""
+    """A requested segment or archive point was never sealed."""
 
 
 class WrongFingerprint(CacheError):  # noqa: N818
-    """What is stored was made from another input, config, model or machine."""
+    """A stored segment was made from another input, config, model or machine."""
 
 
 class AlreadySealed(CacheError):  # noqa: N818
-    """A sealed segment doesn't change."""
+    """A segment can't be written because it is sealed already."""
 
 
 class LostWriter(CacheError):  # noqa: N818
-    """The unfinished segment isn't this writer's any more."""
+    """Another writer began the same segment; this one can't seal it any more."""
 
 
 class WrongRecord(CacheError):  # noqa: N818
@@ -38,4 +38,4 @@ class NothingDense(CacheError):  # noqa: N818
 
 
 class NoSuchStore(CacheError):  # noqa: N818
-    """A place that can't be opened, or where writers could overwrite each other."""
+    """A store can't be opened, or can't keep two writers from overwriting each other."""

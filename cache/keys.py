@@ -1,4 +1,4 @@
-"""What must be equal for a record to be valid, as flat mappings of plain values, and fingerprints of them."""
+"""Keys: flat mappings of plain values that must be equal for a stored result to be valid; and their fingerprints."""
 
 import json
 from collections.abc import Mapping
@@ -19,6 +19,12 @@ def first_difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> t
         if expected.get(key) != found.get(key):
             return key, expected.get(key), found.get(key)
     return None
+
+
+def shortened(value: object) -> str:
+    """A value of a key as an error shows it: at most 40 characters."""
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "…"
 
 
 def file_sha256(path: Path) -> str:

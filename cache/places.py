@@ -1,7 +1,7 @@
-"""Where results lie: folders of a disk, or prefixes of an object store. What differs between the two is in this file.
+"""Where results are stored: folders on a disk or prefixes in an object store; this module hides the differences.
 
-A `Place` is a `pathlib.Path`, or a `upath.UPath`, which has the same methods over fsspec. Both can make a file only if
-none is there (`open("xb")`, a conditional put), which is what locks and seals rest on.
+A `Place` is a `pathlib.Path`, or a `upath.UPath`, which has the same methods over fsspec. Both can create a file only
+if it doesn't exist (`open("xb")`, a conditional put); locks and seals depend on that.
 """
 
 import os
@@ -20,15 +20,15 @@ from deltascene.cache.errors import NoSuchStore
 
 Place: TypeAlias = Path | UPath
 
-STORES = ("s3", "s3a")  # written to; they can create an object only if there is none
-_BLOCK = 1 << 20  # bytes that a read at some offset asks an object store for
+STORES = ("s3", "s3a")  # stores that results can be written to, as they can create an object only if there is none
+_BLOCK = 1 << 20  # bytes that are fetched from an object store at least
 
 
 def place(text: str | Place) -> Place:
     """A folder or file by its path or URL.
 
     Raises:
-        NoSuchStore: of a URL whose protocol isn't known, or lacks its library.
+        NoSuchStore: the protocol of the URL is unknown, or its library isn't installed.
     """
     if not isinstance(text, str):
         return text
@@ -46,10 +46,10 @@ def place(text: str | Place) -> Place:
 
 
 def writable(folder: Place) -> Place:
-    """A folder that a run may write to.
+    """Checks that a run may write to a folder, and returns it.
 
     Raises:
-        NoSuchStore: its store can't create an object only if there is none.
+        NoSuchStore: its store has no conditional put, so that two writers could overwrite each other.
     """
     if not isinstance(folder, Path) and folder.protocol not in STORES:
         raise NoSuchStore(
@@ -60,12 +60,12 @@ def writable(folder: Place) -> Place:
 
 
 def absolute(folder: Place) -> Place:
-    """The same place for any process."""
+    """The same place as an absolute path, for other processes."""
     return folder.resolve() if isinstance(folder, Path) else folder
 
 
 def write_whole(path: Place, data: str | bytes) -> None:
-    """Writes a file so that a reader sees all of it or nothing; a link in its place is replaced, not followed."""
+    """Writes a file so that a reader sees all of it or nothing; a link of that name is replaced, not followed."""
     content = data.encode() if isinstance(data, str) else data
     if not isinstance(path, Path):
         path.write_bytes(content)
@@ -80,7 +80,7 @@ def write_whole(path: Place, data: str | bytes) -> None:
 
 
 def create_whole(path: Place, data: bytes) -> bool:
-    """Writes a small file, whole at once, unless one is there; whether it was done."""
+    """Writes a small file as a whole unless it exists; returns whether it was written."""
     if not isinstance(path, Path):
         try:
             with path.open("xb") as out:
@@ -97,7 +97,7 @@ def create_whole(path: Place, data: bytes) -> bool:
 
 
 def put(file: Path, path: Place) -> None:
-    """Moves a finished local file to its place, whole, over what is there."""
+    """Moves a finished local file to its place as a whole; an existing file is replaced."""
     if isinstance(path, Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sync(file)
@@ -108,7 +108,7 @@ def put(file: Path, path: Place) -> None:
 
 
 def put_new(file: Path, path: Place) -> bool:
-    """Moves a finished local file to its place, whole, unless something is there; whether it was done."""
+    """Moves a finished local file to its place as a whole unless that exists; returns whether it was moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if isinstance(path, Path):
@@ -124,14 +124,14 @@ def put_new(file: Path, path: Place) -> bool:
 
 
 def put_tree(folder: Path, path: Place, last: str = "") -> None:
-    """Moves the files of a local folder below a place; the one named comes last."""
+    """Moves the files of a local folder below a place; the file named `last` is moved last."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     for file in sorted(files, key=lambda each: each.relative_to(folder).as_posix() == last):
         put(file, path / file.relative_to(folder).as_posix())
 
 
 def remove(path: Place) -> None:
-    """Removes a file or a folder with all that is in it, if it is there. Links are removed, never followed."""
+    """Removes a file, or a folder with its contents, if it exists. Links are removed, never followed."""
     if not isinstance(path, Path):
         with suppress(FileNotFoundError):
             path.fs.rm(path.path, recursive=True)
@@ -143,7 +143,7 @@ def remove(path: Place) -> None:
 
 @contextmanager
 def scratch(beside: Place) -> Iterator[Path]:
-    """A local folder of one's own for files that are still written: on the same disk, where there is one."""
+    """A local temporary folder for files that are being written, on the same disk as the place if that is local."""
     path = new_scratch(beside)
     try:
         yield path
@@ -152,7 +152,7 @@ def scratch(beside: Place) -> Iterator[Path]:
 
 
 def new_scratch(beside: Place, name: str = "try") -> Path:
-    """As `scratch`; whoever asks removes it."""
+    """A folder like that of `scratch`, which the caller removes."""
     if not isinstance(beside, Path):
         return Path(tempfile.mkdtemp(prefix="deltascene-"))
     path = beside / "unfinished" / f"{name}.{secrets.token_hex(4)}"
@@ -161,10 +161,10 @@ def new_scratch(beside: Place, name: str = "try") -> Path:
 
 
 def open_anywhere(path: Place) -> BinaryIO:
-    """A file for reads at some offsets.
+    """Opens a file for reading at any offset.
 
     Raises:
-        OSError: it can't be opened, or is a pipe, which would wait for a writer.
+        OSError: it can't be opened, or it is a pipe, which would wait for a writer.
     """
     if isinstance(path, Path):
         if path.exists() and not path.is_file():
@@ -174,14 +174,14 @@ def open_anywhere(path: Place) -> BinaryIO:
 
 
 def zarr_url(path: Place) -> dict[str, Any]:
-    """What `zarr.open_group` needs to find a store."""
+    """Arguments of `zarr.open_group` for a group at a place."""
     if isinstance(path, Path):
         return {"store": path}
     return {"store": str(path), "storage_options": dict(path.storage_options)}
 
 
 def free_bytes(folder: Place) -> int | None:
-    """What a disk has left; None for a store without an end."""
+    """Free bytes on the disk of a folder; None for an object store."""
     return shutil.disk_usage(folder).free if isinstance(folder, Path) else None
 
 
@@ -191,7 +191,11 @@ def _sync(file: Path) -> None:
 
 
 def _link(file: Path, path: Path) -> None:
-    """A second name, which fails where there is a file; disks without links get the next best."""
+    """Gives a file a second name unless that exists; on a disk without hard links, copies it to a new file.
+
+    Raises:
+        FileExistsError: there is a file of that name.
+    """
     try:
         os.link(file, path)
     except OSError as error:

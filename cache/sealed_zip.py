@@ -1,8 +1,8 @@
-"""A finished segment as one file: a zip of all that was made of it, stored as it is, and the seal that says so.
+"""A finished segment as one file: an uncompressed zip of its files, and a seal.
 
-`seal.json` is the last member: size and SHA-256 of all others, and what the segment was made from. The file appears
-whole, at once, and only if none is there; so a segment is sealed or it doesn't exist, and two writers can't mix. The
-same content gives the same bytes, but for what the seal says of its writer.
+`seal.json` is the last member: size and SHA-256 of all others, and what the segment was made from. The file appears as
+a whole, and only if there is none of its name. So a segment is sealed or it doesn't exist, and the files of two writers
+never mix. The same content gives the same bytes, except for the fields of the seal that name its writer and the time.
 """
 
 import json
@@ -18,7 +18,7 @@ from deltascene.cache.places import Place, open_anywhere, put, put_new
 
 FORMAT = 1
 SEAL = "seal.json"
-_LARGEST_SEAL = 16 << 20  # bytes; an honest one has a hundred per file
+_LARGEST_SEAL = 16 << 20  # bytes; a valid seal has about a hundred per file
 _BROKEN = (OSError, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile)
 
 Sums = Mapping[str, tuple[int, str]]
@@ -27,16 +27,16 @@ Sums = Mapping[str, tuple[int, str]]
 def write_sealed(
     folder: Path, path: Place, fields: Callable[[Sums], Mapping[str, Any]], *, replace: bool = False
 ) -> Mapping[str, Any] | None:
-    """Makes a segment's file of a folder with all that belongs to it.
+    """Packs and seals the files of a segment.
 
     Args:
-        folder: its files; nothing else.
-        path: of the segment.
-        fields: the seal, but for `format` and `files`, from the size and SHA-256 of the files.
-        replace: write over what is there.
+        folder: the files of the segment and nothing else.
+        path: path of the sealed file.
+        fields: makes the seal, without `format` and `files`, from the size and SHA-256 of the files.
+        replace: whether an existing file is replaced.
 
     Returns:
-        The seal; None if something is there already.
+        The seal; None if the file exists and wasn't replaced.
     """
     packed = folder.with_name(folder.name + ".zip")
     try:
@@ -62,19 +62,19 @@ def _pack(folder: Path, packed: Path, fields: Callable[[Sums], Mapping[str, Any]
 
 
 class SealedZip:
-    """A segment's file, read; a context manager.
+    """Reads the sealed file of a segment; a context manager.
 
     Attributes:
-        path: of the file.
-        fields: of the seal, with `files`: size and SHA-256 by name.
+        path: path of the file.
+        fields: values of the seal, with `files`: size and SHA-256 by name.
     """
 
     def __init__(self, path: Place) -> None:
-        """Opens it; what the seal says of the files is checked as they are read.
+        """Opens the file; its members are checked against the seal when they are read.
 
         Raises:
-            BrokenSeal: it can't be read.
-            FileNotFoundError: there is none.
+            BrokenSeal: the file can't be read.
+            FileNotFoundError: there is no such file.
         """
         self.path = path
         self._file = open_anywhere(path)
@@ -90,15 +90,15 @@ class SealedZip:
 
     @property
     def files(self) -> Sums:
-        """Size and SHA-256 of what was sealed, by name."""
+        """Size and SHA-256 of the sealed members, by name."""
         sums: Sums = self.fields["files"]
         return sums
 
     def read(self, name: str) -> bytes:
-        """One of its files, checked.
+        """Reads a member and checks it.
 
         Raises:
-            BrokenSeal: it isn't what was sealed, or wasn't sealed at all.
+            BrokenSeal: its bytes aren't those that were sealed, or it isn't among the sealed members.
         """
         if name not in self.files:
             raise BrokenSeal(f"{self.path}: expected {name} among the sealed files; it isn't")
@@ -117,16 +117,16 @@ class SealedZip:
         return data
 
     def check(self, names: Iterable[str] | None = None) -> None:
-        """Compares files with their sums; all of them by default.
+        """Reads and checks members; all of them by default.
 
         Raises:
-            BrokenSeal: one isn't what was sealed.
+            BrokenSeal: the bytes of a member aren't those that were sealed.
         """
         for name in self.files if names is None else names:
             self.read(name)
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._zip.close()
         self._file.close()
 

@@ -1,4 +1,4 @@
-"""A run of frames as the base leaves it to whoever comes after the split: keyframe rows and changed rows.
+"""A segment of archived activations: rows of dense frames and changed rows of the frames between them.
 
 Shape letters: T frames of a segment, N tokens of a frame (prefix tokens first), R rows of them computed in one frame,
 D width, H and W pixels of the model's input, h and w the patch grid.
@@ -15,34 +15,34 @@ from deltascene.cache.errors import WrongRecord
 
 Array = NDArray[Any]
 
-# What the values of an archive point are stored as; bfloat16 has no numpy type, its bits are kept.
+# Types of stored activations; numpy has no bfloat16, so its bits are stored.
 STORED: Mapping[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(np.uint16)}
 
 FLOW_STEP = 4  # flow is kept for every 4th pixel
 
-# The formula's constants, in bytes: six integers, a time and an offset a frame; JSON, shard indices and seal a segment.
+# Constants of `raw_bytes`: per frame six integers, a time and an offset; per segment JSON, shard indices and seal.
 FRAME_BYTES = 6 * 8 + 8 + 8
 SEGMENT_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameRecord:
-    """What the base says of one processed frame.
+    """What the base computed for one processed frame.
 
     Attributes:
         index: its number in the source.
         pts_s: presentation time in seconds.
-        valid: False when the picture isn't what the camera saw then.
-        cause: of an invalid frame or of a reset: `corrupt`, `resized` …; empty otherwise.
+        valid: False if the picture isn't what the camera saw at that time.
+        cause: cause of an invalid frame or of a reset: `corrupt`, `resized` …; empty otherwise.
         policy: dense, rows, warped, held or skipped.
-        reason: why: reset, cut, light, refresh, camera, changed, unchanged, between, invalid …
+        reason: why the policy was chosen: reset, cut, light, refresh, camera, changed, unchanged, between, invalid …
         rows: tokens computed [R] int32, increasing, prefix tokens included; all of them when dense, none when warped,
             held or skipped.
         activations: residual stream of those rows [R, D] by archive point (number of blocks run before): float32, or
             uint16 that holds the bits of bfloat16.
         change: change strength of every patch [h*w], in steps of 255 that saturate.
-        flow: of a warped frame, from the last computed image to it [2, ceil(H/4), ceil(W/4)] int16: x and y in 1/32
-            pixel of the model's input; None for all others.
+        flow: flow of a warped frame, from the last computed image to it [2, ceil(H/4), ceil(W/4)] int16: x and y in
+            1/32 pixel of the model's input; None for all others.
     """
 
     index: int
@@ -63,11 +63,11 @@ class SegmentInfo:
 
     Attributes:
         blocks: archive points, as the number of blocks run before.
-        dtype: what activations are stored as: `float32` or `bfloat16`.
-        tokens: of a frame, prefix included.
-        prefix: class and register tokens in front.
-        width: of the residual stream.
-        grid: patches from top to bottom and from left to right.
+        dtype: type of the stored activations: `float32` or `bfloat16`.
+        tokens: number of tokens of a frame, prefix included.
+        prefix: number of class and register tokens in front.
+        width: width of the residual stream.
+        grid: number of patches from top to bottom and from left to right.
         patch: side of a patch in pixels.
         frame_size: height and width of the video's frames.
         model_size: height and width of the model's input.
@@ -118,7 +118,7 @@ class SegmentInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentRecords:
-    """A sealed run of frames in memory.
+    """The frames of a sealed segment in memory.
 
     Attributes:
         start: number of its first frame among the processed frames.
@@ -132,10 +132,10 @@ class SegmentRecords:
 
 
 def check_record(record: FrameRecord, info: SegmentInfo) -> None:
-    """Refuses a record that isn't of its segment's form.
+    """Refuses a record that doesn't have the form of its segment.
 
     Raises:
-        WrongRecord: by name, with both values.
+        WrongRecord: names the first wrong field, with the expected and the found value.
     """
     rows, count = record.rows, len(record.rows)
     _expect(record, "rows", rows, (count,), np.dtype(np.int32))
@@ -164,8 +164,8 @@ def raw_bytes(info: SegmentInfo, rows: Iterable[int], warped: int) -> int:
 
     Args:
         info: what the frames share.
-        rows: computed rows of every frame.
-        warped: how many of the frames are warped.
+        rows: number of computed rows of every frame.
+        warped: number of warped frames.
     """
     counts = list(rows)
     row_bytes = len(info.blocks) * info.width * info.stored.itemsize + 4
@@ -180,11 +180,11 @@ def estimate_bytes(
 
     Args:
         info: what its frames share.
-        frames: how many there are.
+        frames: number of frames.
         dense: share of dense frames, 0 to 1.
         rows: mean share of a frame's tokens that the frames neither dense nor warped compute, 0 to 1.
         warped: share of warped frames, 0 to 1.
-        segment_frames: frames of a segment.
+        segment_frames: number of frames of a segment.
     """
     assert dense + warped <= 1 + 1e-9, (dense, warped)
     computed = round(frames * info.tokens * (dense + max(0.0, 1 - dense - warped) * rows))
@@ -215,7 +215,7 @@ def from_bfloat16(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def decoded(values: Array, dtype: str) -> NDArray[np.float32]:
-    """Stored activations as float32: what every sub-task is given.
+    """Stored activations as float32, the input of every sub-task.
 
     Args:
         values: as stored, any shape.

@@ -1,4 +1,4 @@
-"""The seal of an archived segment: what it holds, what it was made from, and the rules of writing it once."""
+"""The seal of an archived segment, and the rules that it is written once."""
 
 import json
 import time
@@ -6,34 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deltascene.cache.base_seal import BaseSeal, is_count
 from deltascene.cache.columns import Packer
 from deltascene.cache.errors import AlreadySealed, LostWriter, NotArchived, WrongFingerprint, WrongRecord
-from deltascene.cache.keys import fingerprint, first_difference
+from deltascene.cache.keys import fingerprint, first_difference, shortened
+
+_LATEST_S = 1e12  # no segment is sealed later, in seconds since 1970
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentSeal:
-    """What a sealed segment is and what it was made from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSeal(BaseSeal):
+    """The seal of an archived segment.
 
     Attributes:
-        start: number of its first frame among the processed frames.
-        frames: how many it holds.
-        next_index: where in the source the frame after it lies.
         key: everything that its contents depend on, as flat plain values.
-        token: of the run that wrote it.
-        bytes: of its files together, the seal itself left out.
-        sealed_s: when, in seconds since 1970.
-        files: size in bytes and SHA-256 of every file, by path below the segment.
+        bytes: size of its files together, without the seal itself.
+        sealed_s: when it was sealed, in seconds since 1970.
     """
 
-    start: int
-    frames: int
-    next_index: int
     key: Mapping[str, Any]
-    token: str
     bytes: int
     sealed_s: float
-    files: Mapping[str, tuple[int, str]]
 
     @property
     def fingerprint(self) -> str:
@@ -41,7 +34,7 @@ class SegmentSeal:
         return fingerprint(self.key)
 
     def require(self, key: Mapping[str, Any]) -> None:
-        """Refuses a segment that was made from something else.
+        """Refuses a segment with another key.
 
         Raises:
             WrongFingerprint: names the first key that differs, with both values.
@@ -49,9 +42,17 @@ class SegmentSeal:
         if difference := first_difference(plain(key), self.key):
             name, expected, found = difference
             raise WrongFingerprint(
-                f"segment {self.start}: expected {name} = {_short(expected)}; it was made with {_short(found)};"
+                f"segment {self.start}: expected {name} = {shortened(expected)}; it was made with {shortened(found)};"
                 " give the same input and model, or archive the video again"
             )
+
+    def own_problem(self) -> str:
+        """Names a key, a size or a time that isn't one."""
+        if not is_count(self.bytes) or not isinstance(self.key, dict):
+            return "expected a number of bytes and a key"
+        if type(self.sealed_s) not in (int, float) or not 0 <= self.sealed_s < _LATEST_S:
+            return f"expected a time; found {str(self.sealed_s)[:80]}"
+        return ""
 
 
 def make_seal(
@@ -62,14 +63,14 @@ def make_seal(
     next_index: int | None,
     sums: Mapping[str, tuple[int, str]],
 ) -> dict[str, Any]:
-    """Fields of the seal of a segment whose files are all written, but for the files.
+    """Fields of `SegmentSeal` without `files`, for a segment whose files are all written.
 
     Args:
-        start: of the segment.
-        packer: that its frames went through.
-        key: what it was made from, plain.
-        token: of the run that wrote it.
-        next_index: as `SegmentWriter.seal`.
+        start: start of the segment.
+        packer: the packer of its frames.
+        key: everything that its contents depend on, as returned by `plain`.
+        token: token of the run that wrote it.
+        next_index: number in the source of the frame after it; None is the one after its last frame.
         sums: size in bytes and SHA-256 of its files.
     """
     return {
@@ -84,21 +85,21 @@ def make_seal(
 
 
 def plain(key: Mapping[str, Any]) -> dict[str, Any]:
-    """A key as it reads back from JSON, so that a tuple and a list of the same values are the same.
+    """A key as it is read back from JSON, so that a tuple equals a list of the same values.
 
     Raises:
-        TypeError, ValueError: a value isn't plain.
+        TypeError, ValueError: JSON has no such value.
     """
     values: dict[str, Any] = json.loads(json.dumps(dict(key), allow_nan=False))
     return values
 
 
 def refuse_overwriting(sealed: SegmentSeal, key: Mapping[str, Any], replace: bool) -> None:
-    """Holds the rule that a sealed segment is only ever replaced by itself.
+    """Refuses to write a sealed segment again, unless it is to be replaced by one of the same key.
 
     Raises:
-        AlreadySealed: it wasn't asked for.
-        WrongFingerprint: it was made from something else.
+        AlreadySealed: `replace` isn't set.
+        WrongFingerprint: the sealed segment has another key.
     """
     if not replace:
         raise AlreadySealed(f"segment {sealed.start}: is sealed already; read it, or ask to replace it")
@@ -106,7 +107,7 @@ def refuse_overwriting(sealed: SegmentSeal, key: Mapping[str, Any], replace: boo
 
 
 def refuse_empty(start: int, packer: Packer) -> None:
-    """Refuses to seal nothing.
+    """Refuses to seal a segment without frames.
 
     Raises:
         WrongRecord: no frame was added.
@@ -116,16 +117,11 @@ def refuse_empty(start: int, packer: Packer) -> None:
 
 
 def not_archived(start: int, starts: Sequence[int]) -> NotArchived:
-    """The error for a segment that isn't there."""
+    """The error for a segment that isn't archived."""
     there = f"starts are {', '.join(map(str, starts[:8]))}{' …' if len(starts) > 8 else ''}" if starts else "none is"
     return NotArchived(f"segment {start}: isn't archived; {there}; archive the video again")
 
 
 def lost_writer(start: int) -> LostWriter:
-    """The error for a writer that was overtaken."""
-    return LostWriter(f"segment {start}: another writer began it meanwhile; let that one finish")
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "…"
+    """The error for a writer whose segment another writer began again."""
+    return LostWriter(f"segment {start}: another writer began it in the meantime; let that one finish")

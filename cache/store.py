@@ -1,6 +1,6 @@
-"""Where archived segments are kept: the contract of every store, and one in memory.
+"""Stores of archived segments: the interface of every store, and a store in memory.
 
-A segment is written frame by frame and sealed last. What isn't sealed doesn't exist; what is sealed doesn't change.
+A segment is written frame by frame and sealed at the end. Readers see only sealed segments, which never change.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,34 +28,34 @@ class SegmentWriter(Protocol):
     """An unfinished segment."""
 
     def add(self, record: FrameRecord) -> None:
-        """Appends a frame; nothing of the record is kept but a copy.
+        """Appends a copy of a frame.
 
         Raises:
-            WrongRecord: it isn't of the segment's form.
+            WrongRecord: the record doesn't have the segment's form.
         """
 
     def seal(self, token: str, next_index: int | None = None) -> SegmentSeal:
-        """Writes what is left, then the seal; the writer is spent.
+        """Writes the rest of the segment and its seal; the writer can't be used any more.
 
         Args:
-            token: of the run that writes.
-            next_index: where in the source the frame after the segment lies; None is right after its last frame.
+            token: token of the run that writes.
+            next_index: number in the source of the frame after the segment; None is the one after its last frame.
 
         Raises:
-            LostWriter: the segment was begun again by another writer.
-            AlreadySealed: another writer sealed it meanwhile.
+            LostWriter: another writer began the segment again.
+            AlreadySealed: another writer sealed it in the meantime.
             WrongRecord: it has no frame.
         """
 
     def discard(self) -> None:
-        """Gives the segment up; nothing of it stays. A second time, or after sealing, it does nothing."""
+        """Removes the unfinished segment; does nothing if it is removed or sealed already."""
 
 
 class Store(Protocol):
     """Sealed segments of one video, by the number of their first frame."""
 
     def begin(self, start: int, info: SegmentInfo, key: Mapping[str, Any], *, replace: bool = False) -> SegmentWriter:
-        """Starts a segment; an earlier try at the same place that was never sealed is given up.
+        """Starts a segment; an unfinished one of the same start is given up.
 
         Args:
             start: number of its first frame among the processed frames.
@@ -64,7 +64,7 @@ class Store(Protocol):
             replace: whether a sealed segment of the same key is written again. It stays until the new one is sealed.
 
         Raises:
-            AlreadySealed: there is a sealed one, and `replace` wasn't asked for.
+            AlreadySealed: there is a sealed one, and `replace` isn't set.
             WrongFingerprint: the sealed one to be replaced has another key; `drop` it first.
         """
 
@@ -72,7 +72,7 @@ class Store(Protocol):
         """Starts of the sealed segments, increasing."""
 
     def seal(self, start: int) -> SegmentSeal:
-        """The seal of a segment; what it says of the files isn't checked here.
+        """Reads the seal of a segment; its files aren't checked.
 
         Raises:
             NotArchived: there is no such segment.
@@ -80,23 +80,23 @@ class Store(Protocol):
         """
 
     def info(self, start: int) -> SegmentInfo:
-        """What the frames of a segment share.
+        """Reads what the frames of a segment share.
 
         Raises:
             NotArchived: there is no such segment.
-            BrokenSeal: it isn't what was sealed.
+            BrokenSeal: its description isn't what was sealed.
         """
 
     def frames(self, start: int, blocks: Sequence[int] | None = None) -> Iterator[FrameRecord]:
-        """The frames of a segment in order; memory stays bounded. Sizes and sums are checked before the first one.
+        """Reads the frames of a segment in order; memory stays bounded. Files are checked before the first frame.
 
         Args:
-            start: of the segment.
-            blocks: the archive points wanted; the files of the others are neither checked nor read. None is all.
+            start: start of the segment.
+            blocks: archive points to read; files of the others are neither checked nor read. None is all of them.
 
         Raises:
             NotArchived: there is no such segment or archive point.
-            BrokenSeal: what lies there isn't what was sealed; the text names the file.
+            BrokenSeal: a file isn't what was sealed; the message names it.
         """
 
     def verify(self, start: int) -> SegmentSeal:
@@ -104,49 +104,49 @@ class Store(Protocol):
 
         Raises:
             NotArchived: there is no such segment.
-            BrokenSeal: what lies there isn't what was sealed; the text names the file.
+            BrokenSeal: a file isn't what was sealed; the message names it.
         """
 
     def drop(self, start: int) -> None:
-        """Removes a segment, broken or not.
+        """Removes a segment, whether or not it is damaged.
 
         Raises:
             NotArchived: there is no such segment.
         """
 
     def read(self, start: int) -> SegmentRecords:
-        """A whole segment in memory; as `frames`."""
+        """Reads a whole segment into memory; raises the errors of `frames`."""
         return SegmentRecords(start, self.info(start), tuple(self.frames(start)))
 
 
 class MemoryStore(Store):
-    """Segments in this process's memory: for tests, and where nothing has to outlive the run."""
+    """Segments in the memory of this process, for tests and for runs that keep no archive."""
 
     def __init__(self) -> None:
         self._sealed: dict[int, _Held] = {}
         self._begun: dict[int, _MemoryWriter] = {}
 
     def begin(self, start: int, info: SegmentInfo, key: Mapping[str, Any], *, replace: bool = False) -> "_MemoryWriter":
-        """As `Store.begin`."""
+        """Starts a segment."""
         if start in self._sealed:
             refuse_overwriting(self._sealed[start].seal, key, replace)
         self._begun[start] = _MemoryWriter(self, start, info, plain(key), replace)
         return self._begun[start]
 
     def starts(self) -> tuple[int, ...]:
-        """As `Store.starts`."""
+        """Starts of the sealed segments, increasing."""
         return tuple(sorted(self._sealed))
 
     def seal(self, start: int) -> SegmentSeal:
-        """As `Store.seal`."""
+        """Reads the seal of a segment; its files aren't checked."""
         return self._held(start).seal
 
     def info(self, start: int) -> SegmentInfo:
-        """As `Store.info`."""
+        """Reads what the frames of a segment share."""
         return self._held(start).info
 
     def frames(self, start: int, blocks: Sequence[int] | None = None) -> Iterator[FrameRecord]:
-        """As `Store.frames`."""
+        """Reads the frames of a segment in order."""
         held = self._held(start)
         wanted = chosen_blocks(held.info, blocks)
         unread = {row_name(block) for block in held.info.blocks if block not in wanted}
@@ -158,13 +158,13 @@ class MemoryStore(Store):
         return unpack(held.info, held.books, held.seal.frames, wanted, read)
 
     def verify(self, start: int) -> SegmentSeal:
-        """As `Store.verify`."""
+        """Checks every file of a segment."""
         held = self._held(start)
         held.check(set(held.seal.files))
         return held.seal
 
     def drop(self, start: int) -> None:
-        """As `Store.drop`."""
+        """Removes a segment, whether or not it is damaged."""
         self._held(start)
         del self._sealed[start]
 
@@ -176,7 +176,7 @@ class MemoryStore(Store):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A sealed segment in memory: its arrays stand for files."""
+    """A sealed segment in memory; arrays take the place of files."""
 
     seal: SegmentSeal
     info: SegmentInfo
@@ -202,12 +202,10 @@ class _MemoryWriter:
         self._entries: dict[str, list[Array]] = {name: [] for name in columns_of(info)}
 
     def add(self, record: FrameRecord) -> None:
-        """As `SegmentWriter.add`."""
         for name, entries in self._packer.pack(record).items():
             self._entries[name].append(entries.copy())
 
     def seal(self, token: str, next_index: int | None = None) -> SegmentSeal:
-        """As `SegmentWriter.seal`."""
         refuse_empty(self._start, self._packer)
         if self._store._begun.get(self._start) is not self:
             raise lost_writer(self._start)
@@ -224,7 +222,6 @@ class _MemoryWriter:
         return seal
 
     def discard(self) -> None:
-        """As `SegmentWriter.discard`."""
         self._entries.clear()
         if self._store._begun.get(self._start) is self:
             del self._store._begun[self._start]

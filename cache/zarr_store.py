@@ -1,10 +1,10 @@
-"""Segments in a folder or an object store, one file each, that plain zarr reads without us (docs/archive.md).
+"""A store with one file per segment, in a folder or an object store; plain zarr reads the files, too (docs/archive.md).
 
     <path>/segments/<start:08d>.zip      a sealed segment: a Zarr group of `rows_<block>`, `index`, `offsets`, `frames`,
                                          `pts_s`, `change`, `flow` (cache/columns.py), and `seal.json`
-    <path>/unfinished/<start:08d>.<hex>/ one being written; sealing it makes the file at once
+    <path>/unfinished/<start:08d>.<hex>/ a segment that is being written; sealing it creates the file as a whole
 
-Every array is one shard, or several of at most `SHARD_BYTES` of raw values, which is what a writer holds per array.
+Every array is one shard, or several of at most `SHARD_BYTES` of raw values; a writer holds one shard per array.
 """
 
 import shutil
@@ -50,17 +50,17 @@ SHARD_BYTES = 32 << 20  # of raw values, per array
 
 
 class ZarrStore(Store):
-    """Segments of one video; one writer per segment, any number of readers.
+    """Segments of one video, with one writer per segment and any number of readers.
 
     Attributes:
-        path: of the folder; the first segment makes it.
+        path: path of the folder, which is created with the first segment.
     """
 
     def __init__(self, path: Place) -> None:
         self.path = path
 
     def begin(self, start: int, info: SegmentInfo, key: Mapping[str, Any], *, replace: bool = False) -> "_ZarrWriter":
-        """As `Store.begin`."""
+        """Starts a segment."""
         assert start >= 0, start
         self.admit(start, key, replace)
         for earlier in (self.path / "unfinished").glob(f"{start:08d}.*") if isinstance(self.path, Path) else ():
@@ -68,23 +68,23 @@ class ZarrStore(Store):
         return _ZarrWriter(self, start, info, plain(key), replace)
 
     def starts(self) -> tuple[int, ...]:
-        """As `Store.starts`."""
+        """Starts of the sealed segments, increasing."""
         names = (path.stem for path in self.path.glob("segments/*.zip"))
         return tuple(sorted(int(name) for name in names if name.isdecimal() and f"{int(name[:18]):08d}" == name))
 
     def seal(self, start: int) -> SegmentSeal:
-        """As `Store.seal`."""
+        """Reads the seal of a segment; its files aren't checked."""
         with self._open(start) as sealed:
             return _seal_of(sealed, start)
 
     def info(self, start: int) -> SegmentInfo:
-        """As `Store.info`."""
+        """Reads what the frames of a segment share."""
         with self._open(start) as sealed:
             _seal_of(sealed, start)
             return _info_of(sealed)
 
     def frames(self, start: int, blocks: Sequence[int] | None = None) -> Iterator[FrameRecord]:
-        """As `Store.frames`; what is read of the segment is held, as compressed as it lies there."""
+        """Reads the frames of a segment; the files read are held in memory, compressed as they are stored."""
         with self._open(start) as sealed:
             seal, info = _seal_of(sealed, start), _info_of(sealed)
             wanted = chosen_blocks(info, blocks)
@@ -99,7 +99,7 @@ class ZarrStore(Store):
         return unpack(info, books, seal.frames, wanted, read)
 
     def verify(self, start: int) -> SegmentSeal:
-        """As `Store.verify`."""
+        """Checks every file of a segment."""
         with self._open(start) as sealed:
             seal = _seal_of(sealed, start)
             sealed.check()
@@ -107,17 +107,22 @@ class ZarrStore(Store):
         return seal
 
     def drop(self, start: int) -> None:
-        """As `Store.drop`."""
+        """Removes a segment, whether or not it is damaged."""
         if not self.file(start).is_file():
             raise not_archived(start, self.starts())
         remove(self.file(start))
 
     def file(self, start: int) -> Place:
-        """Where a sealed segment lies."""
+        """Path of a sealed segment."""
         return self.path / "segments" / f"{start:08d}.zip"
 
     def admit(self, start: int, key: Mapping[str, Any], replace: bool) -> None:
-        """Refuses to write over a sealed segment; a broken seal may be replaced like one of the same key."""
+        """Refuses to overwrite a sealed segment; a damaged one may be replaced like one of the same key.
+
+        Raises:
+            AlreadySealed: `replace` isn't set.
+            WrongFingerprint: the sealed segment has another key.
+        """
         if not self.file(start).is_file():
             return
         try:
@@ -147,16 +152,14 @@ class _ZarrWriter:
         self._arrays = {name: _Growing(group, name, column) for name, column in columns_of(info).items()}
 
     def add(self, record: FrameRecord) -> None:
-        """As `SegmentWriter.add`."""
         for name, entries in self._packer.pack(record).items():
             self._arrays[name].append(entries)
 
     def seal(self, token: str, next_index: int | None = None) -> SegmentSeal:
-        """As `SegmentWriter.seal`."""
         refuse_empty(self._start, self._packer)
         try:
             return self._seal(token, next_index)
-        except FileNotFoundError as error:  # someone swept its folder away
+        except FileNotFoundError as error:  # another writer removed its folder
             raise lost_writer(self._start) from error
         finally:
             self.discard()
@@ -174,16 +177,15 @@ class _ZarrWriter:
             replace=self._replace,
         )
         if fields is None:
-            raise AlreadySealed(f"segment {self._start}: another writer sealed it meanwhile; read that one")
+            raise AlreadySealed(f"segment {self._start}: another writer sealed it in the meantime; read that one")
         return SegmentSeal(**fields)
 
     def discard(self) -> None:
-        """As `SegmentWriter.discard`."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class _Growing:
-    """An array that grows entry by entry; whole shards go to disk."""
+    """An array that grows entry by entry; a shard is written when it is full."""
 
     def __init__(self, group: zarr.Group, name: str, column: Column) -> None:
         self._group, self._name, self._column = group, name, column
@@ -219,7 +221,7 @@ class _Growing:
         self._written, self._filled = count, 0
 
     def _create(self, count: int) -> "zarr.Array[Any]":
-        """The array: of full shards if this one is full, else the only shard, no longer than its entries need."""
+        """Creates the array with its first shard; one that isn't full is the only one and as long as its entries."""
         chunk = max(1, min(self._column.chunk, count))
         shard = max(chunk, -(-count // chunk) * chunk)
         return self._group.create_array(
@@ -229,24 +231,15 @@ class _Growing:
             shards=(shard, *self._column.shape),
             dtype=self._column.dtype,
             fill_value=0,
-            # Of those measured in docs/archive.md this one saves most float32 bytes, for 1 ms a frame over plain bytes.
+            # docs/archive.md: of the codecs measured, this one saves most bytes of float32 and takes 1 ms per frame.
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=self._column.dtype.itemsize),
-            config={"write_empty_chunks": True},  # every shard is a file, so that a missing one is seen
+            config={"write_empty_chunks": True},  # every shard is a file, so that a missing one is noticed
         )
 
 
 def _seal_of(sealed: SealedZip, start: int) -> SegmentSeal:
-    """The seal of a segment, once it makes sense."""
-    try:
-        seal = SegmentSeal(**sealed.fields)
-    except TypeError as error:
-        raise BrokenSeal(f"{sealed.path}: not a seal: {error}") from error
-    numbers = (seal.start, seal.frames, seal.next_index, seal.bytes)
-    whole = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
-    if not whole or not isinstance(seal.key, dict):
-        raise BrokenSeal(f"{sealed.path}: not a seal: expected whole numbers and a key")
-    if type(seal.sealed_s) not in (int, float) or not 0 <= seal.sealed_s < 1e12:
-        raise BrokenSeal(f"{sealed.path}: not a seal: expected a time; found {str(seal.sealed_s)[:80]}")
+    """The seal of a segment, with its values checked."""
+    seal = SegmentSeal.of(sealed)
     if seal.start != start:
         raise BrokenSeal(f"{sealed.path}: expected the seal of segment {start}; found that of {seal.start}")
     return seal
@@ -259,7 +252,7 @@ def _info_of(sealed: SealedZip) -> SegmentInfo:
 
 
 def _arrays_of(sealed: SealedZip, seal: SegmentSeal, names: Sequence[str]) -> "dict[str, zarr.Array[Any]]":
-    """Some arrays of a segment, once their files are what was sealed."""
+    """Some arrays of a segment, with their files checked."""
     needed = ["zarr.json", *(f"{name}/zarr.json" for name in names)]
     others = [file for file in sealed.files if file.split("/")[0] in names and file not in needed]
     with _readable(sealed.path):
@@ -280,7 +273,7 @@ def _readable(path: Place) -> AbstractContextManager[None]:
 
 
 def _group_of(sealed: SealedZip, names: Sequence[str]) -> zarr.Group:
-    """Files of a segment as a group in memory."""
+    """A Zarr group in memory of some files of a segment."""
     return zarr.open_group(MemoryStore({name: Buffer.from_bytes(sealed.read(name)) for name in names}), mode="r")
 
 

@@ -1,6 +1,6 @@
 """The resolved config of a run: presets, files with `extends`, dotted overrides; one frozen, typed object.
 
-Every key says whether it changes the results or only how a run goes; only result keys enter fingerprints.
+Every key is marked as changing the results or only how a run goes; only result keys enter fingerprints.
 """
 
 import os
@@ -46,7 +46,7 @@ class InputConfig(_Section):
 
 
 class PolicyConfig(_Section):
-    """What may be reused, and how often all is computed; `stages.policy.Rules` says what each number means."""
+    """What may be reused, and how often everything is computed; `stages.policy.Rules` documents each number."""
 
     reuse: bool = _result()
     hold_identical: bool = _result()
@@ -70,7 +70,7 @@ class ChangeConfig(_Section):
 
 
 class SegmentConfig(_Section):
-    """The unit of work."""
+    """Segments, which are computed on their own."""
 
     frames: int = _result(ge=1, le=65536)
 
@@ -132,12 +132,12 @@ class RunConfig(_Section):
 
     @property
     def cluster(self) -> str | None:
-        """Address of the Ray cluster to join: `address`, or what Ray's own variable says; None for one of its own."""
+        """Address of the Ray cluster to join: `address`, or Ray's variable RAY_ADDRESS; None starts a cluster."""
         return self.address or os.environ.get("RAY_ADDRESS") or None
 
 
 class Config(_Section):
-    """Everything that a run depends on, beside its inputs."""
+    """Everything that a run depends on, besides its inputs."""
 
     model: str = _result(min_length=1)
     tasks: tuple[str, ...] | None = _result()
@@ -157,7 +157,7 @@ class Config(_Section):
         return tuple(value) if isinstance(value, list) else value
 
     def result_keys(self) -> dict[str, Any]:
-        """The keys that change results, dotted, for fingerprints."""
+        """Dotted keys that change results, with their values, for fingerprints."""
         effects = key_effects()
         return {key: value for key, value in flatten(self.model_dump(mode="json")).items() if effects[key] == "result"}
 
@@ -178,7 +178,7 @@ def load_config(
 
     Args:
         preset: name of a packaged preset.
-        file: a user's YAML on top of it; its own `extends`, a preset's name, replaces the preset.
+        file: a user's YAML, whose values replace the preset's; its key `extends` names another preset.
         overrides: `dotted.key=value`, the value in YAML.
         values: dotted keys from options of the command line; None values are left out.
 
@@ -195,7 +195,7 @@ def load_config(
 
 
 def render_config(config: Config) -> str:
-    """A config as YAML that `--config` reads again; a comment at every key says what it affects."""
+    """A config as YAML that `--config` can read; a comment at every key says what it affects."""
     lines = list(_lines(config.model_dump(mode="json"), key_effects()))
     width = max(len(text) for text, _ in lines) + 2
     return "".join(f"{text:<{width}}# {effect}\n" if effect else f"{text}\n" for text, effect in lines)
@@ -213,7 +213,7 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Every dotted key that a config has."""
+    """All dotted keys of a config."""
     return list(key_effects())
 
 
@@ -274,7 +274,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     for key, value in above.items():
         if not isinstance(out.get(key), dict):
             out[key] = value
-        elif value is not None:  # a section whose keys are all commented out stays as it was
+        elif value is not None:  # a section whose keys are all commented out changes nothing
             out[key] = _merged(out[key], value) if isinstance(value, dict) else value
     return out
 
@@ -293,7 +293,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Key and value of `--set key=value`, the value in YAML.
 
     Raises:
-        ConfigError: it is no such text.
+        ConfigError: the text has no `=`, or its value isn't YAML.
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals:

@@ -7,7 +7,7 @@ from deltascene.errors import DeltasceneError, ExitCode
 
 
 class UsageError(DeltasceneError):
-    """Something in the command can't be used."""
+    """A value of the command or of its files can't be used."""
 
     exit_code = ExitCode.USAGE
 
@@ -17,7 +17,7 @@ class BundleError(UsageError):
 
 
 class ConfigError(UsageError):
-    """A config key or value that doesn't exist or isn't allowed."""
+    """A config key doesn't exist, or a value isn't allowed."""
 
 
 class OutputError(UsageError):
@@ -29,7 +29,7 @@ class Overtaken(OutputError):  # noqa: N818 - reads as what happened
 
 
 class WorkerLost(DeltasceneError):  # noqa: N818 - reads as what happened
-    """A process that computes a part of a run is gone."""
+    """A process that computes a part of a run died."""
 
     exit_code = ExitCode.INPUT_FAILED
 
@@ -41,24 +41,24 @@ class EncoderFailed(DeltasceneError):  # noqa: N818 - reads as what happened
 
 
 class NoCapacity(DeltasceneError):  # noqa: N818 - reads as what happened
-    """No machine has room for what computes."""
+    """No machine of the cluster has room for a worker."""
 
     exit_code = ExitCode.INPUT_FAILED
 
 
 class Stopped(DeltasceneError):  # noqa: N818 - reads as what happened
-    """A run was stopped from outside, at once."""
+    """A run was stopped by a signal, without finishing its segments."""
 
     exit_code = ExitCode.STOPPED
 
 
 class DiskFull(DeltasceneError):  # noqa: N818 - reads as what happened
-    """No room left on the output's disk."""
+    """The output's disk is full."""
 
     exit_code = ExitCode.DISK_FULL
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at what was probably meant: `; did you mean 'x'?`, or nothing."""
+    """A hint at the known word that was probably meant: `; did you mean 'x'?`, or an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

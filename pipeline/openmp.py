@@ -1,9 +1,10 @@
-"""How long OpenMP's threads wait for each other before they sleep, which its library reads once, when torch loads it.
+"""Sets how long OpenMP's threads spin before they sleep; its library reads that once, when torch loads it.
 
 A thread that waits for another one spins, by default for some milliseconds, because waking it up takes longer than most
-waits. Where another program has the other one's core, it spins its time slice away in vain, product after product: two
-threads beside two busy processes do a fraction of what one does. Sleeping at once (`OMP_WAIT_POLICY=passive`) mends
-that, and costs a quarter of the speed on a quiet machine. Some spins lose neither (docs/decisions.md).
+waits. Where another program uses the other thread's core, the first one spins through its time slice for nothing, in
+every product: two threads beside two busy processes are many times slower than one. Sleeping at once
+(`OMP_WAIT_POLICY=passive`) avoids that, but costs a quarter of the speed on a quiet machine. A short spin avoids both
+(docs/decisions.md).
 """
 
 import os
@@ -17,9 +18,9 @@ SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 @contextmanager
 def brief_spins() -> Iterator[None]:
-    """Has the threads of an OpenMP library that is loaded within it spin briefly.
+    """Makes the threads of an OpenMP library that is loaded in this context spin briefly.
 
-    Nothing is changed where the user has a setting of their own, or where torch has loaded the library before.
+    Nothing is changed where the user has a setting of their own, or where torch was imported before.
     """
     if "torch" in sys.modules or user_setting() is not None:
         yield
@@ -32,12 +33,12 @@ def brief_spins() -> Iterator[None]:
 
 
 def user_setting() -> str | None:
-    """What the environment says about waiting, as NAME=VALUE; None where it says nothing."""
+    """The user's setting in the environment, as NAME=VALUE; None if there is none."""
     found = (f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
     return next(found, None)
 
 
 def torch_came_first() -> bool:
-    """Whether torch was imported before this module, so that nothing could be said to its OpenMP library."""
+    """Whether torch was imported before this module, so that its OpenMP library couldn't be set."""
     names = list(sys.modules)  # in the order of their imports
     return "torch" in names and names.index("torch") < names.index(__name__)

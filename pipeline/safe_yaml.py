@@ -1,4 +1,4 @@
-"""YAML from strangers as plain data: no aliases (a small file can't grow into a large object), no key twice."""
+"""Reads untrusted YAML as plain data; aliases (small files could become large objects) and repeated keys are errors."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -11,7 +11,7 @@ from deltascene.pipeline.text import one_line
 _LARGEST_BYTES = 1 << 20
 _LINE = 120
 
-# What PyYAML lets through from inside its constructors: `2024-99-99` (ValueError), `!!int ""` (IndexError), `!!bool x`
+# Errors that PyYAML's constructors raise: `2024-99-99` (ValueError), `!!int ""` (IndexError), `!!bool x`
 # (KeyError), `!!timestamp x` (AttributeError), `{? {} : 1}` (TypeError), thousands of brackets (RecursionError).
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError, OverflowError)
 
@@ -37,7 +37,7 @@ class _PlainDumper(yaml.SafeDumper):
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Text as PyYAML does, but escaped where it isn't printable: left plain, U+0085 would be read as a space."""
+        """Text as PyYAML writes it, but escaped where it isn't printable: a plain U+0085 would be read as a space."""
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
@@ -55,7 +55,7 @@ _PlainDumper.add_representer(tuple, _PlainDumper.represent_list)
 
 
 def parse_yaml(text: str) -> Any:
-    """One YAML document as plain values.
+    """Reads one YAML document as plain values.
 
     Raises:
         ValueError: it can't be read; one line.
@@ -71,7 +71,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; an empty one is an empty mapping.
+    """Reads a YAML file that holds a mapping; an empty file is an empty mapping.
 
     Raises:
         ValueError: it can't be read, or holds something else; one line, without the path.
@@ -91,14 +91,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def render_yaml(data: Any, *, inline: bool = False) -> str:
-    """Plain values as people write YAML: mappings in blocks, short lists on one line.
+    """Plain values as YAML: mappings in blocks, short lists on one line.
 
     Args:
         data: plain values.
         inline: everything on one line.
 
     Raises:
-        ValueError: something in it isn't plain.
+        ValueError: a value isn't plain.
     """
     style, width = (True, 1 << 20) if inline else (False, _LINE)
     try:
@@ -106,4 +106,4 @@ def render_yaml(data: Any, *, inline: bool = False) -> str:
             data, Dumper=_PlainDumper, sort_keys=False, default_flow_style=style, width=width, allow_unicode=True
         )
     except yaml.YAMLError as error:
-        raise ValueError(f"not to be written as YAML: {one_line(error)}") from error
+        raise ValueError(f"can't be written as YAML: {one_line(error)}") from error

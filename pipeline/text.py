@@ -1,4 +1,4 @@
-"""What is wrong with data from outside, as one short line: where, what was expected, what was found."""
+"""One short line on what is wrong with data from outside: where, what was expected, what was found."""
 
 import re
 import reprlib
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from deltascene.cache.places import Place
 from deltascene.pipeline.errors import nearest
 
-# pydantic's words, which speak of Python, and those of people who write YAML.
+# pydantic's words for Python types, and those for YAML.
 _WORDS = (
     (r"Input should be", "expected"),
     (r"a valid tuple", "a list"),
@@ -24,15 +24,15 @@ _WORDS = (
 
 
 def one_line(text: object, longest: int = 200) -> str:
-    """A text or an error's text on one line, cut where it is long."""
+    """A text, or an error's text, on one line, cut to a length."""
     line = "".join(letter if letter.isprintable() else " " for letter in str(text))
     line = " ".join(line.split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def printable(text: str) -> str:
-    """A text that changes nothing but the line it stands on: control characters, ANSI escapes, letters that turn the
-    direction of writing, and bytes that aren't UTF-8 are spelled out."""
+    """A text that is safe to print: control characters, ANSI escapes, characters that change the direction of writing,
+    and bytes that aren't UTF-8 are escaped."""
     return "".join(each if _harmless(each) else each.encode("unicode_escape").decode() for each in text)
 
 
@@ -41,23 +41,23 @@ def _harmless(letter: str) -> bool:
 
 
 def path_text(path: Place) -> str:
-    """A path as text that every file format takes: bytes that aren't UTF-8 are spelled out."""
+    """A path as text that every file format takes: bytes that aren't UTF-8 are escaped."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: short, however long or deep it is."""
+    """A value as a message shows it: short, however long or deep it is."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlist, short.maxtuple = 3, 80, 80, 8, 8
     return one_line(short.repr(value))
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing that pydantic found; an unknown key goes before what it left missing.
+    """The first problem that pydantic found; an unknown key comes before a missing one.
 
     Args:
-        error: what `model_validate` raised.
-        model: the class it was called on.
+        error: that `model_validate` raised.
+        model: class that was validated.
     """
     problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
@@ -70,10 +70,10 @@ def _text(problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return "expected a value; found none"
     text = problem["msg"].removeprefix("Value error, ")
-    for theirs, ours in _WORDS:
-        text = re.sub(theirs, ours, text)
-    said = "; found " in text or isinstance(problem["input"], dict | BaseModel)
-    return text if said else f"{text}; found {shown(problem['input'])}"
+    for pattern, word in _WORDS:
+        text = re.sub(pattern, word, text)
+    complete = "; found " in text or isinstance(problem["input"], dict | BaseModel)
+    return text if complete else f"{text}; found {shown(problem['input'])}"
 
 
 def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> Iterable[str]:

@@ -1,10 +1,10 @@
-"""How numbers are written for people: short, with their unit, and never rounded to a claim that isn't true."""
+"""Formats numbers for people: short, with their unit, and never rounded to 0 % or 100 % where that isn't exact."""
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def compact(number: float, unit: str) -> str:
-    """Three significant digits and an SI prefix: `11.2 GMAC`, `352 B`."""
+    """A number with three significant digits and an SI prefix: `11.2 GMAC`, `352 B`."""
     value, step = float(number), 0
     while abs(value) >= 999.5 and step < len(_PREFIXES) - 1:
         value, step = value / 1000, step + 1
@@ -12,7 +12,7 @@ def compact(number: float, unit: str) -> str:
 
 
 def share(part: float) -> str:
-    """A share as per cent with one decimal; `0 %` and `100 %` only where they are exact."""
+    """A share in per cent with one decimal; `0 %` and `100 %` only where they are exact."""
     if part in (0, 1):
         return f"{part:.0%}".replace("%", " %")
     if 0 < part < 0.001:
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, thing: str = "", plural: str = "") -> str:
-    """A whole number with thin groups of three, and what is counted: `1 frame`, `12 500 frames`."""
+    """A whole number in groups of three digits, and what is counted: `1 frame`, `12 500 frames`."""
     word = thing if number == 1 else plural or (f"{thing}s" if thing else "")
     return f"{number:,}".replace(",", "\u202f") + (f" {word}" if word else "")
 

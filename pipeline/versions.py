@@ -1,4 +1,4 @@
-"""Versions and machine, as a run records them."""
+"""Versions and machine that a run records."""
 
 import importlib.metadata
 import os
@@ -9,7 +9,7 @@ PACKAGES = ("deltascene", "torch", "timm", "decord", "opencv-python", "av", "num
 
 
 def versions_record() -> dict[str, str]:
-    """Version of Python and of every package that results may depend on; `absent` where one isn't installed."""
+    """Versions of Python and of packages that results may depend on; `absent` for one that isn't installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
@@ -19,7 +19,7 @@ def machine_record() -> dict[str, str | int]:
 
 
 def cpu_name() -> str:
-    """The processor's own name, where the system tells it."""
+    """Model name of the processor, or the machine's architecture where the system has no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -15,6 +15,7 @@ from tiny_model import TINY_DELTA, write_clip, write_tiny_bundle
 
 from deltascene.pipeline.numerics import kernel
 
+COLOURED_ANYWAY = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 LONGEST_FOR_RAY = 39  # bytes of a temporary folder: a socket's path has 107 at most, what Ray adds to it takes 68
 
 
@@ -25,6 +26,16 @@ def user_cache(tmp_path_factory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _terminal_of_80_columns() -> Iterator[None]:
+    """Tables are as wide as the terminal that the tests are started from; what they leave out there isn't tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        for name in COLOURED_ANYWAY:
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,9 +14,9 @@ from deltascene import open_run
 from deltascene.cache.errors import CacheError
 from deltascene.cache.places import Place, place
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.batch.resume import intact, read_done
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.done import intact, read_done
 from deltascene.pipeline.runs.ledger import STAGES
+from deltascene.pipeline.runs.reader import RunVideo
 
 # What a clock decides; every other column is the same in every run of the same config on the same numerics.
 CLOCK_COLUMNS = ("seconds", *[f"seconds_{stage}" for stage in STAGES])

@@ -30,7 +30,7 @@ OWN: dict[str, tuple[str, ...]] = {
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": ("stages/*", "pipeline/*"),
     "timm": ("stages/backbone.py", "stages/preprocess.py", "pipeline/training/*"),
-    "zarr": ("cache/zarr_store.py", "pipeline/runs/predictions.py"),
+    "zarr": ("cache/zarr_store.py", "cache/shards.py", "pipeline/runs/predictions.py"),
     "cv2": (  # where pictures come in or go out, and optical flow
         "pipeline/sources/*",
         "pipeline/drawing/panel.py",

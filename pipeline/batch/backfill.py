@@ -1,12 +1,13 @@
-"""A new sub-task over archived activations: no video, no pixels, nothing of the base below the split.
+"""Adds a sub-task to a finished run from its archived activations, without the video and the base's blocks.
 
-Every archived segment is played again to the task's own part. Its outputs and ledger rows are sealed beside the run's,
-so that a backfill that was stopped goes on where it was; the result is byte for byte that of a run with the task on.
+The sub-task's blocks and head compute every archived segment. Outputs and ledger rows are sealed segment by segment
+beside those of the run, so that a backfill can be stopped and resumed. The result equals that of a run with the task
+switched on, byte for byte.
 """
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,8 +17,8 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.cache.places import Place, place, remove, scratch
 from deltascene.cache.seal import read_seal, write_part
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.batch.flow import Events, Stop
-from deltascene.pipeline.batch.resume import base_key, read_done, write_done
+from deltascene.pipeline.batch.events import Events, Stop
+from deltascene.pipeline.batch.keys import base_key
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.config import Config
@@ -25,17 +26,12 @@ from deltascene.pipeline.errors import OutputError, UsageError, nearest
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle, split_dtype
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.assembly import add_task
-from deltascene.pipeline.runs.folder import (
-    Run,
-    RunFolder,
-    RunVideo,
-    open_run,
-    read_run_yaml,
-    write_run_yaml,
-)
+from deltascene.pipeline.runs.done import read_done, write_done
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import Fence, locked
 from deltascene.pipeline.runs.predictions import LEDGER, PredictionWriter, plan_layout
+from deltascene.pipeline.runs.reader import Run, RunVideo, open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.jobs import FrameSummary
@@ -56,10 +52,10 @@ class Backfill:
     Attributes:
         run: the run.
         task: name of the task.
-        model: its head and its blocks from the split on.
-        config: of the run.
-        key: what its outputs depend on besides the activations, as flat plain values.
-        base: what the activations must have been made with.
+        model: head of the task and its blocks from the split on.
+        config: config of the run.
+        key: what the outputs depend on besides the activations, as flat plain values.
+        base: part of the archive's key that must be the same.
     """
 
     run: Run
@@ -71,25 +67,26 @@ class Backfill:
 
     @property
     def split(self) -> int:
-        """Where it starts."""
+        """Number of blocks that run before the task's own part."""
         return self.model.sub_tasks[self.task].split
 
 
 def plan_backfill(
     out: Place, task: str, model: str | None = None, *, other_numerics: bool = False, allow_code: bool = False
 ) -> Backfill:
-    """Loads a task for a run that was made without it.
+    """Loads a task that a run didn't predict.
 
     Args:
         out: folder of the run.
         task: name of the task in the bundle.
-        model: bundle that has it; None is the run's own.
-        other_numerics: go on where this machine computes otherwise than the run's did; the result is then equal within
-            float tolerance only.
+        model: bundle that has the task; None is the bundle of the run.
+        other_numerics: accept numerics of this machine that differ from the recorded ones; the result then equals that
+            of a run only within float tolerance.
         allow_code: whether a bundle may bring its own head class.
 
     Raises:
-        UsageError: unknown task, the base, or one that the run has already; or other numerics.
+        OutputError: the folder isn't a run's, or its config is damaged.
+        UsageError: the task is unknown, the base or predicted already; or the numerics differ.
     """
     run = open_run(out)
     config = _config_of(run)
@@ -118,7 +115,7 @@ def plan_backfill(
 
 
 def _config_of(run: Run) -> Config:
-    """The config that a run was made with."""
+    """The recorded config of a run."""
     try:
         config = Config.model_validate(run.config["config"])
         assert isinstance(run.config["key"], dict)
@@ -133,7 +130,7 @@ def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord
     """Adds the task to every video of the run that has an archive.
 
     Returns:
-        One record per video; `failed` where its archive can't be used, with the cause.
+        One record per video; `failed` with the cause if its archive can't be used.
     """
     folder, records = RunFolder(plan.run.folder), []
     with locked(folder.root) as fence:
@@ -156,8 +153,8 @@ def run_backfill(plan: Backfill, events: Events, stop: Stop) -> list[VideoRecord
 
 
 @dataclass(slots=True)
-class _Filling:
-    """One video being filled."""
+class _VideoBackfill:
+    """A video that the task is being added to."""
 
     plan: Backfill
     video: RunVideo
@@ -166,15 +163,15 @@ class _Filling:
 
 
 def _fill_video(plan: Backfill, video: RunVideo, fence: Fence, events: Events, stop: Stop) -> VideoRecord:
-    """One video, segment by segment; what is sealed is kept."""
+    """Adds the task to a video, segment by segment; sealed segments are kept."""
     refuse_links(video.files.root, below=True)
     files, starts, done = video.files, _starts(video), read_done(video.files)
-    filling = _Filling(plan, video, ZarrStore(files.activations), fence)
+    backfill = _VideoBackfill(plan, video, ZarrStore(files.activations), fence)
     remove(files.root / "unfinished")
     spec = SourceSpec(video.id, "video", (place(video.source),))
     events.video_started(spec, len(video), 0)
     for start in starts:
-        for frame in _fill_segment(filling, start):
+        for frame in _fill_segment(backfill, start):
             events.frame_done(spec, frame)
         if stop.asked:
             break
@@ -189,20 +186,20 @@ def _fill_video(plan: Backfill, video: RunVideo, fence: Fence, events: Events, s
     return video.record
 
 
-def _fill_segment(filling: _Filling, start: int) -> Iterator[FrameSummary]:
-    """The task on one archived segment, sealed at its end; nothing to do where an earlier call sealed it."""
-    plan, files, store = filling.plan, filling.video.files, filling.store
+def _fill_segment(backfill: _VideoBackfill, start: int) -> Iterator[FrameSummary]:
+    """Computes the task on an archived segment and seals it, unless an earlier call sealed it."""
+    plan, files, store = backfill.plan, backfill.video.files, backfill.store
     archived = store.seal(start)
     archived.require({**archived.key, **plan.base})
     key = fingerprint({**plan.key, "archive": archived.fingerprint})
-    if _sealed(filling.video, start, plan.task, key):
+    if _sealed(backfill.video, start, plan.task, key):
         return
     info, rows = store.info(start), list[dict[str, Any]]()
     form = StoredForm(InputPlan(info.frame_size, info.model_size, info.content), plan.config.save.size == "frame")
     grid, part = TokenGrid(*info.grid, info.patch, info.prefix), TaskPart(plan.model, plan.config)
     task, kind = plan.task, plan.model.bundle.kinds[plan.task]
     layout = plan_layout({task: kind}, form.size, plan.config.segment.frames)
-    filling.fence.require()
+    backfill.fence.require()
     with scratch(files.root) as folder:
         writer = PredictionWriter(folder, layout, archived.frames)
         for record, read_s in timed(store.frames(start, [plan.split])):
@@ -211,16 +208,16 @@ def _fill_segment(filling: _Filling, start: int) -> Iterator[FrameSummary]:
             writer.add({task: output.tasks[task].stored}, output.age)
             shared = {"decode": read_s, "write": time.perf_counter() - began}
             read = sum(stored.nbytes for stored in record.activations.values())
-            rows += [row | {"bytes_read": read} for row in ledger_rows(output, filling.video.id, task, shared)]
+            rows += [row | {"bytes_read": read} for row in ledger_rows(output, backfill.video.id, task, shared)]
             yield _summary(rows[-1])
         writer.flush()
         ledger.write_rows(folder / LEDGER, rows)
         about = {"start": start, "frames": len(rows), "next_index": archived.next_index, "fingerprint": key}
-        write_part(folder, files.part(start, task), {**about, "token": filling.fence.token})
+        write_part(folder, files.part(start, task), {**about, "token": backfill.fence.token})
 
 
 def _sealed(video: RunVideo, start: int, task: str, key: str) -> bool:
-    """Whether an earlier call sealed the task's part of a segment; what isn't that part is removed."""
+    """Whether an earlier call sealed the task's part of a segment; a broken or different part is removed."""
     path = video.files.part(start, task)
     try:
         if read_seal(path).fingerprint == key:
@@ -234,7 +231,7 @@ def _sealed(video: RunVideo, start: int, task: str, key: str) -> bool:
 
 
 def _starts(video: RunVideo) -> list[int]:
-    """Starts of the run's finished segments."""
+    """Starts of a video's finished segments."""
     if (done := read_done(video.files)) is not None:
         return [start for start, _ in done.segments]
     starts, frames = [], 0
@@ -245,10 +242,10 @@ def _starts(video: RunVideo) -> list[int]:
 
 
 def _with_blocks(model: SceneModel, task: str, config: Config) -> SceneModel:
-    """A task without a delta runs the base's own blocks here, which beside the base it would share.
+    """Gives a task without a delta the base's blocks, as it can't share the base's tokens here.
 
     Raises:
-        UsageError: what was archived was rounded, so that these blocks would give something else than beside the base.
+        UsageError: archived activations were rounded, so that these blocks would compute other tokens than the base's.
     """
     if task in model.sub_tasks:
         return model
@@ -264,7 +261,7 @@ def _with_blocks(model: SceneModel, task: str, config: Config) -> SceneModel:
 
 
 def _tasks_of_run(run: Run) -> tuple[str, ...]:
-    """Tasks of a run whose config names none: all that its bundle had then."""
+    """Tasks of a run whose config names none: all tasks that its bundle had at the time."""
     later = run.config.get("backfilled") or {}
     found = dict.fromkeys(task for video in run.videos if len(video) for task in video.kinds)
     return tuple(task for task in found if task not in later)
@@ -279,5 +276,4 @@ def _task_key(bundle: Bundle, task: str, config: Config) -> dict[str, Any]:
 
 
 def _summary(row: Mapping[str, Any]) -> FrameSummary:
-    about = (row["index"], row["pts_s"], row["valid"], row["cause"], row["policy"])
-    return FrameSummary(*about, row["macs_executed"], row["macs_dense"], row["seconds"])
+    return FrameSummary(**{field.name: row[field.name] for field in fields(FrameSummary)})

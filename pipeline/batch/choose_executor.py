@@ -1,7 +1,8 @@
-"""Where a run computes when that is left open: `run.executor: auto`, settled once, before anything is computed.
+"""Chooses where a run computes if `run.executor` is `auto`, once, before anything is computed.
 
-Ray pays where it brings more machines, or where lanes of one thread each do more than one stream on all threads: that
-is measured here, on dense frames, and only for work that is long enough to pay for its start.
+Ray is faster where it brings more machines, or where several workers of one thread each compute more than one stream
+does with all threads. The latter is measured here, on dense frames, and only if the run is long enough to make up for
+the time that Ray takes to start.
 """
 
 import os
@@ -26,27 +27,27 @@ from deltascene.pipeline.sources.reader import probe, selected_frames
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.types import Image
 
-LONG_S = 300.0  # of local work, dense: below that Ray's start-up isn't worth a thought
-WORTH = 1.15  # times as fast that lanes have to be
-SMALL_BYTES = 4 << 20  # of all inputs together: not looked into, they are short
-_PROBED = 5  # inputs that stand for all
-_FRAMES = 4  # measured in each lane
-_SIZE = 480, 640  # of a frame, where no input says
+LONG_S = 300.0  # seconds of local work, all frames dense: a shorter run doesn't make up for Ray's start
+WORTH = 1.15  # several workers must be this many times as fast
+SMALL_BYTES = 4 << 20  # of all inputs together; such inputs are short and aren't looked into
+_PROBED = 5  # number of inputs that are looked into
+_FRAMES = 4  # frames that each worker computes when it is measured
+_SIZE = 480, 640  # height and width of a measured frame
 
 
 def settle_executor(
     config: Config, specs: Sequence[SourceSpec], *, allow_code: bool = False
 ) -> tuple[Config, SceneModel]:
-    """Where to compute and with how many threads, which this process is given, and the model that it needs there.
+    """Chooses the executor and the number of threads, applies the latter to this process, and loads the model.
 
     Args:
-        config: resolved config with settled numerics, threads apart.
-        specs: what will be computed.
+        config: resolved config with settled numerics, except for threads.
+        specs: inputs of the run.
         allow_code: whether a bundle may bring its own head class.
 
     Returns:
-        The config with both answered. The model: loaded where this process computes; where actors do, shapes alone,
-        checked against the weights' headers.
+        The config with executor and threads. The model: with weights if this process computes; if actors do, only its
+        shapes, checked against the headers of the weight files.
 
     Raises:
         UsageError: unknown model or task, or weights that are missing or don't fit.
@@ -64,7 +65,7 @@ def settle_executor(
 
 
 def _sketched(config: Config, allow_code: bool) -> SceneModel:
-    """The shapes of a model; what would keep an actor from loading its weights is raised here."""
+    """The shapes of a model; weights that an actor couldn't load are refused here."""
     bundle = read_bundle(config.model)
     tasks, merged = choose_tasks(bundle, config.tasks), config.numerics.delta == "merged"
     model = sketch_model(bundle, tasks, allow_code=allow_code, merged=merged)
@@ -75,7 +76,7 @@ def _sketched(config: Config, allow_code: bool) -> SceneModel:
 
 
 def _choose(config: Config, specs: Sequence[SourceSpec], load: Callable[[], Engine]) -> Literal["local", "ray"]:
-    """Where it is faster; the model is loaded only where that has to be measured."""
+    """The faster executor; the model is loaded only if it has to be measured."""
     cores = len(os.sched_getaffinity(0))
     if config.run.cluster:
         return "ray"
@@ -86,7 +87,7 @@ def _choose(config: Config, specs: Sequence[SourceSpec], load: Callable[[], Engi
     engine, image = load(), np.random.default_rng(0).integers(0, 255, (*_SIZE, 3), np.uint8)
     if _frames(config, specs) * _whole_s(engine, image, frames=1) < LONG_S:
         return "local"
-    return "ray" if _whole_s(engine, image, _FRAMES) > WORTH * _lanes_s(engine, image, cores) else "local"
+    return "ray" if _whole_s(engine, image, _FRAMES) > WORTH * _workers_s(engine, image, cores) else "local"
 
 
 def _bytes(path: Place) -> int:
@@ -97,7 +98,7 @@ def _bytes(path: Place) -> int:
 
 
 def _frames(config: Config, specs: Sequence[SourceSpec]) -> float:
-    """About how many frames there are, from a few inputs."""
+    """Approximate number of frames of all inputs, estimated from a few."""
     counts = []
     for spec in specs[:: max(1, len(specs) // _PROBED)][:_PROBED]:
         with suppress(DeltasceneError):
@@ -108,7 +109,7 @@ def _frames(config: Config, specs: Sequence[SourceSpec]) -> float:
 
 
 def _whole_s(engine: Engine, image: Image, frames: int) -> float:
-    """Seconds of a dense frame with all threads."""
+    """Seconds per dense frame of one stream with all threads."""
     stream = engine.open_stream("measured")
     stream(image)  # warms up
     began = time.perf_counter()
@@ -118,22 +119,22 @@ def _whole_s(engine: Engine, image: Image, frames: int) -> float:
     return (time.perf_counter() - began) / frames
 
 
-def _lanes_s(engine: Engine, image: Image, cores: int) -> float:
-    """Seconds a dense frame with as many streams at once as there are lanes, on few threads each."""
+def _workers_s(engine: Engine, image: Image, cores: int) -> float:
+    """Seconds per dense frame of several streams at once, each with the threads of one worker."""
     before, threads = torch.get_num_threads(), engine.config.numerics.threads or 1
-    lanes = cores // threads
+    workers = cores // threads
 
-    def lane(number: int) -> None:
+    def work(number: int) -> None:
         torch.set_num_threads(threads)
-        stream = engine.open_stream(f"lane {number}")
+        stream = engine.open_stream(f"worker {number}")
         for _ in range(_FRAMES):
             stream.reset()
             stream(image)
 
-    with ThreadPoolExecutor(lanes) as pool:
-        list(pool.map(lane, range(lanes)))  # warms up
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))  # warms up
         began = time.perf_counter()
-        list(pool.map(lane, range(lanes)))
+        list(pool.map(work, range(workers)))
         seconds = time.perf_counter() - began
     torch.set_num_threads(before)
-    return seconds / (lanes * _FRAMES)
+    return seconds / (workers * _FRAMES)

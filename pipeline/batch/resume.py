@@ -1,78 +1,35 @@
-"""What an earlier run left, and whether this one may go on with it.
+"""What an earlier run left in the output folder, and whether this run may resume it.
 
-Results depend on a key: result config, weights, numerics, and per input its bytes and decoder. Where the key differs,
-nothing is mixed: the run is refused by the first thing that differs.
+Results depend on a key (`pipeline/batch/keys.py`). Results of different keys are never mixed: a run whose key differs
+from the recorded one is refused, and the error names the first value that differs.
 """
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from deltascene.cache.errors import BrokenSeal, CacheError
-from deltascene.cache.keys import file_sha256, fingerprint, first_difference
-from deltascene.cache.places import remove, write_whole
+from deltascene.cache.keys import fingerprint, first_difference, shortened
+from deltascene.cache.places import remove
 from deltascene.cache.seal import Seal, read_seal
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.bundles.fetch import public_url
-from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.numerics.settle import numerics_record
-from deltascene.pipeline.runs import ledger
+from deltascene.pipeline.runs.done import Done
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
-from deltascene.pipeline.runs.videos_table import DONE_FORMAT, VideoRecord, record_of
 from deltascene.pipeline.sources.identity import Identity, recognise
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.versions import machine_record, versions_record
 from deltascene.pipeline.workers.jobs import Segment
 
 
-def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
-    """Everything that decides results, input apart: result config, weights, numerics; flat and plain."""
-    files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
-    key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
-    key["config.model"] = public_url(config.model)
-    key |= {f"weights.{path.name}": file_sha256(path) for path in files}
-    return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
-
-
-def archive_key(run_key: Mapping[str, Any], bundle: Bundle, input_: str, decoder: str) -> dict[str, Any]:
-    """What archived activations depend on: all that results do, but for the sub-tasks; flat and plain.
-
-    Args:
-        run_key: of the run, as of `result_key`.
-        bundle: of its model.
-        input_: quick identity of the input.
-        decoder: that reads it.
-    """
-    others = ("config.tasks", "config.save.", "config.numerics.delta", "config.model", "numerics.deltas", "weights.")
-    key = {name: value for name, value in run_key.items() if not name.startswith(others)}
-    base = base_key(bundle, run_key[f"weights.{bundle.backbone_file().name}"])
-    return key | base | {"input": input_, "decoder": decoder}
-
-
-def base_key(bundle: Bundle, weights: str) -> dict[str, Any]:
-    """The part of an archive's key that a model has to share to go on from it.
-
-    Args:
-        bundle: of the model.
-        weights: SHA-256 of its base's weights.
-    """
-    return {
-        "weights.base": weights,
-        "bundle.backbone": fingerprint(bundle.entry.backbone.model_dump(mode="json")),
-        "bundle.input": fingerprint(bundle.entry.input.model_dump(mode="json")),
-    }
-
-
 def refuse_foreign(folder: RunFolder) -> None:
-    """Leaves alone what no run made.
+    """Refuses an output folder that isn't empty and isn't a run's.
 
     Raises:
         OutputError: the folder holds other files.
@@ -87,6 +44,12 @@ def refuse_foreign(folder: RunFolder) -> None:
 def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
     """Writes `run.yaml`, or checks that the one there describes the same run.
 
+    Args:
+        folder: the output folder.
+        config: resolved config of this run.
+        key: key of this run, as returned by `result_key`.
+        force: whether an earlier run's results are removed instead.
+
     Raises:
         OutputError: the folder holds results of another config, model or machine.
     """
@@ -96,7 +59,7 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
         if difference:
             name, found, wanted = difference
             raise OutputError(
-                f"{folder.root}: holds a run with {name} = {_short(found)}; this one has {_short(wanted)};"
+                f"{folder.root}: holds a run with {name} = {shortened(found)}; this one has {shortened(wanted)};"
                 " choose another -o, or --force to replace it"
             )
         return
@@ -118,9 +81,10 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
 
 
 def as_begun(folder: RunFolder, config: Config) -> Config:
-    """A config whose open questions of arithmetic are answered as by the run that is there, so that it can go on.
+    """The config with numerics that it leaves open (None or `auto`) taken from the recorded run, so that it can resume.
 
-    So threads, type and kernel don't depend on whether a machine measures the same twice, or on where it computes.
+    Otherwise threads, dtype and kernel could differ because a measurement came out differently, or because the run
+    computes on another machine.
     """
     recorded = read_run_yaml(folder).get("config") if folder.run_yaml.is_file() else None
     before = recorded.get("numerics") if isinstance(recorded, dict) else None
@@ -130,7 +94,7 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
     answers = {name: before[name] for name in asked if asked[name] in (None, "auto") and name in before}
     try:
         numerics = NumericsConfig.model_validate(asked | answers)
-    except ValidationError:  # whoever goes on compares keys, and says what differs
+    except ValidationError:  # `claim_folder` compares the keys and names what differs
         return config
     return config.model_copy(update={"numerics": numerics})
 
@@ -138,17 +102,21 @@ def as_begun(folder: RunFolder, config: Config) -> Config:
 def sealed_segments(
     files: VideoFolder, keys: Collection[str], segments: Sequence[Segment], input_full: str = ""
 ) -> dict[int, Seal]:
-    """Seals of the finished segments among those planned, by start; all others are removed and done again.
+    """Finds the planned segments that are finished; files of all others are removed, and they are computed again.
 
-    One whose archived activations were harmed isn't finished; one that wasn't archived, or no longer is, may be.
+    A segment with damaged archived activations isn't finished. One without archived activations may be.
 
     Args:
-        files: of the video.
-        keys: fingerprints that a segment may have.
-        segments: those planned.
-        input_full: full hash of the input, if known; a segment that was made from an input with another isn't finished.
+        files: folder of the video.
+        keys: fingerprints that a finished segment may have.
+        segments: the planned segments.
+        input_full: full hash of the input; empty if it isn't known. A segment that was made from an input with another
+            full hash isn't finished.
+
+    Returns:
+        Seals of the finished segments by start.
     """
-    seals, harmed = {}, harmed_archives(files)
+    seals, damaged = {}, _damaged_archives(files)
     for segment in segments:
         path = files.part(segment.start)
         try:
@@ -160,65 +128,27 @@ def sealed_segments(
             continue
         other = input_full and seal.input_full and seal.input_full != input_full
         fits = seal.fingerprint in keys and seal.frames == segment.frames and not other
-        if fits and segment.start not in harmed:
+        if fits and segment.start not in damaged:
             seals[segment.start] = seal
         else:
             remove(path)
     return seals
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What `done.json` says of a video that is whole.
-
-    Attributes:
-        record: its row of `videos.parquet`.
-        fingerprint: of all that its results depend on.
-        segments: start and number of frames of all of them.
-        files: size and SHA-256 of its arrays' shards, by path below the video's folder.
-    """
-
-    record: VideoRecord
-    fingerprint: str
-    segments: Sequence[tuple[int, int]]
-    files: Mapping[str, tuple[int, str]]
-
-
-def write_done(files: VideoFolder, done: Done) -> None:
-    """Marks a video as done; the last file that is written for it."""
-    data = {"format": DONE_FORMAT, **asdict(done.record), "fingerprint": done.fingerprint}
-    data |= {"segments": done.segments, "files": done.files}
-    write_whole(files.done, json.dumps(data, indent=1) + "\n")
-
-
-def read_done(files: VideoFolder) -> Done | None:
-    """What is said of a finished video; None if it isn't one."""
-    try:
-        data = json.loads(files.done.read_text(encoding="utf-8"))
-        if data["format"] != DONE_FORMAT:
-            return None
-        record = record_of(data)
-        sums = {str(name): (int(size), str(sum_)) for name, (size, sum_) in data["files"].items()}
-        segments = [(int(start), int(frames)) for start, frames in data["segments"]]
-        return Done(record, str(data["fingerprint"]), segments, sums)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
 def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Identity) -> Done:
     """Refuses results that were made from another input.
 
     Args:
-        files: of the video.
-        done: what its `done.json` says.
+        files: folder of the video.
+        done: content of its `done.json`.
         spec: the input.
-        now: its identity.
+        now: identity of the input.
 
     Returns:
-        The same with all that is known of the input's identity by now.
+        `done` with everything that is known of the input's identity now.
 
     Raises:
-        OutputError: they were.
+        OutputError: the results were made from another input.
     """
     record = done.record
     recorded = Identity(record.identity, record.identity_full)
@@ -232,30 +162,12 @@ def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Id
     return replace(done, record=replace(record, identity=known.quick, identity_full=known.full))
 
 
-def intact(files: VideoFolder, done: Done) -> bool:
-    """Whether a finished video still holds what was sealed: every byte of it, in an object store every file's size."""
-    try:
-        for name, (size, sum_) in done.files.items():
-            file = files.inside(name)
-            if file.stat().st_size != size or (isinstance(file, Path) and file_sha256(file) != sum_):
-                return False
-        rows: int = ledger.read_rows(files.frames_parquet).num_rows
-        return rows >= done.record.frames
-    except (OSError, OutputError):
-        return False
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "…"
-
-
-def harmed_archives(files: VideoFolder) -> set[int]:
-    """Starts of archived segments that don't hold the bytes any more that were sealed."""
-    store, harmed = ZarrStore(files.activations), set()
+def _damaged_archives(files: VideoFolder) -> set[int]:
+    """Starts of the archived segments whose bytes aren't those that were sealed."""
+    store, damaged = ZarrStore(files.activations), set()
     for start in store.starts():
         try:
             store.verify(start)
         except CacheError:
-            harmed.add(start)
-    return harmed
+            damaged.add(start)
+    return damaged

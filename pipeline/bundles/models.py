@@ -1,16 +1,13 @@
-"""`deltascene models`: what `ls`, `check` and `new` know. `check` and `new` have files of their own."""
+"""The packaged models: name, tasks, size and evidence of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deltascene.pipeline.bundles.bundle import Bundle, packaged_models, read_folder
 from deltascene.pipeline.text import one_line
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-_TOLD_FIRST = ("summary", "licence", "license", "licences", "licenses")
+_ABOUT = ("summary", "licence", "license", "licences", "licenses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +15,11 @@ class ModelRow:
     """One packaged model.
 
     Attributes:
-        name: what `--model` takes.
+        name: its name as a value of `--model`.
         backbone: timm's name.
         tasks: kind of every task by its name, the base first.
-        size_bytes: of all files that it needs.
-        about: what its evidence says first: a summary and a licence.
+        size_bytes: size of all files that it needs.
+        about: summary and licence from its evidence.
     """
 
     name: str
@@ -43,27 +40,8 @@ def list_models() -> list[ModelRow]:
 
 def about(evidence: Mapping[str, Any]) -> str:
     """One line from a bundle's evidence: its summary and licence, as far as it has them."""
-    said = [one_line(evidence[key]) for key in _TOLD_FIRST if isinstance(evidence.get(key), str)]
-    return "; ".join(said) or "no summary and no licence in its evidence"
-
-
-def print_models(console: "Console", rows: Sequence[ModelRow]) -> None:
-    """Prints a table of models; file sizes in megabytes of a million bytes."""
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        console.print("no packaged models in this installation")
-        return
-    table = Table(box=None, pad_edge=False)
-    for header in ("model", "backbone", "tasks", "MB"):
-        table.add_column(header, no_wrap=True)
-    table.add_column("evidence")
-    for row in rows:
-        tasks = "\n".join(f"{name} ({kind})" for name, kind in row.tasks.items())
-        cells = (row.name, row.backbone, tasks, f"{row.size_bytes / 1e6:.1f}", row.about)
-        table.add_row(*map(Text, cells))
-    console.print(table)
+    lines = [one_line(evidence[key]) for key in _ABOUT if isinstance(evidence.get(key), str)]
+    return "; ".join(lines) or "no summary and no licence in its evidence"
 
 
 def _row(name: str, bundle: Bundle) -> ModelRow:

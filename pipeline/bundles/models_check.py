@@ -1,4 +1,4 @@
-"""`deltascene models check`: is a timm backbone or a bundle supported, and what does a frame cost?
+"""Whether a timm backbone or a bundle is supported, and how many MACs a frame takes.
 
 No weights are loaded or downloaded: networks are built as shapes, and of weight files only the headers are read.
 """
@@ -6,11 +6,9 @@ No weights are loaded or downloaded: networks are built as shapes, and of weight
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
-from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, check_backbone_weights, check_task_weights, sketch_model
 from deltascene.pipeline.errors import BundleError
@@ -19,9 +17,6 @@ from deltascene.stages.backbone import Backbone, create_backbone
 from deltascene.stages.cost import blocks_macs, embed_macs
 from deltascene.stages.errors import StageError
 from deltascene.stages.types import TokenGrid
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 LARGEST_HEAD_SHARE = 0.03  # of the dense backbone's MACs: at few moved rows, a larger head would be most of the bill
 _WIDE_FRAME = (1080, 1920)  # stands for "a frame" where the input's size follows the frame's shape
@@ -117,33 +112,6 @@ def backbone_macs(backbone: Backbone, grid: TokenGrid) -> int:
     """MACs of the dense backbone, all of its blocks, on one frame."""
     blocks = blocks_macs(backbone.block_shapes(), grid.tokens, grid.tokens)
     return embed_macs(grid.patches, backbone.patch_macs()) + blocks
-
-
-def print_check(console: "Console", check: ModelCheck) -> int:
-    """Prints a check.
-
-    Returns:
-        The command's exit code: 0 for supported, 2 otherwise.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    console.print(Text(f"{check.name}: {'supported' if check.supported else 'not supported'}"))
-    for label, lines in (("problem", check.problems), ("warning", check.warnings)):
-        for line in lines:
-            console.print(Text(f"  {label}: {line}"), soft_wrap=True)
-    for topic, fact in check.facts.items():
-        console.print(Text(f"  {topic}: {fact}"), soft_wrap=True)
-    if check.tasks:
-        columns = ("  task", "kind", "split", "taps", "blocks", "head", "MACs", "share")
-        table = Table(*columns, box=None, pad_edge=False, collapse_padding=True)
-        for name, task in check.tasks.items():
-            split, taps = str(task.split or "base"), " ".join(map(str, task.taps))
-            own = compact(task.blocks_macs, "MAC") if task.blocks_macs else "base's"
-            head = (task.head, compact(task.head_macs, "MAC"), share(task.share))
-            table.add_row(*map(Text, (f"  {name}", task.kind, split, taps, own, *head)))
-        console.print(table)
-    return ExitCode.OK if check.supported else ExitCode.USAGE
 
 
 def _check_backbone(model: str, name: str) -> ModelCheck:

@@ -1,1 +1,1 @@
-"""Declarations of the command line."""
+"""Declarations of the command line: names, options and help texts. Whatever is heavy is imported in a command."""

@@ -1,27 +1,34 @@
-"""`deltascene train …`: the training steps, each a command that goes on where it was stopped."""
+"""`deltascene train`: the training steps; each command continues a training that was stopped."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltascene.pipeline.cli.options import DataArgument, JsonEventsOption, SplitOption
+
 if TYPE_CHECKING:
     from deltascene.pipeline.training.steps import Step
 
-train_app = typer.Typer(help="Train a bundle for your own tasks (docs/training.md).", no_args_is_help=True)
+train_app = typer.Typer(help="Train a bundle for your own tasks (see docs/training.md).", no_args_is_help=True)
 
-DataArgument = Annotated[Path, typer.Argument(metavar="DATA", help="Folder with images/, TASK/ and split.csv.")]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Bundle to start from: packaged, folder or URL.")]
-NewOption = Annotated[Path, typer.Option("--out", "-o", help="New folder for the bundle that comes out.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle that comes out; it may be MODEL's.")]
-TaskOption = Annotated[str, typer.Option(help="Which task.")]
-RecipeOption = Annotated[Path | None, typer.Option("--config", help="YAML on top of configs/training/STEP.yaml.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="One key of the recipe: --set learning_rate=1e-4.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Bundle to start from: a packaged name, a folder or a URL.")
+]
+NewOption = Annotated[Path, typer.Option("--out", "-o", help="New folder for the trained bundle.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the trained bundle; it may be MODEL's own.")]
+TaskOption = Annotated[str, typer.Option(help="Name of the task that is trained.")]
+RecipeOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file whose keys replace those of the step's recipe.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One key of the recipe, such as --set learning_rate=1e-4. May be repeated."),
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, or a device of torch such as cuda (untested).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One event a line on standard output.")]
 ActivationsOption = Annotated[
     Path | None,
-    typer.Option(help="Folder for the frozen base's activations: computed once, used by every task and split."),
+    typer.Option(help="Folder for the frozen base's activations, which are computed once for all tasks and splits."),
 ]
 
 
@@ -33,9 +40,9 @@ def base(
     config: RecipeOption = None,
     set_: SetOption = None,
     device: DeviceOption = "cpu",
-    json: JsonOption = False,
+    json: JsonEventsOption = False,
 ) -> None:
-    """Fine-tune the backbone and the base task's head; the sub-tasks come after it."""
+    """Fine-tune the backbone and the head of the base task. The sub-tasks are trained after it."""
     _run("base", data, model, out, config, set_, json, device=device)
 
 
@@ -45,14 +52,14 @@ def subtask(
     model: ModelArgument,
     out: OutOption,
     task: TaskOption,
-    split: Annotated[int | None, typer.Option(help="Blocks shared with the base; default: the bundle's.")] = None,
+    split: SplitOption = None,
     activations: ActivationsOption = None,
     config: RecipeOption = None,
     set_: SetOption = None,
     device: DeviceOption = "cpu",
-    json: JsonOption = False,
+    json: JsonEventsOption = False,
 ) -> None:
-    """Train a sub-task's delta weights and head on the frozen base."""
+    """Train the delta weights and the head of a sub-task on the frozen base."""
     options = {"task": task, "split": split, "activations": activations, "device": device}
     _run("subtask", data, model, out, config, set_, json, **options)
 
@@ -67,9 +74,9 @@ def frozen(
     config: RecipeOption = None,
     set_: SetOption = None,
     device: DeviceOption = "cpu",
-    json: JsonOption = False,
+    json: JsonEventsOption = False,
 ) -> None:
-    """Train a head alone on the frozen base: the cheapest sub-task, and a reference for the others."""
+    """Train only a head on the frozen base: the cheapest sub-task, and a reference for the others."""
     _run("frozen", data, model, out, config, set_, json, task=task, activations=activations, device=device)
 
 
@@ -82,9 +89,9 @@ def stl(
     config: RecipeOption = None,
     set_: SetOption = None,
     device: DeviceOption = "cpu",
-    json: JsonOption = False,
+    json: JsonEventsOption = False,
 ) -> None:
-    """Fine-tune a network for one task alone: the reference that the bundle is compared with."""
+    """Fine-tune a network for a single task, as a reference for the bundle."""
     _run("stl", data, model, out, config, set_, json, task=task, device=device)
 
 
@@ -102,5 +109,5 @@ def _run(
     from deltascene.pipeline.training.recipe import load_recipe
     from deltascene.pipeline.training.steps import TrainRequest
 
-    order = TrainRequest(step, data, model, out, load_recipe(step, config, set_ or ()), **options)
-    raise typer.Exit(train_command(order, as_json=json))
+    request = TrainRequest(step, data, model, out, load_recipe(step, config, set_ or ()), **options)
+    raise typer.Exit(train_command(request, as_json=json))

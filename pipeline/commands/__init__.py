@@ -1,1 +1,1 @@
-"""What each command does: values in, console and exit code out; the only room that prints."""
+"""The commands: each takes values, makes a result with the other rooms, prints it, and returns an exit code."""

@@ -1,4 +1,4 @@
-"""The table of a job: every input with its status, retries and speed; a long one is cut, failures first."""
+"""The table of a run's inputs with status, retries and speed; a long one is cut, and failures come first."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.text import printable
 from deltascene.pipeline.units import count, duration
 
-ROWS = 40  # of a table
-CAUSES = 20  # told in full below it
-ID_WIDTH, CAUSE_WIDTH = 48, 16  # letters: most of an id, least of a cause
-LOG_WIDTH = 200  # letters, where there is no terminal
-# Of a table that is cut, what a person has to look at comes first.
+ROWS = 40  # most rows of a table
+CAUSES = 20  # most causes that are printed in full below it
+ID_WIDTH, CAUSE_WIDTH = 48, 16  # characters: most of an id, least of a cause
+LOG_WIDTH = 200  # characters, where there is no terminal
+# Order of the rows of a table that is cut: those first that need attention.
 ORDER = ("failed", "running", "partial", "done", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """An input's record, and what is known of it while it is under way.
+    """An input's record, and its state while it is in progress.
 
     Attributes:
         record: its row of `videos.parquet`.
-        sealed: frames that are sealed by now; None where nobody looked.
-        left_s: seconds that it will about take yet; None where that isn't known.
+        sealed: number of frames that are sealed by now; None where that wasn't read.
+        left_s: about how many seconds it will still take; None where that isn't known.
     """
 
     record: VideoRecord
@@ -39,13 +39,13 @@ class JobRow:
 
     @property
     def fps(self) -> float | None:
-        """Frames computed a second; None where none was."""
+        """Frames computed per second; None where none was."""
         record = self.record
         return record.computed / record.seconds if record.computed > 0 and record.seconds > 0 else None
 
     @property
     def facts(self) -> dict[str, Any]:
-        """As plain values."""
+        """The same as plain values, for JSON."""
         record = self.record
         about = {name: getattr(record, name) for name in ("id", "source", "status", "cause", "frames", "selected")}
         work = {"retries": record.retries, "seconds": record.seconds, "computed": record.computed, "fps": self.fps}
@@ -53,20 +53,20 @@ class JobRow:
 
 
 def cut_rows(rows: Sequence[JobRow], most: int = ROWS) -> list[JobRow]:
-    """The rows that are shown: all in their order, or of many the first `most`, by `ORDER`."""
+    """The rows that are shown: all in their order, or where there are too many the first `most` by `ORDER`."""
     if len(rows) <= most:
         return list(rows)
     return sorted(rows, key=lambda row: ORDER.index(row.record.status))[:most]
 
 
 def print_table(rows: Sequence[JobRow], console: Console, all_in: Place, most: int = ROWS) -> None:
-    """Prints the table of a job.
+    """Prints the table of a run's inputs.
 
     Args:
-        rows: every input.
-        console: to print on; without a terminal behind it lines are long rather than folded.
-        all_in: file that has every row, for what is left out here.
-        most: rows that are shown.
+        rows: all inputs.
+        console: where to print; without a terminal lines are long rather than folded.
+        all_in: file that has every row, for the line on rows that aren't shown.
+        most: largest number of rows that are shown.
     """
     shown = cut_rows(rows, most)
     wide = console if console.is_terminal else Console(file=console.file, width=LOG_WIDTH)
@@ -77,7 +77,7 @@ def print_table(rows: Sequence[JobRow], console: Console, all_in: Place, most: i
 
 
 def failed_lines(records: Sequence[VideoRecord]) -> str:
-    """Failed inputs, one a line: id, then why in full; of many the first."""
+    """Failed inputs, one a line: id and cause in full; of many, the first `CAUSES`."""
     failed = [record for record in records if record.status == "failed"]
     lines = [f"  {record.id}: {record.cause}" for record in failed[:CAUSES]]
     if len(failed) > CAUSES:
@@ -86,7 +86,7 @@ def failed_lines(records: Sequence[VideoRecord]) -> str:
 
 
 def _table(rows: Sequence[JobRow], width: int, *, framed: bool) -> Table:
-    """A line for each row: ids and causes are cut to what is left of the width, numbers never are."""
+    """One line for each row: ids and causes are cut to fit the width, numbers never are."""
     columns = {head: [write(row) for row in rows] for head, write in COLUMNS.items()}
     columns = {head: cells for head, cells in columns.items() if head in ALWAYS or any(cells)}
     numbers = {head: cells for head, cells in columns.items() if head not in ("id", "cause")}
@@ -108,12 +108,12 @@ def _table(rows: Sequence[JobRow], width: int, *, framed: bool) -> Table:
 
 def _frames(row: JobRow) -> str:
     frames = row.record.frames if row.sealed is None else row.sealed
-    if row.record.status == "running":  # with those that aren't sealed yet
+    if row.record.status == "running":  # includes frames that aren't sealed yet
         frames = max(frames, row.record.computed)
     return f"{frames} of {row.record.selected}" if row.record.selected > frames else f"{frames}"
 
 
-# How a row is written; a column that is empty in all rows is left out.
+# Text of each column; a column that is empty in all rows is left out.
 COLUMNS: Mapping[str, Callable[[JobRow], str]] = {
     "id": lambda row: row.record.id,
     "status": lambda row: row.record.status,

@@ -1,52 +1,97 @@
-"""What `deltascene jobs` does: the table of a run that is finished, stopped, or under way in another terminal."""
+"""`deltascene jobs`: prints the inputs of a run that is finished, stopped, or in progress in another terminal."""
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.places import Place
-from deltascene.cache.seal import seal_of
+from deltascene.cache.seal import Seal
 from deltascene.cache.sealed_zip import SealedZip
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands.job_table import ORDER, ROWS, JobRow, print_table
-from deltascene.pipeline.runs.folder import RunFolder, RunVideo, VideoFolder, open_run
+from deltascene.pipeline.commands.terminal import print_line
+from deltascene.pipeline.runs.folder import RunFolder, VideoFolder
 from deltascene.pipeline.runs.lock import writing
+from deltascene.pipeline.runs.reader import RunVideo, open_run
 from deltascene.pipeline.units import count, duration
 
 
-def jobs_command(out: Place, console: Console, *, as_json: bool = False, everything: bool = False) -> int:
-    """Prints the inputs of a run; returns the exit code, which says nothing of how they ended.
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The inputs of a run.
+
+    Attributes:
+        out: folder of the run.
+        running: whether a process is writing the run.
+        rows: all inputs.
+        left_s: about how many seconds the run will still take; None where that isn't known.
+    """
+
+    out: Place
+    running: bool
+    rows: Sequence[JobRow]
+    left_s: float | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of inputs by status."""
+        return {status: sum(row.record.status == status for row in self.rows) for status in ORDER}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The same as plain values, for JSON."""
+        jobs = [row.facts for row in self.rows]
+        about = {"out": str(self.out), "running": self.running, "inputs": self.counts}
+        return {**about, "left_s": self.left_s, "jobs": jobs}
+
+
+def jobs_command(out: Place, console: Console, *, as_json: bool = False, everything: bool = False) -> ExitCode:
+    """Prints the inputs of a run; the exit code doesn't depend on how they ended.
 
     Args:
         out: folder of the run.
-        console: to print on.
-        as_json: one JSON object with every input.
-        everything: all rows of a long table.
+        console: where to print.
+        as_json: print one JSON object with every input.
+        everything: print all rows of a long table.
 
     Raises:
         OutputError: the folder isn't a run's.
     """
-    folder = RunFolder(out)
-    rows = [_row(video) for video in open_run(out).videos]
-    live = writing(folder.root)
-    counts = {status: sum(row.record.status == status for row in rows) for status in ORDER}
-    left_s = _left_s(rows) if live else None
+    jobs = read_jobs(out)
     if as_json:
-        jobs = [row.facts for row in rows]
-        print(json.dumps({"out": str(out), "running": live, "inputs": counts, "left_s": left_s, "jobs": jobs}))
-        return ExitCode.OK
-    print_table(rows, console, folder.videos_parquet, len(rows) if everything else ROWS)
-    words = [f"{count(number)} {status}" for status, number in counts.items() if number]
-    state = "under way" if live else "not under way"
-    left = "" if left_s is None else f"; about {duration(left_s)} left"
-    console.print(f"{state}: {', '.join(words) or 'no inputs'}{left}", highlight=False, soft_wrap=True)
+        print(json.dumps(jobs.facts))
+    else:
+        print_jobs(console, jobs, len(jobs.rows) if everything else ROWS)
     return ExitCode.OK
 
 
+def read_jobs(out: Place) -> Jobs:
+    """Reads the state of a run's inputs from its folder.
+
+    Raises:
+        OutputError: the folder isn't a run's.
+    """
+    rows = [_row(video) for video in open_run(out).videos]
+    running = writing(RunFolder(out).root)
+    return Jobs(out, running, rows, _left_s(rows) if running else None)
+
+
+def print_jobs(console: Console, jobs: Jobs, most: int = ROWS) -> None:
+    """Prints the table with at most `most` rows, and below it the number of inputs by status."""
+    print_table(jobs.rows, console, RunFolder(jobs.out).videos_parquet, most)
+    words = [f"{count(number)} {status}" for status, number in jobs.counts.items() if number]
+    state = "under way" if jobs.running else "not under way"
+    left = "" if jobs.left_s is None else f"; about {duration(jobs.left_s)} left"
+    print_line(console, f"{state}: {', '.join(words) or 'no inputs'}{left}")
+
+
 def _row(video: RunVideo) -> JobRow:
-    """A video, and of one that isn't finished what is sealed of it."""
+    """The row of a video; for one that isn't finished, with the number of its sealed frames."""
     record = video.record
     if record.status not in ("running", "partial"):
         return JobRow(record)
@@ -58,20 +103,20 @@ def _row(video: RunVideo) -> JobRow:
 
 
 def _sealed_frames(files: VideoFolder) -> int:
-    """Frames of its sealed segments; what they hold isn't checked here."""
+    """Number of frames of its sealed segments, without a check of their content."""
     frames = 0
     for part in files.segments.glob("*.zip"):
-        if "." in part.stem:  # of a task that was added later
+        if "." in part.stem:  # belongs to a task that was added later
             continue
         with suppress(BrokenSeal, FileNotFoundError), SealedZip(part) as sealed:
-            frames += seal_of(sealed).frames
+            frames += Seal.of(sealed).frames
     return frames
 
 
 def _left_s(rows: list[JobRow]) -> float | None:
-    """Seconds that a run will about take yet: those that wait are taken to be like those that were met.
+    """About how many seconds a run will still take, as if inputs that wait were as long as those that have begun.
 
-    None before there is a speed to go by.
+    None where no speed is known yet.
     """
     met = [row for row in rows if row.record.status not in ("waiting", "partial")]
     waiting = len(rows) - len(met)

@@ -1,13 +1,14 @@
-"""Who listens to a run: progress bars on a terminal, plain lines elsewhere, one JSON event a line for programs.
+"""The listeners of a run: progress bars on a terminal, plain lines elsewhere, one JSON event a line for programs.
 
-All of them stay readable for many thousand inputs: bars are those of videos under way, and of many inputs only
-failures are told one by one, up to a number.
+Their output stays readable for many thousand inputs: only videos in progress have bars, and of many inputs only the
+first failures have lines of their own.
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
@@ -23,24 +24,41 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from deltascene.pipeline.batch.events import Events
+from deltascene.pipeline.commands.progress_text import InputLines, archive_line, lost_line, ready_line, retried
 from deltascene.pipeline.commands.tally import Tally
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import path_text
-from deltascene.pipeline.units import compact
 from deltascene.pipeline.workers.jobs import FrameSummary
 
-FEW = 50  # inputs that are told one by one
-FAILURES = 20  # that are told while a run of more goes on
-BARS = 8  # of videos under way
-EVERY_S = 5.0
+BARS = 8  # most bars of videos in progress
+EVERY_S = 5.0  # between two lines or events on the whole run
+
+
+def choose_events(console: Console, inputs: int, *, as_json: bool) -> Events:
+    """The listener that fits the output: JSON where it is asked for, bars on a terminal, plain lines elsewhere.
+
+    Args:
+        console: where bars are shown.
+        inputs: number of inputs of the run.
+        as_json: whether programs read the output.
+    """
+    if as_json:
+        return JsonEvents(inputs=inputs)
+    return BarEvents(console, inputs) if console.is_terminal else LineEvents(sys.stdout, inputs)
+
+
+def bars_of(events: Events) -> AbstractContextManager[object]:
+    """A context in which the bars of a listener are shown, if it has any."""
+    return events.progress if isinstance(events, BarEvents) else nullcontext()
 
 
 class BarEvents:
-    """A bar per video under way, and one in total: frames, fps, ETA, compute saved, inputs by how they ended."""
+    """A bar for each video in progress and one for all inputs; below them speed, time left and compute saved."""
 
     def __init__(self, console: Console, inputs: int) -> None:
-        self._tally, self._lines = Tally(inputs), _FewLines(inputs)
+        self._tally, self._lines = Tally(inputs), InputLines(inputs)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -52,11 +70,11 @@ class BarEvents:
         self._bars: dict[str, TaskID] = {}
 
     def workers_ready(self, workers: int, seconds: float) -> None:
-        """Says how long Ray took to start."""
+        """Prints how long Ray took to start."""
         self.progress.console.print(ready_line(workers, seconds), markup=False, highlight=False)
 
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
-        """Adds a bar; says how large the archive will get."""
+        """Adds a bar, and prints the expected size of the archive."""
         self._tally.begin(spec.id, frames - sealed)
         if archive and self._lines.few:
             self._print(archive_line(spec, archive))
@@ -65,22 +83,22 @@ class BarEvents:
         self._bars[spec.id] = bar
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         self._tally.add(spec.id, frame)
         self.progress.update(self._bars[spec.id], advance=1, note=self._note())
 
     def frames_lost(self, spec: SourceSpec, frames: int) -> None:
-        """Moves the bar back."""
+        """Moves the bar back by the lost frames."""
         self._tally.lose(spec.id, frames)
         self.progress.update(self._bars[spec.id], advance=-frames)
         self._print(lost_line(spec, frames))
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
-        """Says what is being drawn."""
+        """Shows what is being written beside the bar."""
         self.progress.update(self._bars[spec.id], note=f"{self._note()} · {what} {share:.0%}")
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
-        """Moves the bar of all inputs, and takes the video's own away; the only one's stays."""
+        """Advances the bar of all inputs and removes the video's own; that of a single input stays."""
         self._tally.end(record, reused)
         if self._tally.inputs == 1 and record.id in self._bars:
             self.progress.update(self._bars[record.id], note=f"{self._note()} · {record.status}")
@@ -93,7 +111,7 @@ class BarEvents:
         self.progress.advance(self._total)
 
     def _note(self) -> str:
-        """Beside the bar of the only video; of several, the line below the bars says it."""
+        """Text beside the bar of a single input; with several, the line below the bars has it."""
         several = self._tally.inputs > 1
         return "" if several else f"{self._tally.fps:.1f} fps · {self._tally.saved:.1%} compute saved"
 
@@ -102,53 +120,52 @@ class BarEvents:
 
 
 class LineEvents:
-    """Plain lines for logs: every input where there are few, failures where there are many, and the total now and
-    then."""
+    """Plain lines for logs: a line for every input of few, for failures of many, and for the whole run every 5 s."""
 
     def __init__(self, out: TextIO, inputs: int) -> None:
-        self._out, self._tally, self._lines = out, Tally(inputs), _FewLines(inputs)
+        self._out, self._tally, self._lines = out, Tally(inputs), InputLines(inputs)
         self._last = 0.0
-        self._drawing: dict[str, str] = {}  # what was last told to be drawn, of each video
-        self._frames: dict[str, int] = {}  # of videos under way
+        self._writing: dict[str, str] = {}  # what is being written of each video
+        self._frames: dict[str, int] = {}  # of videos in progress
 
     def workers_ready(self, workers: int, seconds: float) -> None:
-        """Says how long Ray took to start."""
-        self._say(ready_line(workers, seconds))
+        """Prints how long Ray took to start."""
+        self._print(ready_line(workers, seconds))
 
     def video_started(self, spec: SourceSpec, frames: int, sealed: int, archive: int = 0) -> None:
-        """Says which input starts, and how large its archive will get."""
+        """Prints the input that starts, and the expected size of its archive."""
         self._tally.begin(spec.id, frames - sealed)
         self._frames[spec.id] = frames
         if not self._lines.few:
             return
         kept = f", {sealed} of them finished before" if sealed else ""
-        self._say(f"{spec.id}: {frames} frames{kept}")
+        self._print(f"{spec.id}: {frames} frames{kept}")
         if archive:
-            self._say(archive_line(spec, archive))
+            self._print(archive_line(spec, archive))
 
     def frame_done(self, spec: SourceSpec, frame: FrameSummary) -> None:
-        """Says how far it is, now and then."""
+        """Prints the progress, every 5 s."""
         self._tally.add(spec.id, frame)
-        self._say_total(spec.id)
+        self._print_total(spec.id)
 
     def frames_lost(self, spec: SourceSpec, frames: int) -> None:
-        """Says that frames are computed again."""
+        """Prints that frames will be computed again."""
         self._tally.lose(spec.id, frames)
-        self._say(lost_line(spec, frames))
+        self._print(lost_line(spec, frames))
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
-        """Says what is being written, and how far it is now and then."""
-        told = self._drawing.get(spec.id) == what
-        if (told or not self._lines.few) and time.perf_counter() - self._last < EVERY_S:
+        """Prints what is being written, and its progress every 5 s."""
+        known = self._writing.get(spec.id) == what
+        if (known or not self._lines.few) and time.perf_counter() - self._last < EVERY_S:
             return
-        self._drawing[spec.id], self._last = what, time.perf_counter()
-        self._say(f"{spec.id}: writing {what}, {share:.0%}")
+        self._writing[spec.id], self._last = what, time.perf_counter()
+        self._print(f"{spec.id}: writing {what}, {share:.0%}")
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
-        """Says how it ended."""
+        """Prints how the input ended."""
         self._tally.end(record, reused)
         self._frames.pop(record.id, None)
-        self._drawing.pop(record.id, None)
+        self._writing.pop(record.id, None)
         if record.status == "failed":
             line = self._lines.failed(record)
         elif self._lines.few:
@@ -158,18 +175,18 @@ class LineEvents:
         else:
             line = ""
         if line:
-            self._say(line)
-        self._say_total()
+            self._print(line)
+        self._print_total()
 
-    def _say_total(self, id_: str = "") -> None:
+    def _print_total(self, id_: str = "") -> None:
         if time.perf_counter() - self._last < EVERY_S or not self._tally.seconds:
             return
         self._last = time.perf_counter()
         left = self._tally.under_way.get(id_)
         at = "" if left is None else f"{id_}: {self._frames[id_] - left}/{self._frames[id_]} · "
-        self._say(f"{at}{self._tally.line}")
+        self._print(f"{at}{self._tally.line}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self._out, flush=True)
 
 
@@ -178,8 +195,8 @@ class JsonEvents:
 
     def __init__(self, out: TextIO | None = None, inputs: int = 0) -> None:
         self._out, self._tally = out or sys.stdout, Tally(inputs)
-        self._drawing: dict[str, tuple[str, float]] = {}  # what of each video was last told to be drawn, and when
-        self._said_s = 0.0  # on the tally's clock
+        self._writing: dict[str, tuple[str, float]] = {}  # what is being written of each video; time of its last event
+        self._last_s = 0.0  # on the tally's clock
 
     def workers_ready(self, workers: int, seconds: float) -> None:
         """`{"event": "workers_ready", …}`."""
@@ -206,7 +223,7 @@ class JsonEvents:
             macs_dense=frame.macs_dense,
             seconds=round(frame.seconds, 6),
         )
-        self._say_total()
+        self._print_total()
 
     def frames_lost(self, spec: SourceSpec, frames: int) -> None:
         """`{"event": "frames_lost", …}`."""
@@ -214,34 +231,34 @@ class JsonEvents:
         self.say("frames_lost", id=spec.id, frames=frames)
 
     def finishing(self, spec: SourceSpec, what: str, share: float) -> None:
-        """`{"event": "finishing", …}`, of each thing at its start and every few seconds."""
-        told, said_s = self._drawing.get(spec.id, ("", 0.0))
-        if told != what or self._tally.seconds - said_s >= EVERY_S:
-            self._drawing[spec.id] = what, self._tally.seconds
+        """`{"event": "finishing", …}`, at the start of each output and every 5 s."""
+        known, last_s = self._writing.get(spec.id, ("", 0.0))
+        if known != what or self._tally.seconds - last_s >= EVERY_S:
+            self._writing[spec.id] = what, self._tally.seconds
             self.say("finishing", id=spec.id, what=what, share=round(share, 4))
 
     def video_ended(self, record: VideoRecord, reused: bool) -> None:
         """`{"event": "video_ended", …}`."""
         self._tally.end(record, reused)
-        self._drawing.pop(record.id, None)
+        self._writing.pop(record.id, None)
         about = {"status": record.status, "cause": record.cause, "frames": record.frames, "reused": reused}
         work = {"retries": record.retries, "seconds": round(record.seconds, 3), "computed": record.computed}
         self.say("video_ended", id=record.id, **about, **work)
-        self._say_total()
+        self._print_total()
 
     def say(self, event: str, **values: Any) -> None:
-        """Any event."""
+        """Prints any event."""
         print(json.dumps({"event": event, **values}), file=self._out, flush=True)
 
-    def _say_total(self) -> None:
-        """`{"event": "progress", …}`, every few seconds."""
-        if self._tally.seconds - self._said_s >= EVERY_S:
-            self._said_s = self._tally.seconds
+    def _print_total(self) -> None:
+        """`{"event": "progress", …}`, every 5 s."""
+        if self._tally.seconds - self._last_s >= EVERY_S:
+            self._last_s = self._tally.seconds
             self.say("progress", **self._tally.facts)
 
 
 class _Bars(Progress):
-    """Bars, and below those of several videos what they come to; it folds where the terminal is narrow."""
+    """Bars, and below those of several inputs a line on the whole run, which folds on a narrow terminal."""
 
     def __init__(self, tally: Tally, *columns: ProgressColumn, **about: Any) -> None:
         self._tally = tally
@@ -254,43 +271,7 @@ class _Bars(Progress):
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """Of one video; the total's is in the line below, as inputs aren't all of one length."""
+    """Time left of one video; that of the run is in the line below, as inputs differ in length."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["timed"] else Text()
-
-
-class _FewLines:
-    """Which lines on single inputs a run of many still prints."""
-
-    def __init__(self, inputs: int) -> None:
-        self.few, self._failures = inputs <= FEW, 0
-
-    def failed(self, record: VideoRecord) -> str:
-        """A line on a failed input; empty where there were many already."""
-        self._failures += 1
-        if self.few or self._failures <= FAILURES:
-            return f"{record.id}: failed ({record.cause}), {record.frames} frames{retried(record)}"
-        more = "more inputs fail; errors.jsonl has them all"
-        return more if self._failures == FAILURES + 1 else ""
-
-
-def ready_line(workers: int, seconds: float) -> str:
-    """That Ray's actors have loaded what they need."""
-    return f"Ray: {workers} worker{'s' if workers != 1 else ''} ready after {seconds:.1f} s"
-
-
-def archive_line(spec: SourceSpec, expected: int) -> str:
-    """What a video's archive will about take."""
-    return f"{spec.id}: its archive will take about {compact(expected, 'B')} (--no-archive leaves it out)"
-
-
-def lost_line(spec: SourceSpec, frames: int) -> str:
-    """That a worker was lost."""
-    return f"{spec.id}: a worker was lost; its segment is computed again, {frames} frames that were done among it"
-
-
-def retried(record: VideoRecord) -> str:
-    """How often workers of a video were lost, where they were."""
-    times = "once" if record.retries == 1 else f"{record.retries} times"
-    return f", a segment done again {times}" if record.retries else ""

@@ -1,4 +1,4 @@
-"""A comparison of two runs for people: tables on the screen, a page with pictures, or JSON for programs."""
+"""`deltascene report diff`: compares two runs, as tables on the screen, a page with pictures, or JSON."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,23 +11,33 @@ from rich.text import Text
 
 from deltascene.cache.damage import reraise_damage
 from deltascene.cache.places import Place, write_whole
+from deltascene.errors import ExitCode
+from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.report.diff import build_diff
 from deltascene.pipeline.report.facts import decoder_timeout_s
 from deltascene.pipeline.report.page import FORMS, plain_text, render_diff
 from deltascene.pipeline.report.pairs import Pair
 from deltascene.pipeline.report.pictures import draw_difference, read_images
-from deltascene.pipeline.runs.folder import open_run
+from deltascene.pipeline.runs.reader import open_run
 
 
-def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_json: bool) -> None:
-    """Compares two runs, prints what was found, and writes the page where one is asked for.
+def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_json: bool) -> ExitCode:
+    """Compares two runs, prints the comparison, and writes the page where one is asked for.
+
+    Args:
+        a: folder of the run to compare with.
+        b: folder of the run that is compared.
+        html: file for the page; None writes none.
+        console: where to print.
+        as_json: print one JSON object instead of tables.
 
     Raises:
-        UsageError: they have nothing in common, or there is no folder for the page.
+        UsageError: the runs have nothing in common, or there is no folder for the page.
+        OutputError: a folder isn't a run's, or its files are damaged.
     """
     if html is not None and not html.absolute().parent.is_dir():
-        raise UsageError(f"--html {html}: expected a folder that is there; found no {html.absolute().parent}")
+        raise UsageError(f"--html {html}: expected an existing folder; found no {html.absolute().parent}")
     with reraise_damage(OutputError, f"{a} or {b}", "run its command again with --force"):
         runs = open_run(a), open_run(b)
         diff, pairs = build_diff(*runs)
@@ -37,19 +47,20 @@ def diff_command(a: Place, b: Place, html: Path | None, console: Console, *, as_
         write_whole(html, page)
     if as_json:
         print(json.dumps(diff, indent=1, allow_nan=False, ensure_ascii=False))
-        return
+        return ExitCode.OK
     print_diff(console, diff)
     if html is not None:
-        _say(console, f"page: {html}")
+        print_line(console, f"page: {html}")
+    return ExitCode.OK
 
 
 def draw_worst(diff: Mapping[str, Any], pairs: Sequence[Pair], timeouts_s: Sequence[float]) -> dict[str, list[str]]:
-    """By task the frames where two runs differ most, as data URIs of A, B and their difference.
+    """Pictures of the frames where two runs differ most, by task: data URIs of A, B and their difference.
 
     Args:
-        diff: of `build_diff`.
-        pairs: of `build_diff`.
-        timeouts_s: how long a decoder of A's, and one of B's sources may give nothing.
+        diff: first result of `build_diff`.
+        pairs: second result of `build_diff`.
+        timeouts_s: time limits of the decoder for A's sources and for B's, in seconds.
     """
     wanted: dict[int, set[int]] = {}
     for drift in diff["drift"].values():
@@ -69,24 +80,20 @@ def draw_worst(diff: Mapping[str, Any], pairs: Sequence[Pair], timeouts_s: Seque
 
 
 def print_diff(console: Console, diff: Mapping[str, Any]) -> None:
-    """Prints what differs, what it cost and how far apart the predictions are."""
+    """Prints what differs between the runs, their costs, and the drift of their predictions."""
     heads = [f"{run.upper()}  {diff[run]['name']}" for run in "ab"]
     notes = [f"only in {run.upper()}: {', '.join(diff[f'only_{run}'])}" for run in "ab" if diff[f"only_{run}"]]
     notes += [f"{task}: not compared: {why}" for task, why in diff["left_out"].items()]
     for line in [*heads, *diff["headline"].values(), *notes]:
-        _say(console, line)
+        print_line(console, line)
     for title, columns, rows in _tables(diff):
         if rows:
-            _say(console, f"\n{title}")
+            print_line(console, f"\n{title}")
             console.print(_table(columns, rows))
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _tables(diff: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
-    """Title, heads and rows of every table; few columns each, so that they fit a narrow screen."""
+    """Title, heads and rows of every table; each has few columns, so that it fits a narrow screen."""
     differs = [[each["group"], each["name"], *(plain_text(each[run]) for run in "ab")] for each in diff["differences"]]
     yield "What differs", ("what", "name", "A", "B"), differs
     policies = list(dict.fromkeys([*diff["policies"]["a"], *diff["policies"]["b"]]))
@@ -135,6 +142,6 @@ def _form(value: Any, form: str) -> str:
 
 
 def _source_images(pair: Pair, indices: Sequence[int], timeouts_s: Sequence[float]) -> dict[int, Any]:
-    """Frames of the source, from where A or else B found it."""
+    """Frames of the source, read from the path that A has, else from B's."""
     in_a, in_b = timeouts_s
     return read_images(pair.a, indices, in_a) or read_images(pair.b, indices, in_b)

@@ -1,4 +1,4 @@
-"""What a run has done by now and what is left, for whoever tells of it: bars, lines, events."""
+"""What a run has done and what is left, as numbers for bars, lines and events."""
 
 import time
 from typing import Any
@@ -9,46 +9,46 @@ from deltascene.pipeline.workers.jobs import FrameSummary
 
 
 class Tally:
-    """Inputs by how they ended, frames, MACs and time.
+    """Counts of inputs by how they ended, frames, MACs and time.
 
     Attributes:
-        inputs: of the run.
-        under_way: frames that are still to be computed, by video that has begun and not ended.
+        inputs: number of inputs of the run.
+        under_way: number of frames that are still to be computed, by video in progress.
         ended: number of inputs by status.
-        frames: computed in this run; those that will be computed again aren't among them.
-        retries: how often a segment was done again because a worker was lost.
+        frames: number of frames computed in this run, without those that will be computed again.
+        retries: how often a segment was computed again because a worker was lost.
     """
 
     def __init__(self, inputs: int) -> None:
-        """The clock starts with the first event: loading a model isn't progress."""
+        """Starts no clock: that starts with the first event, as loading a model isn't progress."""
         self.inputs, self.under_way = inputs, dict[str, int]()
         self.ended = {"done": 0, "failed": 0, "partial": 0}
         self.frames = self.executed = self.dense = self.retries = 0
         self._began_s: float | None = None
-        self._planned = self._met = 0  # frames to compute of the inputs met, those that were done before left out
+        self._planned = self._met = 0  # frames to compute of inputs that have begun, and their number
 
     def begin(self, id_: str, frames: int) -> None:
-        """A video begins, with so many frames to compute."""
+        """Counts a video that begins, with its number of frames to compute."""
         self._start()
         self.under_way[id_] = frames
         self._planned += frames
         self._met += 1
 
     def add(self, id_: str, frame: FrameSummary) -> None:
-        """A frame was computed."""
+        """Counts a computed frame."""
         self.frames += 1
         self.under_way[id_] -= 1
         self.executed += frame.macs_executed
         self.dense += frame.macs_dense
 
     def lose(self, id_: str, frames: int) -> None:
-        """Takes back frames that will be computed again; their MACs were spent."""
+        """Takes back frames that will be computed again; their MACs stay counted, as they were spent."""
         self.frames -= frames
         self.under_way[id_] += frames
         self.retries += 1
 
     def end(self, record: VideoRecord, reused: bool) -> None:
-        """An input ended."""
+        """Counts an input that ended; `reused`: nothing had to be computed."""
         self._start()
         self.ended[record.status] += 1
         begun = self.under_way.pop(record.id, None)
@@ -56,12 +56,12 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since the first event."""
+        """Seconds since the first event."""
         return 0.0 if self._began_s is None else time.perf_counter() - self._began_s
 
     @property
     def fps(self) -> float:
-        """Frames a second since then."""
+        """Frames computed per second since the first event."""
         return self.frames / max(self.seconds, 1e-9)
 
     @property
@@ -71,22 +71,22 @@ class Tally:
 
     @property
     def waiting(self) -> int:
-        """Inputs that haven't begun."""
+        """Number of inputs that haven't begun."""
         return max(0, self.inputs - sum(self.ended.values()) - len(self.under_way))
 
     @property
     def left_frames(self) -> float:
-        """Frames left, about: inputs that wait are taken to be as long as those met."""
+        """About how many frames are left, as if inputs that wait were as long as those that have begun."""
         return sum(self.under_way.values()) + self.waiting * self._planned / max(1, self._met)
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left, about; None before the first frame."""
+        """About how many seconds are left; None before the first frame."""
         return self.left_frames / self.fps if self.frames else None
 
     @property
     def line(self) -> str:
-        """All of it, on a line."""
+        """All of it on one line."""
         counts = {**self.ended, "under way": len(self.under_way), "waiting": self.waiting}
         words = [f"{count(number)} {name}" for name, number in counts.items() if number or name == "done"]
         left_s = self.left_s
@@ -100,7 +100,7 @@ class Tally:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The same as plain values, for JSON."""
         left_s = self.left_s
         return {
             "inputs": self.inputs,

@@ -1,1 +1,1 @@
-"""What this installation and machine can do."""
+"""Checks of this installation and machine."""

@@ -1,4 +1,4 @@
-"""One line of `deltascene doctor`, and what becomes of a check that fails in a way nobody thought of."""
+"""One check of `deltascene doctor`, and the check that stands for one that failed unexpectedly."""
 
 import warnings
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from deltascene.pipeline.text import one_line
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found.
+    """Result of one check.
 
     Attributes:
-        name: of the thing.
+        name: name of what was checked.
         status: `problem` keeps deltascene from working, `warning` makes it slower or smaller.
         found: what is there.
-        way_out: what to do about a problem or warning.
+        way_out: what the user can do about a problem or warning.
     """
 
     name: str
@@ -29,11 +29,11 @@ Examination = Callable[[], list[Check]]
 
 
 def guarded(name: str, examination: Examination) -> list[Check]:
-    """The checks of an examination; one problem when it fails itself, so that the others are still made."""
+    """The checks of an examination, or a problem if the examination itself fails, so that the others are still made."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return examination()
-    except Exception as error:  # a broken installation fails in any way; saying so is what a doctor is for
+    except Exception as error:  # a broken installation can fail in any way, and that is what is reported
         found = f"{type(error).__name__}: {one_line(error)}"
         return [Check(name, "problem", found, "reinstall deltascene in a fresh environment, or report this table")]

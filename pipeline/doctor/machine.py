@@ -11,29 +11,29 @@ from deltascene.pipeline.versions import cpu_name
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-# As /proc/cpuinfo calls them: what torch's CPU kernels are written for.
+# Instruction sets that torch's CPU kernels use, by their names in /proc/cpuinfo.
 _INSTRUCTION_SETS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
 _LITTLE_MEMORY = 2 << 30
 _LITTLE_DISK, _NO_DISK = 5 << 30, 200 << 20
 
 
 def check_processor() -> list[Check]:
-    """Its name, and the system."""
+    """Name of the processor, and the operating system."""
     return [Check("processor", "ok", f"{cpu_name()}, {platform.system()} {platform.release()} {platform.machine()}")]
 
 
 def check_cores() -> list[Check]:
-    """Cores that this process may use, of those there are."""
+    """Number of cores that this process may use, and of those that the machine has."""
     return [Check("cores", "ok", f"{usable_cores():g} usable of {os.cpu_count()}")]
 
 
 def check_instruction_sets() -> list[Check]:
-    """What the processor has of what torch's kernels use."""
+    """Which instruction sets of torch's kernels the processor has."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return [Check("instruction sets", "ok", f"{platform.machine()}: torch's own choice")]
     flags = _cpu_flags()
     if not flags:
-        return [Check("instruction sets", "ok", "not told by the system")]
+        return [Check("instruction sets", "ok", "not reported by the system")]
     found = ", ".join(f"{name} {'yes' if flag in flags else 'no'}" for flag, name in _INSTRUCTION_SETS.items())
     if "avx2" not in flags:
         return [Check("instruction sets", "warning", found, "torch is several times slower without AVX2")]
@@ -41,16 +41,16 @@ def check_instruction_sets() -> list[Check]:
 
 
 def check_memory(cgroup: Path = _CGROUP) -> list[Check]:
-    """Memory that there is, a container's limit included, and what is free of it."""
+    """Total and free memory, within the limit of a container."""
     total, free = _memory(cgroup)
-    found = f"{compact(total, 'B')}, {compact(free, 'B')} free" if total else "not told by the system"
+    found = f"{compact(total, 'B')}, {compact(free, 'B')} free" if total else "not reported by the system"
     if total and free < _LITTLE_MEMORY:
-        return [Check("memory", "warning", found, f"a run wants {compact(_LITTLE_MEMORY, 'B')}: close other programs")]
+        return [Check("memory", "warning", found, f"a run needs {compact(_LITTLE_MEMORY, 'B')}: close other programs")]
     return [Check("memory", "ok", found)]
 
 
 def check_threads() -> list[Check]:
-    """Threads of torch; more than there are cores slow each other down."""
+    """Number of torch's threads, which slow each other down where there are more of them than cores."""
     import torch
 
     from deltascene.pipeline.numerics.threads import describe, seconds_lost
@@ -66,7 +66,7 @@ def check_threads() -> list[Check]:
 
 
 def check_kernel() -> list[Check]:
-    """Whether the compiled kernel is there for this torch and processor, and loads."""
+    """Whether the kernel is compiled for this torch and processor, and can be loaded."""
     from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_file
 
     if not kernel_file().is_file():
@@ -77,7 +77,7 @@ def check_kernel() -> list[Check]:
 
 
 def check_arithmetic() -> list[Check]:
-    """Which type blocks will multiply in, measured."""
+    """Number type in which blocks will multiply, as measured."""
     from deltascene.pipeline.config import load_config
     from deltascene.pipeline.numerics.settle import settle
 
@@ -87,7 +87,7 @@ def check_arithmetic() -> list[Check]:
 
 
 def check_gpu() -> list[Check]:
-    """Whether there is one; this version has no use for it."""
+    """Whether there is a GPU, which this version doesn't use."""
     import torch
 
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
@@ -96,7 +96,7 @@ def check_gpu() -> list[Check]:
 
 
 def check_disk() -> list[Check]:
-    """Room in the current folder, and whether it can be written."""
+    """Free disk space in the current folder, and whether it can be written."""
     folder = Path.cwd()
     free = shutil.disk_usage(folder).free
     found = f"{compact(free, 'B')} free in {folder.name or folder}"
@@ -109,7 +109,7 @@ def check_disk() -> list[Check]:
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> float:
-    """Cores that this process may use: by its affinity, and by the quota of its container."""
+    """Number of cores that this process may use, by its affinity and by the quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _read(cgroup / "cpu.max").partition(" ")
     return min(allowed, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else float(allowed)
@@ -121,7 +121,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _memory(cgroup: Path) -> tuple[int, int]:
-    """Bytes in all and free; 0 and 0 where the system doesn't tell."""
+    """Total and free memory in bytes; 0 and 0 where the system doesn't report them."""
     lines = (line.partition(":") for line in _read(_MEMINFO).splitlines())
     known = {key: int(value.split()[0]) << 10 for key, _, value in lines}  # written in KiB
     total, free = known.get("MemTotal", 0), known.get("MemAvailable", 0)

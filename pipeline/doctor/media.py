@@ -1,4 +1,4 @@
-"""Checks that really write and read a little video."""
+"""Checks that write and read a small video."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,21 +17,21 @@ from deltascene.stages.types import Image
 
 _FRAMES = 12
 _SIZE = (48, 64)
-_WORST_MEAN = 5.0  # of 255: what lossy compression may do to flat colours; exchanged channels are far beyond
+_WORST_MEAN = 5.0  # of 255: largest error of lossy compression on flat colours; swapped channels give far more
 
 
 def check_decoders() -> list[Check]:
-    """A clip is written by OpenCV and read by each decoder: all frames, in order, in the right colours."""
+    """Whether each decoder reads a clip that OpenCV wrote: all frames, in order, in the right colours."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         if not _write_clip(path):
-            found = "OpenCV can't write MPEG-4, so nothing was there to decode"
+            found = "OpenCV can't write MPEG-4, so decoding wasn't checked"
             return [Check("decoding", "warning", found, "pip install --force-reinstall opencv-python")]
         return [_check_decoder("decord", path), _check_decoder("opencv", path)]
 
 
 def check_webm() -> list[Check]:
-    """The overlay's writer is there, and what it writes can be read."""
+    """Whether an overlay can be written and read."""
     from deltascene.pipeline.drawing.webm import WebmWriter
 
     with tempfile.TemporaryDirectory() as folder:
@@ -55,15 +55,15 @@ def _check_decoder(decoder: Decoder, path: Path) -> Check:
         if decoder == "opencv":
             return Check(name, "problem", str(error), "pip install --force-reinstall opencv-python")
         if not has_decord_wheel():
-            return Check(name, "ok", "not there, as decord has no wheel for this machine; OpenCV reads every file")
-        return Check(name, "warning", str(error), "OpenCV reads every file meanwhile; pip install decord")
+            return Check(name, "ok", "absent, as decord has no wheel for this machine; OpenCV reads every file")
+        return Check(name, "warning", str(error), "pip install decord; until then OpenCV reads every file")
     if difference > _WORST_MEAN:
         return Check(name, "problem", f"{by}: wrong pictures, mean error {difference:.0f} of 255", "report this table")
     return Check(name, "ok", f"{by}: {_FRAMES} frames of MPEG-4, mean error {difference:.1f} of 255")
 
 
 def _read(path: Path, decoder: Decoder) -> tuple[str, float]:
-    """Name of the decoder that read a clip, and the mean error of its pictures; a missing frame is all wrong."""
+    """The decoder that read a clip, and the mean error of its pictures, 0 to 255; 255 if frames are missing."""
     with read_frames(find_sources([str(path)])[0], decoder=decoder) as frames:
         found = [frame.image for frame in frames]
     if len(found) != _FRAMES:
@@ -85,7 +85,7 @@ def _write_clip(path: Path) -> bool:
 
 
 def _pictures() -> Iterator[Image]:
-    """Red left and blue right, a little brighter in every frame: a lost, doubled or miscoloured frame shows."""
+    """Pictures of red and blue halves, brighter in every frame, so that a lost, doubled or wrong frame is seen."""
     for number in range(_FRAMES):
         picture = np.zeros((*_SIZE, 3), np.uint8)
         picture[:, : _SIZE[1] // 2] = (90 + 12 * number, 30, 20)

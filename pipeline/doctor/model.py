@@ -1,4 +1,4 @@
-"""Check that a model loads and predicts, and how its time compares with timm's own forward."""
+"""Check that a model loads and predicts, with its time beside that of timm's own forward."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def check_model_runs(model: str | None = None) -> list[Check]:
     """Loads a model and runs one frame through it, timed against timm's forward of the same backbone.
 
     Args:
-        model: packaged name, folder or URL; None is the first packaged one.
+        model: packaged name, folder or URL; None is the first packaged model.
     """
     name = model or next(iter(packaged_models()), None)
     if name is None:
@@ -63,12 +63,13 @@ def _timed(name: str, engine: Engine, image: np.ndarray, loaded: float) -> Check
         f"timm's forward alone {milliseconds(timm_s)}"
     )
     if our_s > _SLOW * timm_s + 0.05:
-        return Check("model", "warning", found, "a busy machine does this; run it again when nothing else runs")
+        way_out = "other programs may have slowed it down; run doctor again when the machine is idle"
+        return Check("model", "warning", found, way_out)
     return Check("model", "ok", found)
 
 
 def _least(work: Callable[[], None]) -> float:
-    """Least seconds of some times, so that what else runs on the machine counts little; fewer where each takes long."""
+    """Shortest of several times in seconds, as other programs lengthen some; slow work is repeated less often."""
     times: list[float] = []
     while len(times) < _REPEATS and sum(times) < _LONGEST_S:
         begun = time.perf_counter()

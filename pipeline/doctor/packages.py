@@ -1,4 +1,4 @@
-"""Checks of what is installed."""
+"""Checks of the installed packages."""
 
 import importlib
 import importlib.metadata
@@ -12,12 +12,12 @@ _OTHER_OPENCV = ("opencv-python-headless", "opencv-contrib-python", "opencv-cont
 
 
 def check_versions() -> list[Check]:
-    """Version of Python and of every package that results may depend on."""
+    """Versions of Python and of every package that can change results."""
     return [_check_version(name, version) for name, version in versions_record().items()]
 
 
 def check_torchvision() -> list[Check]:
-    """torchvision is made for one torch; timm imports it."""
+    """Whether torchvision, which timm imports, fits the installed torch."""
     version = importlib.metadata.version("torchvision")
     try:
         importlib.import_module("torchvision")
@@ -27,7 +27,7 @@ def check_torchvision() -> list[Check]:
                 "torchvision",
                 "problem",
                 f"{version} doesn't fit torch {importlib.metadata.version('torch')}: {error}",
-                "install both from one place: pip install --force-reinstall torch torchvision",
+                "install both together: pip install --force-reinstall torch torchvision",
             )
         ]
     return [Check("torchvision", "ok", f"{version}, fits torch")]

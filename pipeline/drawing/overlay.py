@@ -1,4 +1,4 @@
-"""A frame beside everything predicted for it, as one picture; and a run's frames like that, as a video for browsers."""
+"""Draws a frame and its predictions as one picture, and a run's frames as a video for browsers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,18 +17,18 @@ from deltascene.pipeline.units import compact, milliseconds, share
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
 
-VIDEO_TILE_HEIGHT = 144  # smaller than a picture's: what a video costs grows with its pixels
-LONGEST_STILL_S = 60.0  # a hole in the source's clock is shown no longer than this
+VIDEO_TILE_HEIGHT = 144  # smaller than a picture's, as a video's cost grows with its pixels
+LONGEST_STILL_S = 60.0  # a gap in the source's clock is shown no longer than this
 READ_FRAMES = 16  # frames of predictions read at once
 _SUMMED = ("macs_executed", "macs_dense", "seconds")  # over a frame's ledger rows
 
 
 class OverlayVideo(Protocol):
-    """What `draw_overlay` asks of a video of a run."""
+    """What `draw_overlay` needs of a video of a run."""
 
     @property
     def id(self) -> str:
-        """Its name."""
+        """Name of its folder."""
 
     @property
     def fps(self) -> float:
@@ -55,15 +55,15 @@ def compose(
     cause: str = "",
     height: int = TILE_HEIGHT,
 ) -> Image:
-    """A frame and its predictions as tiles of one picture; a legend of classes where a tile is left over.
+    """Draws a frame and its predictions as tiles of one picture, and a legend of classes where a tile is left over.
 
     Args:
         image: RGB frame [H, W, 3]; None shows the predictions alone.
         values: natural values by task [h, w] or [h, w, components], of any size.
         kinds: kind of every task that gets a tile; one without values is shown as not predicted.
-        caption: line on top; empty leaves it out.
-        cause: why the frame isn't valid; greys it.
-        height: of a tile in pixels; its width follows the frame's aspect.
+        caption: line on top; empty for none.
+        cause: why the frame isn't valid, in which case it is greyed; empty for a valid frame.
+        height: of a tile in pixels; its width follows the frame's aspect ratio.
 
     Returns:
         RGB picture [panel height, panel width, 3], both even.
@@ -88,7 +88,7 @@ class OverlayPictures:
         Args:
             id_: name of the video.
             kinds: kind of every task.
-            attributes: what the video's arrays say of themselves.
+            attributes: those that are stored with the video's arrays.
             height: of a tile in pixels.
         """
         self._id, self._kinds, self._attributes = id_, kinds, attributes
@@ -105,14 +105,14 @@ class OverlayPictures:
         note: "FrameNote",
         strength: NDArray[np.uint8] | None,
     ) -> Image:
-        """One picture.
+        """Draws one picture.
 
         Args:
             index: of the frame in its source.
             pts_s: its time in seconds.
             image: RGB frame [H, W, 3], or None.
             values: natural values by task.
-            note: what is said of it.
+            note: text beside the pictures.
             strength: how much each patch changed [h, w], in steps of 255.
         """
         header = f"{self._id}   #{index}   {pts_s:.2f} s   {note.text}"
@@ -158,7 +158,7 @@ def draw_overlay(
 
 
 def shown_at_ms(pts_s: Sequence[float] | NDArray[np.float64]) -> list[int]:
-    """When each frame of any rate is shown, in whole milliseconds from 0 on; no two at once, no hole over a minute.
+    """Times at which frames are shown, in whole milliseconds from 0 on: all different, and without gaps over a minute.
 
     Args:
         pts_s: ascending times of the frames in seconds [T].
@@ -170,12 +170,12 @@ def shown_at_ms(pts_s: Sequence[float] | NDArray[np.float64]) -> list[int]:
 
 
 def keeps_change(attributes: Mapping[str, Any]) -> bool:
-    """Whether a change map was kept and told what to compute."""
+    """Whether the run computed only changed patches and kept the change map that it used."""
     return attributes.get("change_threshold") is not None
 
 
 def change_of(video: OverlayVideo, place: int, policy: str) -> Change:
-    """How much a processed frame changed, and what was done; without strengths where no change map was kept."""
+    """Change map and policy of a processed frame; without strengths where no change map was kept."""
     attributes = video.arrays.attributes
     return _change(attributes, video.arrays.change(place) if keeps_change(attributes) else None, policy)
 
@@ -191,12 +191,12 @@ def _change(attributes: Mapping[str, Any], strength: NDArray[np.uint8] | None, p
 
 @dataclass(frozen=True, slots=True)
 class FrameNote:
-    """What is said of a frame beside its pictures.
+    """Text on a frame beside its pictures.
 
     Attributes:
         text: policy and reason, rows, compute, time.
         policy: dense, rows, warped, held or skipped.
-        cause: why it isn't valid; empty for a valid one.
+        cause: why the frame isn't valid; empty for a valid one.
     """
 
     text: str = ""
@@ -205,10 +205,10 @@ class FrameNote:
 
 
 def frame_notes(ledger: pa.Table) -> dict[int, FrameNote]:
-    """What is said of every frame, by its index.
+    """Notes on all frames, by their index in the source.
 
     Args:
-        ledger: one row per frame and task; a frame's first row is its base's.
+        ledger: one row per frame and task; a frame's first row is that of the base.
     """
     sums = [(name, "sum") for name in _SUMMED]
     firsts = [(name, "first") for name in ("policy", "reason", "rows", "rows_computed", "valid", "cause")]
@@ -217,7 +217,7 @@ def frame_notes(ledger: pa.Table) -> dict[int, FrameNote]:
 
 
 def note_of(rows: Sequence[Mapping[str, Any]]) -> FrameNote:
-    """What is said of a frame, from its ledger rows; the first is its base's."""
+    """Note on a frame from its ledger rows, of which the first is that of the base."""
     return _note({**rows[0], **{name: sum(row[name] for row in rows) for name in _SUMMED}})
 
 

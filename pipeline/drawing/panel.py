@@ -1,4 +1,4 @@
-"""A frame, its predictions and what changed in it, drawn as the tiles of one picture."""
+"""Draws a frame, its predictions and its change map as the tiles of one picture."""
 
 import math
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ _GROUND, _INK, _FAINT = 20, (240, 241, 244), (150, 154, 162)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX  # OpenCV 5 draws it with a smooth font of its own
 _TINT = (255, 150, 0)  # stands out from a darkened picture for every kind of colour vision
 _FAINTEST, _STRONGEST = 0.25, 0.65  # share of the tint
-_DARKENED = 0.42  # share of light left
-_FULL_TINT = 8  # thresholds: from here on the tint doesn't grow any more
+_DARKENED = 0.42  # share of the light that is left
+_FULL_TINT = 8  # in thresholds: the tint is strongest from here on
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Where everything stands in a composed picture, in pixels.
+    """Layout of a composed picture, in pixels.
 
     Attributes:
         tile: height and width of every tile.
-        tiles: how many there are.
+        tiles: number of tiles.
         columns: tiles side by side.
-        cells: places for tiles; those left over hold the legend.
+        cells: places for tiles; those left over hold legends.
         header: height of the line on top; 0 for none.
     """
 
@@ -63,11 +63,11 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How much a frame changed, and what was done about it.
+    """How much a frame changed, and what was computed of it.
 
     Attributes:
         strength: of every patch of the model's input [h, w], in steps of 255; None where it isn't known.
-        threshold: patches from here on count as moved.
+        threshold: strength from which on a patch counts as moved.
         policy: dense, rows, warped, held or skipped.
         content: top, left, height and width of the frame inside the model's input, as shares of it.
     """
@@ -84,11 +84,11 @@ class Change:
 
 
 def plan_panel(frame_size: tuple[int, int], others: int, height: int, header: bool = True) -> Panel:
-    """Lays out a frame and what is shown beside it so that the whole comes close to 16:9.
+    """Lays out a frame and the tiles beside it so that the whole is close to 16:9.
 
     Args:
-        frame_size: height and width of the frame; tiles keep its aspect.
-        others: number of tiles beside the frame: one for each task, and one for the change map if it is shown.
+        frame_size: height and width of the frame; tiles keep its aspect ratio.
+        others: number of other tiles: one for each task, and one for the change map if it is shown.
         height: of a tile in pixels.
         header: whether there is a line of text on top.
     """
@@ -103,7 +103,7 @@ def plan_panel(frame_size: tuple[int, int], others: int, height: int, header: bo
 
 
 def draw_ground(panel: Panel, kinds: Mapping[str, Kind]) -> Image:
-    """What is the same in every picture of a panel: its ground, and legends of classes where tiles are left over."""
+    """Draws what all pictures of a panel share: background, and legends of classes where tiles are left over."""
     ground: Image = np.full((*panel.size, 3), _GROUND, np.uint8)
     classes = [kind for kind in kinds.values() if isinstance(kind, Classes)]
     for kind, spare in zip(classes, range(panel.tiles, panel.cells), strict=False):
@@ -122,9 +122,20 @@ def draw(
     cause: str = "",
     change: Change | None = None,
 ) -> Image:
-    """A frame and its predictions on a ground that was drawn before; arguments and result are `compose`'s.
+    """Draws a frame and its predictions as tiles, and the change map as the last tile.
 
-    With `change`, the last tile shows the change map.
+    Args:
+        panel: layout.
+        ground: background from `draw_ground`; it isn't changed.
+        image: RGB frame [H, W, 3]; None shows the predictions alone.
+        values: natural values by task [h, w] or [h, w, components], of any size.
+        kinds: kind of every task that gets a tile; one without values is shown as not predicted.
+        caption: line on top.
+        cause: why the frame isn't valid, in which case it is greyed; empty for a valid frame.
+        change: None leaves the change map out.
+
+    Returns:
+        RGB picture [panel height, panel width, 3].
     """
     picture = ground.copy()
     frame, grey = frame_tiles(panel.tile, image)
@@ -157,12 +168,12 @@ def class_swatches(kind: Classes) -> NDArray[np.uint8]:
 
 
 def class_counts(kind: Classes, value: Array) -> NDArray[np.int64]:
-    """Pixels of every label [labels]; ids outside the list aren't counted."""
+    """Number of pixels of every label [labels]; ids outside the list aren't counted."""
     return np.bincount(value[value < len(kind.labels)], minlength=len(kind.labels))
 
 
 def frame_tiles(size: tuple[int, int], image: Image | None) -> tuple[Image, Image]:
-    """The frame at a tile's size, and the same in grey; both dark where there is none."""
+    """The frame at a tile's size in colour and in grey; both dark where there is no frame."""
     height, width = size
     if image is None:
         blank: Image = np.full((height, width, 3), (38, 41, 48), np.uint8)
@@ -174,7 +185,7 @@ def frame_tiles(size: tuple[int, int], image: Image | None) -> tuple[Image, Imag
 
 
 def task_tile(value: Array, kind: Kind, grey: Image) -> Image:
-    """A task's values in colour; classes over the grey frame, so that one sees what they lie on."""
+    """A task's values in colour; classes are blended with the grey frame, which stays visible below them."""
     colour = kind.colour(_resized(value, kind, grey.shape[:2]))
     if not isinstance(kind, Classes):
         return colour
@@ -182,7 +193,7 @@ def task_tile(value: Array, kind: Kind, grey: Image) -> Image:
 
 
 def change_tile(frame: Image, change: Change) -> Image:
-    """A frame with its moved patches tinted by strength and the others darkened; a dense one stays light, framed.
+    """A frame whose moved patches are tinted and the others darkened; a dense one has a frame instead of darkening.
 
     Args:
         frame: at the tile's size.
@@ -204,12 +215,12 @@ def change_tile(frame: Image, change: Change) -> Image:
 
 
 def tinted(picture: Image, strength: NDArray[np.float32], *, darken: bool = True) -> Image:
-    """A picture tinted where a strength is not negative: faintly at 0, fully at 1; darkened elsewhere.
+    """A picture that is tinted where the strength is at least 0 (faintly at 0, fully at 1), and darkened elsewhere.
 
     Args:
         picture: RGB [H, W, 3].
         strength: [H, W].
-        darken: False leaves the rest as it is.
+        darken: False leaves the other pixels as they are.
     """
     shown = strength[..., None] >= 0
     alpha = _FAINTEST + (_STRONGEST - _FAINTEST) * np.clip(strength[..., None], 0, 1)
@@ -240,7 +251,7 @@ def _title(task: str, kind: Kind) -> str:
 
 
 def label_tile(tile: Image, text: str, scale: float) -> None:
-    """Writes a caption onto a tile's upper left corner, on a darkened ground."""
+    """Writes a caption into a tile's upper left corner, on a darkened box; changes the tile."""
     text = _fitted(text, tile.shape[1] - 12, scale)
     (width, height), below = cv2.getTextSize(text, _FONT, scale, 1)
     box = tile[: height + below + 5, : width + 12] // 4
@@ -249,7 +260,7 @@ def label_tile(tile: Image, text: str, scale: float) -> None:
 
 
 def noted(grey: Image, note: str) -> Image:
-    """A grey, darkened tile with a word on why nothing is shown."""
+    """A darkened tile with a note on why nothing is shown."""
     height, width = grey.shape[:2]
     tile: Image = (grey // 3 + 12).astype(np.uint8)
     scale = font_scale(height)
@@ -260,7 +271,7 @@ def noted(grey: Image, note: str) -> Image:
 
 
 def _legend(tile: Image, kind: Classes, scale: float) -> None:
-    """Lists classes with their colours, in the order of their ids; how many more there are where not all fit."""
+    """Draws a list of classes with their colours by id, and the number of those that don't fit; changes the tile."""
     height, width = tile.shape[:2]
     line = max(11, round(28 * scale))
     rows, columns = max(1, (height - 8) // line), max(1, width // round(240 * scale))

@@ -1,6 +1,6 @@
-"""Videos that browsers play, VP8 in WebM: written picture by picture, and joined from pieces.
+"""Writes videos that browsers play, VP8 in WebM: picture by picture, or joined from pieces.
 
-FFmpeg's libraries do it in a process of their own, see pipeline/drawing/webm_main.py.
+A child process encodes with FFmpeg's libraries, see pipeline/drawing/webm_main.py.
 """
 
 import signal
@@ -20,61 +20,61 @@ from deltascene.pipeline.processes.lost import ADVICE
 from deltascene.pipeline.processes.wire import read_message, write_message
 from deltascene.stages.types import Image
 
-# A container's idea of its rate may be far off (1000 frames a second where times jitter), and the encoder spends its
-# bits by it.
+# The rate that a container states may be far off (1000 frames a second where times jitter), and the encoder derives its
+# bit rate from it.
 _SLOWEST, _FASTEST = 0.1, 120.0
 
 
 class _WebmChild:
     """A process that makes one video.
 
-    All that is asked of it may raise:
+    All methods but `close` may raise:
         OSError: the file can't be written.
-        EncoderFailed: it can't do it, or died.
-        WorkerLost: somebody killed it, as a system does that runs out of memory.
+        EncoderFailed: the process failed or died.
+        WorkerLost: the process was killed, as by a system that runs out of memory.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int] | None) -> None:
         self._path, self._process = path, start_child("deltascene.pipeline.drawing.webm_main", "in")
         self._stop = weakref.finalize(self, _give_up, self._process, path)
         rate = Fraction(min(max(fps, _SLOWEST), _FASTEST)).limit_denominator(10_000)
-        self._tell({"path": str(path), "fps": str(rate), "size": size})
+        self._send({"path": str(path), "fps": str(rate), "size": size})
 
     def finish(self) -> None:
-        """Waits until the video is whole; comes last."""
-        self._tell({"end": True})
-        self._hear()
+        """Waits until the video is complete; must be the last call."""
+        self._send({"end": True})
+        self._receive()
         self._stop.detach()
         end_child(self._process)
 
     def close(self) -> None:
-        """Gives up a video that wasn't finished; nothing is left of it."""
+        """Gives up a video that wasn't finished, and removes its file."""
         self._stop()
 
-    def _tell(self, head: dict[str, object], *blocks: NDArray[np.uint8]) -> None:
+    def _send(self, head: dict[str, object], *blocks: NDArray[np.uint8]) -> None:
         assert self._process.stdin is not None
         try:
             write_message(self._process.stdin, head, *blocks)  # type: ignore[arg-type]
         except BrokenPipeError:
-            self._hear()
+            self._receive()
             raise
 
-    def _hear(self) -> None:
-        """Its one answer; an error is raised as if it had happened here."""
-        path, way_out = self._path, "--set save.video=false runs without overlays"
+    def _receive(self) -> None:
+        """Reads the process's one answer, and raises the error that it reports."""
+        path, advice = self._path, "--set save.video=false runs without overlays"
         assert self._process.stdout is not None
         answer = read_message(self._process.stdout)  # type: ignore[arg-type]
         if answer is None:
             code = self._process.wait()
             if code == -getattr(signal, "SIGKILL", 9):
                 raise WorkerLost(f"{path}: its encoder was killed; if memory was the cause, {ADVICE}")
-            raise EncoderFailed(f"{path}: the encoder died (exit {code}); {way_out}")
+            raise EncoderFailed(f"{path}: the encoder died (exit {code}); {advice}")
         if errno := answer[0].get("errno"):
             raise OSError(errno, answer[0]["error"], str(path))
         if "memory" in answer[0]:
             raise WorkerLost(f"{path}: its encoder ran out of memory; {ADVICE}")
         if "error" in answer[0]:
-            raise EncoderFailed(f"{path}: {answer[0]['error']}; {way_out}")
+            raise EncoderFailed(f"{path}: {answer[0]['error']}; {advice}")
 
 
 def _give_up(process: Popen[bytes], path: Path) -> None:
@@ -83,7 +83,7 @@ def _give_up(process: Popen[bytes], path: Path) -> None:
 
 
 class WebmWriter(_WebmChild):
-    """Writes a video; its pictures are encoded while the next ones are drawn."""
+    """Writes a video; pictures are encoded while the next ones are drawn."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
         """Starts the encoder.
@@ -91,13 +91,13 @@ class WebmWriter(_WebmChild):
         Args:
             path: a new file, ends in `.webm`.
             size: height and width of the pictures, both even.
-            fps: about so many frames come a second.
+            fps: approximate frames per second.
         """
         super().__init__(path, fps, size)
 
     def write(self, picture: Image, at_ms: int) -> None:
-        """Adds an RGB picture [H, W, 3], shown from a time in milliseconds on."""
-        self._tell({"at_ms": at_ms}, picture)
+        """Adds an RGB picture [H, W, 3] that is shown from a time in milliseconds on."""
+        self._send({"at_ms": at_ms}, picture)
 
 
 def join_webm(path: Path, pieces: Iterable[tuple[bytes, Sequence[int]]], fps: float) -> Iterator[None]:
@@ -105,19 +105,19 @@ def join_webm(path: Path, pieces: Iterable[tuple[bytes, Sequence[int]]], fps: fl
 
     Args:
         path: a new file, ends in `.webm`.
-        pieces: WebM files, and for each of their pictures when it is shown, in milliseconds.
-        fps: about so many frames come a second.
+        pieces: WebM files, each with the times at which its pictures are shown, in milliseconds.
+        fps: approximate frames per second.
 
     Yields:
-        After every piece; the video is whole at the end.
+        None after every piece; the video is complete at the end.
 
     Raises:
         OSError: the file can't be written.
-        EncoderFailed: it can't be done; a piece has another number of pictures.
-        WorkerLost: somebody killed what does it.
+        EncoderFailed: joining failed, as where a piece has another number of pictures.
+        WorkerLost: the process was killed.
     """
     with closing(_WebmChild(path, fps, None)) as child:
         for piece, at_ms in pieces:
-            child._tell({"at_ms": list(at_ms)}, np.frombuffer(piece, np.uint8))
+            child._send({"at_ms": list(at_ms)}, np.frombuffer(piece, np.uint8))
             yield
         child.finish()

@@ -1,9 +1,7 @@
-"""The encoder process, started by webm.py: one order on stdin, one answer on stdout.
+"""The encoder process, which webm.py starts by `python -m`: messages on stdin, one answer on stdout.
 
-`python -m deltascene.pipeline.drawing.webm_main` starts it.
-
-PyAV can't encode in a process that imported decord, which makes its own older FFmpeg everybody's; and apart from the
-pipeline encoding overlaps with drawing. A pipeline that dies closes stdin without an end, and this process ends, too.
+PyAV can't encode in a process that imported decord, whose own older FFmpeg both use then; and in a process of its own,
+encoding overlaps with drawing. If the pipeline dies, stdin closes without an end message, and this process ends.
 """
 
 import os
@@ -30,8 +28,8 @@ Message = tuple[dict[str, Any], NDArray[np.uint8]]
 
 
 def main() -> int:
-    """Do what is ordered on stdin."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for the pipeline, which finishes what it is at
+    """Makes the video that the messages on stdin describe."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pipeline handles it and finishes its work
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     messages = _messages(os.fdopen(0, "rb", buffering=0))
@@ -44,7 +42,7 @@ def main() -> int:
         answer = {"memory": True}
     except OSError as error:
         answer = {"errno": error.errno, "error": error.strerror or str(error)}
-    except Exception as error:  # a traceback written here would be seen by nobody
+    except Exception as error:  # a traceback here would be lost
         answer = {"error": f"the encoder failed: {type(error).__name__}: {error}"}
     try:
         write_message(out, answer)
@@ -54,10 +52,10 @@ def main() -> int:
 
 
 def _encode(about: dict[str, Any], messages: Iterator[Message]) -> None:
-    """A video of the pictures that come.
+    """Encodes a video from pictures.
 
     Raises:
-        EOFError: no end came.
+        EOFError: there was no end message.
         OSError: the file can't be written.
     """
     (height, width), fps, times_ms = about["size"], Fraction(about["fps"]), list[int]()
@@ -73,17 +71,17 @@ def _encode(about: dict[str, Any], messages: Iterator[Message]) -> None:
         for place, (head, block) in enumerate(messages):
             picture = av.VideoFrame.from_ndarray(block.reshape(height, width, 3), format="rgb24")
             frame = picture.reformat(format="yuv420p")
-            frame.pts = place  # as if the rate were constant, for the encoder
+            frame.pts = place  # the encoder expects a constant rate
             times_ms.append(head["at_ms"])
             write(frame)
         write(None)
 
 
 def _join(about: dict[str, Any], messages: Iterator[Message]) -> None:
-    """A video of the packets of those that come.
+    """Joins a video from the packets of others.
 
     Raises:
-        EOFError: no end came.
+        EOFError: there was no end message.
         OSError: the file can't be written.
         ValueError: a piece has another number of packets.
     """
@@ -100,17 +98,17 @@ def _join(about: dict[str, Any], messages: Iterator[Message]) -> None:
 
 
 def _mux(container: OutputContainer, packet: "av.Packet[Any]", at_ms: int, fps: Fraction) -> None:
-    """Writes a frame that is shown from a time on; the last one lasts as its rate says."""
+    """Writes a packet that is shown from a time on; the last one lasts one frame at the video's rate."""
     packet.time_base, packet.duration = _MS, max(1, round(1000 / fps))
     packet.pts = packet.dts = at_ms
     container.mux(packet)
 
 
 def _messages(file: BinaryIO) -> Iterator[Message]:
-    """What comes, up to the end.
+    """Messages up to the end message.
 
     Raises:
-        EOFError: no end came.
+        EOFError: there was none.
     """
     while (message := read_message(file)) is not None:
         if "end" in message[0]:

@@ -1,8 +1,8 @@
-"""What a frame scores against the truth, as sums that can be added up and drawn again.
+"""Errors of frames against truth, as sums that can be added up and resampled.
 
-A record holds one array per column with frames first, so that sums over any frames, and so any resampled clip, cost
-nothing. Errors come as a pair of rows (sum of errors, pixels counted), those of edges as four (predicted, confirmed,
-found, true edge pixels) at every threshold.
+A record holds one array per column with frames first, so that sums over any frames, and so of any resampled clip, are
+cheap. Errors are stored as two rows (sum of errors, pixels counted), those of edges as four (predicted, confirmed,
+found, true edge pixels) for every threshold.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,62 +20,62 @@ Mask = NDArray[np.bool_]
 
 WHOLE, MOVING = "whole", "moving"
 REGIONS = (WHOLE, MOVING)
-SELDOM = 5  # frames between those whose edges are scored: thinning is slow, and 5 shares no factor with any k
+EDGES_EVERY = 5  # frames; thinning is slow, and 5 is coprime to the k of policies that repeat every k-th frame
 TOLERANCE_PX = 2.0
 THRESHOLDS = np.arange(1, 20) / 20
-BLOCK = 15  # frames drawn together: neighbours are alike
+BLOCK = 15  # adjacent frames drawn together, as they are correlated
 
 
 def score_frame(
-    kinds: Mapping[str, Kind], truth: Mapping[str, Array], said: Mapping[str, Array], moving: Mask, frame: int
+    kinds: Mapping[str, Kind], truth: Mapping[str, Array], predicted: Mapping[str, Array], moving: Mask, frame: int
 ) -> dict[str, Numbers]:
     """Sums of errors of one frame by task and region.
 
     Args:
         kinds: by task.
         truth: natural values of the tasks that are scored.
-        said: predictions, natural values.
-        moving: where the scene changed lately.
-        frame: its number.
+        predicted: predictions, natural values.
+        moving: where the scene changed in the last frames.
+        frame: number of the frame.
     """
     everywhere, columns = np.ones_like(moving), {}
     for task, true in truth.items():
-        per_region = SUMS[kinds[task].name](true, said[task], (everywhere, moving), frame)
+        per_region = SUMS[kinds[task].name](true, predicted[task], (everywhere, moving), frame)
         columns.update({f"{task}/{region}": sums for region, sums in zip(REGIONS, per_region, strict=True)})
     return columns
 
 
 def count_pixels(which: Mask, among: Mask | None = None) -> Numbers:
-    """Pixels that are so, and all that are asked [2, 1]."""
-    asked = np.ones_like(which) if among is None else among
-    return np.array([[(which & asked).sum()], [asked.sum()]], np.float64)
+    """Number of pixels that are true, and of all that are counted [2, 1]; `among` restricts which are counted."""
+    counted = np.ones_like(which) if among is None else among
+    return np.array([[(which & counted).sum()], [counted.sum()]], np.float64)
 
 
-def _classes(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+def _classes(true: Array, predicted: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
     labelled = (true >= 0) & (true != np.iinfo(true.dtype).max)
-    return [_pair(true != said, labelled & region) for region in regions]
+    return [_pair(true != predicted, labelled & region) for region in regions]
 
 
-def _scalar(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+def _scalar(true: Array, predicted: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
     known = np.isfinite(true) & (true > 0)
-    return [_pair(np.abs(said - true) / np.where(known, true, 1), known & region) for region in regions]
+    return [_pair(np.abs(predicted - true) / np.where(known, true, 1), known & region) for region in regions]
 
 
-def _vector(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+def _vector(true: Array, predicted: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
     known = (true != 0).any(-1)
     angle_deg = np.zeros(known.shape)
-    angle_deg[known] = angles_deg(true[known], said[known])
+    angle_deg[known] = angles_deg(true[known], predicted[known])
     return [_pair(angle_deg, known & region) for region in regions]
 
 
-def _heatmaps(true: Array, said: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
+def _heatmaps(true: Array, predicted: Array, regions: Sequence[Mask], frame: int) -> list[Numbers]:
     sums = [np.zeros((4, len(THRESHOLDS))) for _ in regions]
-    if frame % SELDOM:
+    if frame % EDGES_EVERY:
         return sums
     height, width = regions[0].shape
-    true, said = true.reshape(height, width, -1), said.reshape(height, width, -1)
+    true, predicted = true.reshape(height, width, -1), predicted.reshape(height, width, -1)
     for channel in range(true.shape[2]):
-        thinned = thin_ridges(said[..., channel])
+        thinned = thin_ridges(predicted[..., channel])
         for total, region in zip(sums, regions, strict=True):
             counts = count_edges(true[..., channel] > 0.5, thinned, THRESHOLDS, TOLERANCE_PX, region)
             total += np.stack(np.broadcast_arrays(counts.predicted, counts.confirmed, counts.found, counts.true))
@@ -95,7 +95,7 @@ def _pair(error: Array, counted: Mask) -> Numbers:
 
 
 def error_of(sums: Numbers) -> Numbers:
-    """The error that sums [..., rows, thresholds] come to [...]: their ratio, or 1 - F at the best threshold.
+    """Error [...] from sums [..., rows, thresholds]: their ratio, or 1 - F at the best threshold.
 
     NaN where nothing was counted.
     """
@@ -109,15 +109,15 @@ def error_of(sums: Numbers) -> Numbers:
 
 
 def loss_percent(sums: Columns, dense: Columns, region: str) -> Numbers:
-    """Mean over tasks of how much larger the error is than that of dense prediction, in percent.
+    """Loss against truth: mean over tasks of error / error of dense prediction - 1, in percent.
 
     Args:
-        sums: column sums [..., rows, thresholds], any number of resampled clips first.
+        sums: column sums [..., rows, thresholds], resampled clips first.
         dense: the same of dense prediction.
-        region: where.
+        region: `WHOLE` or `MOVING`.
 
     Returns:
-        NaN where no task has an error to compare with, as in the moving region of a film in which nothing moves.
+        The loss [...]; NaN where no task has an error to compare with, as in the moving region of a still video.
     """
     names = [name for name in sums if name.endswith(f"/{region}")]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -127,14 +127,14 @@ def loss_percent(sums: Columns, dense: Columns, region: str) -> Numbers:
 
 
 def mean_of_known(values: Numbers) -> Numbers:
-    """Mean over the first axis of what is known; NaN where nothing is."""
+    """Mean of the known values over the first axis; NaN where there are none."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, values, 0).sum(0) / known.sum(0))
 
 
 def add_up(record: Columns) -> dict[str, Numbers]:
-    """Sums over all frames of a record's numbers."""
+    """Sums of a record's numbers over all frames."""
     return {name: values.sum(0) for name, values in record.items() if values.dtype == np.float64}
 
 
@@ -146,17 +146,17 @@ def bootstrap(
     block: int = BLOCK,
     seed: int = 0,
 ) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """95 % intervals of a statistic by drawing blocks of frames, and for the mean of several clips clips as well.
+    """95 % bootstrap intervals of a statistic: blocks of frames are drawn, and clips for the mean of several clips.
 
     Args:
-        records: for each clip the records that the statistic takes, of the same frames.
-        statistic: column sums [draws, ...] of each record to values [draws].
-        draws: how many.
+        records: for each clip the records that are arguments of the statistic, of the same frames.
+        statistic: function from the column sums [draws, ...] of each record to values [draws].
+        draws: number of draws.
         block: frames drawn together.
         seed: of the draws.
 
     Returns:
-        Interval of each clip, and of their mean.
+        The interval of each clip, and that of their mean.
     """
     rng = np.random.default_rng(seed)
     drawn = []
@@ -177,7 +177,7 @@ def _drawn_sums(record: Columns, starts: NDArray[np.intp], times: Numbers) -> di
 
 
 def interval95(values: Iterable[float]) -> tuple[float, float]:
-    """Where 95 % of drawn values lie; NaN where none of them is known."""
+    """The central 95 % interval of drawn values; NaN where none of them is known."""
     drawn = np.asarray(values)
     if np.isnan(drawn).all():
         return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""From records to the numbers of a table."""
+"""Scores of a policy from its records: loss, errors, flicker, agreement, costs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Judged:
-    """What a policy is worth on a clip, or on the mean of several.
+    """Scores of a policy on a clip, or their means over several clips.
 
     Attributes:
-        loss: mean over tasks of error / dense error - 1 in percent, by region.
+        loss: loss against truth, mean over tasks of error / dense error - 1 in percent, by region.
         interval: its 95 % bootstrap interval, by region.
         errors: of every task by `task/region`: share of wrong pixels, mean relative error, mean degrees, 1 - F.
-        flicker: share of the still pixels that change their class from one frame to the next, in percent.
-        agreement: share of pixels of the same class as dense, in percent.
-        macs: executed, in percent of dense.
-        ms: mean time of a frame.
-        policies: frames by what was done and why.
+        flicker: share of the still pixels whose class changes from one frame to the next, in percent.
+        agreement: share of pixels with the same class as in dense prediction, in percent.
+        macs: MACs executed, in percent of dense prediction's.
+        ms: mean time of a frame in milliseconds.
+        policies: number of frames by policy and reason.
     """
 
     loss: Mapping[str, float]
@@ -47,7 +47,7 @@ class Judged:
 
 
 def judge(clips: Sequence[Mapping[str, Columns]], name: str) -> Judged:
-    """A policy on a clip, or on several: means of the clips' numbers, an interval that draws clips, too."""
+    """Scores of the policy `name` on a clip; for several, means over them and an interval that also draws clips."""
     interval, loss = {}, {}
     for region in REGIONS:
         pairs = [(clip[name], clip[EXACT]) for clip in clips]
@@ -66,8 +66,16 @@ def judge(clips: Sequence[Mapping[str, Columns]], name: str) -> Judged:
         return scale * float(mean_of_known(np.stack([error_of(total[column]) for total in totals])))
 
     errors = {column: mean(column, 1) for column in totals[0] if "/" in column}
-    shares = (mean("flicker", 100), mean("agreement", 100), mean("macs", 100), mean_ms(clips, name))
-    return Judged(loss, interval, errors, *shares, dict(counted.most_common()))
+    return Judged(
+        loss=loss,
+        interval=interval,
+        errors=errors,
+        flicker=mean("flicker", 100),
+        agreement=mean("agreement", 100),
+        macs=mean("macs", 100),
+        ms=mean_ms(clips, name),
+        policies=dict(counted.most_common()),
+    )
 
 
 def _loss(mine: Mapping[str, Numbers], dense: Mapping[str, Numbers], *, region: str) -> Numbers:
@@ -75,5 +83,5 @@ def _loss(mine: Mapping[str, Numbers], dense: Mapping[str, Numbers], *, region: 
 
 
 def mean_ms(clips: Sequence[Mapping[str, Columns]], name: str) -> float:
-    """Mean time of a frame in milliseconds, of clips that weigh the same."""
+    """Mean time of a frame in milliseconds, equally weighted over clips."""
     return 1e3 * float(np.mean([error_of(add_up(clip[name])["seconds"]) for clip in clips]))

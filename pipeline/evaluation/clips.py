@@ -1,4 +1,4 @@
-"""Clips with their truth, as the scores want it."""
+"""Clips with their truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Clip:
         name: of its file.
         path: of the video.
         truth: stored-form arrays by task, time first.
-        moving: where class or depth changed within the last 8 frames [T, H, W].
+        moving: pixels whose class or depth changed within the last 8 frames [T, H, W].
     """
 
     name: str
@@ -34,12 +34,12 @@ class Clip:
     moving: Masks
 
     def natural(self, kinds: Mapping[str, Kind], frame: int) -> dict[str, Array]:
-        """Truth of a frame in natural values, by task."""
+        """Truth of a frame as natural values, by task."""
         return {task: kinds[task].decode(stored[frame]) for task, stored in self.truth.items()}
 
 
 def find_clips(folder: Path) -> list[Path]:
-    """Videos of a folder that have their truth, `<stem>.truth.npz`, beside them; sorted by name."""
+    """Videos of a folder with truth, `<stem>.truth.npz`, beside them; sorted by name."""
     suffix = ".truth.npz"
     stems = [path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}")]
     return sorted(path for path in folder.iterdir() if path.stem in stems and path.suffix in VIDEO_SUFFIXES)
@@ -50,7 +50,7 @@ def open_clip(path: Path, kinds: Mapping[str, Kind]) -> Clip:
 
     Args:
         path: of the video; its truth lies beside it.
-        kinds: by task; one is of classes.
+        kinds: by task; one must be `classes`.
 
     Raises:
         UsageError: the truth can't be read, or has no classes.

@@ -1,4 +1,4 @@
-"""How far a compressed sub-task's answers lie from those of the network it was made from, on a clip."""
+"""Drift of a compressed sub-task from the fine-tuned network that it was made from, on a clip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from deltascene.stages.backbone import Backbone
 
 @dataclass(frozen=True, slots=True)
 class ClipDrift:
-    """Drift of one task over the frames of a clip, in its kind's unit.
+    """Drift of one task on the frames of a clip, in the unit of its kind.
 
     Attributes:
-        unit: the kind's.
-        compressed: of the compressed sub-task against the fine-tuned network, frame by frame.
-        without: of the same head on the base's own activations, without a delta: what the delta is worth.
+        unit: unit of the kind's drift.
+        compressed: drift of the compressed sub-task from the fine-tuned network, by frame.
+        without: drift of the same head on the base's activations, without the delta, by frame.
     """
 
     unit: str
@@ -34,20 +34,20 @@ class ClipDrift:
 
     @property
     def mean(self) -> float:
-        """Of the compressed sub-task."""
+        """Mean drift of the compressed sub-task."""
         return float(np.mean(self.compressed))
 
     @property
     def p95(self) -> float:
-        """Of the compressed sub-task: 95 % of the frames lie below."""
+        """95th percentile of the drift of the compressed sub-task."""
         return float(np.percentile(self.compressed, 95))
 
 
 def find_clip(clip: Path, frames: int) -> SourceSpec:
-    """The one source at a path.
+    """The source at a path.
 
     Raises:
-        UsageError: there are several, or no frames are asked for.
+        UsageError: there are several, or the number of frames isn't positive.
         SourceError: there is none.
     """
     if frames < 1:
@@ -61,14 +61,14 @@ def find_clip(clip: Path, frames: int) -> SourceSpec:
 def measure_drift(
     bundle: Bundle, task: str, tuned: Backbone, clip: SourceSpec, frames: int, *, allow_code: bool = False
 ) -> ClipDrift:
-    """Runs a task three ways over a clip, every row of every frame: as a network of its own, compressed, without delta.
+    """Predicts a clip densely with the fine-tuned network, with the compressed sub-task, and without its delta.
 
     Args:
-        bundle: the compressed one.
-        task: its sub-task.
-        tuned: the network that was fine-tuned for the task; it gets the bundle's head and input.
+        bundle: the compressed bundle.
+        task: name of the sub-task.
+        tuned: the network fine-tuned for the task; it gets the bundle's head and input.
         clip: the video.
-        frames: at most so many are compared, from the start.
+        frames: maximum number of frames, from the start.
         allow_code: whether the head may be imported from the user's own package.
 
     Raises:
@@ -83,9 +83,9 @@ def measure_drift(
     kind, compressed, without = bundle.kinds[task], list[float](), list[float]()
     with read_frames(clip) as reader:
         for frame in islice((frame for frame in reader if frame.valid), frames):
-            alone, ours, base = (stream(frame)[task].array for stream in streams)
-            compressed.append(kind.drift(ours, alone))
-            without.append(kind.drift(base, alone))
+            reference, own, base = (stream(frame)[task].array for stream in streams)
+            compressed.append(kind.drift(own, reference))
+            without.append(kind.drift(base, reference))
     if not compressed:
         raise UsageError(f"--clip {clip.id}: expected frames that can be predicted; found none")
     return ClipDrift(kind.drift_unit, compressed, without)

@@ -1,7 +1,7 @@
-"""Scores of several models on the same labelled images, kept by group of images so that intervals can be drawn.
+"""Scores of several models on the same labelled images, by group of images, with bootstrap intervals over groups.
 
-A candidate may be one bundle for all tasks or a network for each: its MACs and its time are those of all of them.
-Groups are what was drawn independently, rooms say; views of one room are alike. G groups, B draws.
+A candidate is one bundle for all tasks or a network for each task; its MACs and its time are sums over its networks.
+Groups are independent of each other, for example rooms; the views of one room are similar. G groups.
 """
 
 import time
@@ -23,13 +23,13 @@ DRAWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class ImageScores:
-    """What a candidate scored.
+    """Scores of a candidate.
 
     Attributes:
-        kinds: of its tasks.
-        sums: by task, what each group's images counted [G, rows, n].
-        macs: of one image, all networks together.
-        seconds: of every image, all networks together.
+        kinds: kinds by task.
+        sums: by task, the metric's counts for the images of each group [G, rows, n].
+        macs: MACs of one image, all networks together.
+        seconds: time of every image, all networks together.
     """
 
     kinds: Mapping[str, Kind]
@@ -38,13 +38,13 @@ class ImageScores:
     seconds: NDArray[np.float64]
 
     def measures(self, task: str, weights_G: NDArray[np.float64] | None = None) -> dict[str, float]:
-        """Measures of a task over all groups, or with each taken so many times."""
+        """Metrics of a task over all groups, each weighted by `weights_G`."""
         sums = self.sums[task]
         total = sums.sum(0) if weights_G is None else np.tensordot(weights_G, sums, axes=1)
         return METRICS[self.kinds[task].name].of(total).result()
 
     def headlines(self, weights_G: NDArray[np.float64] | None = None) -> dict[str, float]:
-        """The headline measure of every task."""
+        """The headline metric of every task."""
         return {task: self.measures(task, weights_G)[METRICS[self.kinds[task].name].headline] for task in self.sums}
 
 
@@ -54,16 +54,16 @@ def score_images(
     part: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, ImageScores]:
-    """Runs every candidate over a part's images, each a dense frame of its own; who goes first changes by turns.
+    """Runs every candidate on a part's images, each as a dense frame of its own, in rotating order.
 
     Args:
         candidates: engines by name.
         data: images and truth at the models' input size.
         part: name of the part.
-        progress: told done and total.
+        progress: called with the number of images done and in total.
 
     Raises:
-        UsageError: an image or its truth is missing, or the truth isn't what a model's task stores.
+        UsageError: an image or its truth is missing, or the truth hasn't the stored form of a task's kind.
     """
     streams = {name: [engine.open_stream(name) for engine in engines] for name, engines in candidates.items()}
     kinds = {name: _kinds(engines) for name, engines in candidates.items()}
@@ -92,10 +92,10 @@ def score_images(
         progress(number + 1, len(stems))
     return {
         name: ImageScores(
-            of,
-            {task: _stacked([each[task].sums() for each in counters[name]]) for task in of},
-            macs[name],
-            seconds[name],
+            kinds=of,
+            sums={task: _stacked([each[task].sums() for each in counters[name]]) for task in of},
+            macs=macs[name],
+            seconds=seconds[name],
         )
         for name, of in kinds.items()
     }
@@ -104,9 +104,9 @@ def score_images(
 def intervals(
     scores: ImageScores, reference: ImageScores | None = None, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """95 % intervals by drawing groups: of every headline by task, and of `gain` where there is a reference.
+    """95 % intervals by drawing groups: of every headline metric by task, and of `gain` where there is a reference.
 
-    The reference is drawn along with it, so that what both find hard doesn't widen the interval of the gain.
+    The same groups are drawn of the reference, so that groups hard for both don't widen the interval of the gain.
     """
     rng, groups = np.random.default_rng(seed), len(next(iter(scores.sums.values())))
     found: dict[str, list[float]] = {}
@@ -120,7 +120,7 @@ def intervals(
 
 
 def gain(headlines: Mapping[str, float], single_task: Mapping[str, float], kinds: Mapping[str, Kind]) -> float:
-    """Delta m against single-task networks in percent, over the tasks that both have, one at least."""
+    """Delta m against single-task networks in percent, over the common tasks; there must be one."""
     common = [task for task in headlines if task in single_task]
     lower = {task: METRICS[kinds[task].name].lower_is_better for task in common}
     return multi_task_gain(headlines, {task: single_task[task] for task in common}, lower)
@@ -140,6 +140,6 @@ def _kinds(engines: Sequence[Engine]) -> dict[str, Kind]:
 
 
 def _stacked(sums: Sequence[Sums]) -> Sums:
-    """Groups of one task beside each other; where some saw fewer classes, the rest is zero."""
+    """Stacks the groups of one task; counts are padded with zeros where a group has fewer classes."""
     width = max(each.shape[1] for each in sums)
     return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in sums])

@@ -1,4 +1,4 @@
-"""The picture of a comparison: what a model gains over single-task networks against what an image costs."""
+"""Plot of a comparison of models: gain over single-task networks against MACs of an image."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Point(NamedTuple):
-    """What is plotted of a model.
+    """Point of a model.
 
     Attributes:
-        macs: of an image.
+        macs: MACs of an image.
         gain: Delta m in percent.
-        interval: its 95 % interval; None where there is none.
+        interval: 95 % interval of the gain, if known.
     """
 
     macs: int
@@ -27,7 +27,7 @@ def plot_tradeoff(points: Mapping[str, Point], path: Path) -> Path | None:
         path: SVG or PNG to write.
 
     Returns:
-        The path; None where nothing is to be shown or matplotlib isn't installed.
+        The path; None without points or where matplotlib isn't installed.
     """
     try:
         from matplotlib.figure import Figure

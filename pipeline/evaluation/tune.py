@@ -1,11 +1,10 @@
-"""`deltascene tune`: the cheapest preset that keeps to a budget of quality on a user's own clips.
+"""The search for the cheapest preset that keeps to a budget of quality on a user's own clips.
 
 Candidates differ in how often rows run, in the refresh, and in the threshold of change. The rows that they compute
-are known from the pixels alone, without a model; so they are tried from the cheapest on, some at a time, until one
-keeps to the budget. What was measured goes into the preset's own file, as comments.
+are known from the pixels alone, without a model. So the cheapest candidates run first, some at a time, until one keeps
+to the budget.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -13,24 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from deltascene.cache.places import write_whole
-from deltascene.errors import ExitCode
 from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.replay import decide_frames, in_segments
 from deltascene.pipeline.errors import OutputError, UsageError
-from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE, Columns, add_up, error_of, mean_of_known
+from deltascene.pipeline.evaluation.clip_scores import REGIONS, Columns, add_up, error_of, mean_of_known
 from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
+from deltascene.pipeline.evaluation.progress import Progress, unseen
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import read_frames
-from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.change import count_rows
 from deltascene.stages.metrics import moved_region
 
@@ -39,24 +33,23 @@ Objective = Literal["time", "macs"]
 EVERY = (1, 2, 3, 4)
 REFRESH = (8, 12, 24, 48)
 THRESHOLDS = (8.0, 12.0, 18.0)
-AT_ONCE = 4  # candidates that walk together, so that their times can be compared
+AT_ONCE = 4  # candidates that run side by side, so that their times can be compared
 DEGREES = 90.0  # an angle that counts as all wrong against dense prediction
-_BUDGET = re.compile(r"(whole|moved)\.loss<=(\d+\.?\d*|\.\d+)")
-_REGION = {"whole": WHOLE, "moved": MOVING}
+_TRYING = "candidates, the cheapest first"
 
 
 @dataclass(frozen=True, slots=True)
 class TuneRequest:
-    """What is asked.
+    """Values of `deltascene tune`.
 
     Attributes:
-        sources: clips; truth lies beside them as `<stem>.truth.npz`, beside all or none of them.
+        sources: clips; truth lies beside all of them as `<stem>.truth.npz`, or beside none.
         out: file for the preset.
         model: packaged bundle, folder or URL.
-        budgets: largest loss by region, 0.05 is five percent.
-        objective: what is to be least.
-        preset: that the candidates vary.
-        frames: at most so many of each clip.
+        budgets: largest loss by region; 0.05 is five percent.
+        objective: what is minimised.
+        preset: the preset that the candidates vary.
+        frames: largest number of frames that are read of each clip.
     """
 
     sources: Sequence[str]
@@ -70,13 +63,13 @@ class TuneRequest:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A candidate that walked.
+    """A candidate that ran.
 
     Attributes:
-        config: its.
-        loss: mean over clips, by region; 0.05 is five percent.
-        macs: share of dense prediction's.
-        ms: mean time of a frame.
+        config: its config.
+        loss: mean loss over the clips by region; 0.05 is five percent.
+        macs: its MACs as a share of dense prediction's.
+        ms: mean time of a frame in milliseconds.
     """
 
     config: Config
@@ -85,75 +78,66 @@ class Tried:
     ms: float
 
     def fits(self, budgets: Mapping[str, float]) -> bool:
-        """Whether it keeps to every budget; a region in which nothing moves has nothing to lose."""
+        """Whether it keeps to every budget; a region in which nothing moves has no loss."""
         return not any(self.loss[region] > most for region, most in budgets.items())
 
 
-def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
-    """`moved.loss<=0.05` and the like.
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Result of a search.
+
+    Attributes:
+        request: the values it was made for.
+        base: the preset that was varied, with settled numerics.
+        tried: candidates that ran, those that compute the fewest rows first.
+        chosen: the best one that keeps to the budgets; None where none does.
+        by_truth: whether losses are against truth; otherwise they are differences from dense prediction.
+    """
+
+    request: TuneRequest
+    base: Config
+    tried: Sequence[Tried]
+    chosen: Tried | None
+    by_truth: bool
+
+
+def tune(request: TuneRequest, progress: Progress = unseen) -> Tuned:
+    """Searches for the cheapest candidate that keeps to the budgets.
 
     Raises:
-        UsageError: one is written otherwise.
+        UsageError: only some of the clips have truth.
+        OutputError: the preset's file exists.
+        SourceError: a clip can't be read.
     """
-    budgets = {}
-    for text in texts:
-        match = _BUDGET.fullmatch(text.replace(" ", ""))
-        if match is None:
-            raise UsageError(f"--budget: expected whole.loss<=NUMBER or moved.loss<=NUMBER; found {text!r}")
-        budgets[_REGION[match[1]]] = float(match[2])
-    return budgets
-
-
-def tune_command(asked: TuneRequest, console: Console) -> int:
-    """Searches, shows what was tried, and writes the preset; returns the exit status.
-
-    Raises:
-        UsageError: truth beside some of the clips only.
-        OutputError: the file is there already.
-    """
-    if asked.out.exists():
-        raise OutputError(f"{asked.out}: expected a new file; found one; remove it or give another name")
-    paths = [Path(str(spec.path)) for spec in find_sources(asked.sources)]
-    engine = Engine.load(asked.model)
-    base = settle(load_config(asked.preset, values={"model": asked.model}))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        clips = list(_clips(asked, paths, engine, bar))
-        by_truth = clips[0].by_truth
-        costs = rows_computed(asked, base, engine, paths, bar)
-        found: list[Tried] = []
-        order = sorted(costs, key=lambda place: costs[place])
-        candidates = list(_candidates(base))
-        trying = bar.add_task("candidates, the cheapest first", total=len(candidates))
-        for first in range(0, len(order), AT_ONCE):
-            group = order[first : first + AT_ONCE]
-            found += _try([candidates[place] for place in group], clips, engine, asked.frames)
-            bar.advance(trying, len(group))
-            if any(tried.fits(asked.budgets) for tried in found):
-                break
-    fitting = [tried for tried in found if tried.fits(asked.budgets)]
-    chosen = min(fitting, key=lambda tried: tried.ms if asked.objective == "time" else tried.macs, default=None)
-    console.print(_table(found, chosen, by_truth))
-    if chosen is None:
-        console.print(
-            f"none of {len(found)} candidates keeps to the budget; nothing was written. Allow more, or run exact.",
-            highlight=False,
-        )
-        return ExitCode.INPUT_FAILED
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(asked.out, _preset(asked, base, chosen, found, by_truth))
-    console.print(f"{asked.out}: run it with --config {asked.out}", markup=False, highlight=False, soft_wrap=True)
-    return ExitCode.OK
+    if request.out.exists():
+        raise OutputError(f"{request.out}: expected a new file; found one; remove it or give another name")
+    paths = [Path(str(spec.path)) for spec in find_sources(request.sources)]
+    engine = Engine.load(request.model)
+    base = settle(load_config(request.preset, values={"model": request.model}))
+    clips = _clips(request, paths, engine, progress)
+    costs = rows_computed(request, base, engine, paths, progress)
+    order, candidates = sorted(costs, key=lambda place: costs[place]), list(_candidates(base))
+    tried: list[Tried] = []
+    progress(_TRYING, 0, len(candidates))
+    for first in range(0, len(order), AT_ONCE):
+        group = order[first : first + AT_ONCE]
+        tried += _try([candidates[place] for place in group], clips, engine, request.frames)
+        progress(_TRYING, len(tried), len(candidates))
+        if any(each.fits(request.budgets) for each in tried):
+            break
+    fitting = [each for each in tried if each.fits(request.budgets)]
+    chosen = min(fitting, key=lambda each: each.ms if request.objective == "time" else each.macs, default=None)
+    return Tuned(request, base, tried, chosen, clips[0].by_truth)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedClip:
-    """A clip, and what dense prediction said of it.
+    """A clip with the record of dense prediction.
 
     Attributes:
-        clip: with truth, or with dense prediction in its place.
+        clip: the clip with its truth, or with dense prediction in place of truth.
         dense: record of dense prediction.
-        by_truth: whether it has truth.
+        by_truth: whether the clip has truth.
     """
 
     clip: Clip
@@ -161,32 +145,34 @@ class JudgedClip:
     by_truth: bool
 
 
-def _clips(asked: TuneRequest, paths: Sequence[Path], engine: Engine, bar: Progress) -> Iterator[JudgedClip]:
+def _clips(request: TuneRequest, paths: Sequence[Path], engine: Engine, progress: Progress) -> list[JudgedClip]:
     with_truth = [path.with_name(f"{path.stem}.truth.npz").is_file() for path in paths]
     if any(with_truth) and not all(with_truth):
         lacking = ", ".join(path.name for path, has in zip(paths, with_truth, strict=True) if not has)
         raise UsageError(f"tune: expected <stem>.truth.npz beside every clip or none; found none beside {lacking}")
-    kinds, dense = engine.model.bundle.kinds, settle(load_config("exact", values={"model": asked.model}))
-    task = bar.add_task("dense prediction", total=len(paths))
+    kinds, dense = engine.model.bundle.kinds, settle(load_config("exact", values={"model": request.model}))
+    found: list[JudgedClip] = []
+    progress("dense prediction", 0, len(paths))
     for path, has in zip(paths, with_truth, strict=True):
-        clip = open_clip(path, kinds) if has else _dense_as_truth(path, engine, dense, asked.frames)
-        record = walk(clip, kinds, {EXACT: ByEngine(engine.model, dense)}, frames=asked.frames)[EXACT]
-        yield JudgedClip(clip, record, has)
-        bar.advance(task)
+        clip = open_clip(path, kinds) if has else _dense_as_truth(path, engine, dense, request.frames)
+        record = walk(clip, kinds, {EXACT: ByEngine(engine.model, dense)}, frames=request.frames)[EXACT]
+        found.append(JudgedClip(clip, record, has))
+        progress("dense prediction", len(found), len(paths))
+    return found
 
 
 def _dense_as_truth(path: Path, engine: Engine, dense: Config, frames: int) -> Clip:
-    """What dense prediction says of a clip, in stored form."""
+    """A clip with the answers of dense prediction, in stored form, in place of truth."""
     kinds = engine.model.bundle.kinds
-    stream, said = Engine(engine.model, dense).open_stream("dense"), []
+    stream, answers = Engine(engine.model, dense).open_stream("dense"), []
     with read_frames(find_sources([str(path)])[0]) as reader:
         for frame in in_segments(islice(reader, frames), stream):
             predictions = stream(frame).predictions
-            said.append({task: kinds[task].stored.encode(made.array) for task, made in predictions.items()})
-    truth = {task: np.stack([frame[task] for frame in said]) for task in engine.model.tasks}
+            answers.append({task: kinds[task].stored.encode(made.array) for task, made in predictions.items()})
+    truth = {task: np.stack([frame[task] for frame in answers]) for task in engine.model.tasks}
     names = {kind.name: task for task, kind in reversed(list(kinds.items()))}
     if "classes" not in names:
-        raise UsageError("tune: expected a model with a task of classes, which tells what moves; found none")
+        raise UsageError("tune: expected a model with a task of classes, as its classes show what moves; found none")
     classes = truth[names["classes"]]
     numbers = kinds[names["scalar"]].decode(truth[names["scalar"]]) if "scalar" in names else np.zeros(classes.shape)
     moving = np.stack([moved_region(classes, numbers, number) for number in range(len(classes))])
@@ -201,24 +187,25 @@ def _candidates(base: Config) -> Iterator[Config]:
 
 
 def rows_computed(
-    asked: TuneRequest, base: Config, engine: Engine, paths: Sequence[Path], bar: Progress
+    request: TuneRequest, base: Config, engine: Engine, paths: Sequence[Path], progress: Progress = unseen
 ) -> dict[int, int]:
-    """Rows that every candidate computes, by its place, from the pixels alone."""
+    """Number of rows that every candidate would compute, by the candidate's position; the model doesn't run."""
     candidates = list(_candidates(base))
     totals = dict.fromkeys(range(len(candidates)), 0)
-    task = bar.add_task("rows of all candidates", total=len(paths))
-    for path in paths:
+    work = "rows of all candidates"
+    progress(work, 0, len(paths))
+    for number, path in enumerate(paths, 1):
         with read_frames(find_sources([str(path)])[0]) as reader:
-            for decided in decide_frames(engine.model, candidates, islice(reader, asked.frames)):
+            for decided in decide_frames(engine.model, candidates, islice(reader, request.frames)):
                 for place, decision in enumerate(decided.decisions):
                     assert decided.grid is not None
                     totals[place] += count_rows(decision.rows, decided.grid)
-        bar.advance(task)
+        progress(work, number, len(paths))
     return totals
 
 
 def _try(configs: Sequence[Config], clips: Sequence[JudgedClip], engine: Engine, frames: int) -> list[Tried]:
-    """Some candidates through all clips, side by side."""
+    """Runs some candidates side by side over all clips."""
     names, kinds = [f"{place}" for place in range(len(configs))], engine.model.bundle.kinds
     records: list[dict[str, Columns]] = []
     for judged in clips:
@@ -231,13 +218,13 @@ def _try(configs: Sequence[Config], clips: Sequence[JudgedClip], engine: Engine,
         if clips[0].by_truth:
             loss = {region: row.loss[region] / 100 for region in REGIONS}
         else:
-            loss = {region: _apart([record[name] for record in records], engine, region) for region in REGIONS}
+            loss = {region: _difference([record[name] for record in records], engine, region) for region in REGIONS}
         tried.append(Tried(config, loss, row.macs / 100, row.ms))
     return tried
 
 
-def _apart(records: Sequence[Columns], engine: Engine, region: str) -> float:
-    """Mean over clips and tasks of how far a candidate is from dense prediction."""
+def _difference(records: Sequence[Columns], engine: Engine, region: str) -> float:
+    """Mean difference of a candidate from dense prediction in a region, over clips and tasks; 1 is all wrong."""
     kinds, found = engine.model.bundle.kinds, []
     for record in records:
         for name, sums in add_up(record).items():
@@ -246,40 +233,3 @@ def _apart(records: Sequence[Columns], engine: Engine, region: str) -> float:
                 whole = DEGREES if kinds[task].name == "vector" else 1.0
                 found.append(float(error_of(sums)) / whole)
     return float(mean_of_known(np.array(found)))
-
-
-def _table(found: Sequence[Tried], chosen: Tried | None, by_truth: bool) -> Table:
-    against = "loss against truth, more than dense prediction's" if by_truth else "difference to dense prediction"
-    table = Table(title=f"{against}; the cheapest first")
-    for column in ("every", "refresh", "threshold", "whole %", "moved %", "MACs %", "ms", ""):
-        table.add_column(column, justify="right")
-    for tried in found:
-        table.add_row(*_cells(tried), "chosen" if tried is chosen else "")
-    return table
-
-
-def _cells(tried: Tried) -> list[str]:
-    policy, change = tried.config.policy, tried.config.change
-    losses = [f"{100 * tried.loss[region]:+z.1f}" for region in (WHOLE, MOVING)]
-    settings = [f"{policy.every}", f"{policy.refresh}", f"{change.threshold:g}"]
-    return [*settings, *losses, f"{100 * tried.macs:.1f}", f"{tried.ms:.1f}"]
-
-
-def _preset(asked: TuneRequest, base: Config, chosen: Tried, found: Sequence[Tried], by_truth: bool) -> str:
-    """The preset's file, with the evidence as comments."""
-    wanted = ", ".join(f"{region} loss at most {100 * most:g} %" for region, most in asked.budgets.items())
-    against = "truth, relative to dense prediction" if by_truth else "dense prediction"
-    names = ", ".join(Path(str(spec.path)).name for spec in find_sources(asked.sources))
-    lines = [
-        f"# Tuned by `deltascene tune` for {wanted}; least {asked.objective}; losses against {against}.",
-        f"# Clips: {names}; at most {asked.frames} frames of each. Model: {base.model}. Machine: {cpu_name()}.",
-        "#",
-        "# every  refresh  threshold  whole %  moved %  MACs %      ms",
-    ]
-    widths = (7, 9, 11, 9, 9, 8, 8)
-    for tried in found:
-        cells = "".join(f"{cell:>{width}}" for cell, width in zip(_cells(tried), widths, strict=True))
-        lines.append(f"#{cells}{'   <- chosen' if tried is chosen else ''}")
-    policy, change = chosen.config.policy, chosen.config.change
-    lines += [f"extends: {asked.preset}", "policy:", f"  every: {policy.every}", f"  refresh: {policy.refresh}"]
-    return "\n".join([*lines, "change:", f"  threshold: {change.threshold}"]) + "\n"

@@ -1,4 +1,4 @@
-"""One walk through a clip: every policy sees every frame in turn, so that their times can be compared."""
+"""Runs several policies through a clip together: all see a frame before the next one, so that times are comparable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a policy made of a frame.
+    """Result of a policy for a frame.
 
     Attributes:
         values: predictions by task, natural values.
-        seconds: of all stages; decoding, resizing and writing left out, as for timm's forward.
-        macs: that ran.
-        macs_dense: of the same frame with every row.
-        policy: name of what was done.
-        reason: why.
+        seconds: time of all stages without decoding, resizing and writing, as for timm's forward.
+        macs: MACs executed.
+        macs_dense: MACs of dense prediction of the frame.
+        policy: name of the policy that was applied.
+        reason: why it was applied.
     """
 
     values: Mapping[str, Array]
@@ -44,54 +44,60 @@ class Outcome:
 
 
 class Walker(Carrier, Protocol):
-    """A policy that walks through a clip, and starts anew with every segment, as in a run."""
+    """A policy that is run through a clip, and is reset at every segment, as in a run."""
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
-        """One frame; `dense` is what the dense network says about it, for policies that reuse that."""
+        """Processes one frame; `dense` is its dense prediction, for policies that reuse it."""
 
 
 class ByEngine:
-    """A preset or any other config of the engine."""
+    """The engine with a preset or any other config."""
 
     def __init__(self, model: SceneModel, config: Config) -> None:
         self._stream = Engine(model, config).open_stream("clip")
         self.segment_frames = config.segment.frames
 
     def reset(self) -> None:
-        """A segment starts."""
+        """Starts a segment."""
         self._stream.reset()
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
-        """One step of the engine."""
+        """Processes one frame with the engine."""
         result = self._stream(frame)
         values = {task: prediction.array for task, prediction in result.predictions.items()}
         cost = result.cost
         resizing = sum(task.seconds.get("preprocess", 0.0) for task in cost.tasks.values())
-        macs = (cost.macs_executed, cost.macs_dense)
-        return Outcome(values, cost.seconds - resizing, *macs, result.policy, result.reason)
+        return Outcome(
+            values=values,
+            seconds=cost.seconds - resizing,
+            macs=cost.macs_executed,
+            macs_dense=cost.macs_dense,
+            policy=result.policy,
+            reason=result.reason,
+        )
 
 
 def walk(
     clip: Clip,
     kinds: Mapping[str, Kind],
     walkers: Mapping[str, Walker],
-    said_dense: NDArray[Any] | None = None,
+    dense_classes: NDArray[Any] | None = None,
     *,
     frames: int,
     judged: bool = True,
 ) -> dict[str, Columns]:
-    """Takes every policy through a clip, frame by frame.
+    """Runs every policy through a clip, frame by frame.
 
     Args:
-        clip: with truth.
+        clip: a clip with truth.
         kinds: by task.
-        walkers: policies by name. `exact` goes first, if it is there; who is next changes from frame to frame.
-        said_dense: classes of dense prediction [T, H, W] where `exact` doesn't walk along.
-        frames: at most so many.
-        judged: whether to score; without it only times and costs are kept.
+        walkers: policies by name. `exact`, if present, is first; the order of the others rotates from frame to frame.
+        dense_classes: classes of dense prediction [T, H, W], if `exact` isn't among the policies.
+        frames: maximum number of frames.
+        judged: whether to score; otherwise only times and costs are recorded.
 
     Returns:
-        A record for each policy; that of `exact` has its `classes`, too.
+        A record for each policy; that of `exact` also has its `classes`.
     """
     task = next(task for task, kind in kinds.items() if kind.name == "classes")
     others = [name for name in walkers if name != EXACT]
@@ -102,20 +108,20 @@ def walk(
         for number, frame in enumerate(in_segments(walked, *walkers.values())):
             dense = walkers[EXACT](frame, None) if EXACT in walkers else None
             first = number % max(1, len(others))
-            turns = [*others[first:], *others[:first]]
-            outcomes = {name: walkers[name](frame, dense) for name in turns}
+            order = [*others[first:], *others[:first]]
+            outcomes = {name: walkers[name](frame, dense) for name in order}
             outcomes |= {} if dense is None else {EXACT: dense}
             truth = clip.natural(kinds, number) if judged else {}
             for name, out in outcomes.items():
                 row = _costs(out)
                 if judged:
-                    said, moving = out.values[task], clip.moving[number]
-                    reference = dense.values[task] if dense is not None else said_dense[number]  # type: ignore[index]
+                    classes, moving = out.values[task], clip.moving[number]
+                    reference = dense.values[task] if dense is not None else dense_classes[number]  # type: ignore[index]
                     row |= score_frame(kinds, truth, out.values, moving, number)
-                    row["flicker"] = count_pixels(before.get(name, said) != said, ~moving)
-                    row["agreement"] = count_pixels(said == reference)
-                    before[name] = said
-                    row |= {"classes": said} if name == EXACT else {}
+                    row["flicker"] = count_pixels(before.get(name, classes) != classes, ~moving)
+                    row["agreement"] = count_pixels(classes == reference)
+                    before[name] = classes
+                    row |= {"classes": classes} if name == EXACT else {}
                 rows[name].append(row)
     return {name: {key: np.stack([row[key] for row in found]) for key in found[0]} for name, found in rows.items()}
 

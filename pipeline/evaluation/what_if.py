@@ -1,16 +1,12 @@
-"""What a preset would save on a video, without running a model: mask and policy replayed over its pixels.
+"""What a preset would save on a video, without running a model: change mask and policy are replayed over its pixels.
 
-The decisions are those of a run, so rows and MACs are exact; what it would cost in accuracy is not said.
+The decisions are those of a run, so rows and MACs are exact. The loss of accuracy isn't known.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
-
-from deltascene.errors import ExitCode
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.config import Config
@@ -19,7 +15,6 @@ from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.engine.stopwatch import Stopwatch
 from deltascene.pipeline.sources.reader import open_source
 from deltascene.pipeline.sources.spec import SourceSpec
-from deltascene.pipeline.units import compact, share
 from deltascene.stages.change import count_rows
 from deltascene.stages.motion import set_flow_threads
 
@@ -29,11 +24,11 @@ class FrameForecast:
     """One frame of a replay.
 
     Attributes:
-        index: number in the source.
-        policy: that it would get.
-        reason: why.
-        rows: tokens that would be computed.
-        tokens: of the frame.
+        index: number of the frame in the source.
+        policy: policy of the frame, or `skipped`.
+        reason: why the frame has that policy.
+        rows: number of tokens that would be computed.
+        tokens: number of tokens of the frame.
         macs_executed: MACs that would run, of all tasks.
         macs_dense: MACs of the same model with every row.
     """
@@ -47,16 +42,44 @@ class FrameForecast:
     macs_dense: int
 
 
+@dataclass(frozen=True, slots=True)
+class VideoForecast:
+    """Sums over the valid frames of a video.
+
+    Attributes:
+        video: id of the source.
+        preset: name of the preset.
+        policies: number of frames by policy.
+        rows: number of tokens that would be computed.
+        tokens: number of tokens in all.
+        macs_executed: MACs that would run, of all tasks.
+        macs_dense: MACs of the same model with every row.
+    """
+
+    video: str
+    preset: str
+    policies: Mapping[str, int]
+    rows: int
+    tokens: int
+    macs_executed: int
+    macs_dense: int
+
+    @property
+    def frames(self) -> int:
+        """Number of valid frames."""
+        return sum(self.policies.values())
+
+
 def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) -> Iterator[FrameForecast]:
     """The decisions of a run, frame by frame.
 
     Args:
         config: resolved config.
         spec: the source.
-        model: shapes of the model; None sketches what the config names.
+        model: shapes of the model; None takes those of the model that the config names.
 
     Raises:
-        SourceError: it can't be read.
+        SourceError: the source can't be read.
         StageError: its frames are smaller than one patch.
     """
     model = handing_over(model or sketch(config), config)
@@ -86,19 +109,26 @@ def sketch(config: Config) -> SceneModel:
     return sketch_model(bundle, choose_tasks(bundle, config.tasks), merged=config.numerics.delta == "merged")
 
 
-def print_what_if(configs: dict[str, Config], specs: list[SourceSpec], console: Console) -> int:
-    """A table of what each config would compute on each source."""
-    table = Table("video", "preset", "dense", "rows", "warped", "held", "tokens computed", "MACs a frame", "saved")
+def forecast(configs: Mapping[str, Config], specs: Sequence[SourceSpec]) -> Iterator[VideoForecast]:
+    """What every config would compute on every source, video by video.
+
+    Args:
+        configs: resolved configs by the name of their preset.
+        specs: the sources.
+
+    Raises:
+        SourceError: a source can't be read.
+        StageError: its frames are smaller than one patch.
+    """
     for spec in specs:
         for name, config in configs.items():
             frames = [frame for frame in replay(config, spec) if frame.policy != "skipped"]
-            policies = Counter(frame.policy for frame in frames)
-            dense = sum(frame.macs_dense for frame in frames)
-            executed = sum(frame.macs_executed for frame in frames)
-            tokens = sum(frame.rows for frame in frames) / max(1, sum(frame.tokens for frame in frames))
-            counts = [str(policies[policy]) for policy in ("dense", "rows", "warped", "held")]
-            each = compact(executed / max(1, len(frames)), "MAC")
-            table.add_row(spec.id, name, *counts, share(tokens), each, share(1 - executed / max(1, dense)))
-    console.print(table)
-    console.print("Exact rows and MACs of a run; its time and accuracy are not forecast.", highlight=False)
-    return ExitCode.OK
+            yield VideoForecast(
+                video=spec.id,
+                preset=name,
+                policies=Counter(frame.policy for frame in frames),
+                rows=sum(frame.rows for frame in frames),
+                tokens=sum(frame.tokens for frame in frames),
+                macs_executed=sum(frame.macs_executed for frame in frames),
+                macs_dense=sum(frame.macs_dense for frame in frames),
+            )

@@ -1,1 +1,1 @@
-"""Child processes: how they are started, spoken to, and told apart from lost ones."""
+"""Child processes: starting them, exchanging messages with them, and describing those that were lost."""

@@ -1,4 +1,4 @@
-"""A child process that is spoken with over its stdin and stdout."""
+"""Starts and ends child processes that exchange messages over stdin and stdout."""
 
 import os
 import subprocess
@@ -17,8 +17,8 @@ def start_child(
 
     Args:
         module: dotted name.
-        pictures: whether they go into it or come out of it; that pipe is made longer.
-        variables: of its environment, besides this process's own.
+        pictures: whether pictures go into the child or come out of it; that pipe gets a larger buffer.
+        variables: added to its environment, besides this process's own.
     """
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module],
@@ -27,20 +27,20 @@ def start_child(
         stderr=subprocess.DEVNULL,
         bufsize=0,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **(variables or {})},
-        start_new_session=True,  # Ctrl-C is for the pipeline, which finishes the frame at hand.
+        start_new_session=True,  # Ctrl-C reaches only the pipeline, which finishes its frame
     )
     if sys.platform == "linux":
         import fcntl
 
         pipe = process.stdin if pictures == "in" else process.stdout
         assert pipe is not None
-        with suppress(OSError):  # a user may have so many long pipes, no more; a short one is slower
+        with suppress(OSError):  # the system limits large pipes per user; a small one is slower
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return process
 
 
 def end_child(process: subprocess.Popen[bytes]) -> None:
-    """Kills it, if it is still there, and lets go of its pipes."""
+    """Kills a child, if it still runs, and closes its pipes."""
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

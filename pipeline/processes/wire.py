@@ -1,4 +1,4 @@
-"""What this process and its children say to each other: JSON with one block of bytes, lengths in front.
+"""Messages between this process and its children: JSON and one block of bytes, with their lengths in front.
 
 A child may have read an untrusted file, so nothing in a message is ever executed (no pickle).
 """
@@ -14,7 +14,7 @@ _LENGTHS = struct.Struct("<IQ")
 
 
 def write_message(file: BinaryIO, head: dict[str, Any], *blocks: NDArray[Any]) -> None:
-    """Write one message: a JSON object and the bytes of some arrays."""
+    """Writes one message: a JSON object and the bytes of some arrays."""
     text = json.dumps(head).encode()
     file.write(_LENGTHS.pack(len(text), sum(block.nbytes for block in blocks)) + text)
     for block in blocks:
@@ -25,7 +25,7 @@ def write_message(file: BinaryIO, head: dict[str, Any], *blocks: NDArray[Any]) -
 
 
 def read_message(file: BinaryIO) -> tuple[dict[str, Any], NDArray[np.uint8]] | None:
-    """Read one message; None where there is no more."""
+    """Reads one message; None at the end of the stream, also if that comes inside a message."""
     lengths = _read(file, _LENGTHS.size)
     if lengths is None:
         return None

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
         UsageError,
         WorkerLost,
     )
-    from deltascene.pipeline.runs.folder import NotPredicted, open_run
+    from deltascene.pipeline.runs.reader import NotPredicted, open_run
     from deltascene.pipeline.sources.errors import SourceError, SourceNotFound, UnreadableSource
     from deltascene.pipeline.training.rooms.errors import (
         LabelsWrong,
@@ -104,7 +104,7 @@ _NAMES_IN = {
     "deltascene.pipeline.errors": "BundleError ConfigError DiskFull EncoderFailed NoCapacity OutputError"
     " Overtaken Stopped UsageError WorkerLost",
     "deltascene.pipeline.engine.results": "FrameResult",
-    "deltascene.pipeline.runs.folder": "NotPredicted open_run",
+    "deltascene.pipeline.runs.reader": "NotPredicted open_run",
     "deltascene.pipeline.sources.errors": "SourceError SourceNotFound UnreadableSource",
     "deltascene.pipeline.training.rooms.errors": "LabelsWrong MeshUnusable MeshesMissing RoomImpossible RoomsError",
     "deltascene.stages.errors": "StageError UnfitDelta UnsupportedBackbone UnsupportedHead UnsupportedKind",

@@ -34,7 +34,7 @@ DeltasceneError                  exit code
 │   └── UnreadableSource         3    it is there, but no picture comes out of it
 ├── WorkerLost                   3    an input whose workers were lost again and again
 ├── EncoderFailed                3    an input whose overlay can't be encoded
-├── NoCapacity                   3    no machine of a cluster has room for any lane any more
+├── NoCapacity                   3    no machine of a cluster has room for any worker any more
 ├── DiskFull                     4    no room left; what was finished is sealed
 └── Stopped                      130  stopped from outside, at once
 

@@ -1,18 +1,18 @@
-"""Two runs over the same videos, A and B: what differs in how they ran, what each cost, how far apart they came out.
+"""Comparison of two runs over the same videos, A and B: their settings, their costs, and the drift of B from A.
 
-`build_diff` gives plain values (format 1), the one source of what is printed and shown on the page:
+`build_diff` returns plain values (format 1), from which both the printed tables and the page are made:
 
     format, a, b      of each run: name, started, model, fingerprint, videos, frames
     headline          what, cost, drift: sentences
     differences       list: group (config, weights, numerics, versions, machine), name, a, b
     videos            list: id, id_b, frames_a, frames_b, common, compared; series: drift over time
-    only_a, only_b    ids of videos that the other run doesn't have
+    only_a, only_b    ids of videos that only this run has
     tasks, left_out   tasks compared; why others aren't
     policies          a, b: frames by policy
     cost, costs       of all tasks together, and by task: a, b (frames, macs_executed, macs_dense, saved, rows_computed,
                       frame_seconds, stage_seconds: mean of a frame); macs, median, mean: B's share of A's
-    drift             by task: see `report_drift.summarise`
-    accuracy          list: video, task, metric, a, b; of videos that both runs scored
+    drift             by task: see `report.drift.summarise`
+    accuracy          list: video, task, metric, a, b; of videos scored in both runs
 
 Costs are of the frames that are valid in both runs. Drift is B's against A's, in the unit of the task's kind.
 """
@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltascene.pipeline.report.drift import COMPARED_CAP, TaskDrift, compare_pair, drift_series, summarise
-from deltascene.pipeline.report.facts import plain, run_facts
+from deltascene.pipeline.report.facts import json_values, run_facts
 from deltascene.pipeline.report.numbers import column, frame_table, in_order, seconds_by_stage, spread
 from deltascene.pipeline.report.pairs import Pair, common_rows, match_tasks, match_videos
 from deltascene.pipeline.report.sentences import diff_headline
 from deltascene.pipeline.report.series import ceiling
-from deltascene.pipeline.runs.folder import Run
+from deltascene.pipeline.runs.reader import Run
 
 FORMAT = 1
 
@@ -39,7 +39,7 @@ def build_diff(a: Run, b: Run) -> tuple[dict[str, Any], list[Pair]]:
     """Compares two runs.
 
     Returns:
-        The values, and the pairs of videos that they are about.
+        The values, and the pairs of videos that were compared.
 
     Raises:
         UsageError: nothing is common to both, or their predictions have other sizes.
@@ -64,12 +64,12 @@ def build_diff(a: Run, b: Run) -> tuple[dict[str, Any], list[Pair]]:
         "drift": summarise(pairs, found, tasks),
         "accuracy": compare_accuracy(pairs),
     }
-    diff: dict[str, Any] = plain({"headline": diff_headline(values), **values})
+    diff: dict[str, Any] = json_values({"headline": diff_headline(values), **values})
     return diff, pairs
 
 
 def differences(a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Named values of two runs' facts that differ; one that only one of them has is null for the other."""
+    """Values of two runs' facts that differ, by group and name; null where a run doesn't have a value."""
     return [
         {"group": group, "name": name, "a": a[group].get(name), "b": b[group].get(name)}
         for group in ("config", "weights", "numerics", "versions", "machine")
@@ -79,7 +79,7 @@ def differences(a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str,
 
 
 def compare_costs(rows_a: pa.Table, rows_b: pa.Table) -> dict[str, Any]:
-    """What the same rows of a ledger cost in two runs, and B's share of A's."""
+    """Costs of the same ledger rows in two runs, and B's share of A's."""
     a, b = (_cost(frame_table(rows)) for rows in (rows_a, rows_b))
     times = [cost["frame_seconds"] or {} for cost in (a, b)]
     return {
@@ -92,7 +92,7 @@ def compare_costs(rows_a: pa.Table, rows_b: pa.Table) -> dict[str, Any]:
 
 
 def compare_accuracy(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Accuracy against truth side by side, of videos that both runs scored."""
+    """Accuracy against truth of videos that were scored in both runs, side by side."""
     scored = [(pair.a.id, pair.a.accuracy, pair.b.accuracy) for pair in pairs]
     return [
         {"video": video, "task": task, "metric": metric, "a": value, "b": theirs[task][metric]}
@@ -105,7 +105,7 @@ def compare_accuracy(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 
 
 def _read_ledgers(pairs: Sequence[Pair]) -> tuple[pa.Table, pa.Table, list[list[str]]]:
-    """What both runs' ledgers have in common, and by pair B's policies by place; each ledger is read once."""
+    """Common rows of both runs' ledgers, and of every pair B's policies by place; each ledger is read once."""
     ours, theirs, policies = list[pa.Table](), list[pa.Table](), list[list[str]]()
     for pair in pairs:
         ledger_b = pair.b.ledger()

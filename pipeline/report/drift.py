@@ -1,4 +1,4 @@
-"""How far the predictions of run B lie from those of run A, frame by frame, in the measure of each task's kind."""
+"""Drift of the predictions of run B from those of run A, frame by frame, in the unit of each task's kind."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.report.pairs import Pair
 from deltascene.pipeline.report.series import evenly
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.stages.kinds import Array, Kind
 
 COMPARED_CAP = 2000  # frames of all videos together; beyond, evenly sampled ones
 READ_FRAMES = 16  # frames of predictions read at once
-WORST = 3  # frames of every task that are named
+WORST = 3  # frames of every task that are listed
 POINTS = 300  # of a plot
 
 
@@ -24,8 +24,8 @@ class TaskDrift:
 
     Attributes:
         where: which of the pair's common frames [frames].
-        drift: B's against A's, in the kind's unit [frames].
-        equal: share of pixels whose stored values are the same [frames].
+        drift: of B's prediction from A's, in the kind's unit [frames].
+        equal: share of pixels with the same stored value [frames].
     """
 
     where: NDArray[np.int64]
@@ -48,8 +48,8 @@ def summarise(pairs: Sequence[Pair], found: Sequence[Mapping[str, TaskDrift]], t
 
     Returns:
         By task: unit; frames compared; mean, p95 and max; equal (mean share of pixels with the same stored value),
-        identical (frames where all are); worst: the frames that differ most, no two of them neighbours: pair and where
-        (places in lists), video, index, pts_s, drift.
+        identical (number of frames in which all are); worst: the frames with the largest drift, none close to
+        another: pair and where (places in lists), video, index, pts_s, drift.
     """
     return {task: _summary(pairs, found, task) for task in tasks}
 
@@ -60,8 +60,8 @@ def drift_series(pair: Pair, found: Mapping[str, TaskDrift], policies: Sequence[
 
     Args:
         pair: a video of both runs.
-        found: of `compare_pair`.
-        policies: B's, by place.
+        found: result of `compare_pair`.
+        policies: of B's frames, by place.
     """
     size = max(1, -(-len(pair.places) // POINTS))
     starts = range(0, len(pair.places), size)
@@ -91,12 +91,12 @@ def _compare_task(pair: Pair, task: str, chosen: Sequence[int]) -> TaskDrift:
 
 
 def _measure(kind: Kind, reference: Array, value: Array) -> tuple[float, float]:
-    same = (value == reference) | ((value != value) & (reference != reference))  # what isn't a number equals itself
+    same = (value == reference) | ((value != value) & (reference != reference))  # NaN counts as equal to NaN
     return kind.drift(kind.decode(value), kind.decode(reference)), float(same.mean())
 
 
 def _stored(video: RunVideo, task: str, places: Sequence[int]) -> Iterator[Array]:
-    """Stored values of increasing places; neighbours are read together."""
+    """Stored values at increasing places; adjacent frames are read together."""
     start, block = 0, np.empty(0)
     for place in places:
         if not start <= place < start + len(block):

@@ -1,4 +1,4 @@
-"""What a report repeats of `run.yaml`, and values made fit for JSON."""
+"""What a report copies from `run.yaml`, and the conversion of its values to JSON."""
 
 import math
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ def run_facts(run_yaml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def decoder_timeout_s(run_yaml: Mapping[str, Any]) -> float:
-    """`source.timeout_s` of a run: how long a decoder may give nothing; the default where it wasn't recorded."""
+    """`source.timeout_s` of a run: how long a decoder may take for a frame; the default where it wasn't recorded."""
     found = flatten(run_yaml.get("config") or {}).get("source.timeout_s")
     return float(found) if isinstance(found, (int, float)) and 0 < found <= LONGEST_TIMEOUT_S else TIMEOUT_S
 
 
-def plain(value: Any) -> Any:
-    """Values that JSON has: null for what isn't finite, names of files that aren't UTF-8 with a mark in the place."""
+def json_values(value: Any) -> Any:
+    """Values as JSON can hold them: numbers that aren't finite become null, bytes of names that aren't UTF-8 a mark."""
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): json_values(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [json_values(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

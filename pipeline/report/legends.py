@@ -1,4 +1,4 @@
-"""What the colours of a report's pictures mean."""
+"""Legends of a report's pictures: the meaning of their colours."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from deltascene.pipeline.drawing.panel import class_counts, class_swatches
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar
 
 RAMP_COLOURS = 9
 
 
 def class_legends(video: RunVideo, places: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Labels of every task of classes with colour and share of the predicted pixels of some processed frames.
+    """Labels of every classification task with their colour and their share of the predicted pixels of some frames.
 
     Returns:
-        By task: `frames` looked at, and `labels`, largest share first.
+        By task: `frames`, the number of frames, and `labels`, the largest share first.
     """
     views = [video.frame(place) for place in places]
     return {
@@ -27,7 +27,7 @@ def class_legends(video: RunVideo, places: Sequence[int]) -> dict[str, dict[str,
 
 
 def scale_legends(kinds: Mapping[str, Kind]) -> dict[str, dict[str, Any]]:
-    """Colours of tasks of numbers: a `ramp` from `low` to `high` with `unit` and `log`, or one for each of `names`."""
+    """Colours of the other tasks: a `ramp` from `low` to `high` with `unit` and `log`, or a colour for each name."""
     return {task: legend for task, kind in kinds.items() if (legend := _scale_legend(kind)) is not None}
 
 

@@ -1,4 +1,4 @@
-"""From the ledger's table to the numbers of a report: pure functions, no file and no clock."""
+"""Pure functions from a ledger's table to the numbers of a report."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,10 +19,10 @@ _FRAME_SUMS = ("macs_executed", "macs_dense", "macs_single_task", "seconds", *ST
 
 
 def frame_table(ledger: pa.Table) -> pa.Table:
-    """One row per frame: sums over its tasks, and what its first row (the base's) says of the frame as a whole.
+    """One row per frame: sums over its tasks, and the values of its first row (the base's) for the frame as a whole.
 
-    The dense cost of an invalid frame is 0: nothing was due there, so nothing can have been saved. A sum of single-task
-    costs is null where one of its terms is unknown.
+    The dense cost of an invalid frame is 0, as no prediction was due and nothing can have been saved. A sum of
+    single-task costs is null where one of its terms is unknown.
     """
     for name in ("macs_dense", "macs_single_task"):
         due = pc.if_else(ledger["valid"], ledger[name], pa.scalar(0, pa.int64()))
@@ -36,18 +36,18 @@ def frame_table(ledger: pa.Table) -> pa.Table:
 
 
 def seconds_by_stage(frames: pa.Table) -> dict[str, float]:
-    """Seconds of every stage, and `other`: what was measured outside them."""
+    """Seconds of every stage, and `other`: the time measured outside of all stages."""
     return by_stage({name: float(column(frames, name).sum()) for name in ("seconds", *STAGE_COLUMNS)})
 
 
 def by_stage(sums: Mapping[str, float]) -> dict[str, float]:
-    """The same from sums of the columns."""
+    """Seconds of every stage and `other`, from sums of the columns."""
     stages = {name.removeprefix("seconds_"): sums[name] for name in STAGE_COLUMNS}
     return stages | {"other": max(0.0, round(sums["seconds"] - sum(stages.values()), 9))}
 
 
 def spread(seconds: Array) -> dict[str, float] | None:
-    """Median, 95th percentile and mean; None of nothing."""
+    """Median, 95th percentile and mean; None without values."""
     if not len(seconds):
         return None
     median, p95 = np.percentile(seconds, [50, 95])
@@ -55,7 +55,7 @@ def spread(seconds: Array) -> dict[str, float] | None:
 
 
 def in_order(policies: Iterable[str]) -> list[str]:
-    """Policies from the dearest on; what isn't known as one comes last."""
+    """Policies, the most expensive first; unknown names come last."""
     found = list(policies)
     return [policy for policy in POLICIES if policy in found] + [each for each in found if each not in POLICIES]
 
@@ -67,6 +67,6 @@ def accuracy_rows(accuracy: Mapping[str, Mapping[str, float]] | None) -> list[di
 
 
 def column(table: pa.Table, name: str) -> Array:
-    """A column of numbers; null is 0."""
+    """A column of numbers; null becomes 0."""
     values = table[name].combine_chunks()
     return np.asarray(values.fill_null(pa.scalar(0).cast(values.type)).to_numpy(zero_copy_only=False))

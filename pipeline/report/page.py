@@ -1,7 +1,7 @@
-"""`report.html` from the values of `report.json`: one file, nothing loaded from anywhere.
+"""Renders `report.html` from the values of `report.json`: one file that loads nothing else.
 
-Every number on the page names where in the report it stands (`data-path`) and how it is written (`data-form`), so that
-a test can hold each against `report.json`.
+Every number on the page carries its path in the report (`data-path`) and its format (`data-form`), so that a test can
+compare each with `report.json`.
 """
 
 import json
@@ -29,51 +29,51 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
     "plain": str,
 }
 
-# The per-frame table: the report's column, its head on the page, how a value is written.
+# The per-frame table: the report's column, its heading on the page, and its format.
 FRAME_TABLE: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "index": ("frame", str),
     "pts_s": ("time, s", "{:.3f}".format),
     "policy": ("policy", str),
     "reason": ("reason", str),
     "cause": ("cause", str),
-    "rows": ("rows", "{:d}".format),
+    "rows": ("tokens", "{:d}".format),
     "rows_computed": ("computed", "{:d}".format),
     "oldest_s": ("oldest, s", "{:.2f}".format),
     "macs_executed": ("MACs", lambda macs: compact(macs, "")),
-    "macs_dense": ("of dense", lambda macs: compact(macs, "")),
+    "macs_dense": ("dense MACs", lambda macs: compact(macs, "")),
     "seconds": ("ms", lambda seconds: f"{1e3 * seconds:.1f}"),
     **{f"seconds_{stage}": (stage, lambda seconds: f"{1e3 * seconds:.1f}") for stage in STAGES},
 }
 
-# The same of one task.
+# The columns of one task: their heading and their format.
 TASK_TABLE: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "rows": lambda cost: f"{cost['rows_computed']:d}" if cost["rows_computed"] else "",
+    "tokens": lambda cost: f"{cost['rows_computed']:d}" if cost["rows_computed"] else "",
     "MACs": lambda cost: compact(cost["macs_executed"], ""),
-    "of dense": lambda cost: compact(cost["macs_dense"], ""),
+    "dense MACs": lambda cost: compact(cost["macs_dense"], ""),
     "ms": lambda cost: f"{1e3 * cost['seconds']:.1f}",
 }
 
 STAGE_COLOURS = 11  # in report.css
 ROWS_CAP = 1000  # rows of the table of videos
-CAUSE_CAP = 160  # letters of a cause in it
+CAUSE_CAP = 160  # characters of a cause in that table
 
 
 def render_page(
     report: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Sequence[str]]], overlays: Mapping[str, str]
 ) -> str:
-    """The page.
+    """The page of a run.
 
     Args:
-        report: what `report.json` holds.
+        report: values of `report.json`.
         pictures: data URIs of every video's `pictures` and `film`, by video id.
-        overlays: relative link to every video's overlay, by video id, where there is one.
+        overlays: relative links to the overlays, by video id.
     """
     page = environment(report).get_template("report.html.j2")
     return page.render(report=report, pictures=pictures, overlays=overlays, rows=table_rows(report["videos"]))
 
 
 def table_rows(videos: Sequence[Mapping[str, Any]], most: int = ROWS_CAP) -> list[int]:
-    """Places of the videos that the table of them lists: all, or of many those first that aren't done."""
+    """Places of the videos in the table of videos: all, or the first `most` of them, unfinished ones first."""
     places = range(len(videos))
     if len(videos) <= most:
         return list(places)
@@ -81,17 +81,17 @@ def table_rows(videos: Sequence[Mapping[str, Any]], most: int = ROWS_CAP) -> lis
 
 
 def render_diff(diff: Mapping[str, Any], pictures: Mapping[str, Sequence[str]]) -> str:
-    """The page of two runs.
+    """The page of a comparison of two runs.
 
     Args:
-        diff: of `report_diff.build_diff`.
-        pictures: by task, data URIs of the frames that differ most.
+        diff: values of `report.diff.build_diff`.
+        pictures: data URIs of the frames with the largest drift, by task.
     """
     return environment(diff).get_template("diff.html.j2").render(report=diff, pictures=pictures)
 
 
 def environment(report: Mapping[str, Any]) -> jinja2.Environment:
-    """Where a page's templates find each other, how they write the values of a report, and its colours' names."""
+    """Environment of the page's templates: their folder, and the functions and filters that format values."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("deltascene.pipeline.report", "templates"),
         autoescape=True,
@@ -122,7 +122,7 @@ def environment(report: Mapping[str, Any]) -> jinja2.Environment:
 
 
 def number(report: Mapping[str, Any], path: str, form: str) -> Markup:
-    """A value of the report in its written form, marked with where it stands; a dash where it is null."""
+    """A formatted value of the report, marked with its path and format; a dash where it is null."""
     value = look_up(report, path)
     if value is None:
         return Markup('<span class="none">–</span>')
@@ -130,7 +130,7 @@ def number(report: Mapping[str, Any], path: str, form: str) -> Markup:
 
 
 def look_up(report: Any, path: str) -> Any:
-    """A value by its path: keys and places in lists, parted by `/`."""
+    """A value by its path: keys and places in lists, separated by `/`."""
     for part in path.split("/"):
         report = report[int(part)] if isinstance(report, Sequence) else report[part]
     return report
@@ -142,7 +142,7 @@ def policy_class(policy: str) -> str:
 
 
 def edge_class(policy: str) -> str:
-    """CSS class of the edge of a policy's pictures."""
+    """CSS class of the border of a policy's pictures."""
     return policy_class(policy).replace("p-", "e-", 1)
 
 
@@ -152,22 +152,22 @@ def stage_class(stage: str) -> str:
 
 
 def frame_cells(frame: Mapping[str, Any]) -> list[str]:
-    """Cells of one frame of the per-frame table."""
+    """Cells of one frame in the per-frame table."""
     return ["" if frame[name] is None else write(frame[name]) for name, (_, write) in FRAME_TABLE.items()]
 
 
 def task_cells(cost: Mapping[str, Any]) -> list[str]:
-    """Cells of one task of one frame; empty where the task has none."""
+    """Cells of one task of one frame; empty where the task has no values."""
     return ["" if cost["seconds"] is None else write(cost) for write in TASK_TABLE.values()]
 
 
 def plain_text(value: Any) -> str:
-    """A value of a config as one reads it in YAML."""
+    """A value of a config as it is written in YAML."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def hover_data(series: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a series that the page's script shows under the mouse."""
+    """The part of a series that the page's script shows for the point under the pointer."""
     names = (
         "frames_per_point",
         "index",

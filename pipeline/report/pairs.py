@@ -1,4 +1,4 @@
-"""Which videos, frames and tasks two runs, A and B, have in common."""
+"""Videos, frames and tasks that two runs, A and B, have in common."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.runs.folder import Run, RunVideo
+from deltascene.pipeline.runs.reader import Run, RunVideo
 from deltascene.pipeline.sources.identity import Identity
 from deltascene.stages.kinds import Kind, describe_kind
 
@@ -18,8 +18,8 @@ class Pair:
     """One video that both runs processed.
 
     Attributes:
-        a: as A has it.
-        b: as B has it.
+        a: the video in A.
+        b: the video in B.
         places: of every common frame its place in A and in B, increasing.
     """
 
@@ -29,10 +29,10 @@ class Pair:
 
 
 def match_videos(a: Run, b: Run) -> list[Pair]:
-    """Videos with common frames, by the bytes of their input; by their id where that wasn't recorded.
+    """Videos with common frames, matched by the content of their input, or by their id where that wasn't recorded.
 
     Raises:
-        UsageError: there is none, or predictions have other sizes.
+        UsageError: there is none, or the sizes of the predictions differ.
     """
     ours, theirs = ([video for video in run.videos if len(video)] for run in (a, b))
     left, pairs = list(theirs), []
@@ -52,7 +52,7 @@ def match_videos(a: Run, b: Run) -> list[Pair]:
 
 
 def match_tasks(a: Run, b: Run, pairs: Sequence[Pair]) -> tuple[list[str], dict[str, str]]:
-    """Tasks that both runs predicted with the same kind, and why others can't be compared.
+    """Tasks that both runs predicted with the same kind, and for each other task why it can't be compared.
 
     Raises:
         UsageError: there is none.
@@ -72,7 +72,7 @@ def match_tasks(a: Run, b: Run, pairs: Sequence[Pair]) -> tuple[list[str], dict[
 
 
 def common_rows(a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Rows of a video's ledger in A and in B, of the tasks that both have, for the frames that are valid in both."""
+    """Rows of a video's ledgers in A and in B, of common tasks and of the frames that are valid in both."""
     ledgers = [a, b]
     for name in ("index", "task"):
         values = [ledger.filter(ledger["valid"])[name].combine_chunks() for ledger in ledgers]

@@ -1,4 +1,4 @@
-"""Pictures of a report as JPEG: frames with their predictions, their change maps, and where two runs differ."""
+"""Pictures of a report as JPEG: frames with their predictions, their change maps, and the drift between two runs."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from deltascene.pipeline.drawing.panel import (
     task_tile,
     tinted,
 )
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.pipeline.sources.errors import SourceError
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import Identity, identity, recognise
@@ -33,9 +33,9 @@ from deltascene.stages.types import Frame, Image
 
 JPEG_QUALITY, FILM_QUALITY = 84, 76
 FILM_HEIGHT = 144
-FARTHEST_STEP = 300  # frames; decoding what lies between is faster than a seek up to here
-BLOCK_SIDES = 48  # a map of differences has about so many blocks from top to bottom
-LEAST_SHOWN = 0.1  # of the largest difference of a picture
+FARTHEST_STEP = 300  # frames; up to this distance decoding is faster than seeking
+BLOCK_SIDES = 48  # rows of blocks of a drift map, about
+LEAST_SHOWN = 0.1  # of the largest drift of a picture
 
 
 def draw_pictures(
@@ -45,9 +45,9 @@ def draw_pictures(
 
     Args:
         video: a video of a run.
-        places: which of its processed frames.
-        images: their pictures by the source's frame number; a frame without one shows its predictions alone.
-        notes: of `frame_notes`, what the ledger says of them by the source's frame number.
+        places: places of its processed frames.
+        images: pictures by frame number of the source; without one, a frame's predictions are drawn alone.
+        notes: result of `frame_notes`, by frame number of the source.
     """
     pictures = []
     for view in (video.frame(place) for place in places):
@@ -60,7 +60,7 @@ def draw_pictures(
 def draw_film(
     video: RunVideo, places: Sequence[int], images: Mapping[int, Image], notes: Mapping[int, FrameNote]
 ) -> list[str]:
-    """Processed frames with their change map over them, small, as JPEG data URIs; arguments as above."""
+    """Small pictures of frames under their change map, as JPEG data URIs; arguments as those of `draw_pictures`."""
     size, pictures = plan_panel(video.frame_size, 0, FILM_HEIGHT, header=False).tile, []
     for place in places:
         index = int(video.arrays.index[place])
@@ -72,19 +72,19 @@ def draw_film(
 
 
 def draw_difference(image: Image | None, values: Sequence[Array], kind: Kind, names: Sequence[str]) -> str:
-    """A frame's predictions of two runs, and where they lie apart, side by side as a JPEG data URI.
+    """Predictions of two runs for a frame and the drift between them, side by side as a JPEG data URI.
 
     Args:
         image: RGB frame [H, W, 3], or None.
-        values: natural values of both runs; the second is measured against the first.
+        values: natural values of both runs; the drift is the second's from the first.
         kind: of the task.
-        names: what is written on the three tiles.
+        names: texts on the three tiles.
     """
     panel = plan_panel(values[0].shape[:2] if image is None else image.shape[:2], 2, TILE_HEIGHT, header=False)
     _, grey = frame_tiles(panel.tile, image)
-    apart = drift_map(values[1], values[0], kind)
-    least = LEAST_SHOWN * apart.max()
-    strength = ((apart - least) / max(apart.max() - least, 1e-9)).astype(np.float32)
+    drift = drift_map(values[1], values[0], kind)
+    least = LEAST_SHOWN * drift.max()
+    strength = ((drift - least) / max(drift.max() - least, 1e-9)).astype(np.float32)
     enlarged = np.asarray(cv2.resize(strength, panel.tile[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
     tiles = [*(task_tile(value, kind, grey) for value in values), tinted(grey, enlarged)]
     for tile, name in zip(tiles, names, strict=True):
@@ -94,7 +94,7 @@ def draw_difference(image: Image | None, values: Sequence[Array], kind: Kind, na
 
 
 def drift_map(value: Array, reference: Array, kind: Kind) -> NDArray[np.float64]:
-    """The kind's own drift in blocks of a frame [rows, columns]; 0 where it isn't a number."""
+    """The kind's drift in each block of a frame [rows, columns]; 0 where it isn't a number."""
     side = max(1, round(value.shape[0] / BLOCK_SIDES))
     rows, columns = (range(0, length, side) for length in value.shape[:2])
     blocks = [[np.s_[y : y + side, x : x + side] for x in columns] for y in rows]
@@ -102,12 +102,12 @@ def drift_map(value: Array, reference: Array, kind: Kind) -> NDArray[np.float64]
 
 
 def read_images(video: RunVideo, indices: Sequence[int], timeout_s: float) -> dict[int, Image]:
-    """Some frames of a video's source, RGB [H, W, 3] by index; empty if it is gone or has another content now.
+    """Some frames of a video's source, RGB [H, W, 3] by index; empty if the source is missing or has changed.
 
     Args:
         video: a video of a run.
         indices: numbers of the frames in the source.
-        timeout_s: a decoder that gives nothing for so long is ended.
+        timeout_s: a decoder that returns no frame for this time is stopped.
     """
     try:
         specs = [spec for spec in find_sources([video.source]) if str(spec.path) == video.source]
@@ -122,7 +122,7 @@ def read_images(video: RunVideo, indices: Sequence[int], timeout_s: float) -> di
 
 
 def _read(spec: SourceSpec, indices: Sequence[int], timeout_s: float) -> Iterator[Frame]:
-    """Increasing frames and some in between: one pass over those that lie close together, a seek to the next."""
+    """The frames at increasing indices and some between them: frames close together in one pass, then a seek."""
     info, together = None, [[index] for index in indices[:1]]
     for before, index in pairwise(indices):
         if index - before > FARTHEST_STEP:
@@ -133,7 +133,7 @@ def _read(spec: SourceSpec, indices: Sequence[int], timeout_s: float) -> Iterato
         with read_frames(
             spec, start_frame=group[0], end_frame=group[-1] + 1, stride=step, info=info, timeout_s=timeout_s
         ) as reader:
-            info = reader.info  # the next group's decoder need not look at the source again
+            info = reader.info  # so that the next decoder doesn't probe the source again
             yield from reader
 
 

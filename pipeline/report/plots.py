@@ -1,4 +1,4 @@
-"""Shapes of the report's plots as SVG path data, in a box one unit wide per point and 100 units high."""
+"""SVG path data of the report's plots, in a box one unit wide per point and 100 units high."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ HEIGHT = 100.0
 
 
 def stacked_paths(layers: Sequence[Sequence[float]], top: float) -> list[str]:
-    """Closed shapes of layers stacked on each other, as steps.
+    """Closed step shapes of layers stacked on each other.
 
     Args:
         layers: [layers, points], none below 0.
@@ -25,12 +25,12 @@ def stacked_paths(layers: Sequence[Sequence[float]], top: float) -> list[str]:
 
 
 def step_line(values: Sequence[float], top: float) -> str:
-    """A line of steps, left to right."""
+    """A step line, left to right."""
     return f"M0 {_y(values[0], top)}{_steps(values, top)}" if values else ""
 
 
 def runs(values: Sequence[Any]) -> list[tuple[int, int, Any]]:
-    """Equal neighbours as (start, length, value)."""
+    """Runs of equal values as (start, length, value)."""
     found: list[tuple[int, int, Any]] = []
     for place, value in enumerate(values):
         if found and found[-1][2] == value:
@@ -42,7 +42,7 @@ def runs(values: Sequence[Any]) -> list[tuple[int, int, Any]]:
 
 
 def _steps(values: Sequence[float], top: float) -> str:
-    """One horizontal step per point; equal neighbours are one."""
+    """One horizontal step per run of equal values."""
     return "".join(f"V{_y(value, top)}H{start + length}" for start, length, value in runs(values))
 
 

@@ -1,4 +1,4 @@
-"""What a report says in sentences: what was run, and what was saved."""
+"""Headline sentences of a report (what was run, what was saved) and of a comparison of two runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ from deltascene.pipeline.units import count, duration, milliseconds, share
 
 
 def what_line(whole: Mapping[str, Any], videos: Sequence[Mapping[str, Any]]) -> str:
-    """What was run, in a sentence.
+    """One sentence on what was run.
 
     Args:
-        whole: of `totals`.
+        whole: result of `totals`.
         videos: reports of the videos.
     """
     tasks = len({task for video in videos for task in video.get("kinds", ())})
@@ -21,26 +21,26 @@ def what_line(whole: Mapping[str, Any], videos: Sequence[Mapping[str, Any]]) -> 
 
 
 def saved_line(whole: Mapping[str, Any]) -> str:
-    """What was saved, in a sentence that claims no more than MACs and clock both show.
+    """Sentences on what was saved, in MACs and in measured time; neither is claimed without the other.
 
     Args:
-        whole: of `totals`.
+        whole: result of `totals`.
     """
     if whole["saved"] is None:
         return "No frame could be predicted."
     if set(whole["by_policy"]) <= {"dense", "skipped"}:
         every = "Every token of every valid frame" if whole["invalid"] else "Every token of every frame"
-        return f"{every} was computed: this is the yardstick; nothing is saved."
+        return f"{every} was computed (dense prediction), so nothing was saved."
     how = ", ".join(_how(policy, part) for policy, part in whole["by_policy"].items() if policy != "skipped")
     valid = count(whole["frames"] - whole["invalid"], "valid frame" if whole["invalid"] else "frame")
-    return f"{share(whole['saved'])} of the dense compute was saved: of {valid} {how}. {_clock_line(whole)}"
+    return f"{share(whole['saved'])} of the MACs of dense prediction were saved: of {valid}, {how}. {_time_line(whole)}"
 
 
 def diff_headline(diff: Mapping[str, Any]) -> dict[str, str]:
-    """What two runs, A and B, come to, in three sentences: what was compared, what B costs, how far B is from A.
+    """Three sentences on runs A and B: what was compared, the cost of B, the drift of B from A.
 
     Args:
-        diff: of `report_diff.build_diff`, without the headline.
+        diff: values of `report.diff.build_diff`, without the headline.
     """
     frames = sum(video["common"] for video in diff["videos"])
     elsewhere = any(each["group"] == "machine" for each in diff["differences"])
@@ -49,41 +49,42 @@ def diff_headline(diff: Mapping[str, Any]) -> dict[str, str]:
         f"{task} {each['mean']:.3g} {each['unit']}" for task, each in diff["drift"].items() if each["mean"] is not None
     ]
     equal = all(each["identical"] == each["frames"] for each in diff["drift"].values())
-    same = "B’s predictions are those of A, in every pixel."
-    apart = f"B’s predictions lie off A’s by, on average: {'; '.join(drifts)}."
-    return {"what": what, "cost": _versus(diff["cost"], elsewhere), "drift": same if equal else apart}
+    same = "B’s predictions equal A’s in every pixel."
+    apart = f"The mean drift of B’s predictions from A’s: {'; '.join(drifts)}."
+    return {"what": what, "cost": _cost_line(diff["cost"], elsewhere), "drift": same if equal else apart}
 
 
-def _versus(cost: Mapping[str, Any], elsewhere: bool) -> str:
+def _cost_line(cost: Mapping[str, Any], elsewhere: bool) -> str:
     if cost["macs"] is None or cost["median"] is None:
-        return "Their costs can’t be compared: A computed nothing on these frames."
+        return "The costs can’t be compared: A computed nothing on these frames."
     means = [milliseconds(cost[run]["frame_seconds"]["mean"]) for run in "ba"]
     return (
         f"B computes {share(cost['macs'])} of A’s MACs and takes {share(cost['mean'])} of its time:"
         f" {means[0]} a frame against {means[1]}, on average."
-        + (" They ran on different machines, so that the clock says little." if elsewhere else "")
+        + (" The runs were made on different machines, so their times can’t be compared." if elsewhere else "")
     )
 
 
 def _how(policy: str, part: Mapping[str, Any]) -> str:
     frames = count(part["frames"])
     if policy == "rows":
-        whose, mean = "its" if part["frames"] == 1 else "their", share(part["rows_computed"] / max(1, part["rows"]))
-        return f"{frames} only {whose} moved rows ({mean} of the tokens{' on average' if part['frames'] > 1 else ''})"
+        mean = share(part["rows_computed"] / max(1, part["rows"]))
+        return f"{frames} ran only on changed tokens ({mean} of all{' on average' if part['frames'] > 1 else ''})"
     verb = "was" if part["frames"] == 1 else "were"
-    said = {"dense": "ran dense", "warped": f"{verb} warped", "held": "had not changed and kept the last outputs"}
-    return f"{frames} {said.get(policy, policy)}"
+    words = {"dense": "ran dense", "warped": f"{verb} warped", "held": "had not changed and kept the last outputs"}
+    return f"{frames} {words.get(policy, policy)}"
 
 
-def _clock_line(whole: Mapping[str, Any]) -> str:
+def _time_line(whole: Mapping[str, Any]) -> str:
     dense, all_frames = whole["by_policy"].get("dense"), whole["frame_seconds"]
     if whole["seconds_saved"] is None or dense is None:
-        return f"On the clock: {milliseconds(all_frames['mean'])} a frame; this run has no dense frame to compare with."
+        took = f"A frame took {milliseconds(all_frames['mean'])} on average"
+        return f"{took}; this run has no dense frame to compare it with."
     saved = whole["seconds_saved"]
     times = {name: [milliseconds(each[name]) for each in (all_frames, dense["frame_seconds"])] for name in saved}
     less = {name: f"{share(part)} less" if part > 0 else "no less" for name, part in saved.items()}
     return (
-        f"{'On the clock' if saved['mean'] > 0 else 'It does not show on the clock'}: a frame took"
-        f" {times['mean'][0]} on average, a dense frame of this run {times['mean'][1]} on average ({less['mean']});"
+        f"{'Time was saved, too' if saved['mean'] > 0 else 'No time was saved'}: a frame took {times['mean'][0]}"
+        f" on average, a dense frame of this run {times['mean'][1]} ({less['mean']});"
         f" the medians are {' and '.join(times['median'])} ({less['median']})."
     )

@@ -12,22 +12,22 @@ import pyarrow.compute as pc
 from deltascene.pipeline.report.numbers import Array, column, in_order
 from deltascene.pipeline.runs.ledger import STAGES, split_tasks
 
-# What the per-frame list says of a frame, and of each of its tasks.
+# Columns of the per-frame list: of a frame, and of each of its tasks.
 FRAME_COLUMNS = (
     *("index", "pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed", "oldest_s"),
     *("macs_executed", "macs_dense", "seconds", *(f"seconds_{stage}" for stage in STAGES)),
 )
 TASK_COLUMNS = ("rows_computed", "macs_executed", "macs_dense", "seconds")
-# Why a frame is worth a picture, the most telling first.
-TELLING = ("cut", "light", "camera", "invalid", "refresh")
+# Reasons for which a frame is shown as a picture, the most important first.
+SHOWN_REASONS = ("cut", "light", "camera", "invalid", "refresh")
 
 
 def series(frames: pa.Table, points: int) -> dict[str, Any]:
     """A video's frames as at most `points` means, for plots over time.
 
     Args:
-        frames: of `frame_table`, one video.
-        points: most points wanted.
+        frames: result of `frame_table`, one video.
+        points: maximum number of points.
 
     Returns:
         frames_per_point; per point: index and pts_s of its first frame, seconds by stage, macs_executed and macs_dense
@@ -70,8 +70,8 @@ def listed_frames(ledger: pa.Table, frames: pa.Table, cap: int) -> dict[str, Any
 
     Args:
         ledger: of the video.
-        frames: of `frame_table`.
-        cap: most frames listed.
+        frames: result of `frame_table`.
+        cap: maximum number of frames.
 
     Returns:
         total; rows of `columns` per frame, all tasks together; and by task its rows of `task_columns`, in the same
@@ -97,12 +97,12 @@ def evenly(total: int, count: int) -> list[int]:
 
 
 def in_steps(total: int, count: int) -> list[int]:
-    """At most `count` places from 0 on at equal steps that come as close to `total` - 1 as they can."""
+    """At most `count` places from 0 on, at equal steps, the last as close to `total` - 1 as possible."""
     return list(range(0, total, max(1, (total - 1) // max(1, count - 1))))[:count]
 
 
 def ceiling(values: Sequence[float]) -> float:
-    """The smallest 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten that no value exceeds: the top of an axis."""
+    """Upper end of an axis: the smallest of 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten that no value exceeds."""
     top = max(values, default=0.0)
     if top <= 0:
         return 1.0
@@ -111,21 +111,21 @@ def ceiling(values: Sequence[float]) -> float:
 
 
 def film_places(frames: pa.Table, count: int) -> list[int]:
-    """Places of a video's frames that tell its story in `count` pictures.
+    """Places of the frames of a video that are shown in at most `count` pictures.
 
-    Both ends; what begins with a cut, a light step, a moving camera, an invalid stretch or a refresh, each with the
-    frame after it; the frame with the most rows that isn't dense; for at most half of the pictures. The others close
-    the widest gaps.
+    Both ends. For up to half of the pictures: the first frame of a cut, a light step, a camera motion, an invalid
+    stretch or a refresh, each with the frame after it, and the frame with the most computed rows that isn't dense. The
+    others are put into the widest gaps.
 
     Args:
-        frames: of `frame_table`, one video.
-        count: most pictures.
+        frames: result of `frame_table`, one video.
+        count: maximum number of pictures.
     """
     if len(frames) <= count:
         return list(range(len(frames)))
     policies = frames["policy"].to_pylist()
     taken = {0, len(frames) - 1} if count > 1 else {0}
-    for wanted in _telling_places(frames):
+    for wanted in _places_by_reason(frames):
         fresh = sorted(set(wanted) - taken)
         room = max(0, (count + 1) // 2 + 1 - len(taken))
         taken |= {fresh[place] for place in evenly(len(fresh), room)}
@@ -133,14 +133,14 @@ def film_places(frames: pa.Table, count: int) -> list[int]:
         places = sorted(taken)
         before, after = max(pairwise(places), key=lambda pair: pair[1] - pair[0])
         middle = (before + after) // 2
-        alike = policies[middle] == policies[before]  # where two policies take turns, both are to be seen
+        alike = policies[middle] == policies[before]  # where two policies alternate, both are shown
         taken.add(middle + 1 if alike and middle + 1 < after else middle)
     return sorted(taken)[:count]
 
 
-def _telling_places(frames: pa.Table) -> Iterator[list[int]]:
+def _places_by_reason(frames: pa.Table) -> Iterator[list[int]]:
     reasons = frames["reason"].to_pylist()
-    for reason in TELLING:
+    for reason in SHOWN_REASONS:
         starts = [at for at, now in enumerate(reasons) if now == reason and (at == 0 or reasons[at - 1] != reason)]
         yield [place for start in starts for place in (start, start + 1) if place < len(reasons)]
     partial = _equal(frames, "rows") * column(frames, "rows_computed")

@@ -1,7 +1,6 @@
-"""What the rows of many ledgers add up to, one ledger after the other, in memory that doesn't grow with them.
+"""Sums over many ledgers, one ledger at a time, in memory that doesn't grow with their number.
 
-A night's thousand files have tens of millions of rows. Percentiles over more values than are kept are those of an even
-sample.
+A thousand files have tens of millions of rows. Beyond `KEPT` values, percentiles are those of an evenly spaced sample.
 """
 
 from collections import Counter
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.report.numbers import STAGE_COLUMNS, by_stage, column, frame_table, in_order, spread
 
-KEPT = 1 << 17  # values; twice as many before every second one goes
+KEPT = 1 << 17  # values of a sample; at twice as many, every second one is dropped
 
 Array = NDArray[Any]
 
 
 class Values:
-    """Numbers that come bit by bit: how many, their sum, the largest, and an even sample for percentiles."""
+    """Count, sum and maximum of numbers that are added in parts, and an evenly spaced sample for percentiles."""
 
     def __init__(self) -> None:
         self.count, self.sum, self.largest = 0, 0.0, 0.0
@@ -28,7 +27,7 @@ class Values:
         self._sample: list[Array] = []
 
     def add(self, values: Array) -> None:
-        """Adds some, none below 0."""
+        """Adds values, none below 0."""
         if not len(values):
             return
         self._sample.append(values[-self.count % self._every :: self._every].copy())
@@ -39,22 +38,22 @@ class Values:
 
     @property
     def mean(self) -> float:
-        """Of all of them; there must be one."""
+        """Mean of all values; there must be one."""
         return self.sum / self.count
 
     @property
     def median(self) -> float:
-        """Of the sample; there must be one."""
+        """Median of the sample; there must be a value."""
         return float(np.median(np.concatenate(self._sample)))
 
     def spread(self) -> dict[str, float] | None:
-        """Median, 95th percentile and mean; None of nothing."""
+        """Median, 95th percentile and mean; None without values."""
         found = spread(np.concatenate(self._sample)) if self.count else None
         return found and found | {"mean": self.mean}
 
 
 class _Policy:
-    """What frames of one policy add up to."""
+    """Sums over the frames of one policy."""
 
     def __init__(self) -> None:
         self.sums = Counter[str]({"rows": 0, "rows_computed": 0, "macs_executed": 0, "macs_dense": 0})
@@ -75,13 +74,13 @@ class Totals:
         self._single_task: int | None = 0
         self._causes = Counter[str]()
         self._stages = dict.fromkeys(("seconds", *STAGE_COLUMNS), 0.0)
-        self._seconds, self._dense, self._waited = Values(), Values(), Values()  # of valid frames
+        self._seconds, self._dense, self._oldest = Values(), Values(), Values()  # of valid frames
         self._stage_seconds = {name: Values() for name in STAGE_COLUMNS}
         self._policies: dict[str, _Policy] = {}
         self._drift: dict[str, Values] = {}
 
     def add(self, ledger: pa.Table) -> "Totals":
-        """Adds whole frames' rows; a frame's rows must come together."""
+        """Adds a ledger; all rows of a frame must be in the same one."""
         frames = frame_table(ledger)
         valid = column(frames, "valid").astype(bool)
         self._sums["frames"] += len(frames)
@@ -98,7 +97,7 @@ class Totals:
         for name in self._stages:
             self._stages[name] += float(column(frames, name).sum())
         self._seconds.add(column(frames, "seconds")[valid])
-        self._waited.add(np.asarray(frames["oldest_s"].drop_null()))
+        self._oldest.add(np.asarray(frames["oldest_s"].drop_null()))
         for name, values in self._stage_seconds.items():
             seconds = column(frames, name)[valid]
             values.add(seconds[seconds > 0])
@@ -114,16 +113,15 @@ class Totals:
         return self
 
     def result(self) -> dict[str, Any]:
-        """What it all adds up to.
+        """The sums.
 
         Returns:
-            frames, invalid, invalid_by_cause; predicted (rows that have a prediction); policies (frames by policy);
-            rows, rows_computed (of the frames' first task); oldest_s (how long the patch that waited longest had
-            waited, over valid frames); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
+            frames, invalid, invalid_by_cause; predicted (ledger rows with a prediction); policies (frames by policy);
+            rows, rows_computed (of the frames' first task); oldest_s (median and maximum over valid frames of the
+            age of the oldest patch); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
             frame); macs_single_task, sharing (null unless known for every row); seconds, seconds_by_stage,
-            frame_seconds (of valid frames), fps; by_policy; seconds_saved (mean and median: share of time that a
-            valid frame takes less than a dense one of this run, mean against mean and median against median); drift (of
-            audited frames).
+            frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time that a valid frame takes
+            less than a dense one of this run, by mean and by median); drift (of audited frames).
         """
         sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None
         seconds = self._stages["seconds"]
@@ -135,7 +133,7 @@ class Totals:
             "policies": {policy: each.seconds.count for policy, each in self._policies.items()},
             "rows": sums["rows"],
             "rows_computed": sums["rows_computed"],
-            "oldest_s": {"median": self._waited.median, "max": self._waited.largest} if self._waited.count else None,
+            "oldest_s": {"median": self._oldest.median, "max": self._oldest.largest} if self._oldest.count else None,
             "macs_executed": sums["macs_executed"],
             "macs_dense": dense,
             "saved": 1 - sums["macs_executed"] / dense if dense else None,
@@ -159,7 +157,7 @@ class Totals:
         return {name.removeprefix("seconds_"): values.spread() for name, values in self._stage_seconds.items()}
 
     def _by_policy(self) -> dict[str, dict[str, Any]]:
-        """How often each policy was chosen and why, how many rows ran under it, and what it cost."""
+        """Frames, reasons, rows and costs of each policy."""
         parts = {policy: self._policies[policy] for policy in in_order(self._policies)}
         return {
             policy: {
@@ -173,10 +171,10 @@ class Totals:
         }
 
     def _seconds_saved(self) -> dict[str, float] | None:
-        """Share of time that a valid frame took less than a dense one of the same run; null without a dense one.
+        """Share of time that a valid frame took less than a dense one of the same run; None without a dense one.
 
-        Mean is compared with mean and median with median: both means hold the slow first frame of a run, and both
-        medians leave it out, so neither measure sets the one against the other.
+        Means are compared with means and medians with medians: the slow first frame of a run counts in both means and
+        in neither median.
         """
         if not self._dense.count or self._dense.median <= 0:
             return None
@@ -195,13 +193,13 @@ class TaskTotals:
         self._tasks: dict[str, Totals] = {}
 
     def add(self, ledger: pa.Table) -> "TaskTotals":
-        """Adds whole frames' rows."""
+        """Adds a ledger; all rows of a frame must be in the same one."""
         for task in dict.fromkeys(str(task) for task in ledger["task"].to_pylist()):
             self._tasks.setdefault(task, Totals()).add(ledger.filter(pc.equal(ledger["task"], task)))
         return self
 
     def result(self) -> dict[str, dict[str, Any]]:
-        """By task: what `Totals.result` says, and `stage_seconds`."""
+        """By task: `Totals.result` and `stage_seconds`."""
         return {task: each.result() | {"stage_seconds": each.stage_spreads()} for task, each in self._tasks.items()}
 
 

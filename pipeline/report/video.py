@@ -1,4 +1,4 @@
-"""What a report says of one video: its numbers, its frames over time, and which of them are shown."""
+"""Report of one video: its numbers, its frames over time, and the frames that are shown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from deltascene.pipeline.report.legends import class_legends, scale_legends
 from deltascene.pipeline.report.numbers import accuracy_rows, frame_table
 from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_steps, listed_frames, series
 from deltascene.pipeline.report.totals import task_totals, totals
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 
 LEGEND_FRAMES = 16
 FILM_COLUMNS = ("index", "pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed")
@@ -19,13 +19,13 @@ FILM_COLUMNS = ("index", "pts_s", "valid", "cause", "policy", "reason", "rows", 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a report says of one video.
+    """Maximum lengths in the report of one video.
 
     Attributes:
-        frames: most frames listed one by one.
-        pictures: number of frames shown with their predictions.
-        film: number of frames shown with their change map.
-        points: most points of a plot.
+        frames: frames listed one by one.
+        pictures: frames shown with their predictions.
+        film: frames shown with their change map.
+        points: points of a plot.
     """
 
     frames: int
@@ -35,12 +35,12 @@ class Limits:
 
 
 def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str, Any]:
-    """What a report says of one video.
+    """Report of a video that gets a section of its own.
 
     Args:
         video: a video of the run, failed or not.
         ledger: its rows; empty for a failed one.
-        limits: how much is said.
+        limits: maximum lengths.
     """
     frames = frame_table(ledger)
     about = brief_report(video, totals(ledger)) | {
@@ -57,7 +57,7 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
         "size": list(video.size),
         "frame_size": list(video.frame_size),
         "kinds": {task: kind.name for task, kind in video.kinds.items()},
-        "pictures": [_moment(video, place) for place in in_steps(len(video), limits.pictures)],
+        "pictures": [_shown_frame(video, place) for place in in_steps(len(video), limits.pictures)],
         "film": film(video, frames, limits.film),
         "change_threshold": video.arrays.attributes.get("change_threshold"),
         "classes": class_legends(video, evenly(len(video), LEGEND_FRAMES)),
@@ -66,11 +66,11 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
 
 
 def brief_report(video: RunVideo, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report says of every input.
+    """The part of a video's report that every input has.
 
     Args:
         video: a video of the run, failed or not.
-        whole: `totals` of its rows.
+        whole: result of `totals` for its rows.
     """
     media_s = whole["frames"] / video.fps if video.fps > 0 else 0.0
     return {
@@ -87,16 +87,16 @@ def brief_report(video: RunVideo, whole: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def film(video: RunVideo, frames: pa.Table, count: int) -> list[dict[str, Any]]:
-    """The frames that are shown with their change map; none of a video whose frames all ran dense.
+    """The frames that are shown with their change map; none for a video whose frames all ran dense.
 
     Args:
         video: a video of the run.
-        frames: of `frame_table`.
-        count: most frames.
+        frames: result of `frame_table`.
+        count: maximum number of frames.
 
     Returns:
-        Of each its place among the processed frames, what the ledger says of it, and `moved`: its patches over the
-        threshold, null where no change map was kept.
+        Of each its place among the processed frames, its columns of the ledger, and `moved`: the number of its patches
+        over the threshold, null where no change map was kept.
     """
     if set(frames["policy"].to_pylist()) <= {"dense", "skipped"}:
         return []
@@ -111,7 +111,7 @@ def film(video: RunVideo, frames: pa.Table, count: int) -> list[dict[str, Any]]:
 
 
 def _with_axes(plotted: dict[str, Any]) -> dict[str, Any]:
-    """A series with the tops of its axes and the points that get a time on the horizontal one."""
+    """A series with the upper ends of its axes and the points that are labelled with their time."""
     tops = {
         "seconds_top": ceiling(plotted["seconds"]),
         "macs_top": ceiling(plotted["macs_dense"] + plotted["macs_executed"]),
@@ -120,6 +120,6 @@ def _with_axes(plotted: dict[str, Any]) -> dict[str, Any]:
     return plotted | tops | {"marks": evenly(len(plotted["index"]), 5)}
 
 
-def _moment(video: RunVideo, place: int) -> dict[str, Any]:
+def _shown_frame(video: RunVideo, place: int) -> dict[str, Any]:
     view = video.frame(place)
     return {"place": place, "index": view.index, "pts_s": view.pts_s, "valid": view.valid}

@@ -1,1 +1,1 @@
-"""What a run leaves behind, and how it is read again; without torch."""
+"""The output folder of a run: how it is written and how it is read, without torch."""

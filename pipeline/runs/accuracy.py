@@ -1,4 +1,4 @@
-"""Accuracy of a run against known truth, kept beside the predictions.
+"""Accuracy of a run against ground truth, written beside the predictions.
 
 Truth is an `.npz` with one array per task in its stored form, time last ([H, W, T] or [H, W, C, T]), at the size of the
 predictions; T counts the source's frames.
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from deltascene.cache.places import write_whole
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.stages.metrics import METRICS
 
 Truth = Mapping[str, NDArray[Any]]
 
 
 def read_truth(path: Path) -> Truth:
-    """Arrays of a truth file.
+    """Reads the arrays of a truth file.
 
     Raises:
-        UsageError: it can't be read.
+        UsageError: the file can't be read.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -38,14 +38,14 @@ def read_truth(path: Path) -> Truth:
 
 
 def score(video: RunVideo, truth: Truth) -> dict[str, dict[str, float]]:
-    """Metrics of every task that truth was given for, over all predicted frames.
+    """Computes the metrics of every task that has truth, over all predicted frames.
 
     Args:
         video: an assembled video.
-        truth: stored-form arrays, time last.
+        truth: arrays in stored form, time last.
 
     Raises:
-        UsageError: sizes differ, or no task is common to both.
+        UsageError: sizes differ, or truth and video have no task in common.
     """
     scored = [task for task in video.kinds if task in truth]
     if not scored:
@@ -66,7 +66,7 @@ def score(video: RunVideo, truth: Truth) -> dict[str, dict[str, float]]:
 
 
 def write_accuracy(video: RunVideo, truth: Truth) -> dict[str, dict[str, float]]:
-    """Scores a video and keeps the numbers in `accuracy.json`; measures without any truth (NaN) are left out."""
+    """Scores a video and writes `accuracy.json`; metrics without any truth (NaN) are left out."""
     scored = score(video, truth)
     numbers = {
         task: {name: value for name, value in metrics.items() if isfinite(value)} for task, metrics in scored.items()

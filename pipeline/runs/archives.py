@@ -1,22 +1,17 @@
 """The activation archives of a run: what they hold, whether it is whole, and what goes under a budget."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
 
 from deltascene.cache.budget import StoredSegment, choose_drops
 from deltascene.cache.errors import CacheError
 from deltascene.cache.places import Place, remove
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.errors import ExitCode
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
 from deltascene.pipeline.runs.links import refuse_links
 from deltascene.pipeline.runs.lock import locked
-from deltascene.pipeline.runs.folder import Run, RunFolder, read_run_yaml
-from deltascene.pipeline.units import compact
-
+from deltascene.pipeline.runs.reader import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +34,39 @@ class ArchiveState:
     def bytes(self) -> int:
         """What its segments take."""
         return sum(segment.bytes for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class RunArchives:
+    """All archives of a run.
+
+    Attributes:
+        states: one for each video that has an archive, by id.
+        frames: number of predicted frames of every video of the run, by id.
+    """
+
+    states: tuple[ArchiveState, ...]
+    frames: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all segments."""
+        return sum(state.bytes for state in self.states)
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What `collect_garbage` removes.
+
+    Attributes:
+        broken: broken segments, as video and first frame.
+        dropped: whole segments above the budget, the oldest first.
+        left_bytes: bytes of activations that stay.
+    """
+
+    broken: tuple[tuple[str, int], ...]
+    dropped: tuple[StoredSegment, ...]
+    left_bytes: int
 
 
 def archives(folder: RunFolder) -> Iterator[tuple[str, ZarrStore]]:
@@ -73,26 +101,34 @@ def look(video: str, store: ZarrStore, *, whole: bool = False) -> ArchiveState:
     return ArchiveState(video, tuple(segments), frames, tuple(problems))
 
 
-def list_archives(out: Place, console: Console) -> int:
-    """`cache ls`: a table of what is archived."""
-    folder = _opened(out)
-    return _tell(folder, [look(video, store) for video, store in archives(folder)], console, checked=False)
-
-
-def verify_archives(out: Place, console: Console) -> int:
-    """`cache verify`: reads every archived byte; exit code 3 where one isn't what was sealed."""
-    folder = _opened(out)
-    return _tell(folder, [look(video, store, whole=True) for video, store in archives(folder)], console, checked=True)
-
-
-def collect_garbage(out: Place, budget: int | None, console: Console, *, dry_run: bool = False) -> int:
-    """`cache gc`: removes leftovers of unfinished writes, broken segments, and the oldest ones above a budget.
+def look_at_run(out: Place, *, whole: bool = False) -> RunArchives:
+    """What the archives of a run hold.
 
     Args:
-        out: folder of a run.
-        budget: bytes that may stay; None keeps all that is whole.
-        console: to print on.
-        dry_run: only say what would go.
+        out: folder of the run.
+        whole: read every file and check its sum, instead of the seals alone.
+
+    Raises:
+        OutputError: the folder isn't a run's, or holds no archived activations.
+    """
+    folder = _opened(out)
+    states = tuple(look(video, store, whole=whole) for video, store in archives(folder))
+    return RunArchives(states, {video.id: len(video) for video in Run(folder.root).videos})
+
+
+def collect_garbage(out: Place, budget_bytes: int | None = None, *, dry_run: bool = False) -> Garbage:
+    """Removes leftovers of unfinished writes, broken segments, and the oldest segments above a budget.
+
+    Args:
+        out: folder of the run.
+        budget_bytes: bytes that may stay; None keeps all that is whole.
+        dry_run: remove nothing.
+
+    Returns:
+        What was removed, or would be.
+
+    Raises:
+        OutputError: the folder isn't a run's, holds no archived activations, is in use, or has links in its archives.
     """
     folder = _opened(out)
     with locked(folder.root):
@@ -108,22 +144,14 @@ def collect_garbage(out: Place, budget: int | None, console: Console, *, dry_run
             for segment in look(video, store).segments
             if (video, segment.start) not in broken
         ]
-        drops = [] if budget is None else choose_drops(kept, budget)
-        for video, start in broken:
-            console.print(f"{video}: segment {start}: broken, removed", markup=False, highlight=False)
-        for drop in drops:
-            size = compact(drop.bytes, "B")
-            console.print(f"{drop.video}: segment {drop.start}: {size}, removed", markup=False, highlight=False)
+        drops = [] if budget_bytes is None else choose_drops(kept, budget_bytes)
         if not dry_run:
             for video, start in [*broken, *((drop.video, drop.start) for drop in drops)]:
                 stores[video].drop(start)
             for store in stores.values():
                 remove(store.path / "unfinished")
-        left = sum(segment.bytes for segment in kept) - sum(drop.bytes for drop in drops)
-    verb = "would go" if dry_run else "removed"
-    count, stay = len(broken) + len(drops), compact(left, "B")
-    console.print(f"{count} segments {verb}; {stay} of activations stay", markup=False, highlight=False)
-    return ExitCode.OK
+    left = sum(segment.bytes for segment in kept) - sum(drop.bytes for drop in drops)
+    return Garbage(tuple(broken), tuple(drops), left)
 
 
 def _broken(store: ZarrStore, start: int) -> bool:
@@ -140,27 +168,3 @@ def _opened(out: Place) -> RunFolder:
     if not any(True for _ in archives(folder)):
         raise OutputError(f"{out}: holds no archived activations; run without --no-archive to keep them")
     return folder
-
-
-def _tell(folder: RunFolder, states: list[ArchiveState], console: Console, *, checked: bool) -> int:
-    table, whole = (
-        Table("video", "segments", "frames", "size", "state"),
-        {v.id: len(v) for v in Run(folder.root).videos},
-    )
-    for state in states:
-        good = "checked" if checked else "sealed"
-        word = f"{len(state.problems)} broken" if state.problems else good
-        table.add_row(
-            state.video,
-            str(len(state.segments)),
-            f"{state.frames} of {whole.get(state.video, 0)}",
-            compact(state.bytes, "B"),
-            word,
-        )
-    console.print(table)
-    problems = [f"{state.video}: {problem}" for state in states for problem in state.problems]
-    for problem in problems:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    total = compact(sum(state.bytes for state in states), "B")
-    console.print(f"{total} of activations of {len(states)} videos", markup=False, highlight=False)
-    return ExitCode.INPUT_FAILED if problems else ExitCode.OK

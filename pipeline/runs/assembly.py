@@ -1,6 +1,6 @@
-"""A video made readable: its finished segments joined into `predictions.zarr` and `frames.parquet`.
+"""Joins the finished segments of a video into `predictions.zarr` and `frames.parquet`, so that it can be read.
 
-Everything is made in a local folder and moved to its place file by file, the array group's own file last.
+Everything is written in a local folder and moved to its place file by file, the description of the array group last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 
 from deltascene.cache.places import Place, put_tree, scratch
 from deltascene.cache.sealed_zip import SealedZip
+from deltascene.cache.shards import SealedPart, join_arrays
 from deltascene.pipeline.runs import ledger
-from deltascene.pipeline.runs.predictions import LEDGER, SealedPart, PredictionReader, join_arrays, write_small
 from deltascene.pipeline.runs.folder import VideoFolder
+from deltascene.pipeline.runs.predictions import LEDGER, PredictionReader, write_small
 
 Sums = Mapping[str, tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assembled:
-    """What was joined.
+    """Frames and files of a joined video.
 
     Attributes:
-        pts_s: times of the processed frames in seconds.
-        valid: whether each was predicted.
+        pts_s: times of the processed frames in seconds [T].
+        valid: whether each of them was predicted [T].
         files: size and SHA-256 of the arrays' shards, by path below the video's folder.
     """
 
@@ -41,14 +42,14 @@ class Assembled:
 def assemble(
     folder: Path, files: VideoFolder, starts: Sequence[int], segment_frames: int, attributes: Mapping[str, Any]
 ) -> Assembled:
-    """Joins parts, those of tasks that were added later to all of them included.
+    """Joins the finished segments of a video, with tasks that were added later to all of them.
 
     Args:
-        folder: a local one, which gets the arrays and the ledger as a video's folder has them.
-        files: of the video.
-        starts: of the parts, without gaps.
-        segment_frames: of every part but the last.
-        attributes: of the array group: fps, sizes …
+        folder: a local folder, which gets the arrays and the ledger under their names in the video's folder.
+        files: folder of the video.
+        starts: starts of the segments, without gaps.
+        segment_frames: number of frames of every segment but the last.
+        attributes: attributes of the array group: fps, sizes …
     """
     tasks = ["", *files.added_tasks(starts)]
     parts = {task: [SealedPart(start, files.part(start, task)) for start in starts] for task in tasks}
@@ -59,7 +60,17 @@ def assemble(
 
 
 def add_task(files: VideoFolder, task: str, starts: Sequence[int], segment_frames: int) -> Sums:
-    """Joins what was added of a task to what is there; returns size and SHA-256 of its shards, by path."""
+    """Joins a task that was added later and publishes it beside the other tasks of a video.
+
+    Args:
+        files: folder of the video.
+        task: name of the task.
+        starts: starts of the segments, without gaps.
+        segment_frames: number of frames of every segment but the last.
+
+    Returns:
+        Size and SHA-256 of the task's shards, by path below the video's folder.
+    """
     parts = {task: [SealedPart(start, files.part(start, task)) for start in starts]}
     before = ledger.read_rows(files.frames_parquet)
     before = before.filter(pc.not_equal(before["task"], task))
@@ -73,7 +84,7 @@ def add_task(files: VideoFolder, task: str, starts: Sequence[int], segment_frame
 
 
 def publish(folder: Path, files: VideoFolder) -> None:
-    """Moves what was made to its place; what is there of arrays stays beside it."""
+    """Moves joined files into the video's folder; other arrays there stay."""
     put_tree(folder, files.root, last=f"{files.predictions.name}/zarr.json")
 
 
@@ -84,7 +95,7 @@ def _join(
     segment_frames: int,
     attributes: Mapping[str, Any],
 ) -> tuple[Sums, pa.Table]:
-    """Arrays of parts in a folder; returns the sums of their shards, and the rows of the first task."""
+    """Joins arrays in a folder; returns the sums of their shards and the ledger's rows of the first task."""
     by_task = ledger.split_tasks(table)
     frames = next(iter(by_task.values()))
     folder.mkdir(exist_ok=True)

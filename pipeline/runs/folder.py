@@ -1,39 +1,17 @@
-"""What a run leaves behind, on a disk or in an object store: where everything lies, and how to read it again.
+"""The output folder of a run, on a disk or in an object store: its paths, and `run.yaml`.
 
 OUT/run.yaml  videos.parquet  errors.jsonl  report.html  report.json  locks/ (pipeline/runs/lock.py)
 OUT/videos/<id>/predictions.zarr  frames.parquet  overlay.webm  accuracy.json  done.json  activations.zarr
-OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't whole yet
+OUT/videos/<id>/segments/<start>.zip     finished segments of a video that isn't done yet
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from deltascene.cache.places import Place, place, write_whole
-from deltascene.pipeline.errors import OutputError, UsageError
-from deltascene.pipeline.runs.ledger import read_rows
-from deltascene.pipeline.runs.lock import writing
-from deltascene.pipeline.runs.predictions import PredictionReader
+from deltascene.cache.places import Place, write_whole
+from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.safe_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.text import one_line
-from deltascene.pipeline.runs.videos_table import VideoRecord, read_done_record, read_records
-from deltascene.stages.kinds import Kind, kind_from_description
-
-UNFINISHED = ("waiting", "running", "partial")
-SHOWN = 20  # ids that an error names
-
-
-class NotPredicted(UsageError, KeyError):  # noqa: N818 - reads as what happened
-    """A quantity that wasn't predicted for a frame was asked for."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class RunFolder:
@@ -83,21 +61,21 @@ class VideoFolder:
         self.activations = root / "activations.zarr"
 
     def inside(self, name: str) -> Place:
-        """A file below it, by a name that was read somewhere.
+        """A file below it, by a name that was read from a file.
 
         Raises:
-            OutputError: the name leads elsewhere.
+            OutputError: the name leads out of the folder.
         """
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise OutputError(f"{self.root}: expected a name below it; found {name!r}")
         return self.root / name
 
     def part(self, start: int, task: str = "") -> Place:
-        """Finished segment that starts at this processed frame; with a task, what was added of it later."""
+        """File of the finished segment that starts at a processed frame, or of what a task added to it later."""
         return self.segments / f"{start:08d}{'.' if task else ''}{task}.zip"
 
     def added_tasks(self, starts: Sequence[int]) -> list[str]:
-        """Tasks that were added later to all of these segments, by name."""
+        """Names of the tasks that were added later to all of these segments."""
         tasks = sorted({path.name.split(".")[1] for path in self.segments.glob("*.*.zip")})
         return [task for task in tasks if all(self.part(start, task).is_file() for start in starts)]
 
@@ -122,195 +100,3 @@ def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise OutputError(f"{folder.run_yaml}: expected a mapping; found {type(data).__name__}")
     return data
-
-
-@dataclass(frozen=True, slots=True)
-class FrameView:
-    """One processed frame of a run: `view["depth"]` is its natural values.
-
-    Attributes:
-        index: number in the source.
-        pts_s: time in seconds.
-        valid: whether anything was predicted.
-        tasks: what was predicted.
-    """
-
-    index: int
-    pts_s: float
-    valid: bool
-    tasks: tuple[str, ...]
-    _video: "RunVideo"
-    _place: int
-
-    def __getitem__(self, task: str) -> NDArray[Any]:
-        """Natural values of a task, [H, W] or [H, W, components].
-
-        Raises:
-            NotPredicted: the frame has none.
-        """
-        if task not in self.tasks:
-            known = ", ".join(self._video.kinds)
-            why = f"the run predicted {known}" if task not in self._video.kinds else f"frame {self.index} is invalid"
-            raise NotPredicted(f"{self._video.id}: frame {self.index}: {task!r} was not predicted; {why}")
-        return self._video.kinds[task].decode(self._video.arrays.stored(task, self._place))
-
-    def age(self, task: str) -> NDArray[np.uint8]:
-        """Frames since every pixel was computed [H, W]; 255 means that or more."""
-        return self._video.arrays.age(task, self._place)
-
-    def change(self) -> NDArray[np.uint8] | None:
-        """How much every patch changed [h, w], in steps of 255; None where the run didn't keep it."""
-        return self._video.arrays.change(self._place)
-
-
-class RunVideo:
-    """One video of a run.
-
-    Attributes:
-        record: its row of `videos.parquet`.
-        files: where its outputs lie.
-    """
-
-    def __init__(self, record: VideoRecord, files: VideoFolder) -> None:
-        self.record, self.files = record, files
-
-    @property
-    def id(self) -> str:
-        """Name of its folder."""
-        return self.record.id
-
-    @property
-    def source(self) -> str:
-        """Where it came from."""
-        return self.record.source
-
-    @property
-    def status(self) -> str:
-        """`done`, `partial`, `failed`, `waiting` or `running`."""
-        return self.record.status
-
-    @property
-    def fps(self) -> float:
-        """Processed frames per second of the source."""
-        return self.record.fps
-
-    @property
-    def folder(self) -> Place:
-        """OUT/videos/<id>."""
-        return self.files.root
-
-    @cached_property
-    def arrays(self) -> PredictionReader:
-        """The stored arrays.
-
-        Raises:
-            NotPredicted: nothing was predicted for this video.
-        """
-        try:
-            return PredictionReader(self.files.predictions)
-        except FileNotFoundError as error:
-            raise NotPredicted(
-                f"{self.id}: nothing was predicted; its status is {self.status} ({self.record.cause})"
-            ) from error
-
-    @cached_property
-    def kinds(self) -> dict[str, Kind]:
-        """Kind of every predicted task, read from the arrays' own attributes."""
-        return {task: kind_from_description(data) for task, data in self.arrays.descriptions.items()}
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the arrays."""
-        height, width = self.arrays.attributes["size"]
-        return height, width
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of the source's frames."""
-        height, width = self.arrays.attributes["frame_size"]
-        return height, width
-
-    @property
-    def accuracy(self) -> dict[str, dict[str, float]] | None:
-        """Accuracy against truth by task and metric, where truth was given."""
-        return json.loads(self.files.accuracy.read_text(encoding="utf-8")) if self.files.accuracy.is_file() else None
-
-    def __len__(self) -> int:
-        """Processed frames."""
-        return self.record.frames
-
-    def frame(self, place: int) -> FrameView:
-        """A processed frame by its place in the run, from 0.
-
-        Raises:
-            IndexError: there is no such frame.
-        """
-        if not 0 <= place < len(self):
-            raise IndexError(f"{self.id}: frame: expected 0 to {len(self) - 1}; found {place}")
-        arrays = self.arrays
-        tasks = tuple(task for task in self.kinds if arrays.valid[task][place])
-        return FrameView(int(arrays.index[place]), float(arrays.pts_s[place]), bool(tasks), tasks, self, place)
-
-    def ledger(self) -> pa.Table:
-        """One row per frame and task."""
-        return read_rows(self.files.frames_parquet)
-
-
-class Run:
-    """A finished or partial run: `open_run("out")["clip"].frame(10)["seg"]`.
-
-    Attributes:
-        folder: OUT.
-        config: everything in `run.yaml`.
-    """
-
-    def __init__(self, root: Place) -> None:
-        self._paths = RunFolder(root)
-        self.folder = root
-        self.config = read_run_yaml(self._paths)
-
-    @property
-    def videos(self) -> list[RunVideo]:
-        """Every input of the run, failed and waiting ones included."""
-        live = writing(self.folder)
-        records = read_records(self._paths.videos_parquet)
-        return [self._video(record, live) for record in records]
-
-    def _video(self, record: VideoRecord, live: bool) -> RunVideo:
-        """A video as its own folder tells it, where a run was killed before it could say so in `videos.parquet`."""
-        files = self._paths.video(record.id)
-        if record.status in UNFINISHED:
-            done = read_done_record(files.done)
-            record = done if done is not None else record
-        if record.status == "running" and not live:
-            record = replace(record, status="partial")
-        return RunVideo(record, files)
-
-    def __getitem__(self, id_: str) -> RunVideo:
-        """One video by its id.
-
-        Raises:
-            KeyError: the run has no such video.
-        """
-        records = read_records(self._paths.videos_parquet)
-        for record in records:
-            if record.id == id_:
-                return self._video(record, writing(self.folder))
-        known = ", ".join(record.id for record in records[:SHOWN])
-        raise KeyError(f"{id_!r}: the run has {known}{f' and {len(records) - SHOWN} more' * (len(records) > SHOWN)}")
-
-    def ledger(self) -> pa.Table:
-        """One row per frame and task, of all videos."""
-        tables = [video.ledger() for video in self.videos if video.files.frames_parquet.is_file()]
-        if not tables:
-            raise NotPredicted(f"{self.folder}: no frame was processed")
-        return pa.concat_tables(tables)
-
-
-def open_run(out: str | Place) -> Run:
-    """Opens what a run left behind: a folder's path, or an s3:// URL.
-
-    Raises:
-        OutputError: the folder isn't a run's.
-    """
-    return Run(place(out))

@@ -1,6 +1,6 @@
-"""The ledger: one row per frame and task, what was computed, what it cost, in MACs and in seconds.
+"""The ledger: one row per frame and task, with what was computed and its cost in MACs and seconds.
 
-Rows are written as Parquet, one sealed part per segment; `frames.parquet` is all parts of a video in one file.
+Rows are written as Parquet, one file per sealed segment; `frames.parquet` holds those of all segments of a video.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ from deltascene.cache.places import Place, open_anywhere
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.text import one_line
 
-# Stages with a clock of their own. What all tasks share (decoding, the mask, the base's blocks …) is booked on the base
-# task's row, so that a column's sum over all rows is the time really spent.
+# Stages that are timed. What all tasks share (decoding, the mask, the base's blocks …) is timed in the base task's row,
+# so that the sum of a column over all rows is the time spent.
 STAGES = ("decode", "preprocess", "mask", "flow", "embed", "blocks", "head", "warp", "audit", "write", "archive")
 
 SCHEMA = pa.schema(
@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
         ("task", pa.string()),
         ("predicted", pa.bool_()),  # False for the base when only its activations were asked for, and on invalid frames
         ("policy", pa.string()),  # dense, rows, warped, held or skipped
-        ("reason", pa.string()),  # why
+        ("reason", pa.string()),  # why the frame was computed that way
         ("rows", pa.int32()),  # tokens of the frame
         ("rows_computed", pa.int32()),  # of them, through the task's own blocks; 0 where it reads the base's
         ("oldest_s", pa.float64()),  # seconds since the patch that waited longest was computed; null on invalid frames
@@ -55,26 +55,26 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_table(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes ledgers one after the other into one Parquet file; its pages have sums of their own."""
+    """Writes ledgers one after the other into one Parquet file, whose pages have checksums."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
         for table in tables:
             writer.write_table(table)
 
 
 def read_rows(path: Place | BytesIO) -> pa.Table:
-    """A part, or a whole `frames.parquet`.
+    """Reads the ledger of a segment, or a whole `frames.parquet`.
 
     Raises:
-        OutputError: it is damaged.
+        OutputError: the file is damaged.
     """
     return read_parquet(path, SCHEMA)
 
 
 def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.Table:
-    """A Parquet file of a run.
+    """Reads a Parquet file of a run.
 
     Raises:
-        OutputError: it is damaged.
+        OutputError: the file is damaged.
     """
     try:
         with nullcontext(path) if isinstance(path, BytesIO) else open_anywhere(path) as file:
@@ -88,9 +88,9 @@ def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.T
 
 
 def _in_arrows_memory(file: BinaryIO) -> pa.BufferReader:
-    """A file's content in a buffer that holds no Python object.
+    """Content of a file in a buffer that holds no Python object.
 
-    Arrow's threads let go of what they read a little after `read_table` has returned. A Python file or its bytes need
+    Arrow's threads release what they read a little after `read_table` has returned. A Python file or its bytes need
     the interpreter's lock for that, and a thread that asks for it once the interpreter ends aborts the process
     ("terminate called without an active exception").
 
@@ -103,6 +103,6 @@ def _in_arrows_memory(file: BinaryIO) -> pa.BufferReader:
 
 
 def split_tasks(table: pa.Table) -> dict[str, pa.Table]:
-    """A ledger's rows by task, in the order of the tasks' first rows; every task has one row per frame."""
+    """Rows of a ledger by task, in the order of the tasks' first rows; every task has one row per frame."""
     tasks = table["task"].unique().to_pylist()
     return {task: table.filter(pc.equal(table["task"], task)) for task in tasks}

@@ -1,6 +1,6 @@
-"""Nothing that isn't a run's own is written or removed by way of OUT: what lies in it are files and folders, no links.
+"""Refuses links, pipes and devices in an output folder, so that a run writes and removes nothing outside of it.
 
-A link in OUT may have come with an archive from somebody else, and whatever is written below it would land elsewhere.
+A link there may have been unpacked from somebody else's archive; what is written below it would land outside.
 """
 
 import os
@@ -12,14 +12,14 @@ from deltascene.pipeline.errors import OutputError
 
 
 def refuse_links(root: Place, *, below: bool = False) -> None:
-    """Refuses a folder with a link, pipe or device in it; the folder itself may be a link, as somebody named it.
+    """Refuses a folder that contains a link, pipe or device; the folder itself may be a link, as the user named it.
 
     Args:
-        root: the folder; one that isn't there is fine, and so is an object store, which has no links.
-        below: look into its folders, too.
+        root: the folder. One that doesn't exist passes, and so does an object store, which has no links.
+        below: whether to look into its folders, too.
 
     Raises:
-        OutputError: there is one.
+        OutputError: the folder contains one.
     """
     if not isinstance(root, Path) or not root.is_dir():
         return
@@ -34,10 +34,10 @@ def refuse_links(root: Place, *, below: bool = False) -> None:
 
 
 def refuse_pipes(root: Place) -> None:
-    """Refuses to read where something below is neither file nor folder: a pipe would wait for a writer.
+    """Refuses to read a folder that contains a pipe or device at any depth: reading a pipe would wait for a writer.
 
     Raises:
-        OutputError: there is such a thing.
+        OutputError: the folder contains one.
     """
     if not isinstance(root, Path):
         return

@@ -1,11 +1,11 @@
-"""One writer for an OUT folder: a lock with a heartbeat, and a fencing number that only grows.
+"""One writer for an output folder: a lock with a heartbeat, and a fencing number that only grows.
 
-    OUT/locks/<number:08d>.json     the highest number is the writer; it writes the time there now and then
+    OUT/locks/<number:08d>.json     the highest number is the writer's; it writes the current time there regularly
 
-A lock is made only if none of its number is there, on a disk as in an object store: so of two drivers that race, one
-has it. Whoever takes over from a writer that stopped beating takes the next number. The one that was taken for dead may
-wake up: before anything is sealed, and before a video is finished, `Fence.require` asks whether a higher number is
-there; and what is sealed is never written over.
+A lock file is created only if there is none of its number, on a disk and in an object store, so that one of two racing
+processes gets it. A run that takes over from a writer without a heartbeat takes the next number. The earlier writer may
+only have been suspended. So before it seals a segment or finishes a video, `Fence.require` checks for a higher number;
+and a sealed file is never overwritten.
 """
 
 import json
@@ -24,20 +24,20 @@ from deltascene.cache.places import Place, create_whole, remove, writable, write
 from deltascene.pipeline.errors import OutputError, Overtaken
 from deltascene.pipeline.runs.links import refuse_links
 
-BEAT_S = 15.0
-STALE_S = 120.0  # without a beat, of a writer on another machine
+BEAT_S = 15.0  # seconds between two heartbeats
+STALE_S = 120.0  # a writer on another machine without a heartbeat for so long counts as dead
 
 Note = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A writer's place in the row of writers; travels with whoever writes for it.
+    """The lock that a writer holds; a plain value that is handed to every process that writes for it.
 
     Attributes:
-        folder: of the locks.
-        number: its own; every later writer has a higher one.
-        token: goes into every seal.
+        folder: folder of the locks.
+        number: number of the writer; every later writer has a higher one.
+        token: name of the writer, written into every seal.
     """
 
     folder: Place
@@ -46,14 +46,14 @@ class Fence:
 
     @property
     def path(self) -> Place:
-        """Its lock."""
+        """Path of the lock file."""
         return self.folder / f"{self.number:08d}.json"
 
     def require(self) -> None:
-        """Stops a writer that another one took over from.
+        """Stops a writer if another one took over the folder.
 
         Raises:
-            Overtaken: so it is.
+            Overtaken: another one did.
         """
         if max(_numbers(self.folder), default=0) > self.number:
             raise Overtaken(
@@ -64,7 +64,7 @@ class Fence:
 
 @contextmanager
 def locked(root: Place) -> Iterator[Fence]:
-    """Holds an OUT folder for one writer, made if it isn't there.
+    """Holds the lock of an output folder, which is created if it doesn't exist.
 
     Raises:
         OutputError: another run writes there, or the folder can't be written.
@@ -92,15 +92,15 @@ def locked(root: Place) -> Iterator[Fence]:
 
 
 def writing(root: Place) -> bool:
-    """Whether a run is writing there now, as far as its lock tells."""
+    """Whether a run is writing to an output folder now, according to its lock."""
     return _alive(_owner(root))
 
 
 def refuse_busy(root: Place) -> None:
-    """Says early that another run writes there; whoever writes takes the lock nevertheless.
+    """Refuses an output folder that another run is writing to; an early check that takes no lock.
 
     Raises:
-        OutputError: so it is.
+        OutputError: another run is writing there.
     """
     owner = _owner(root)
     if _alive(owner):
@@ -124,7 +124,7 @@ def _take(folder: Place) -> Fence:
 
 
 def _owner(root: Place) -> Note:
-    """What the last writer noted of itself; empty where there was none."""
+    """What the last writer wrote into its lock; empty if there is none."""
     numbers = _numbers(root / "locks")
     return _read(root / "locks" / f"{max(numbers):08d}.json") if numbers else {}
 
@@ -140,8 +140,8 @@ def _text(token: str, released: bool = False) -> str:
 
 def _beat(fence: Fence, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
-        with suppress(OSError):  # a disk that is full says so elsewhere
-            if fence.path.exists():  # whoever takes over removes it
+        with suppress(OSError):  # a full disk is reported where results are written
+            if fence.path.exists():  # a run that takes over removes it
                 write_whole(fence.path, _text(fence.token))
 
 

@@ -1,12 +1,11 @@
-"""`videos.parquet`: one row per input of a run, kept while the run goes on.
+"""`videos.parquet`: one row per input of a run, updated while the run goes on.
 
-A run may have many thousand inputs, so the file isn't written whole for each of them: it is written at the start (every
-input is there, as `waiting`), then at most every few seconds, and at the end, however the run ends. A run that is
-killed loses none of what it finished: `done.json` of the video says so, and whoever reads the rows looks there.
+A run may have many thousand inputs, so the file isn't written anew for each of them. It is written at the start, with
+every input as `waiting`, then at most every few seconds, and at the end, also after an error. A run that is killed
+loses no finished video: readers look into the `done.json` of a video that the file has as unfinished.
 """
 
 import io
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -32,21 +31,21 @@ class VideoRecord:
 
     Attributes:
         id: name of its folder.
-        source: where it came from.
-        status: `done`, `failed`, `partial` (stopped before its end), `waiting` (no lane took it yet) or `running`.
-        cause: why it failed, or `truncated`; of one that waits, why an earlier run failed at it.
-        frames: processed frames that can be read.
-        invalid: of these, frames that weren't what the camera saw.
-        fps: of the processed frames.
+        source: path or URL of the input.
+        status: `done`, `failed`, `partial` (stopped before its end), `waiting` (no worker took it yet) or `running`.
+        cause: why it failed, or `truncated`; for a waiting input, why it failed in an earlier run.
+        frames: number of processed frames that can be read.
+        invalid: number of these that show something other than what the camera saw.
+        fps: processed frames per second of the source.
         identity: quick hash of the input's content.
-        identity_full: hash of every byte of it; empty where no run with `--verify full` looked at it.
-        retries: how often a segment of it was done again because a worker was lost.
-        seconds: wall-clock time from when a lane took its first segment to its end, pictures drawn included. Lanes may
-            have computed other videos meanwhile, so the seconds of all videos may add up to more than the run took.
-        computed: frames that were computed in that time; those that an earlier run had sealed aren't among them.
-        selected: frames that are to be processed; 0 where that isn't known.
+        identity_full: hash of every byte of it; empty if no run with `--verify full` computed it.
+        retries: how often a segment was computed again because a worker was lost.
+        seconds: wall-clock time from when a worker took its first segment until it ended, with drawing. Workers may
+            have computed other videos in that time, so the sum over all videos may exceed the duration of the run.
+        computed: number of frames computed in that time, without those that an earlier run had sealed.
+        selected: number of frames that are to be processed; 0 if it isn't known.
 
-    Retries, seconds and computed are of the last run that computed any of it.
+    `retries`, `seconds` and `computed` describe the last run that computed any of its frames.
     """
 
     id: str
@@ -77,15 +76,14 @@ _SCHEMA = pa.schema(
 )
 _NAMES = tuple(field.name for field in fields(VideoRecord))
 _TYPES = {field.name: type(getattr(VideoRecord("", "", ""), field.name)) for field in fields(VideoRecord)}
-_LATER = {"identity_full": ""}  # what records of earlier versions lack
-DONE_FORMAT = 2  # of `done.json`
+_LATER = {"identity_full": ""}  # fields that records of earlier versions lack
 
 
 def record_of(row: Mapping[str, Any]) -> VideoRecord:
-    """A record from a row or a `done.json`, once every value is of its kind; what is there besides is left alone.
+    """Makes a record of a row or a `done.json` and checks every value; other values are ignored.
 
     Raises:
-        ValueError: one isn't; one line.
+        ValueError: a value is missing or has another type; the message is one line.
     """
     row = {**_LATER, **row}
     for name, wanted in _TYPES.items():
@@ -98,7 +96,7 @@ def record_of(row: Mapping[str, Any]) -> VideoRecord:
 
 
 def read_records(path: Place) -> list[VideoRecord]:
-    """The rows of a `videos.parquet`; none where there is no such file.
+    """The rows of a `videos.parquet`; an empty list if there is no such file.
 
     Raises:
         OutputError: it is damaged.
@@ -118,29 +116,25 @@ def write_records(path: Place, records: Iterable[VideoRecord]) -> None:
     write_whole(path, data.getvalue())
 
 
-def read_done_record(path: Place) -> VideoRecord | None:
-    """The record in a `done.json`; None where there is none, or it can't be read."""
-    try:
-        return record_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
 class VideosTable:
-    """The rows of a run's inputs, written now and then while it goes on; a context manager that writes at its end.
+    """The rows of a run's inputs; a context manager that writes the file at its end.
 
-    Rows of other inputs that an earlier run left in the same folder stay.
+    Rows of other inputs that an earlier run left in the same folder are kept.
+
+    Attributes:
+        every_s: seconds between two writes, at least.
+        share: share of the run's time that writing may take.
     """
 
     every_s = 5.0
-    share = 0.02  # most of the time that writing may take
+    share = 0.02
 
     def __init__(self, path: Place, inputs: Sequence[VideoRecord]) -> None:
-        """Reads what an earlier run left, and writes all inputs down.
+        """Reads the rows of an earlier run and writes the file with all inputs.
 
         Args:
-            path: of `videos.parquet`.
-            inputs: of this run, as they are before anything is known of them.
+            path: path of `videos.parquet`.
+            inputs: a waiting record of every input.
 
         Raises:
             OutputError: the file there is damaged.
@@ -152,14 +146,14 @@ class VideosTable:
         self._write()
 
     def put(self, record: VideoRecord) -> None:
-        """An input has come to its end."""
+        """Replaces the row of an input that ended."""
         self._rows[record.id] = record
 
     def keep(self, running: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes the file if that is due.
+        """Writes the file if the last write is long enough ago.
 
         Args:
-            running: of every video under way, by id, what its row says of it so far.
+            running: fields of the rows of all videos under way, by id.
         """
         if time.perf_counter() < self._due:
             return
@@ -185,7 +179,7 @@ class VideosTable:
 
 
 def _at_start(record: VideoRecord, before: VideoRecord | None) -> VideoRecord:
-    """What is known of an input when a run starts: what is finished of it stays, a failure is tried again."""
+    """Row of an input when a run starts: a finished one stays, a failed one waits to be tried again."""
     if before is None:
         return record
     if before.status in ("failed", "waiting"):

@@ -1,1 +1,1 @@
-"""Videos and images as frames with times: found, opened, read through a decoder in a process of its own."""
+"""Videos and image sequences as frames with times: finds them, and reads them through a decoder process."""

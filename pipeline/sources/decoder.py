@@ -1,4 +1,4 @@
-"""The pipeline's side of a decoder process: start it, hear its answers, end it."""
+"""The pipeline's side of a decoder process: starts it, reads its answers and ends it."""
 
 import signal
 import threading
@@ -20,21 +20,22 @@ from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
 from deltascene.pipeline.sources.messages import Request, parse_info, write_request
 
 _MODULE = "deltascene.pipeline.sources.decoding"
-_ALARM = getattr(signal, "SIGALRM", -1)  # a decoder sets it on itself, where there is one
+_ALARM = getattr(signal, "SIGALRM", -1)  # a decoder sets this timer for itself, if the platform has it
 
 
 class DecoderProcess:
     """A process that answers one request about one source.
 
-    It decodes while the pipeline works on the frame before, and holds one frame (or one short group of pictures).
+    It decodes the next frame while the pipeline works on the current one, and holds one frame (or one short group of
+    pictures).
     """
 
     def __init__(self, request: Request, timeout_s: float) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
-            request: what is asked of it.
-            timeout_s: an answer may take so long; then the decoder counts as stuck and is ended.
+            request: the request.
+            timeout_s: seconds after which a decoder without an answer counts as stuck and is ended.
         """
         self._name, self._timeout_s, self._stuck = str(request.paths[0]), timeout_s, False
         self._process = start_child(_MODULE, "out", {"OPENCV_IO_MAX_IMAGE_PIXELS": str(LARGEST_PICTURE)})
@@ -48,20 +49,20 @@ class DecoderProcess:
         self._process.stdin.close()
 
     def info(self) -> SourceInfo:
-        """The first answer, where the request left it to the process to look at the source.
+        """The first answer, if the request contains no `SourceInfo`.
 
         Raises:
-            UnreadableSource: no picture comes out of it.
+            UnreadableSource: no picture can be decoded.
         """
         head, block = self._answer()
         return parse_info(head["info"], block)
 
     def pictures(self) -> Generator[Picture, None, None]:
-        """Pictures of the frames asked for, in order.
+        """Pictures of the requested frames, in order.
 
         Raises:
-            UnreadableSource: the decoder died of this file, or got stuck in it.
-            WorkerLost: somebody killed it, as a system does that runs out of memory.
+            UnreadableSource: the decoder crashed on this file, or got stuck in it.
+            WorkerLost: the process was killed, for example by a system that ran out of memory.
         """
         while True:
             head, block = self._answer()
@@ -73,7 +74,7 @@ class DecoderProcess:
             yield head["index"], image, head["cause"]
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         self._stop()
 
     def _answer(self) -> tuple[dict[str, Any], NDArray[np.uint8]]:
@@ -93,12 +94,12 @@ class DecoderProcess:
         return message
 
     def end_as_stuck(self) -> None:
-        """Ends the process, which said nothing for too long; whoever waits for it is told so."""
+        """Ends a process that didn't answer in time; the reader that waits for it raises `UnreadableSource`."""
         self._stuck = True
         self._process.kill()
 
     def _death(self, code: int) -> DeltasceneError:
-        """What to say of a process that ended without an answer."""
+        """The error for a process that ended without an answer."""
         self.close()
         after = f"after frame {self._last}" if self._last >= 0 else "at once"
         if self._stuck:
@@ -106,7 +107,7 @@ class DecoderProcess:
                 f"{self._name}: the decoder was stuck {after}: nothing came for {self._timeout_s:g} s"
                 " (source.timeout_s); leave it out or repair it"
             )
-        if code == -_ALARM:  # its own, for a picture that takes too long
+        if code == -_ALARM:  # the decoder's own timer for a single picture
             return UnreadableSource(f"{self._name}: the decoder hung and was ended {after}; leave it out or repair it")
         if code == -getattr(signal, "SIGKILL", 9):
             return WorkerLost(f"{self._name}: its decoder was killed {after}; if memory was the cause, {ADVICE}")

@@ -1,4 +1,4 @@
-"""What can be wrong with an input; the whole tree is drawn in `deltascene.errors`."""
+"""Errors of inputs; the whole tree is drawn in `deltascene.errors`."""
 
 from deltascene.errors import DeltasceneError, ExitCode
 

@@ -1,4 +1,4 @@
-"""From what a user types (files, folders, globs, list files, number patterns) to a list of sources with ids."""
+"""Resolves what a user types (files, folders, globs, list files, number patterns) to a list of sources with ids."""
 
 import difflib
 import glob
@@ -21,7 +21,7 @@ _LONGEST_ID = 100
 
 
 def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
-    """Resolve SOURCE… to sources, in the order given, each file once.
+    """Resolves SOURCE… to sources, in the order given, each file once.
 
     Args:
         arguments: files, folders (all videos below; one sequence for each folder of images where there is no video),
@@ -37,7 +37,7 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
 
 
 def found_by_place(found: Iterable[Found]) -> dict[tuple[str, ...], Found]:
-    """The first of each set of files: naming a file twice reads it once."""
+    """Sources by their files, in order; of several with the same files the first."""
     first: dict[tuple[str, ...], Found] = {}
     for each in found:
         first.setdefault(tuple(map(str, each.paths)), each)
@@ -45,7 +45,7 @@ def found_by_place(found: Iterable[Found]) -> dict[tuple[str, ...], Found]:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key that puts `2.jpg` before `10.jpg`."""
+    """Key that sorts `2.jpg` before `10.jpg`."""
     parts = re.split(r"(\d+)", name)
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
 
@@ -53,7 +53,11 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 def _resolve_safely(argument: str) -> list[Found]:
     try:
         return _resolve(argument)
-    except (OSError, ValueError, RecursionError) as error:  # names that no disk takes, lists that aren't text, links …
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # names that no disk accepts, lists that aren't text …
         found = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SourceNotFound(
             f"{one_line(argument, 80)}: expected a file, folder, glob or list; found one that can't be read: {found}"
@@ -172,7 +176,7 @@ def _until_magic(parts: Sequence[str]) -> Iterator[str]:
 
 
 def _glob_regex(parts: Sequence[str]) -> re.Pattern[str]:
-    """A glob over path parts as a regular expression: `**` is any number of folders, a matching folder is entered."""
+    """A glob as a regular expression: `**` matches any number of folders; all files below a matching folder match."""
     text = ""
     for part in parts:
         text += "(?:[^/]+/)*" if part == "**" else _part_regex(part) + "/"
@@ -189,7 +193,7 @@ def _part_regex(part: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder in natural order; linked folders once, so that a loop of links ends."""
+    """Every file below a folder in natural order; each folder is entered once, so that a loop of links ends."""
     entered: set[tuple[int, int]] = set()
 
     def below(here: Path) -> Iterator[Path]:
@@ -216,9 +220,10 @@ def _relative_name(path: Path, root: Path) -> str:
 
 
 def _ids(found: Sequence[Found]) -> list[str]:
-    """Slugs of the names; all that collide (also by letter case, as some disks don't tell) get a hash of the path.
+    """Slugs of the names; those that collide get a hash of the path. Some disks ignore case, so ids do, too.
 
-    Six digits of it tell a few apart, but not ten thousand of one name: those that still collide get more.
+    Six digits of the hash are enough for a few sources of one name, but not for ten thousand: those that still collide
+    get more digits.
     """
     ids = [_slug(each.name) for each in found]
     for digits in (6, 16, 64):
@@ -238,7 +243,7 @@ def _slug(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """Of a name or path, which may hold bytes that aren't UTF-8."""
+    """SHA-256 of a name or path, which may hold bytes that aren't UTF-8."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The frames of a video file by its packets alone: how many, when, and where a decoder can start. Pure numpy."""
+"""Number, times and keyframes of a video file's frames, computed from its packets without decoding."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from deltascene.stages.types import Image
 
 _MOST_LOST = 20
-"""Frames lost for one that is there: a damaged time can promise any number of them, and each is a row of results."""
+"""Lost frames per frame that is there: a damaged time can suggest any number, and each is a row of results."""
 
 Picture = tuple[int, Image | None, str]
 """Frame number, RGB [H, W, 3] or None, and why it isn't a good frame (empty if it is)."""
@@ -16,16 +16,16 @@ Picture = tuple[int, Image | None, str]
 
 @dataclass(frozen=True, eq=False)
 class Packets:
-    """What reading a file's packets gives, in the file's order.
+    """Packets of a file, in the order of the file.
 
     Attributes:
         times_ms: presentation times [P], float64.
-        keys: whether a decoder can start there [P], bool.
-        unread: packets between readable ones that couldn't be read.
-        claimed: frames that the header promises; by duration and rate where it doesn't say.
-        exact: the header itself counts frames (MP4, AVI).
-        numbered: times are made by counting packets (AVI), and wrong after one is lost.
-        cut_off: the file stops before its container does.
+        keys: whether a decoder can start at a packet [P], bool.
+        unread: number of packets between readable ones that couldn't be read.
+        claimed: number of frames according to the header; by duration and rate if it has no number.
+        exact: whether the header has a number of frames (MP4, AVI).
+        numbered: whether times are computed by counting packets (AVI); they are wrong after a lost packet.
+        cut_off: whether the file ends before its container does.
     """
 
     times_ms: NDArray[np.float64]
@@ -38,22 +38,22 @@ class Packets:
 
     @property
     def truncated(self) -> bool:
-        """Frames promised and absent are gone; else an edit list hides them (MP4), or the promise is a guess."""
+        """Whether absent frames are lost; otherwise an edit list hides them (MP4), or `claimed` is a guess."""
         return self.cut_off or self.numbered
 
 
 @dataclass(frozen=True, eq=False)
 class FrameTable:
-    """What the container says about each frame, in the order of presentation.
+    """Frames of a file according to its container, in the order of presentation.
 
     Attributes:
         times_ms: presentation times as OpenCV reports them [F], float64, ascending.
         keys: frame numbers of the keyframes [K], int64, ascending.
-        lost: frames that left a gap: their packet is gone or can't be read [F], bool.
-        closed: no frame needs a keyframe that is shown after it.
-        delay: frames that a decoder holds back to put them in order.
-        torn: the frame whose packet the file may end in, -1 if there is none.
-        timed: decoded frames carry these times, and seeking to one works; else they are counted from the start.
+        lost: whether a frame's packet is absent or unreadable, so that it left a gap [F], bool.
+        closed: whether no frame needs a keyframe that is shown after it.
+        delay: number of frames that a decoder holds back to put them in order.
+        torn: number of the frame in whose packet the file may end; -1 if there is none.
+        timed: whether decoded frames have these times and seeking to one works; else they are counted from the start.
     """
 
     times_ms: NDArray[np.float64]
@@ -93,24 +93,25 @@ class FrameTable:
         return min(max(nearest, least), self.frames - 1)
 
     def damaged_until(self, index: int) -> int:
-        """First frame that is sound again after damage seen while waiting for frame `index`.
+        """First frame that is whole again after damage that the decoder reported while it decoded frame `index`.
 
-        The decoder is ahead of what it shows by its delay, and one more for encoders that declare too little of it.
+        The decoder is ahead of the frame that it returns by its delay, and by one more as some encoders declare too
+        short a delay.
         """
         ahead = 0 if self.longest_group == 1 else self.delay + 1
         return self.group_of(min(index + ahead, self.frames - 1))[1]
 
 
 def build_table(packets: Packets, shown_ms: NDArray[np.float64], cut_ms: float = 0.0) -> FrameTable:
-    """Number the frames of a file.
+    """Numbers the frames of a file.
 
     Args:
-        packets: its packets in the file's order.
-        shown_ms: times of the first decoded frames [n]; they tell whether the container's times can be believed.
+        packets: its packets in the order of the file.
+        shown_ms: times of the first decoded frames [n], to check the times of the container.
         cut_ms: time at the start that an edit list cuts off; its frames are decoded and not shown.
 
     Returns:
-        The table; frames that left a gap are in it, those cut off aren't.
+        The table; it contains frames that left a gap, but none that were cut off.
     """
     order = np.argsort(packets.times_ms, kind="stable")
     rank = np.empty_like(order)
@@ -129,7 +130,7 @@ def build_table(packets: Packets, shown_ms: NDArray[np.float64], cut_ms: float =
 
 
 def _order(rank: NDArray[np.intp], at: NDArray[np.intp]) -> tuple[bool, int]:
-    """Whether every group stands alone, and by how many packets decoding runs ahead of showing."""
+    """Whether every group of pictures is closed, and by how many packets decoding is ahead of presentation."""
     newest = np.maximum.accumulate(rank)
     oldest = np.minimum.accumulate(rank[::-1])[::-1]
     starts = at[at > 0]
@@ -141,7 +142,7 @@ def _order(rank: NDArray[np.intp], at: NDArray[np.intp]) -> tuple[bool, int]:
 
 
 def _believable(times_ms: NDArray[np.float64], keys: NDArray[np.int64], shown_ms: NDArray[np.float64]) -> bool:
-    """Whether decoded frames come at packets' times, the first keyframe's among them (not so in AVI with B-frames)."""
+    """Whether decoded frames have the times of packets, from the first keyframe's on (not so in AVI with B-frames)."""
     ascending = bool(np.all(np.diff(times_ms) > 0) and np.all(np.diff(shown_ms) > 0))
     known = bool(np.all(np.isin(np.round(shown_ms, 3), np.round(times_ms, 3))))
     from_key = len(keys) == 0 or len(shown_ms) == 0 or bool(shown_ms[0] <= times_ms[keys[0]] + 1e-3)
@@ -151,9 +152,9 @@ def _believable(times_ms: NDArray[np.float64], keys: NDArray[np.int64], shown_ms
 def _fill_gaps(
     times_ms: NDArray[np.float64], keys: NDArray[np.int64], packets: Packets
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Give numbers to frames that must have been there: the rate is constant and the header or the reader misses some.
+    """Inserts lost frames into gaps of a file of constant rate, if packets are unread or claimed frames absent.
 
-    A file of variable rate has gaps of its own and is left alone.
+    A file of variable rate has gaps without lost frames and isn't changed.
     """
     missed = packets.unread if packets.exact else max(packets.unread, packets.claimed - len(times_ms))
     steps_ms = np.diff(times_ms)

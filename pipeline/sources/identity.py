@@ -1,4 +1,4 @@
-"""What tells one input from another: hashes of its content; and what is said of a file that can't be had."""
+"""Identity of an input: hashes of its content; and errors for files that can't be opened."""
 
 import hashlib
 import stat
@@ -21,11 +21,11 @@ _SPECIAL = (
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Content hashes that tell one input from another: SHA-256 in hexadecimal digits.
+    """Content hashes of an input: SHA-256 in hexadecimal digits.
 
     Attributes:
-        quick: of the size and the first, middle and last MiB; fingerprints and archives are keyed by it.
-        full: of the size and every byte; empty where that wasn't asked for. Up to 3 MiB both are the same.
+        quick: hash of the size and the first, middle and last MiB; fingerprints and archives are keyed by it.
+        full: hash of the size and every byte; empty if it wasn't computed. Up to 3 MiB both are the same.
     """
 
     quick: str
@@ -42,14 +42,14 @@ class Identity:
 
 
 def identity(spec: SourceSpec, full: bool = False) -> Identity:
-    """Content hashes of a source.
+    """Computes the content hashes of a source.
 
     Args:
-        spec: the source; of a sequence the sorted names, sizes and hashes of all images are hashed.
-        full: hash every byte, too.
+        spec: the source; for a sequence, the sorted names, sizes and hashes of all images are hashed.
+        full: whether every byte is hashed, too.
 
     Raises:
-        SourceNotFound: a file is gone.
+        SourceNotFound: a file doesn't exist any more.
         UnreadableSource: a file can't be opened.
     """
     try:
@@ -66,18 +66,21 @@ def identity(spec: SourceSpec, full: bool = False) -> Identity:
 
 
 def recognise(spec: SourceSpec, recorded: Identity, now: Identity) -> Identity | None:
-    """All that is known of a source whose identity was recorded earlier, or None if it has another content now.
+    """Compares a source with its recorded identity.
 
-    A source that would be taken for another by its quick hash is read whole where the record could be of an earlier
-    version, which had the full hash in place of the quick one.
+    If the quick hashes differ and neither full hash is known, every byte is read: earlier versions recorded the full
+    hash in place of the quick one.
 
     Args:
         spec: the source.
         recorded: its identity as an earlier run wrote it.
-        now: as of `identity`, with or without the full hash.
+        now: its identity as returned by `identity`, with or without the full hash.
+
+    Returns:
+        Both hashes as far as they are known; None if the source has another content now.
 
     Raises:
-        SourceError: as `identity`.
+        SourceError: a file can't be read.
     """
     if not now.full and not recorded.full and now.quick != recorded.quick:
         now = identity(spec, full=True)
@@ -85,14 +88,18 @@ def recognise(spec: SourceSpec, recorded: Identity, now: Identity) -> Identity |
 
 
 def missing_file(spec: SourceSpec, error: OSError) -> SourceError:
-    """The error of a source whose file is gone or can't be opened."""
+    """The error for a source whose file doesn't exist any more or can't be opened."""
     if isinstance(error, FileNotFoundError):
         return SourceNotFound(f"{error.filename}: expected a file of source {spec.id}, found nothing there any more")
     return UnreadableSource(f"{error.filename}: expected a file that can be read, found: {error.strerror}")
 
 
 def refuse_special(path: Place) -> None:
-    """Refuses what isn't a file before it is opened: a pipe would wait for a writer, a device has no end."""
+    """Refuses a path that isn't a file before it is opened: a pipe would wait for a writer, a device has no end.
+
+    Raises:
+        UnreadableSource: the path isn't a file.
+    """
     if not isinstance(path, Path):
         return
     mode = path.stat().st_mode

@@ -9,7 +9,7 @@ from deltascene.pipeline.sources.frame_table import FrameTable
 Decoder = Literal["auto", "decord", "opencv"]
 
 LARGEST_PICTURE = 1 << 26
-"""Pixels: twice an 8K picture. A few bytes can promise more, and decoding them takes gigabytes."""
+"""Pixels of the largest picture that is decoded, twice 8K; a header can declare more, which would take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class SourceInfo:
     Attributes:
         width: pixels of an upright picture.
         height: pixels of an upright picture.
-        fps: frames a second, as the container says.
-        frames: frames that are there.
-        frames_claimed: frames that the header promises.
+        fps: frames per second according to the container.
+        frames: number of frames in the file.
+        frames_claimed: number of frames according to the header.
         duration_s: from the first frame to the end of the last, in seconds.
         decoder: name and version of the decoder that reads it, `decord 0.6.0` or `opencv 4.10.0`.
         rotation: degrees clockwise by which the stored picture is turned to stand upright: 0, 90, 180 or 270.
-        converts: OpenCV can convert its pictures to RGB (it can't when they are interlaced).
+        converts: whether OpenCV can convert its pictures to RGB (it can't if they are interlaced).
         table: times and keyframes of all frames.
     """
 
@@ -42,5 +42,5 @@ class SourceInfo:
 
     @property
     def truncated(self) -> bool:
-        """The header promises more frames than there are."""
+        """Whether the header claims more frames than there are."""
         return self.frames < self.frames_claimed

@@ -1,4 +1,4 @@
-"""What the pipeline and its decoder processes say to each other."""
+"""Messages between the pipeline and its decoder processes."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,9 +21,9 @@ class Selection:
     Attributes:
         start_s: frames from this time on, in seconds from the first frame.
         end_s: frames before this time.
-        stride: every so-manieth of them, counted from the first.
-        start_frame: of these, the ones from this frame number on.
-        end_frame: of these, the ones before this frame number.
+        stride: step from one of these frames to the next that is taken, counted from the first.
+        start_frame: number of the source's frame from which on they are taken.
+        end_frame: number of the source's frame before which they are taken.
     """
 
     start_s: float | None = None
@@ -33,9 +33,9 @@ class Selection:
     end_frame: int | None = None
 
     def of(self, pts_s: NDArray[np.float64]) -> range:
-        """Frame numbers wanted of a source with these times [F].
+        """Numbers of the selected frames of a source with these times [F].
 
-        Segments given by frame numbers join up to what one reading gives, as they don't shift the stride.
+        `start_frame` and `end_frame` don't shift the stride, so that segments joined give the same frames as one pass.
         """
         first = 0 if self.start_s is None else int(np.searchsorted(pts_s, self.start_s))
         last = len(pts_s) if self.end_s is None else int(np.searchsorted(pts_s, self.end_s))
@@ -46,15 +46,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class Request:
-    """What a decoder process is to do.
+    """A request to a decoder process.
 
     Attributes:
         kind: `video` or `sequence`.
         paths: the file, or the images in order.
-        decoder: which decoder, if it matters.
-        fps: rate of a sequence.
-        selection: frames wanted; None to look at the source only.
-        info: what is known of the source; None if the process has to look first.
+        decoder: name of the decoder, or `auto`.
+        fps: frames per second of a sequence.
+        selection: frames to decode; None only probes the source.
+        info: what is known of the source; None if the process has to probe it first.
     """
 
     kind: Literal["video", "sequence"]
@@ -66,7 +66,7 @@ class Request:
 
 
 def write_request(file: BinaryIO, request: Request) -> None:
-    """Send a request to a decoder process."""
+    """Sends a request to a decoder process."""
     head: dict[str, Any] = {
         "kind": request.kind,
         "paths": [str(path) for path in request.paths],
@@ -82,7 +82,7 @@ def write_request(file: BinaryIO, request: Request) -> None:
 
 
 def read_request(file: BinaryIO) -> Request | None:
-    """Receive a request; None if there is none."""
+    """Receives a request; None if there is none."""
     message = read_message(file)
     if message is None:
         return None
@@ -98,12 +98,12 @@ def read_request(file: BinaryIO) -> Request | None:
 
 
 def write_info(file: BinaryIO, info: SourceInfo) -> None:
-    """Send what was found out about a source."""
+    """Sends the result of probing a source."""
     write_message(file, {"info": _info_head(info)}, *_table_blocks(info.table))
 
 
 def parse_info(head: dict[str, Any], block: NDArray[np.uint8]) -> SourceInfo:
-    """What was found out about a source, from a message."""
+    """Reads the result of probing a source from a message."""
     fields = dict(head)
     table = fields.pop("table")
     frames, keys = table.pop("frames"), table.pop("keys")

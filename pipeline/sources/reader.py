@@ -1,8 +1,8 @@
-"""Files on disk → `Frame`s with true numbers, times and validity.
+"""Reads files as `Frame`s with their true numbers, times and validity.
 
-decord decodes files with small pictures and short groups of them, OpenCV the rest and everything where decord has no
-wheel or would err. The choice is a function of the file. Decoding runs in a process of its own (decoding/__main__.py
-says why); errors are in pipeline/sources/errors.py: `SourceError` > `SourceNotFound`, `UnreadableSource`.
+decord decodes files with small pictures and short groups of pictures. OpenCV decodes the rest, files that decord gets
+wrong, and everything on platforms without a decord wheel. The choice depends on the file only. Decoding runs in a
+process of its own, for the reasons given in decoding/__main__.py. Errors are in pipeline/sources/errors.py.
 """
 
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ TIMEOUT_S = 600.0
 class Reader(Iterator[Frame]):
     """The frames of one selection of one source; an iterator and a context manager.
 
-    Every frame selected comes exactly once and in order, be it as an invalid one.
+    Every selected frame comes exactly once and in order; one that can't be decoded comes as an invalid frame.
 
     Attributes:
         info: what is known of the source.
-        wanted: numbers of the frames selected (read by the batch flow: totals and progress).
-        cause: after the last frame: `truncated` if the selection reaches to the end of a source that ends before its
-            header says it does; else empty.
+        wanted: numbers of the selected frames.
+        cause: after the last frame, `truncated` if the selection reaches to the end of a source that has fewer frames
+            than its header claims; else empty.
     """
 
     def __init__(self, spec: SourceSpec, info: SourceInfo, wanted: range, process: DecoderProcess) -> None:
@@ -55,7 +55,7 @@ class Reader(Iterator[Frame]):
         return Frame(self._id, index, float(self.info.table.pts_s[index]), image, not cause, cause)
 
     def close(self) -> None:
-        """Let go of the source before its end."""
+        """Ends reading before the last frame."""
         self._pictures.close()
         self._process.close()
 
@@ -73,16 +73,16 @@ def probe(
     fps: float | Fraction | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> SourceInfo:
-    """Learn size, times and decoder of a source from its packets and first frames.
+    """Finds size, times and decoder of a source from its packets and first frames.
 
     Args:
         spec: the source.
-        decoder: `auto` chooses by the file; a name insists.
-        fps: rate of an image sequence, 30 when not given; a video has its own.
-        timeout_s: a decoder that says nothing for so long is ended.
+        decoder: name of the decoder; `auto` chooses by the file.
+        fps: frames per second of an image sequence; None is 30. A video has its own.
+        timeout_s: seconds after which a decoder without an answer is ended.
 
     Raises:
-        UnreadableSource: no picture can be got from it.
+        UnreadableSource: no picture can be decoded.
     """
     process = DecoderProcess(_request(spec, decoder, fps, None, None), timeout_s)
     try:
@@ -110,17 +110,17 @@ def read_frames(
         spec: the source.
         start_s: leave out frames before this time (seconds from the first frame).
         end_s: leave out frames from this time on.
-        stride: take the first frame of what is left, and every so-manieth after it.
-        start_frame: give those of them only that have this number or a higher one. Seeking is exact, and segments
-            joined are what one reading gives, whatever the stride.
-        end_frame: give those of them only that have a lower number than this.
-        fps: rate of an image sequence, 30 when not given; a video has its own.
-        decoder: `auto` chooses by the file; a name insists. Not used with `info`, which names the decoder.
-        info: what `probe` returned, to save reading the packets again.
-        timeout_s: a decoder that says nothing for so long is ended.
+        stride: step from one frame to the next that is taken, from the first frame that isn't left out.
+        start_frame: of these, read only frames with this number or a higher one. Seeking is exact, and segments joined
+            give the same frames as one pass, whatever the stride.
+        end_frame: of these, read only frames with a lower number.
+        fps: frames per second of an image sequence; None is 30. A video has its own.
+        decoder: name of the decoder; `auto` chooses by the file. Ignored with `info`, which names the decoder.
+        info: result of `probe`, so that the packets aren't read again.
+        timeout_s: seconds after which a decoder without an answer is ended.
 
     Raises:
-        UnreadableSource: no picture can be got from it.
+        UnreadableSource: no picture can be decoded.
         ValueError: stride is below 1.
     """
     if stride < 1:
@@ -153,23 +153,23 @@ def _request(
 
 
 def selected_frames(chosen: SourceConfig, info: SourceInfo) -> range:
-    """Numbers of the frames of a source that a config selects."""
+    """Numbers of a source's frames that a config selects."""
     return Selection(chosen.start_s, chosen.end_s, chosen.stride).of(info.table.pts_s)
 
 
 def open_source(
     chosen: SourceConfig, spec: SourceSpec, *, start_frame: int | None = None, info: SourceInfo | None = None
 ) -> Reader:
-    """The frames of a source that a config selects.
+    """Opens the frames of a source that a config selects.
 
     Args:
         chosen: times, stride, rate and decoder.
         spec: the source.
-        start_frame: leave out frames before this number.
-        info: what `probe` said, to save asking again.
+        start_frame: number of the source's frame before which frames are left out.
+        info: result of `probe`, so that the source isn't probed again.
 
     Raises:
-        SourceError: it can't be read.
+        SourceError: the source can't be read.
     """
     return read_frames(
         spec,

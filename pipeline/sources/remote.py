@@ -1,6 +1,7 @@
-"""Inputs in an object store: found by URL, copied to this user's cache when they are read, the oldest going first.
+"""Inputs in an object store: found by URL, and copied to the user cache to be read, as decoders need files.
 
-Decoders want files. Each machine of a cluster copies what its own readers need.
+Each machine of a cluster copies the inputs of its own readers. If the cache is full, the copies that weren't read for
+the longest time are removed.
 """
 
 import os
@@ -15,7 +16,7 @@ from deltascene.cache.places import Place, place
 from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
 from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES, Found, SourceSpec
 
-CACHE_BYTES = 50 << 30  # that copies take on a machine before the oldest go
+CACHE_BYTES = 50 << 30  # that copies may take on a machine
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -25,10 +26,10 @@ def is_remote(argument: str) -> bool:
 
 
 def find_remote(argument: str) -> list[Found]:
-    """Videos at a URL: one object, all below a prefix, or those that a glob matches.
+    """Finds videos at a URL: one object, all below a prefix, or those that a glob matches.
 
     Raises:
-        SourceNotFound: none is there, or the store can't be asked.
+        SourceNotFound: there is none, or the store can't be reached.
     """
     try:
         videos = list(_videos(place(argument), argument))
@@ -57,11 +58,11 @@ def _videos(root: Place, argument: str) -> Iterator[Found]:
 
 
 def local_files(spec: SourceSpec) -> tuple[Path, ...]:
-    """A source's files on this machine: itself, or a copy.
+    """Files of a source on this machine; those in an object store are copied.
 
     Raises:
-        UnreadableSource: it can't be copied.
-        FileNotFoundError: it is gone.
+        UnreadableSource: a file can't be copied.
+        FileNotFoundError: a file doesn't exist any more.
     """
     return tuple(_copied(path) for path in spec.paths)
 
@@ -98,7 +99,7 @@ def _cache() -> Path:
 
 
 def _make_room(size: int) -> None:
-    """Removes the copies that were read longest ago; a process that reads one goes on with it."""
+    """Removes the copies that weren't read for the longest time; a process that has one open can still read it."""
     kept = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in _cache().glob("*/*"))
     beyond = sum(each[1] for each in kept) + size - CACHE_BYTES
     for _, freed, file in kept:

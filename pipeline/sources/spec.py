@@ -1,4 +1,4 @@
-"""What a source is: its id, its kind and its files."""
+"""A source: its id, its kind and its files."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +20,9 @@ class SourceSpec:
     """A video file, or the images of a sequence in order.
 
     Attributes:
-        id: names the source in a run: letters, digits, `.`, `_` and `-` only, unique in its run.
+        id: name of the source in a run: letters, digits, `.`, `_` and `-` only, unique in its run.
         kind: `video` or `sequence`.
-        paths: the one file of a video; every image of a sequence.
+        paths: the one file of a video, or every image of a sequence.
     """
 
     id: str
@@ -31,7 +31,7 @@ class SourceSpec:
 
     @property
     def path(self) -> Place:
-        """The video file, or the folder that the sequence's first image lies in."""
+        """The video file, or the folder of the sequence's first image."""
         return self.paths[0] if self.kind == "video" else self.paths[0].parent
 
 
@@ -40,9 +40,9 @@ class Found:
     """A source that has no id yet.
 
     Attributes:
-        name: that ids are made of.
-        kind: as of `SourceSpec`.
-        paths: as of `SourceSpec`.
+        name: name that the id is made of.
+        kind: `video` or `sequence`.
+        paths: the one file of a video, or every image of a sequence.
     """
 
     name: str
@@ -51,5 +51,5 @@ class Found:
 
     @property
     def place(self) -> str:
-        """What tells this source from another of the same name: its absolute path, or that of its folder."""
+        """Absolute path of the video, or of the folder of the sequence; distinguishes sources of the same name."""
         return str(self.paths[0] if self.kind == "video" else self.paths[0].parent)

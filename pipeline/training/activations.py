@@ -1,7 +1,7 @@
-"""A frozen base's activations of samples, computed once and kept on disk, so that each step starts where it trains.
+"""Activations of a frozen base, computed once and kept on disk, so that a step computes only the blocks that it trains.
 
-One file a block, `block_09.npy`: float16 [samples, tokens, width], the residual stream after so many blocks. The pass
-is resumable; a folder belongs to one base, one set of samples and one input size.
+One file per block, `block_09.npy`: float16 [samples, tokens, width], the residual stream after that many blocks. The
+computation is resumable; a folder belongs to one base, one set of samples and one input size.
 """
 
 import json
@@ -22,7 +22,7 @@ from deltascene.pipeline.training.samples import Samples, read_ahead
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.rows import run_blocks
 
-AT_ONCE = 32  # samples between two marks of progress
+AT_ONCE = 32  # samples between two records of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,20 @@ def keep_activations(
     folder: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Activations:
-    """Activations at some blocks; what isn't in the folder yet is computed, going on where an earlier call stopped.
+    """Activations at some blocks; those missing in the folder are computed, from where an earlier call stopped.
 
-    A pass begins at the last block before them that the folder has whole, or at the pictures; one that was cut goes on
-    from where it began, so that the same comes out of it.
+    A pass starts from the last complete block before them in the folder, or from the pictures; an interrupted pass
+    continues from the same start, so that the result is the same.
 
     Args:
-        samples: whose.
+        samples: the samples.
         backbone: the frozen base.
-        blocks: where, as the number of blocks run before.
+        blocks: numbers of blocks after which activations are kept.
         folder: where they are kept.
-        progress: told done and total.
+        progress: called with the number of samples done and in total.
 
     Raises:
-        UsageError: the folder belongs to something else, or an activation is too large for float16.
+        UsageError: the folder belongs to another base or other samples, or an activation is too large for float16.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_other(folder / "activations.json", _key(samples))
@@ -75,13 +75,13 @@ def keep_activations(
     return Activations({block: np.load(_file(folder, block), mmap_mode="r") for block in blocks})
 
 
-def begun(folder: Path) -> list[int]:
-    """Blocks whose activations an earlier call kept, or began to."""
+def begun_blocks(folder: Path) -> list[int]:
+    """Blocks whose activations an earlier call kept, at least in part."""
     return sorted(int(path.stem.removeprefix("block_")) for path in folder.glob("block_*.done"))
 
 
 def _starts(folder: Path, blocks: Sequence[int], count: int) -> dict[int, int]:
-    """The blocks that aren't whole, and at which block the pass for each begins."""
+    """The incomplete blocks, each with the block from which its pass starts."""
     missing = [block for block in blocks if _mark(folder, block)[0] < count]
     earlier = [block for block in range(min(missing, default=0)) if _mark(folder, block)[0] == count]
     fresh = max(earlier, default=0)
@@ -96,7 +96,7 @@ def _pass(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    """All samples from one block on to some later ones, after the last mark that all of these have."""
+    """Runs the remaining samples from one block to some later ones and writes the activations there."""
     grid = backbone.grid(samples.size)
     shape = (len(samples), grid.prefix + grid.patches, backbone.width)
     rest = range(min(_mark(folder, block)[0] for block in blocks), len(samples))
@@ -107,20 +107,20 @@ def _pass(
         for block, values in files.items():
             values[number] = _narrowed(tapped[block], block)
         if (number + 1) % AT_ONCE == 0 or number + 1 == len(samples):
-            for block, values in files.items():  # the last first: none is whole before those that might start from it
+            for block, values in files.items():  # the last first, so that none is complete before later ones
                 values.flush()
                 write_whole(_mark_file(folder, block), f"{number + 1} {first}\n")
             progress(number + 1, len(samples))
 
 
 def _start(samples: Samples, backbone: Backbone, folder: Path, block: int) -> Callable[[int], Tensor]:
-    """Where the pass begins for a sample: the embedding of its picture, or what is kept of an earlier block."""
+    """Function that gives a sample's activations at the start of a pass: kept ones, or its picture's embedding."""
     if block:
         kept = np.load(_file(folder, block), mmap_mode="r")
         return lambda number: torch.from_numpy(kept[number].astype(np.float32))
     positions = backbone.positions(backbone.grid(samples.size))
 
-    @torch.inference_mode()  # which holds for one thread, and this runs ahead in another
+    @torch.inference_mode()  # set per thread, and this runs in the thread that reads ahead
     def embed(number: int) -> Tensor:
         return backbone.embed(samples.picture(number), positions)
 
@@ -148,16 +148,16 @@ def _refuse_other(path: Path, key: dict[str, Any]) -> None:
         return
     found = json.loads(path.read_text())
     for name, value in key.items():
-        if found.get(name, value) != value:  # older folders don't say everything
-            whose = "another base" if name == "base" else f"other {name}"
+        if found.get(name, value) != value:  # older folders lack some keys
+            owner = "another base" if name == "base" else f"other {name}"
             raise UsageError(
-                f"{path.parent}: activations of {whose}: expected {value[:12]}; found {str(found[name])[:12]}; "
+                f"{path.parent}: activations of {owner}: expected {value[:12]}; found {str(found[name])[:12]}; "
                 "name another folder, or remove this one"
             )
 
 
 def _open(folder: Path, block: int, shape: tuple[int, int, int]) -> np.memmap[Any, np.dtype[np.float16]]:
-    if _mark(folder, block)[0]:  # its mark stays true, even where other blocks start at the first sample
+    if _mark(folder, block)[0]:  # what is done stays valid where other blocks start at the first sample
         return np.lib.format.open_memmap(_file(folder, block), mode="r+")
     return np.lib.format.open_memmap(_file(folder, block), mode="w+", dtype=np.float16, shape=shape)
 
@@ -171,7 +171,7 @@ def _mark_file(folder: Path, block: int) -> Path:
 
 
 def _mark(folder: Path, block: int) -> tuple[int, int]:
-    """Samples done of a block, and at which block their pass began."""
+    """Number of samples done of a block, and the block from which their pass started."""
     if not (_mark_file(folder, block).is_file() and _file(folder, block).is_file()):
         return 0, 0
     done, *start = map(int, _mark_file(folder, block).read_text().split())

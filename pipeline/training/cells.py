@@ -1,4 +1,4 @@
-"""Truth at the resolution of a head's cells, so that a token-wise head can be trained token by token.
+"""Truth at the resolution of a head's cells, so that a head that works on single tokens is trained on single tokens.
 
 Shape letters: F images, N patch tokens of an image, K cells along a patch's side, C components.
 """
@@ -30,14 +30,6 @@ def truth_cells(truth: Array, kind: Kind, patch: int, side: int) -> Array:
     tail = truth.shape[2:]
     cells = picked.reshape(height, side, width, side, *tail).swapaxes(1, 2)
     return np.ascontiguousarray(cells).reshape(height * width, side * side, *tail)
-
-
-def mirrored(truth: Array, kind: Kind) -> Array:
-    """Truth of the image turned left to right; a vector's x component changes sign."""
-    turned = truth[:, ::-1]
-    if kind.name != "vector":
-        return turned
-    return np.asarray(turned * np.array([-1] + [1] * (kind.components - 1), truth.dtype))
 
 
 def _centres(truth: Array, patch: int, side: int) -> Array:

@@ -1,4 +1,4 @@
-"""Plots of training: the curve of one log, or of several beside each other."""
+"""Plots of training logs: the curves of one log, or of several side by side."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Labelled images: `images/<stem>.png`, `<task>/<stem>.png|npy`, `split.csv`; rooms and users' own alike."""
+"""Folders of labelled images: `images/<stem>.png`, `<task>/<stem>.png|npy`, `split.csv`."""
 
 import csv
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class LabelledFolder:
 
     Attributes:
         root: the folder.
-        split: name of the part (`train`, `val`, `test`) of every stem.
-        group: what a stem's image shows, a room say: images of one group are alike; without a column `room`, the stem.
+        split: name of the part (`train`, `val`, `test`) by stem.
+        group: group by stem, for example a room; images of one group are similar. Without a column `room`, the stem.
     """
 
     root: Path
@@ -69,7 +69,7 @@ class LabelledFolder:
             raise UsageError(f"{path}: can't be read: {one_line(error)}") from error
 
     def image_file(self, stem: str) -> Path:
-        """Where an image lies.
+        """Path of an image.
 
         Raises:
             UsageError: there is no such image.
@@ -77,7 +77,7 @@ class LabelledFolder:
         return self._found("images", "image", stem, IMAGE_SUFFIXES)
 
     def truth_file(self, task: str, stem: str) -> Path:
-        """Where a task's truth lies.
+        """Path of a task's truth.
 
         Raises:
             UsageError: there is none.
@@ -96,12 +96,12 @@ def _picture(path: Path, mode: str | None = None) -> NDArray[Any]:
     try:
         with PillowImage.open(path) as picture:
             return np.asarray(picture if mode is None else picture.convert(mode))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's words for a damaged PNG
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
         raise UsageError(f"{path}: can't be read: {one_line(error)}") from error
 
 
 def open_labelled(root: Path) -> LabelledFolder:
-    """Opens a folder by its `split.csv` (columns `stem` and `split`, perhaps `room`, others ignored).
+    """Opens a folder by its `split.csv` (columns `stem` and `split`, optionally `room`; others are ignored).
 
     Raises:
         UsageError: there is none, or it lacks a column.
@@ -118,16 +118,16 @@ def open_labelled(root: Path) -> LabelledFolder:
 
 
 def check_truth(truth: NDArray[Any], kind: Kind, size: tuple[int, int], where: str) -> NDArray[Any]:
-    """Truth as a task's kind stores it; ids in the type that they are stored in.
+    """Checks that truth has the stored form of a task's kind; returns it, class ids in their stored type.
 
     Args:
         truth: [H, W] or [H, W, components].
         kind: of the task.
         size: height and width of the model's input.
-        where: what the truth is called in an error.
+        where: name of the truth in errors.
 
     Raises:
-        UsageError: its size, shape, type or values aren't those of the kind's stored form.
+        UsageError: its size, shape, type or values don't match the kind's stored form.
     """
     if truth.shape[:2] != size:
         raise UsageError(f"{where}: expected truth of the input's size, {size}; found {truth.shape[:2]}")

@@ -1,4 +1,4 @@
-"""The training loop of every step: resumable, and the same weights come out however often it was cut."""
+"""The training loop of every step: resumable, with the same resulting weights however often it was interrupted."""
 
 import json
 import time
@@ -23,9 +23,9 @@ from deltascene.stages.metrics import METRICS
 
 CHECKPOINT = "checkpoint.safetensors"
 LOGGED = 20  # steps between two lines of the log
-GATE_RATE = 0.05  # learning rate of gates; they have far to go
+GATE_RATE = 0.05  # learning rate of gates, whose values change the most
 
-Said = Callable[[Mapping[str, Any]], None]
+LogEvents = Callable[[Mapping[str, Any]], None]
 
 
 def fit(
@@ -37,22 +37,22 @@ def fit(
     *,
     activations: Activations | None = None,
     device: torch.device | None = None,
-    say: Said = lambda event: None,
+    on_event: LogEvents = lambda event: None,
 ) -> int:
-    """Trains a student; goes on after the last checkpoint.
+    """Trains a student, from its last checkpoint if there is one.
 
     Args:
         student: changed in place.
-        samples: what it learns from.
-        judged: what it is scored on.
+        samples: training samples.
+        judged: samples for scoring.
         work: folder for `checkpoint.safetensors`, `recipe.json` and `log.jsonl`.
-        recipe: numbers.
+        recipe: hyperparameters.
         activations: of the frozen base at the student's points, for these samples; None computes them at every step.
         device: where to compute.
-        say: told every line of the log.
+        on_event: called with every event of the log.
 
     Returns:
-        How many images it has seen, again and again in every pass.
+        Number of images seen in all passes together.
     """
     work.mkdir(parents=True, exist_ok=True)
     device = device or torch.device("cpu")
@@ -61,31 +61,31 @@ def fit(
     optimiser = torch.optim.AdamW(_groups(student, parameters, recipe))
     batches, path = batches_of(len(samples), recipe), work / CHECKPOINT
     whole = (recipe.deciding(), _training(student, samples))
-    begun, steps = load_checkpoint(path, parameters, optimiser, *whole), len(batches)
+    done_before, steps = load_checkpoint(path, parameters, optimiser, *whole), len(batches)
     judgements = {steps * (number + 1) // recipe.judgements for number in range(recipe.judgements)}
     write_whole(work / "recipe.json", json.dumps(recipe.model_dump(), indent=1) + "\n")
-    if begun == 0:
-        (work / "log.jsonl").unlink(missing_ok=True)  # an earlier training's
-    saved = told = time.perf_counter()
+    if done_before == 0:
+        (work / "log.jsonl").unlink(missing_ok=True)  # of an earlier training
+    saved = logged = time.perf_counter()
     losses: list[float] = []
 
     def log(event: Mapping[str, Any]) -> None:
         write_log(work, event)
-        say(event)
+        on_event(event)
 
     read = _reader(student, samples, activations)
-    for step, batch in enumerate(read_ahead(read, batches[begun:]), start=begun):
+    for step, batch in enumerate(read_ahead(read, batches[done_before:]), start=done_before):
         losses.append(_learn(student, batch, samples, optimiser, recipe, step, steps, device))
         now, done = time.perf_counter(), step + 1
         if done % LOGGED == 0 or done == steps:
-            mean, pace = sum(losses) / len(losses), (now - told) / len(losses)
+            mean, pace = sum(losses) / len(losses), (now - logged) / len(losses)
             log({"step": done, "of": steps, "loss": round(mean, 5), "step_s": round(pace, 3), **_openness(student)})
             losses.clear()
-            told = now
+            logged = now
         if done in judgements and judged is not None and recipe.judged:
             log({"step": done, "of": steps, "val": score(student, judged, recipe.judged, device)})
-            told = time.perf_counter()
-        if done == steps or now - saved >= recipe.checkpoint_s:  # after the log, so that a cut loses no line of it
+            logged = time.perf_counter()
+        if done == steps or now - saved >= recipe.checkpoint_s:  # after the log, so that an interruption loses no line
             save_checkpoint(path, parameters, optimiser, done, *whole)
             saved = time.perf_counter()
     return sum(len(batch) for batch in batches)
@@ -93,10 +93,10 @@ def fit(
 
 @torch.no_grad()
 def score(student: Student, samples: Samples, most: int, device: torch.device | None = None) -> dict[str, float]:
-    """Measures of the task on evenly chosen images, all tokens run."""
+    """Metrics of the task on evenly spaced images, all tokens computed."""
     kind, device = student.bundle.kinds[student.task], device or torch.device("cpu")
     counter, grid = METRICS[kind.name](), student.grid(samples.size)
-    gates = None if student.gates is None else student.gates.settled()
+    gates = None if student.gates is None else student.gates.final()
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int))
     for number in chosen:
         points = student.embed(samples.picture(int(number))[None].to(device))
@@ -109,7 +109,7 @@ def score(student: Student, samples: Samples, most: int, device: torch.device | 
 
 
 def _reader(student: Student, samples: Samples, activations: Activations | None) -> Callable[[Any], Any]:
-    """What a step needs of its samples: the truth of their cells, and their pictures or activations."""
+    """Function that reads samples for a step: the truth of their cells, and their pictures or activations."""
 
     def read(numbers: Any) -> tuple[dict[str, Tensor], Tensor | dict[int, Tensor]]:
         cells = {
@@ -133,7 +133,7 @@ def _learn(
     steps: int,
     device: torch.device,
 ) -> float:
-    """One step; everything random in it follows from the seed and its number."""
+    """One step, random by the seed and the step's number alone; returns the loss of the student's own task."""
     truths, given = batch
     grid, generator = student.grid(samples.size), torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     for group in optimiser.param_groups:
@@ -166,7 +166,7 @@ def _chosen(truth: Tensor, kept_FM: Tensor) -> Tensor:
 
 
 def _kept(images: int, patches: int, share: float, generator: torch.Generator) -> Tensor | None:
-    """Patches of each image that a step takes, increasing."""
+    """Patches of each image that a step uses, increasing [F, M]; None is all."""
     if share == 1:
         return None
     count = max(1, round(share * patches))
@@ -174,7 +174,7 @@ def _kept(images: int, patches: int, share: float, generator: torch.Generator) -
 
 
 def _groups(student: Student, parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict[str, object]]:
-    """Norms, biases, scales and positions aren't drawn to zero; earlier layers of a network may learn more slowly."""
+    """Parameter groups: no weight decay on norms, biases, scales and positions; layer-wise learning rates."""
     groups: list[dict[str, object]] = []
     for name, parameter in parameters.items():
         if name == "gates":
@@ -192,7 +192,7 @@ def _groups(student: Student, parameters: Mapping[str, nn.Parameter], recipe: Re
 
 
 def _training(student: Student, samples: Samples) -> dict[str, Any]:
-    """What is trained on what: a checkpoint of anything else is of no use."""
+    """Identity of what is trained on what; a checkpoint must have the same."""
     return {
         "task": student.task,
         "from block": student.first,
@@ -205,5 +205,5 @@ def _training(student: Student, samples: Samples) -> dict[str, Any]:
 def _openness(student: Student) -> dict[str, float]:
     if student.gates is None:
         return {}
-    values = [value.item() for value in student.gates.settled().values()]
+    values = [value.item() for value in student.gates.final().values()]
     return {"open": round(sum(value > 0 for value in values) / len(values), 3)}

@@ -1,4 +1,4 @@
-"""What every training loop needs: a learning rate by step, a checkpoint that ends a cut run as an uncut one, a log."""
+"""Parts of a training loop: the learning rate by step, checkpoints that make interruptions harmless, and the log."""
 
 import json
 import math
@@ -18,7 +18,7 @@ _STATE = "optimiser."
 
 
 def learning_rate(peak: float, step: int, steps: int) -> float:
-    """A tenth of the steps to warm up, then half a cosine down to nothing."""
+    """Linear warm-up over a tenth of the steps, then cosine decay to 0."""
     share = step / steps
     return peak * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * max(0.0, share - 0.1) / 0.9))
 
@@ -31,23 +31,23 @@ def save_checkpoint(
     recipe: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
-    """Writes everything that the rest of a run depends on, whole or not at all.
+    """Writes everything that the rest of a run depends on, completely or not at all.
 
     Args:
         path: safetensors file.
         parameters: being trained, by name, in the optimiser's order.
         optimiser: of these parameters.
         position: steps done.
-        recipe: numbers of the run, which another run must share to go on from here.
-        training: what is trained on what, likewise.
+        recipe: hyperparameters of the run; a run that continues from here must have the same.
+        training: what is trained on what; likewise.
     """
     tensors = {name: parameter.detach() for name, parameter in parameters.items()}
     names = list(parameters)
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"{_STATE}{key}.{names[number]}": value for key, value in state.items()}
     partial = path.with_suffix(".part")
-    told = {"position": str(position), "recipe": _text(recipe), "training": _text(training)}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=told)
+    metadata = {"position": str(position), "recipe": _text(recipe), "training": _text(training)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
     partial.replace(path)
 
 
@@ -68,8 +68,8 @@ def load_checkpoint(
     """
     if not path.is_file():
         return 0
-    told = refuse_other_recipe(path, recipe)
-    found = json.loads(told["training"]) if "training" in told else training  # older ones don't say
+    metadata = refuse_other_recipe(path, recipe)
+    found = json.loads(metadata["training"]) if "training" in metadata else training  # older ones lack it
     _refuse_difference(path, "training", found, training)
     tensors, state = load_file(path), dict[int, dict[str, Tensor]]()
     for number, (name, parameter) in enumerate(parameters.items()):
@@ -77,19 +77,19 @@ def load_checkpoint(
         kept = {key: tensors.get(f"{_STATE}{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
         state[number] = {key: value for key, value in kept.items() if value is not None}
     optimiser.load_state_dict({**optimiser.state_dict(), "state": {key: of for key, of in state.items() if of}})
-    return int(told["position"])
+    return int(metadata["position"])
 
 
 def refuse_other_recipe(path: Path, recipe: Mapping[str, Any]) -> dict[str, str]:
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     Raises:
         UsageError: it is of another recipe; the first difference is named.
     """
     with safe_open(path, framework="pt") as file:
-        told: dict[str, str] = file.metadata()
-    _refuse_difference(path, "recipe", json.loads(told["recipe"]), recipe)
-    return told
+        metadata: dict[str, str] = file.metadata()
+    _refuse_difference(path, "recipe", json.loads(metadata["recipe"]), recipe)
+    return metadata
 
 
 def write_log(work: Path, event: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ def write_log(work: Path, event: Mapping[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Events of a `log.jsonl`; steps that were run again after a cut are there once, the last time; no torn lines."""
+    """Events of a `log.jsonl`, without incomplete lines; of repeated steps after an interruption only the last."""
     events: dict[tuple[int, bool], dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -116,7 +116,7 @@ def _text(values: Mapping[str, Any]) -> str:
 
 
 def _refuse_difference(path: Path, what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    difference = first_difference(_said(expected), _said(found))
+    difference = first_difference(_without_empty_lists(expected), _without_empty_lists(found))
     if difference is not None:
         key, wanted, there = difference
         raise UsageError(
@@ -125,6 +125,6 @@ def _refuse_difference(path: Path, what: str, found: Mapping[str, Any], expected
         )
 
 
-def _said(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without empty lists: older checkpoints don't know all of them."""
+def _without_empty_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that aren't empty lists: older checkpoints lack some of those."""
     return {key: value for key, value in values.items() if value != []}

@@ -1,4 +1,4 @@
-"""Losses on cells, one per kind of task; a task's kind alone chooses.
+"""Losses on cells, one for each kind of task.
 
 Shape letters: R tokens, Q cells of a token, C channels.
 """
@@ -23,7 +23,7 @@ def cell_loss(raw_RX: Tensor, truth: Tensor, kind: Kind) -> Tensor:
         kind: of the task.
 
     Returns:
-        A number; cells without truth don't count.
+        The loss, a scalar; cells without truth don't count.
     """
     raw_RCQ = raw_RX.view(raw_RX.shape[0], kind.channels, -1)
     return LOSSES[kind.name](raw_RCQ, truth, kind)
@@ -41,7 +41,7 @@ def _scalar(raw_RCQ: Tensor, truth_RQ: Tensor, kind: Kind) -> Tensor:
     if kind.activation != "exp":
         return _mean((raw_RCQ[:, 0] - value).abs(), known)
     off = raw_RCQ[:, 0] - value.clamp_min(1e-3).log()
-    return _mean(off.abs() + 0.5 * (off.clamp_max(2).exp() - 1).abs(), known)  # the second is the relative error
+    return _mean(off.abs() + 0.5 * (off.clamp_max(2).exp() - 1).abs(), known)  # the second term is the relative error
 
 
 def _vector(raw_RCQ: Tensor, truth_RQC: Tensor, kind: Kind) -> Tensor:

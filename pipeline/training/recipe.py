@@ -1,4 +1,4 @@
-"""Numbers of a training: YAML of the package, of the user on top of it, single keys last."""
+"""Hyperparameters of a training: the package's YAML, overridden by the user's, overridden by single keys."""
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -16,29 +16,29 @@ RUN_ONLY = ("checkpoint_s", "judged", "judgements")
 
 
 class Recipe(BaseModel):
-    """Numbers of a training run. All but `RUN_ONLY` decide what weights come out.
+    """Hyperparameters of a training run. All but `RUN_ONLY` determine the resulting weights.
 
     Attributes:
         passes: over all images in all their variants.
-        variants: of every image (augment.py). They are the same in every pass and for every step, so that a frozen
-            base's activations can be kept.
-        steps: at most so many; 0 is what the passes come to.
+        variants: of every image (augment.py). They are the same in every pass, so that a frozen base's activations can
+            be kept.
+        steps: maximum number; 0 is the number of steps of all passes.
         batch: images of a step.
-        keep_tokens: share of an image's patch tokens that a step takes, drawn anew each time; less is faster.
-        learning_rate: of the backbone's own or delta weights, at its peak.
-        head_learning_rate: of the head.
+        keep_tokens: share of an image's patch tokens that a step uses, drawn anew each time; fewer are faster.
+        learning_rate: peak learning rate of the backbone's own or delta weights.
+        head_learning_rate: peak learning rate of the heads.
         layer_decay: factor of the learning rate from each block to the one before it.
-        weight_decay: of AdamW, on matrices.
+        weight_decay: of AdamW, for matrices.
         rank: of the low-rank deltas.
-        gate_penalty: of an open hard-concrete gate, lambda_0; 0 trains without gates.
-        auxiliary: sub-tasks whose heads are trained along with the base, the losses added up, so that the blocks that
-            they will share keep what they need.
+        gate_penalty: penalty of an open hard-concrete gate, lambda_0; 0 trains without gates.
+        auxiliary: sub-tasks whose heads are trained together with the base on the sum of the losses, so that the
+            shared blocks keep the features that they need.
         seed: of everything random.
         checkpoint_s: seconds between checkpoints.
-        judged: images of part `val` that are scored.
-        judgements: how often, evenly spread, the last at the end.
+        judged: number of images of part `val` that are scored.
+        judgements: how often they are scored, evenly spaced, the last time at the end.
 
-    Source of dropping tokens: Liu et al., "PatchDropout", 2022; of `layer_decay`: Bao et al., "BEiT", 2021.
+    Source of `keep_tokens`: Liu et al., "PatchDropout", 2022; of `layer_decay`: Bao et al., "BEiT", 2021.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -61,7 +61,7 @@ class Recipe(BaseModel):
     judgements: int = Field(default=2, ge=1)
 
     def deciding(self) -> dict[str, Any]:
-        """The numbers that a run must share to go on from a checkpoint."""
+        """The hyperparameters that must be equal to continue from a checkpoint."""
         return self.model_dump(mode="json", exclude=set(RUN_ONLY))
 
 
@@ -69,8 +69,8 @@ def load_recipe(step: str, file: Path | None = None, overrides: Sequence[str] = 
     """The recipe of a step.
 
     Args:
-        step: base, stl, frozen or subtask: which of the packaged ones it starts from.
-        file: a user's YAML on top.
+        step: base, stl, frozen or subtask; selects the packaged recipe.
+        file: a user's YAML, which overrides it.
         overrides: `key=value`, the value in YAML.
 
     Raises:
@@ -101,7 +101,7 @@ def _validated(data: Mapping[str, Any]) -> Recipe:
 
 
 def _number(key: str, value: Any) -> Any:
-    """`1e-4` as people write it: to YAML it is a text, for want of a point."""
+    """A number written as `1e-4`, which YAML reads as a string."""
     if Recipe.model_fields[key].annotation is not float or not isinstance(value, str):
         return value
     try:

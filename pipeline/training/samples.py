@@ -1,4 +1,4 @@
-"""What training learns from: every image of a part in every variant, with the truth of its cells.
+"""Training samples: every image of a part in every variant, with the truth of its cells.
 
 Shape letters: F images, N tokens, Q cells of a patch, C colours or components, H and W pixels.
 """
@@ -17,8 +17,8 @@ from torch import Tensor
 from deltascene.cache.keys import fingerprint
 from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.training.augment import is_mirrored, variant_of, vary
-from deltascene.pipeline.training.cells import mirrored, truth_cells
+from deltascene.pipeline.training.augment import is_mirrored, mirrored, variant_of, vary
+from deltascene.pipeline.training.cells import truth_cells
 from deltascene.pipeline.training.data import LabelledFolder, check_truth
 from deltascene.pipeline.training.recipe import Recipe
 from deltascene.stages.preprocess import normalise, resize_frame
@@ -26,16 +26,16 @@ from deltascene.stages.preprocess import normalise, resize_frame
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Images of one part, each in so many variants: sample number = image number * variants + place among them.
+    """Images of one part, each in several variants: sample number = image number * variants + place of the variant.
 
     Attributes:
-        bundle: says the input's form and the tasks.
+        bundle: defines the input and the tasks.
         data: images and truth.
         stems: the images, in order.
-        variants: of each (augment.py); 0 is the images as they are.
+        variants: number of variants of each (augment.py); 0 takes the images as they are.
         seed: of the jitter.
         patch: side of a patch in pixels.
-        size: height and width of the model's input; all images come to the same.
+        size: height and width of the model's input, the same for all images.
     """
 
     bundle: Bundle
@@ -48,7 +48,7 @@ class Samples:
 
     @classmethod
     def of(cls, bundle: Bundle, data: LabelledFolder, part: str, recipe: Recipe, patch: int) -> "Samples":
-        """Samples of a part; `train` alone is varied."""
+        """Samples of a part; only `train` is augmented."""
         variants, stems = recipe.variants if part == "train" else 0, tuple(data.stems(part))
         size = bundle.input_plan(data.image(stems[0]).shape[:2], patch).model_size
         return cls(bundle, data, stems, variants, recipe.seed, patch, size)
@@ -60,15 +60,15 @@ class Samples:
         """Normalised input [3, H, W].
 
         Raises:
-            UsageError: there is no image, or it comes to another size than the others.
+            UsageError: there is no image, or its input size differs from the others'.
         """
         stem, variant = self._which(number)
         varied = vary(self.data.image(stem), variant, (self.seed, zlib.crc32(stem.encode())))
         wanted, plan = self.bundle.entry.input, self.bundle.input_plan(varied.shape[:2], self.patch)
         if plan.model_size != self.size:
             raise UsageError(
-                f"{self.data.image_file(stem)}: expected an image that comes to an input of {self.size}, as "
-                f"{self.stems[0]} does; found {plan.model_size}"
+                f"{self.data.image_file(stem)}: expected an image with an input size of {self.size}, that "
+                f"of {self.stems[0]}; found {plan.model_size}"
             )
         return normalise(resize_frame(np.ascontiguousarray(varied), plan), wanted.mean, wanted.std)
 
@@ -76,7 +76,7 @@ class Samples:
         """Stored truth of a sample.
 
         Raises:
-            UsageError: there is none, or it isn't what the task's kind stores at the input's size.
+            UsageError: there is none, or it hasn't the stored form of the task's kind at the input's size.
         """
         stem, variant = self._which(number)
         kind = self.bundle.kinds[task]
@@ -84,7 +84,7 @@ class Samples:
         return mirrored(truth, kind) if is_mirrored(variant) else truth
 
     def cells(self, number: int, task: str, side: int) -> Tensor:
-        """Truth of a sample's cells, [N, Q] or [N, Q, C]."""
+        """Truth of a sample's cells [N, Q] or [N, Q, C]."""
         return torch.from_numpy(truth_cells(self.truth(number, task), self.bundle.kinds[task], self.patch, side))
 
     def _which(self, number: int) -> tuple[str, int]:
@@ -93,9 +93,9 @@ class Samples:
         return self.stems[image], variant_of(image, place) if self.variants else 0
 
     def identity(self) -> dict[str, str]:
-        """What tells these samples from others: their names and variants, and the pictures that a model gets of them.
+        """Fingerprints of these samples (names and variants) and of their pictures as the model's input.
 
-        Pictures are told apart by the size of their files, as reading all of them takes long.
+        Pictures are identified by the size of their files, as reading all of them takes long.
         """
         named = {"stems": list(self.stems), "variants": self.variants, "seed": self.seed, "size": self.size}
         sizes = [self.data.image_file(stem).stat().st_size for stem in self.stems]
@@ -104,7 +104,7 @@ class Samples:
 
 
 def batches_of(count: int, recipe: Recipe) -> list[NDArray[np.intp]]:
-    """Numbers of the samples of every step, from the seed alone; a pass's rest that fills no batch is left out."""
+    """Sample numbers of every step, determined by the seed; the incomplete last batch of a pass is left out."""
     batch = min(recipe.batch, count)
     chosen = []
     for each in range(recipe.passes):
@@ -114,7 +114,7 @@ def batches_of(count: int, recipe: Recipe) -> list[NDArray[np.intp]]:
 
 
 def read_ahead(read: Any, wanted: Sequence[Any], depth: int = 3) -> Iterator[Any]:
-    """`read(item)` of every item in order, some of them ahead in a thread."""
+    """`read(item)` of every item in order; the next ones are read ahead in a thread."""
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(read, item) for item in wanted[:depth]]
         for place in range(len(wanted)):

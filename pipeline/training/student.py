@@ -1,8 +1,8 @@
-"""What a training step changes: a head, and the blocks in front of it, all of them, some with deltas, or none.
+"""What a training step trains: a head and the blocks before it (all blocks, the last ones with deltas, or none).
 
-Everything before a student's first block is the frozen base's and may come from kept activations.
+Everything before a student's first own block belongs to the frozen base and may come from kept activations.
 
-Shape letters: F images, N tokens, M tokens that a step takes, X channels times cells.
+Shape letters: F images, N tokens, M tokens that a step uses, X channels times cells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ from deltascene.stages.types import TokenGrid
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Student:
-    """A task that is being trained.
+    """A task in training.
 
     Attributes:
-        bundle: where it belongs.
-        task: its name.
-        backbone: the base.
-        first: blocks before its own.
-        blocks: its own, from `first` on.
+        bundle: the bundle of the task.
+        task: name of the task.
+        backbone: the base's backbone.
+        first: number of blocks before its own.
+        blocks: its own blocks, from `first` on.
         head: its head.
         embeds: whether the embedding is trained, too.
-        gates: of its delta's tensors.
-        auxiliary: heads of other tasks that are trained along.
+        gates: gates of its delta's tensors, or None.
+        auxiliary: heads of other tasks that are trained with it.
     """
 
     bundle: Bundle
@@ -53,22 +53,22 @@ class Student:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Where the head reads."""
+        """Blocks whose activations the head reads."""
         return self.bundle.entry.tasks[self.task].taps
 
     @property
     def heads(self) -> dict[str, TokenHead]:
-        """Every head that is trained, the task's own first."""
+        """All heads in training, the task's own first."""
         return {self.task: self.head, **self.auxiliary}
 
     @property
     def points(self) -> tuple[int, ...]:
-        """Activations of the base that `cells` starts from, as the number of blocks run before."""
+        """The numbers of blocks after which the base's activations are the input of `cells`."""
         earlier = [tap for tap in self.taps if tap < self.first]
         return tuple(sorted({*earlier, *([self.first] if self.blocks or self.first in self.taps else [])}))
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
+        """Trained parameters by name."""
         named = {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
         for task, head in self.auxiliary.items():
             named |= {f"head.{task}.{name}": parameter for name, parameter in head.named_parameters()}
@@ -102,7 +102,7 @@ class Student:
         return self.backbone.grid(size)
 
     def embed(self, input_FCHW: Tensor) -> dict[int, Tensor]:
-        """The activations at `points` from pictures: [F, N, D] each. Nothing but a trained embedding gets gradients."""
+        """Activations at `points` for pictures, [F, N, D] each; gradients flow only into a trained embedding."""
         positions = self.backbone.positions(self.grid((input_FCHW.shape[2], input_FCHW.shape[3])))
         with torch.set_grad_enabled(self.embeds and torch.is_grad_enabled()):
             x_FND = torch.stack([self.backbone.embed(image_CHW, positions) for image_CHW in input_FCHW])
@@ -118,7 +118,7 @@ class Student:
         kept_FM: Tensor | None = None,
         gates: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The head's raw cells [F, M, X]; arguments are those of `all_cells`."""
+        """Raw cells of the task's head [F, M, X]; arguments are those of `all_cells`."""
         return self.all_cells(points, grid, kept_FM, gates)[self.task]
 
     def all_cells(
@@ -133,7 +133,7 @@ class Student:
         Args:
             points: activations at `points`, [F, N, D] each.
             grid: token grid of the images.
-            kept_FM: which patches of each image to run, and nothing else; None is all.
+            kept_FM: the patches of each image that are computed; None is all.
             gates: values of the gates; None is all open.
         """
         tapped = {point: _choose(x_FND, kept_FM, grid.prefix) for point, x_FND in points.items()}
@@ -148,11 +148,11 @@ class Student:
         return found
 
     def delta(self) -> DeltaWeights:
-        """The delta weights so far; tensors whose gates closed are left out, the others carry their gate's value."""
+        """The current delta weights, multiplied by their gates; tensors with closed gates are left out."""
         found = difference(self.blocks, self.backbone.blocks, self.first)
         if self.gates is None:
             return found
-        z = {name: value.item() for name, value in self.gates.settled().items()}
+        z = {name: value.item() for name, value in self.gates.final().items()}
         return DeltaWeights(
             {
                 name: LowRank(delta.A, delta.B * z[name]) if isinstance(delta, LowRank) else delta * z[name]
@@ -162,7 +162,7 @@ class Student:
         )
 
     def _gated(self, number: int, block: Block, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A block's tensors with each delta multiplied by its gate."""
+        """Tensors of a block whose deltas are multiplied by their gates."""
         changed, base = {}, dict(self.backbone.blocks[number].named_parameters())
         for name, module in block.named_modules():
             if isinstance(module, DeltaLinear):
@@ -174,10 +174,10 @@ class Student:
 
 
 def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """The whole backbone and a head: the base, perhaps with auxiliary heads, or a single-task network.
+    """Student with the whole backbone and a head: the base, optionally with auxiliary heads, or a single-task network.
 
     Raises:
-        UsageError: an auxiliary task isn't another one of the bundle.
+        UsageError: an auxiliary task isn't another task of the bundle.
     """
     others = [name for name in bundle.entry.tasks if name != task]
     for name in recipe.auxiliary:
@@ -192,7 +192,7 @@ def start_network(bundle: Bundle, task: str, recipe: Recipe) -> Student:
 
 
 def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """A head on the frozen base."""
+    """Student with a head on the frozen base."""
     backbone = load_model(bundle, ()).backbone
     backbone.requires_grad_(False)
     last = max(bundle.entry.tasks[task].taps)
@@ -200,7 +200,7 @@ def start_frozen(bundle: Bundle, task: str, recipe: Recipe) -> Student:
 
 
 def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
-    """Deltas of zero from the task's split on, and a head.
+    """Student with deltas of zero from the task's split on, and a head.
 
     Raises:
         UsageError: the task is the base.
@@ -221,17 +221,17 @@ def start_subtask(bundle: Bundle, task: str, recipe: Recipe) -> Student:
 
 
 def open_blocks(delta: DeltaWeights) -> Sequence[int]:
-    """Blocks in which a delta changes anything."""
+    """Blocks that a delta changes."""
     return sorted({int(name.split(".")[1]) for name in delta.tensors})
 
 
 def start_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> TokenHead:
-    """A task's head as the bundle has it, perhaps trained along with the base.
+    """A task's head with the bundle's weights, for example of an auxiliary head of the base.
 
-    A new one where the bundle has none that fits its description, or one that learned together with a delta.
+    It is a new head where the bundle's weights don't fit its description, or were trained together with a delta.
 
     Raises:
-        UsageError: it is the bundle's author's own.
+        UsageError: the head is a class of the user's own.
     """
     head, path = new_head(bundle, backbone, task, recipe), bundle.head_file(task)
     shapes = {f"{HEAD}{name}": tuple(tensor.shape) for name, tensor in head.state_dict().items()}
@@ -244,7 +244,7 @@ def new_head(bundle: Bundle, backbone: Backbone, task: str, recipe: Recipe) -> T
     """A task's untrained head, always the same for the same seed.
 
     Raises:
-        UsageError: it is the bundle's author's own.
+        UsageError: the head is a class of the user's own.
     """
     named = bundle.entry.tasks[task].head
     if ":" in named:

@@ -15,13 +15,13 @@ from deltascene.stages.types import Frame
 
 
 class EnginePart:
-    """The base, and every task of its model, on one stream."""
+    """Computes the base and every task of its model on one stream."""
 
     def __init__(self, model: SceneModel, config: Config) -> None:
-        """Takes a loaded model.
+        """Opens a stream on a loaded model.
 
         Args:
-            model: its tasks are computed here, and its base hands over what the archive and other parts need.
+            model: its tasks are computed here; its base hands over the tokens that the archive and other parts need.
             config: resolved config.
         """
         self._hand_over = {*model.hand_over}

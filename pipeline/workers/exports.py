@@ -1,4 +1,4 @@
-"""Predictions as files for other programs: one PNG picture, or one NPZ of natural values, per frame."""
+"""Writes predictions as files for other programs: one PNG picture, or one NPZ of natural values, per frame."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from deltascene.pipeline.runs.folder import RunVideo
+from deltascene.pipeline.runs.reader import RunVideo
 
 
 def draw_png(video: RunVideo) -> Iterator[float]:
@@ -22,7 +22,7 @@ def draw_png(video: RunVideo) -> Iterator[float]:
 
 
 def draw_npz(video: RunVideo) -> Iterator[float]:
-    """Writes natural values, OUT/videos/<id>/npz/<frame number>.npz with one array per task; yields as `draw_png`."""
+    """Writes natural values, OUT/videos/<id>/npz/<frame number>.npz with one array per task; yields the share."""
     folder = video.folder / "npz"
     folder.mkdir(parents=True, exist_ok=True)
     for place in range(len(video)):

@@ -1,6 +1,6 @@
-"""The end of a video: finished segments are joined, pictures are drawn from them, and everything goes to its place.
+"""Finishes a video: joins its segments, draws pictures from them, and moves everything to its place.
 
-It goes in steps, with a word on each, so that whoever waits can show how far it is, or break it off.
+It goes in steps and reports progress after each, so that a caller can show it, or cancel the rest.
 """
 
 import time
@@ -15,7 +15,8 @@ from deltascene.cache.places import remove, scratch
 from deltascene.pipeline.config import SaveConfig
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.runs.assembly import Sums, assemble, publish
-from deltascene.pipeline.runs.folder import RunVideo, VideoFolder
+from deltascene.pipeline.runs.folder import VideoFolder
+from deltascene.pipeline.runs.reader import RunVideo
 from deltascene.pipeline.runs.videos_table import VideoRecord
 from deltascene.pipeline.sources.info import SourceInfo
 from deltascene.pipeline.sources.reader import open_source
@@ -25,12 +26,12 @@ from deltascene.pipeline.workers.jobs import VideoJob
 
 @dataclass(frozen=True, slots=True)
 class FinishJob:
-    """What is done at a video's end; plain values, so that it can travel.
+    """A video that is to be finished; plain values, so that it can be sent to another process.
 
     Attributes:
         job: the video.
-        starts: of its finished segments, from its first one on, without gaps.
-        pictures: whether what its config asks for is drawn.
+        starts: number of the first frame of each finished segment, from the first segment on, without gaps.
+        pictures: whether the pictures that its config asks for are drawn.
     """
 
     job: VideoJob
@@ -40,7 +41,12 @@ class FinishJob:
 
 @dataclass(frozen=True, slots=True)
 class FinishProgress:
-    """How far some pictures are: share of them that is drawn, 0 to 1."""
+    """Progress of one kind of pictures.
+
+    Attributes:
+        what: `overlay`, `png` or `npz`.
+        share: of the pictures that is drawn, 0 to 1.
+    """
 
     what: str
     share: float
@@ -48,11 +54,11 @@ class FinishProgress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finished:
-    """A video that can be read.
+    """A video that is finished and can be read.
 
     Attributes:
-        frames: processed.
-        invalid: of these, frames that weren't what the camera saw.
+        frames: processed frames.
+        invalid: how many of these aren't what the camera saw.
         fps: processed frames per second of the source.
         sums: size and SHA-256 of the arrays' shards, by path below the video's folder.
     """
@@ -66,8 +72,8 @@ class Finished:
 Steps = Generator[FinishProgress | Finished, None, None]
 
 
-def finish_video(ending: FinishJob) -> Steps:
-    """Makes what is finished of a video readable; the last step is what came of it.
+def finish_video(finish_job: FinishJob) -> Steps:
+    """Makes the finished segments of a video readable; yields progress, and a `Finished` at the end.
 
     Raises:
         OutputError: another writer has its folder now.
@@ -75,19 +81,19 @@ def finish_video(ending: FinishJob) -> Steps:
         WorkerLost: an encoder was killed.
         SourceError: the source can't be read any more.
     """
-    job, joined = ending.job, Finished()
+    job, finished = finish_job.job, Finished()
     job.fence.require()
     with scratch(job.files.root) as folder:
-        if ending.starts:
-            made = assemble(folder, job.files, ending.starts, job.config.segment.frames, job.attributes)
+        if finish_job.starts:
+            made = assemble(folder, job.files, finish_job.starts, job.config.segment.frames, job.attributes)
             invalid = len(made.valid) - int(made.valid.sum())
-            joined = Finished(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
-        if ending.pictures:
-            yield from _draw(ending, joined, folder)
+            finished = Finished(len(made.pts_s), invalid, _rate(made.pts_s, job.info), made.files)
+        if finish_job.pictures:
+            yield from _draw(finish_job, finished, folder)
         job.fence.require()
         remove(job.files.predictions)
         publish(folder, job.files)
-    yield joined
+    yield finished
 
 
 def draws(save: SaveConfig) -> bool:
@@ -96,46 +102,54 @@ def draws(save: SaveConfig) -> bool:
 
 
 class FinisherPart:
-    """Finishes videos in strokes of about a second, so that whoever asks hears of it and may ask for something else."""
+    """Finishes a video in calls of about a second, so that the caller learns of progress and may cancel the rest.
 
-    stroke_s = 1.0
+    Attributes:
+        call_s: seconds after which a call returns.
+    """
+
+    call_s = 1.0
 
     def __init__(self) -> None:
         self._steps: Steps | None = None
 
-    def finish(self, ending: FinishJob, first: bool) -> FinishProgress | Finished:
-        """Goes on with a video's end, or begins it; the last answer is what came of it.
+    def finish(self, finish_job: FinishJob, first: bool) -> FinishProgress | Finished:
+        """Begins to finish a video, or goes on with it; a `Finished` is the last answer.
+
+        Args:
+            finish_job: the video.
+            first: whether this is its first call.
 
         Raises:
-            WorkerLost: it wasn't begun here.
+            WorkerLost: this process didn't begin it.
         """
         if first:
             self.close()
-            self._steps = finish_video(ending)
+            self._steps = finish_video(finish_job)
         if self._steps is None:
-            raise WorkerLost(f"{ending.job.id}: what was begun of its end is gone")
-        until = time.monotonic() + self.stroke_s
+            raise WorkerLost(f"{finish_job.job.id}: the process that was finishing the video is gone")
+        until = time.monotonic() + self.call_s
         step = next(self._steps)
         while not isinstance(step, Finished) and time.monotonic() < until:
             step = next(self._steps)
         return step
 
     def close(self) -> None:
-        """Gives up what was begun."""
+        """Gives up a video that was begun."""
         if self._steps is not None:
             self._steps.close()
             self._steps = None
 
 
-def _draw(ending: FinishJob, joined: Finished, folder: Path) -> Iterator[FinishProgress]:
-    """Everything that is drawn of a video, beside its arrays in a local folder."""
+def _draw(finish_job: FinishJob, finished: Finished, folder: Path) -> Iterator[FinishProgress]:
+    """Draws the pictures of a video beside its arrays in a local folder."""
     from deltascene.pipeline.workers.exports import draw_npz, draw_png
 
-    job, save = ending.job, ending.job.config.save
-    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=joined.frames, fps=joined.fps)
+    job, save = finish_job.job, finish_job.job.config.save
+    record = VideoRecord(job.id, path_text(job.spec.path), "done", frames=finished.frames, fps=finished.fps)
     video = RunVideo(record, VideoFolder(folder))
     if save.video:
-        for share in _draw_overlay(folder / job.files.overlay.name, ending, video):
+        for share in _draw_overlay(folder / job.files.overlay.name, finish_job, video):
             yield FinishProgress("overlay", share)
     if save.png:
         for share in draw_png(video):
@@ -145,12 +159,13 @@ def _draw(ending: FinishJob, joined: Finished, folder: Path) -> Iterator[FinishP
             yield FinishProgress("npz", share)
 
 
-def _draw_overlay(path: Path, ending: FinishJob, video: RunVideo) -> Iterator[float]:
-    """From the pieces that segments were sealed with, or anew where one was made without an overlay."""
+def _draw_overlay(path: Path, finish_job: FinishJob, video: RunVideo) -> Iterator[float]:
+    """Joins the overlay from its segments' pieces, or draws all of it where a segment was made without an overlay."""
     from deltascene.pipeline.drawing.overlay import OverlayPictures, draw_overlay
     from deltascene.pipeline.workers.overlay_piece import has_pieces, join_pieces
 
-    job, parts = ending.job, {start: ending.job.files.part(start) for start in ending.starts}
+    job = finish_job.job
+    parts = {start: job.files.part(start) for start in finish_job.starts}
     pictures = OverlayPictures(job.id, job.kinds, job.attributes)
     if has_pieces(pictures, parts.values()):
         yield from join_pieces(path, pictures, parts, video)

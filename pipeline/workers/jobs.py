@@ -1,4 +1,4 @@
-"""What a run hands from part to part: a video's job, spans of its frames, and what was made of them. Plain values."""
+"""What the parts of a worker pass to each other, as plain values: a video's job, spans of its frames, results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,21 +32,21 @@ class ArchiveJob:
 
 @dataclass(frozen=True, slots=True)
 class VideoJob:
-    """Everything that the parts need to know of one video; plain values, so that it can travel.
+    """What the parts need to know of one video; plain values, so that it can be sent to another process.
 
     Attributes:
         config: resolved config.
         spec: the source.
         info: what is known of it.
-        files: where its results go; absolute.
+        files: where its results go, as an absolute path.
         frames: how many of its frames are processed.
         plan: how its frames become model input.
-        grid: token grid of that.
-        kinds: of the tasks predicted, in order.
+        grid: token grid of the model input.
+        kinds: kind of every predicted task, in order.
         base: name of the base task.
-        key: fingerprint of all that its results depend on.
-        fence: of the run that writes.
-        archive: what is archived; None is nothing.
+        key: fingerprint of everything that its results depend on.
+        fence: lock of the run that writes.
+        archive: what is archived; None if nothing is.
         input_full: hash of every byte of the source; empty where that isn't known.
     """
 
@@ -76,7 +76,7 @@ class VideoJob:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What its arrays say of themselves."""
+        """Attributes that are stored with its arrays."""
         return {
             "fps": float(self.info.fps) / self.config.source.stride,
             "size": list(self.form.size),
@@ -88,7 +88,7 @@ class VideoJob:
 
     @property
     def points(self) -> tuple[int, ...]:
-        """Where the base's tokens are archived."""
+        """Archive points: numbers of blocks after which the base's tokens are archived."""
         return () if self.archive is None else self.archive.info.blocks
 
 
@@ -98,7 +98,7 @@ class Segment:
 
     Attributes:
         start: number of its first frame among the processed frames.
-        frames: how many it has.
+        frames: how many frames it has.
         first_index: the source's number of its first frame.
         next_index: the source's number of the frame after its last one.
         archived: whether its activations are archived, if the video's are.
@@ -116,7 +116,7 @@ class Span:
     """A run of frames inside one segment.
 
     Attributes:
-        segment: it lies in.
+        segment: that it lies in.
         start: number of its first frame among the processed frames.
         frames: how many frames the run has.
     """
@@ -127,18 +127,18 @@ class Span:
 
     @property
     def first(self) -> bool:
-        """Whether it starts its segment."""
+        """Whether it is the first of its segment."""
         return self.start == self.segment.start
 
     @property
     def last(self) -> bool:
-        """Whether it ends its segment, which is sealed then."""
+        """Whether it is the last of its segment, which is sealed after it."""
         return self.start + self.frames == self.segment.start + self.segment.frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanFrames:
-    """Decoded frames of a span, each with the seconds that it took to come."""
+    """Decoded frames of a span, each with the seconds that decoding it took."""
 
     span: Span
     frames: Sequence[tuple[Frame, float]]
@@ -146,7 +146,7 @@ class SpanFrames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanOutputs:
-    """What the engine made of a span."""
+    """The engine's outputs for a span, frame by frame."""
 
     span: Span
     frames: Sequence[FrameOutput]
@@ -154,7 +154,7 @@ class SpanOutputs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanTask:
-    """What one sub-task made of a span, frame by frame."""
+    """One sub-task's outputs for a span, frame by frame."""
 
     task: str
     frames: Sequence[TaskOutput]
@@ -162,7 +162,18 @@ class SpanTask:
 
 @dataclass(frozen=True, slots=True)
 class FrameSummary:
-    """What a listener is told of a frame."""
+    """A written frame, as events report it.
+
+    Attributes:
+        index: its number in the source.
+        pts_s: presentation time in seconds.
+        valid: False when the picture isn't what the camera saw then.
+        cause: of an invalid frame or of a reset; empty otherwise.
+        policy: dense, rows, warped, held or skipped.
+        macs_executed: MACs that ran.
+        macs_dense: MACs of the same frame with every row computed.
+        seconds: of all stages.
+    """
 
     index: int
     pts_s: float
@@ -179,9 +190,9 @@ class SpanDone:
     """A span that was written.
 
     Attributes:
-        frames: a word on each.
-        seal: of its segment, where the span ended it.
-        archived: bytes that its segment takes in the archive, where the span ended it.
+        frames: its frames.
+        seal: of its segment, if the span was its last one.
+        archived: bytes that its segment takes in the archive, if the span was its last one.
     """
 
     frames: Sequence[FrameSummary]
@@ -194,7 +205,7 @@ def plan_segments(wanted: range, frames: int) -> list[Segment]:
 
     Args:
         wanted: the source's numbers of the frames that are processed.
-        frames: of a segment; the last one may have fewer.
+        frames: length of a segment; the last one may be shorter.
     """
     segments = []
     for start in range(0, len(wanted), frames):

@@ -1,4 +1,4 @@
-"""A frame's results on their way to the disk: predictions as they are stored, what they cost, and the base's record."""
+"""A frame's results as they are written: predictions in their stored form, their cost, and the base's record."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from deltascene.stages.kinds import Array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskOutput:
-    """One task's part of a frame.
+    """One task's output for a frame.
 
     Attributes:
-        cost: what it cost.
+        cost: rows, MACs and seconds.
         stored: prediction in its stored form, [H, W] or [H, W, components]; None where nothing was predicted.
-        write_s: seconds that bringing it into this form took.
+        write_s: seconds that the conversion to this form took.
     """
 
     cost: TaskCost
@@ -29,14 +29,14 @@ class TaskOutput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameOutput:
-    """Everything about a frame that is kept.
+    """Everything that is written of a frame.
 
     Attributes:
-        record: the base's.
-        tasks: by task, in the order of the run.
+        record: of the base.
+        tasks: outputs by task, in the order of the run.
         age: frames since each pixel was computed [H, W]; None for an invalid frame.
-        oldest_s: seconds since the patch that waited longest was computed.
-        decode_s: seconds that the frame took to come.
+        oldest_s: age of the oldest patch in seconds.
+        decode_s: seconds that decoding the frame took.
     """
 
     record: FrameRecord
@@ -82,7 +82,7 @@ class StoredForm:
         return resize_map(age, self.plan, "nearest")
 
     def task(self, prediction: Prediction | None, cost: TaskCost) -> TaskOutput:
-        """One task's part of a frame; without a prediction, what it cost alone."""
+        """One task's output; without a prediction, its cost alone."""
         if prediction is None:
             return TaskOutput(cost)
         began, kind, value = time.perf_counter(), prediction.kind, prediction.array
@@ -94,7 +94,7 @@ class StoredForm:
 
 
 def output_of(result: FrameResult, form: StoredForm, decode_s: float) -> FrameOutput:
-    """A result as it is kept."""
+    """The engine's result as it is written."""
     tasks = {task: form.task(result.predictions.get(task), cost) for task, cost in result.cost.tasks.items()}
     age = None if result.age is None else form.age(result.age)
     return FrameOutput(result.record, tasks, age, result.cost.oldest_s, decode_s)
@@ -108,9 +108,9 @@ def ledger_rows(
     Args:
         output: the frame.
         source: id of its video.
-        base: name of the base task, whose row carries what all share.
-        shared: seconds of stages outside the engine.
-        bytes_written: of activations, into the archive.
+        base: name of the base task; its row has what all tasks share.
+        shared: seconds by stage outside the engine.
+        bytes_written: bytes of activations that were archived.
     """
     record, rows = output.record, []
     for task, part in output.tasks.items():

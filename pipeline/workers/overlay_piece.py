@@ -1,6 +1,6 @@
 """One segment's piece of its video's overlay: drawn while the segment is written, sealed with it, joined at the end.
 
-So drawing spreads over lanes as computing does, and nothing is decoded or read a second time for it.
+So drawing is shared by all workers as computing is, and nothing is decoded or read a second time for it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ from deltascene.stages.types import Image
 
 
 class OverlayPiece:
-    """Draws a segment's frames as they come."""
+    """Draws a segment's frames one after the other and encodes them."""
 
     def __init__(self, folder: Path, job: VideoJob) -> None:
-        """Starts it.
+        """Starts the encoder.
 
         Args:
-            folder: of the segment's part.
+            folder: in which the segment's part is made.
             job: the video.
         """
         self._job, self._frames = job, 0
@@ -43,7 +43,7 @@ class OverlayPiece:
         """Draws a frame.
 
         Args:
-            output: what the engine made of it.
+            output: the engine's output.
             image: RGB frame [H, W, 3]; None for one that isn't valid.
             rows: its ledger rows.
             change: how much each patch changed [h, w], in steps of 255.
@@ -52,11 +52,11 @@ class OverlayPiece:
         stored = {task: output.tasks[task].stored for task in kinds}
         values = {task: kinds[task].decode(value) for task, value in stored.items() if value is not None}
         picture = self._pictures.draw(record.index, record.pts_s, image, values, note_of(rows), change)
-        self._writer.write(picture, self._frames)  # its time is told when pieces are joined
+        self._writer.write(picture, self._frames)  # shown times are set when pieces are joined
         self._frames += 1
 
     def finish(self) -> None:
-        """Waits until all is encoded; comes last."""
+        """Waits until everything is encoded; must be the last call."""
         self._writer.finish()
 
     def close(self) -> None:
@@ -65,13 +65,13 @@ class OverlayPiece:
 
 
 def piece_name(pictures: OverlayPictures) -> str:
-    """Of a piece in its segment's part; pieces with pictures of another size don't belong to the same overlay."""
+    """Name of a piece in its segment's part; it has the pictures' size, as only pieces of one size can be joined."""
     height, width = pictures.size
     return f"overlay-{width}x{height}.webm"
 
 
 def has_pieces(pictures: OverlayPictures, parts: Iterable[Place]) -> bool:
-    """Whether every part of a video has its piece; one that was made without an overlay has none."""
+    """Whether every part of a video has a piece; a part that was made without an overlay has none."""
     name = piece_name(pictures)
     for part in parts:
         with SealedZip(part) as sealed:
@@ -87,18 +87,18 @@ def join_pieces(
 
     Args:
         path: a new file, ends in `.webm`.
-        pictures: what they were drawn by.
-        parts: by the number of their first frame, in order.
-        video: what was joined of it.
+        pictures: that drew them.
+        parts: sealed parts by the number of their first frame, in order.
+        video: the video's joined arrays.
 
     Yields:
         Share of the frames that is joined, 0 to 1.
 
     Raises:
-        BrokenSeal: a part isn't what was sealed.
+        BrokenSeal: a part's bytes aren't those that were sealed.
         OSError: the overlay can't be written.
         EncoderFailed: pieces can't be joined.
-        WorkerLost: what joins them was killed.
+        WorkerLost: the process that joins them was killed.
     """
     name, times_ms = piece_name(pictures), shown_at_ms(video.arrays.pts_s)
     stops = [*parts, len(times_ms)][1:]

@@ -1,6 +1,6 @@
-"""What Ray makes actors of: each holds one part of a run and hands its calls on. No logic here.
+"""Classes that Ray makes actors of: each holds one part of a worker and passes calls on to it.
 
-Only those that compute import torch, once they are asked to: a reader or a writer starts at once.
+Only those that compute import torch, in `ready`: a reader or a writer starts at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,22 +74,22 @@ class ReaderActor:
         self._part = ReaderPart()
 
     def ready(self) -> None:
-        """Answers."""
+        """Answers as soon as the actor runs."""
 
     def read(self, job: VideoJob, span: Span) -> SpanFrames:
-        """As the part."""
+        """Decodes a span."""
         return self._part.read(job, span)
 
     def abandon(self) -> None:
-        """Lets go of the video."""
+        """Closes the video."""
         self._part.close()
 
 
 class EngineActor:
     """Holds an `EnginePart` with the base and some tasks."""
 
-    def __init__(self, seat: ActorSetup, tasks: Sequence[str], splits: Sequence[int]) -> None:
-        self._about = seat, tasks, splits
+    def __init__(self, setup: ActorSetup, tasks: Sequence[str], splits: Sequence[int]) -> None:
+        self._setup, self._tasks, self._splits = setup, tasks, splits
         self._part: EnginePart | None = None
 
     def ready(self) -> None:
@@ -105,25 +105,25 @@ class EngineActor:
             from deltascene.pipeline.numerics.settle import honour
             from deltascene.pipeline.workers.engine_part import EnginePart
 
-        seat, tasks, splits = self._about
-        honour(seat.config, seat.numerics)
-        model = load_model(seat.bundle(tasks), tasks, allow_code=seat.allow_code, merged=seat.merged)
-        self._part = EnginePart(handing_over(seat.prepared(model), seat.config, splits), seat.config)
+        setup, tasks = self._setup, self._tasks
+        honour(setup.config, setup.numerics)
+        model = load_model(setup.bundle(tasks), tasks, allow_code=setup.allow_code, merged=setup.merged)
+        self._part = EnginePart(handing_over(setup.prepared(model), setup.config, self._splits), setup.config)
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
-        """As the part."""
+        """Computes a span."""
         assert self._part is not None, "ready comes first"
         return self._part.run(job, read)
 
     def abandon(self) -> None:
-        """Nothing to let go of: a segment starts from nothing."""
+        """Does nothing: a segment starts without state."""
 
 
 class TaskActor:
     """Holds a `TaskPart`."""
 
-    def __init__(self, seat: ActorSetup, task: str) -> None:
-        self._about = seat, task
+    def __init__(self, setup: ActorSetup, task: str) -> None:
+        self._setup, self._task = setup, task
         self._part: TaskPart | None = None
 
     def ready(self) -> None:
@@ -139,36 +139,36 @@ class TaskActor:
             from deltascene.pipeline.numerics.settle import honour
             from deltascene.pipeline.workers.task_part import TaskPart
 
-        seat, task = self._about
-        honour(seat.config, seat.numerics)
-        model = load_sub_task_model(seat.bundle([task]), task, allow_code=seat.allow_code, merged=seat.merged)
-        self._part = TaskPart(seat.prepared(model), seat.config)
+        setup, task = self._setup, self._task
+        honour(setup.config, setup.numerics)
+        model = load_sub_task_model(setup.bundle([task]), task, allow_code=setup.allow_code, merged=setup.merged)
+        self._part = TaskPart(setup.prepared(model), setup.config)
 
     def run(self, job: VideoJob, made: SpanOutputs) -> SpanTask:
-        """As the part."""
+        """Computes the task on what the engine made of a span."""
         assert self._part is not None, "ready comes first"
         return self._part.run(job, made.span, [output.record for output in made.frames])
 
     def abandon(self) -> None:
-        """Nothing to let go of: a segment starts from nothing."""
+        """Does nothing: a segment starts without state."""
 
 
 class WriterActor:
-    """Holds a `WriterPart`, and a `FinisherPart` for what it and others wrote."""
+    """Holds a `WriterPart` and a `FinisherPart`."""
 
     def __init__(self) -> None:
         self._part, self._finisher = WriterPart(), FinisherPart()
 
     def ready(self) -> None:
-        """Answers."""
+        """Answers as soon as the actor runs."""
 
     def write(self, job: VideoJob, read: SpanFrames | None, made: SpanOutputs, *others: SpanTask) -> SpanDone:
-        """As the part."""
+        """Writes a span."""
         return self._part.write(job, made, others, read)
 
-    def finish(self, ending: FinishJob, first: bool) -> FinishProgress | Finished:
-        """As the part."""
-        return self._finisher.finish(ending, first)
+    def finish(self, finish_job: FinishJob, first: bool) -> FinishProgress | Finished:
+        """Begins or goes on with finishing a video."""
+        return self._finisher.finish(finish_job, first)
 
     def abandon(self) -> None:
         """Gives up what isn't sealed, and what isn't finished."""

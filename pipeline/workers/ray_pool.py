@@ -1,8 +1,7 @@
-"""A pool of workers in a Ray cluster."""
+"""A pool of workers in a Ray cluster: joined or started, and sized to its processors."""
 
 import logging
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,26 +11,33 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import NoCapacity, UsageError, WorkerLost
 from deltascene.pipeline.numerics.settle import numerics_record
-from deltascene.pipeline.workers.pool import TRIES, ThreadedPool
+from deltascene.pipeline.workers.pool import ThreadedPool
+from deltascene.pipeline.workers.ray_actors import ActorSetup
+from deltascene.pipeline.workers.worker import TRIES
 from deltascene.pipeline.workers.worker_ray import RayWorker
 
-_ANSWERS_S = 10.0  # that a cluster may take to answer
+_log = logging.getLogger(__name__)
+
+_CONNECT_S = 10.0  # that connecting to a cluster may take
 
 
 class RayPool(ThreadedPool):
-    """Lanes of actors; a cluster on this machine is started if none is joined."""
+    """Workers made of actors; a cluster on this machine is started if none is joined."""
 
     def __init__(self, model: SceneModel, config: Config, *, allow_code: bool = False) -> None:
-        """Joins or starts a cluster, and starts the lanes.
+        """Joins or starts a cluster, and starts the workers.
 
         Args:
             model: its description says what the actors load; it needs no weights.
             config: resolved config.
             allow_code: whether a bundle may bring its own head class.
+
+        Raises:
+            UsageError: there is no cluster at the address, or an actor can't compute as the config says.
+            NoCapacity: no machine of the cluster has room.
+            WorkerLost: actors died again and again.
         """
         import ray
-
-        from deltascene.pipeline.workers import ray_actors
 
         if config.run.audit_every and config.run.placement == "split":
             raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
@@ -43,40 +49,51 @@ class RayPool(ThreadedPool):
             own: dict[str, Any] = {"address": "local", "include_dashboard": False}
             where = {"address": config.run.cluster} if config.run.cluster else own
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-        split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
-        here = [task for task in model.tasks if task not in split]
-        seat = ray_actors.ActorSetup(
-            config=config,
-            model=_model_anywhere(model, config),
-            weights={file.name: file_sha256(file) for file in model.bundle.weight_files(model.tasks)},
-            numerics=numerics_record(config),
-            allow_code=allow_code,
-        )
-        cluster, each = self._ray.cluster_resources()["CPU"], 1 + len(split)
-        lanes = config.run.workers or max(1, int(cluster // (each * seat.numerics["threads"])))
-        cpus = _share_of_cpus(cluster, seat.numerics["threads"], lanes * each)
-        made = [RayWorker(self._ray, seat, here, split, cpus) for _ in range(lanes)]
+        workers = self._start_workers(model, config, _setup_of(model, config, allow_code=allow_code))
         try:
-            placed = _placed(made)
+            placed = _placed(workers)
         except BaseException:
-            for lane in made:
-                lane.close()
+            for worker in workers:
+                worker.close()
             self._leave()
             raise
         super().__init__(placed)
 
     def close(self) -> None:
-        """As `WorkerPool.close`."""
+        """Closes all workers, and leaves a cluster that was joined here."""
         super().close()
         self._leave()
+
+    def _start_workers(self, model: SceneModel, config: Config, setup: ActorSetup) -> list[RayWorker]:
+        """Starts as many workers as the config asks for, or as the cluster has processors for."""
+        split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
+        here = [task for task in model.tasks if task not in split]
+        cluster_cpus, computing, threads = (
+            self._ray.cluster_resources()["CPU"],
+            1 + len(split),
+            setup.numerics["threads"],
+        )
+        workers = config.run.workers or max(1, int(cluster_cpus // (computing * threads)))
+        cpus = _share_of_cpus(cluster_cpus, threads, workers * computing)
+        return [RayWorker(self._ray, setup, here, split, cpus) for _ in range(workers)]
 
     def _leave(self) -> None:
         if self._joined_here:
             self._ray.shutdown()
 
 
-def _placed(lanes: Sequence[RayWorker]) -> list[RayWorker]:
-    """Lanes that are ready; those without room are closed, if others have it.
+def _setup_of(model: SceneModel, config: Config, *, allow_code: bool) -> ActorSetup:
+    return ActorSetup(
+        config=config,
+        model=_model_anywhere(model, config),
+        weights={file.name: file_sha256(file) for file in model.bundle.weight_files(model.tasks)},
+        numerics=numerics_record(config),
+        allow_code=allow_code,
+    )
+
+
+def _placed(workers: Sequence[RayWorker]) -> list[RayWorker]:
+    """Waits for workers; those without room are closed with a warning, if others have it.
 
     Raises:
         UsageError: an actor can't compute as the run wants it.
@@ -84,25 +101,24 @@ def _placed(lanes: Sequence[RayWorker]) -> list[RayWorker]:
         WorkerLost: actors died again and again.
     """
     placed: list[RayWorker] = []
-    for lane in lanes:
+    for worker in workers:
         try:
-            _begin(lane)
+            _wait_for(worker)
         except NoCapacity as error:
-            if lane is lanes[-1] and not placed:
+            if worker is workers[-1] and not placed:
                 raise
-            lane.close()
-            lane_word = f"{len(placed)} of {len(lanes)} lanes"
-            print(f"note: {lane_word} have room: {error}", file=sys.stderr)
+            worker.close()
+            _log.warning("only %d of %d workers have room in the cluster: %s", len(placed), len(workers), error)
         else:
-            placed.append(lane)
+            placed.append(worker)
     return placed
 
 
-def _begin(lane: RayWorker) -> None:
-    """Waits for a lane; actors that die meanwhile are replaced, a few times."""
+def _wait_for(worker: RayWorker) -> None:
+    """Waits until a worker is ready; actors that die meanwhile are replaced, a few times."""
     for attempt in range(1, TRIES + 1):
         try:
-            lane.ready() if attempt == 1 else lane.restore()
+            worker.ready() if attempt == 1 else worker.restore()
             return
         except WorkerLost:
             if attempt == TRIES:
@@ -110,16 +126,16 @@ def _begin(lane: RayWorker) -> None:
 
 
 def _check_address(address: str | None) -> None:
-    """Whether anybody listens at a cluster's address; Ray itself tries for minutes.
+    """Connects to a cluster's address and closes the connection; Ray itself would try for minutes.
 
     Raises:
-        UsageError: nobody does.
+        UsageError: nothing listens there.
     """
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if not colon:  # none, or a name that Ray knows, as `auto`
         return
     try:
-        socket.create_connection((host, int(port)), timeout=_ANSWERS_S).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, ValueError, OverflowError) as error:
         raise UsageError(
             f"run.address: expected a Ray cluster at HOST:PORT; found none at {address} ({error}); ray start --head"
@@ -127,14 +143,14 @@ def _check_address(address: str | None) -> None:
 
 
 def _model_anywhere(model: SceneModel, config: Config) -> str:
-    """What an actor finds the bundle by: as it was named, but a folder by its absolute path."""
+    """The name that an actor finds the bundle by: as in the config, but a folder by its absolute path."""
     named, folder = config.model, model.bundle.folder
     return named if "://" in named or named in packaged_models() else str(folder.resolve())
 
 
-def _share_of_cpus(cluster: float, threads: int, engines: int) -> float:
-    """Processors that an engine or sub-task actor asks for: its threads, or an equal share where there are fewer."""
-    if engines * threads <= cluster:
+def _share_of_cpus(cluster: float, threads: int, actors: int) -> float:
+    """Processors that an actor that computes asks for: its threads, or an equal share where there are fewer."""
+    if actors * threads <= cluster:
         return float(threads)
-    share = cluster / engines
+    share = cluster / actors
     return float(int(share)) if share >= 1 else round(share - 0.005, 2)

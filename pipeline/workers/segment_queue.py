@@ -1,4 +1,9 @@
-"""What waits for a worker, and what each takes next."""
+"""The segments and finished videos that wait for a worker, and which of them a worker takes next.
+
+A worker goes on with the segment that follows its last one; else it starts a video that no worker has begun; else it
+takes the middle of the longest run of waiting segments. So each worker reads its files in long runs, and one long file
+is shared by all workers.
+"""
 
 import time
 from collections import deque
@@ -11,12 +16,12 @@ from deltascene.pipeline.workers.jobs import Segment, VideoJob
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """What a lane does at a time.
+    """What a worker does at a time.
 
     Attributes:
-        job: a video.
-        work: a segment of it, or its end.
-        taken_s: when a lane took it, on the clock `time.perf_counter`.
+        job: the video.
+        work: a segment of it to compute, or the job that finishes it.
+        taken_s: when a worker took it, on the clock `time.perf_counter`.
     """
 
     job: VideoJob
@@ -25,28 +30,28 @@ class WorkItem:
 
     @property
     def segment(self) -> Segment:
-        """That is computed."""
-        assert isinstance(self.work, Segment), "a video's end is no segment"
+        """The segment that is computed; only for an item that has one."""
+        assert isinstance(self.work, Segment), "finishing a video is no segment"
         return self.work
 
 
 class SegmentQueue:
-    """What waits: videos to finish come first, then segments by video.
+    """Work that waits: videos to finish come first, then segments by video.
 
     Attributes:
         archiving: whether segments that are taken from now on are archived.
-        dropped: everything was taken back, and nothing added since.
+        dropped: everything was dropped, and nothing was added since.
     """
 
     def __init__(self) -> None:
         self.archiving, self.dropped = True, False
-        self._endings = deque[FinishJob]()
+        self._finish_jobs = deque[FinishJob]()
         self._jobs: dict[str, VideoJob] = {}
         self._waiting: dict[str, list[Segment]] = {}
         self._begun: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._endings) + sum(len(segments) for segments in self._waiting.values())
+        return len(self._finish_jobs) + sum(len(segments) for segments in self._waiting.values())
 
     def add(self, job: VideoJob, segments: Sequence[Segment]) -> None:
         """Adds a video's segments, in order."""
@@ -54,32 +59,36 @@ class SegmentQueue:
         if segments:
             self._jobs[job.id], self._waiting[job.id] = job, list(segments)
 
-    def finish(self, ending: FinishJob) -> None:
-        """Adds a video's end."""
+    def finish(self, finish_job: FinishJob) -> None:
+        """Adds a video that is to be finished."""
         self.dropped = False
-        self._endings.append(ending)
+        self._finish_jobs.append(finish_job)
 
     def drop(self, id_: str | None = None) -> None:
-        """Takes back what waits, of a video or of all."""
+        """Removes what waits, of one video or of all."""
         self.dropped |= id_ is None
-        self._endings = deque(ending for ending in self._endings if id_ not in (None, ending.job.id))
+        self._finish_jobs = deque(each for each in self._finish_jobs if id_ not in (None, each.job.id))
         for each in list(self._waiting) if id_ is None else [id_]:
             self._forget(each)
 
-    def give_back(self, task: WorkItem) -> None:
-        """What was taken waits again."""
-        if isinstance(task.work, FinishJob):
-            self._endings.appendleft(task.work)
+    def give_back(self, item: WorkItem) -> None:
+        """Puts an item that was taken back among those that wait."""
+        if isinstance(item.work, FinishJob):
+            self._finish_jobs.appendleft(item.work)
             return
-        self._jobs[task.job.id] = task.job
-        waiting = [*self._waiting.get(task.job.id, []), task.segment]
-        self._waiting[task.job.id] = sorted(waiting, key=lambda segment: segment.start)
+        self._jobs[item.job.id] = item.job
+        waiting = [*self._waiting.get(item.job.id, []), item.segment]
+        self._waiting[item.job.id] = sorted(waiting, key=lambda segment: segment.start)
 
     def take(self, last: WorkItem | None) -> WorkItem | None:
-        """What is next for a lane, after its last segment; None if nothing waits."""
-        if self._endings:
-            ending = self._endings.popleft()
-            return WorkItem(ending.job, ending)
+        """The next item for a worker; None if nothing waits.
+
+        Args:
+            last: item of the last segment that this worker computed; None if there was none.
+        """
+        if self._finish_jobs:
+            finish_job = self._finish_jobs.popleft()
+            return WorkItem(finish_job.job, finish_job)
         if not self._waiting:
             return None
         id_, place = self._choose(last)
@@ -94,12 +103,12 @@ class SegmentQueue:
         self._jobs.pop(id_, None)
 
     def _choose(self, last: WorkItem | None) -> tuple[str, int]:
-        """Video and place among its waiting segments."""
+        """A video, and the place of the chosen segment among its waiting ones."""
         if last is not None and last.job.id in self._waiting:
-            follows = [segment.start for segment in self._waiting[last.job.id]]
-            after = last.segment.start + last.segment.frames
-            if after in follows:
-                return last.job.id, follows.index(after)
+            starts = [segment.start for segment in self._waiting[last.job.id]]
+            following = last.segment.start + last.segment.frames
+            if following in starts:
+                return last.job.id, starts.index(following)
         for id_ in self._waiting:
             if id_ not in self._begun:
                 return id_, 0

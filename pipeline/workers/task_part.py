@@ -20,7 +20,7 @@ from deltascene.stages.types import TokenGrid
 
 
 class TaskPart:
-    """One sub-task on what the base hands on: beside the engine, in a place of its own, or from the archive."""
+    """Computes one sub-task from the base's records: beside the engine, in another process, or from the archive."""
 
     def __init__(self, model: SceneModel, config: Config) -> None:
         """Takes a model of just this task; its base need not have the blocks below the split."""
@@ -30,11 +30,11 @@ class TaskPart:
 
     @property
     def segment_frames(self) -> int:
-        """Frames of a segment, by the config."""
+        """Length of a segment in frames."""
         return self._config.segment.frames
 
     def reset(self) -> None:
-        """A segment starts."""
+        """Forgets all state, at the start of a segment."""
         self._state = TaskState()
         self._ages: PatchAges | None = None
 
@@ -45,15 +45,17 @@ class TaskPart:
 
     @torch.inference_mode()
     def step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:
-        """One frame, with this task alone."""
+        """Computes one frame."""
         if not record.valid:
             return FrameOutput(record, {self.task: TaskOutput(TaskCost(0, 0, Macs(), Macs(), {}))})
         clock = Stopwatch()
-        moment = receive(record, grid, self._ages)
-        self._ages = moment.ages
-        clock.lap("warp" if moment.where is not None else "head", self.task)
+        base_output = receive(record, grid, self._ages)
+        self._ages = base_output.ages
+        clock.lap("warp" if base_output.where is not None else "head", self.task)
         keep = self._config.policy.reuse
-        turn = TaskInput(self._state, moment, {}, clock)
-        [(self._state, prediction)] = step_task(self._model, self.task, [turn], keep=keep)
-        output = form.task(prediction, task_cost(self._model, self.task, moment.rows, grid, clock.of(self.task)))
-        return FrameOutput(record, {self.task: output}, form.age(moment.age), moment.ages.oldest_s(record.pts_s))
+        task_input = TaskInput(self._state, base_output, {}, clock)
+        [(self._state, prediction)] = step_task(self._model, self.task, [task_input], keep=keep)
+        output = form.task(prediction, task_cost(self._model, self.task, base_output.rows, grid, clock.of(self.task)))
+        return FrameOutput(
+            record, {self.task: output}, form.age(base_output.age), base_output.ages.oldest_s(record.pts_s)
+        )

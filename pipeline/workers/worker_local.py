@@ -1,4 +1,4 @@
-"""A worker in this process."""
+"""A worker in this process: reader, engine and writer are called one after the other."""
 
 from collections.abc import Iterator
 
@@ -22,24 +22,24 @@ class LocalWorker:
         self._engine = EnginePart(handing_over(model, config), config)
 
     def run(self, job: VideoJob, segment: Segment) -> Iterator[SpanDone]:
-        """As `Worker.run`."""
+        """Computes, writes and seals a segment."""
         for span in plan_spans(segment, self.span_frames):
             read = self._reader.read(job, span)
             yield self._writer.write(job, self._engine.run(job, read), [], read)
 
-    def finish(self, ending: FinishJob) -> Iterator[FinishProgress | Finished]:
-        """As `Worker.finish`."""
-        return finish_video(ending)
+    def finish(self, finish_job: FinishJob) -> Iterator[FinishProgress | Finished]:
+        """Finishes a video."""
+        return finish_video(finish_job)
 
     def restore(self) -> None:
-        """As `Worker.restore`: the processes that decode and encode are all that can be lost."""
+        """Gives up what was begun; only decoding and encoding processes can be lost, and `run` starts new ones."""
         self.abandon()
 
     def abandon(self) -> None:
-        """As `Worker.abandon`."""
+        """Closes the writer and the reader."""
         self._writer.close()
         self._reader.close()
 
     def close(self) -> None:
-        """As `Worker.close`."""
+        """Closes the writer and the reader."""
         self.abandon()

@@ -1,4 +1,4 @@
-"""Writes and seals a run's segments: the last part of a worker."""
+"""Writes and seals segments: the last part of a worker."""
 
 import shutil
 import time
@@ -40,7 +40,7 @@ class WriterPart:
         self._archive: SegmentWriter | None = None
         self._piece: OverlayPiece | None = None
         self._rows: list[dict[str, Any]] = []
-        self._open: tuple[str, int, int] | None = None  # video and segment that the next span goes on with, its frames
+        self._open: tuple[str, int, int] | None = None  # video, start of the open segment, its frames so far
 
     def write(
         self, job: VideoJob, made: SpanOutputs, others: Sequence[SpanTask], read: SpanFrames | None = None
@@ -49,13 +49,13 @@ class WriterPart:
 
         Args:
             job: the video.
-            made: by the engine.
-            others: by sub-tasks elsewhere.
-            read: what it was made of, where an overlay is drawn of it.
+            made: the engine's outputs.
+            others: outputs of sub-tasks that other parts computed.
+            read: the decoded frames, if an overlay is drawn.
 
         Raises:
-            WorkerLost: a span before it never came: what made it failed, and what follows belongs to no segment. Or the
-                overlay's encoder was killed.
+            WorkerLost: an earlier span of the segment never came, because a part failed; or the overlay's encoder was
+                killed.
             EncoderFailed: the overlay can't be encoded.
             OSError: something can't be written.
         """
@@ -77,7 +77,7 @@ class WriterPart:
         return self._seal(job, segment, summaries)
 
     def close(self) -> None:
-        """Gives up what wasn't sealed."""
+        """Discards a segment that isn't sealed."""
         self._arrays, self._open = None, None
         if self._archive is not None:
             self._archive.discard()
@@ -90,10 +90,10 @@ class WriterPart:
             self._folder = None
 
     def _frames_before(self, job: VideoJob, span: Span) -> int:
-        """Frames of a span's segment that are written.
+        """Number of frames of a span's segment that were written before it.
 
         Raises:
-            WorkerLost: another segment is being written, or none.
+            WorkerLost: another segment is open, or none.
         """
         if span.first:
             return 0
@@ -135,8 +135,16 @@ class WriterPart:
             self._piece.add(output, image, rows, change)
         record = output.record
         seconds = sum(row["seconds"] for row in rows)
-        about = (record.index, record.pts_s, record.valid, record.cause, record.policy)
-        return FrameSummary(*about, output.macs_executed, output.macs_dense, seconds)
+        return FrameSummary(
+            index=record.index,
+            pts_s=record.pts_s,
+            valid=record.valid,
+            cause=record.cause,
+            policy=record.policy,
+            macs_executed=output.macs_executed,
+            macs_dense=output.macs_dense,
+            seconds=seconds,
+        )
 
     def _seal(self, job: VideoJob, segment: Segment, summaries: Sequence[FrameSummary]) -> SpanDone:
         assert self._arrays is not None
@@ -164,5 +172,5 @@ class WriterPart:
 
 
 def layout_of(job: VideoJob) -> Layout:
-    """Shape of a video's predictions."""
+    """Layout of a video's stored predictions."""
     return plan_layout(job.kinds, job.form.size, job.config.segment.frames, (job.grid.height, job.grid.width))

@@ -51,8 +51,8 @@ def test_everybody_takes_turns(speed):
 
 
 @pytest.mark.parametrize("single_task", [True, False])
-def test_the_yardsticks_say_what_the_exact_engine_says(tiny_delta, single_task):
-    yardsticks = importlib.import_module("yardsticks")
+def test_the_baselines_predict_what_the_exact_engine_predicts(tiny_delta, single_task):
+    baselines = importlib.import_module("baselines")
     engine, bundle = Engine.load(tiny_delta, overrides=["numerics.dtype=float32"]), read_bundle(tiny_delta)
     grid = engine.model.backbone.grid((48, 64))
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
@@ -60,9 +60,9 @@ def test_the_yardsticks_say_what_the_exact_engine_says(tiny_delta, single_task):
     entry = bundle.entry.input
     mean, std = torch.tensor(entry.mean).view(3, 1, 1), torch.tensor(entry.std).view(3, 1, 1)
     image = ((torch.from_numpy(picture).permute(2, 0, 1) / 255 - mean) / std)[None]
-    nets = yardsticks.networks(bundle, engine.model.tasks, grid, single_task=single_task)
+    nets = baselines.networks(bundle, engine.model.tasks, grid, single_task=single_task)
     assert len(nets) == (4 if single_task else 1)
-    for run in (yardsticks.by_torch, lambda net: yardsticks.by_openvino(net, image, 1)):
+    for run in (baselines.by_torch, lambda net: baselines.by_openvino(net, image, 1)):
         outputs = [output for net in nets for output in run(net)(image)]
         for task, output in zip(engine.model.tasks, outputs, strict=True):
             tail = output.shape[3:]

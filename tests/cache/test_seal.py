@@ -58,7 +58,7 @@ def test_a_harmed_file_breaks_the_seal(path, place):
     ["", "{}", "[]", "null", '{"format": 1}', '{"format": 2}', '{"format": 1, "files": 3}', "\x00", "[" * 100_000]
     + [
         json.dumps({"format": 1, **ABOUT, "files": {}} | wrong)
-        for wrong in ({"start": -1}, {"frames": "3"}, {"frames": 0}, {"x": 1})
+        for wrong in ({"start": -1}, {"frames": "3"}, {"frames": 0}, {"x": 1}, {"fingerprint": 3}, {"input_full": None})
     ]
     + [json.dumps({"format": 1, **ABOUT, "files": {"/etc/hostname": [0, "0"]}})],
 )

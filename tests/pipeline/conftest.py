@@ -60,7 +60,7 @@ def harm() -> Callable[[Path, str], None]:
 
 @pytest.fixture
 def pids(monkeypatch):
-    """Processes of every lane's actors, by name, as they are when all of them are ready."""
+    """Processes of every worker's actors, by name, as they are when all of them are ready."""
     import ray
 
     from deltascene.pipeline.workers.worker_ray import RayWorker

@@ -1,5 +1,5 @@
 "use strict";
-// A picture grows when it is clicked; the plots say what lies under the mouse.
+// A click enlarges a picture; a plot shows the numbers of the point under the pointer.
 for (const picture of document.querySelectorAll("figure img")) {
   picture.addEventListener("click", () => picture.parentElement.classList.toggle("wide"));
 }
@@ -21,7 +21,7 @@ for (const plots of document.querySelectorAll(".plots")) {
     const stages = Object.entries(series.seconds_by_stage).filter(([, seconds]) => seconds[point] > 0).map(([stage, seconds]) => `${stage} ${(1e3 * seconds[point]).toFixed(1)}`);
     const invalid = series.invalid[point] ? ` · ${series.invalid[point]} invalid` : "";
     const reason = series.reason[point] ? ` (${series.reason[point]})` : "";
-    const rows = `${(100 * series.rows_share[point]).toFixed(1)} % of rows`;
+    const rows = `${(100 * series.rows_share[point]).toFixed(1)} % of tokens`;
     return `${frames} · ${series.pts_s[point].toFixed(2)} s · ${series.policy[point]}${reason}${invalid} · ${rows} · oldest patch ${series.oldest_s[point].toFixed(2)} s · ${ms(series.seconds[point])} (${stages.join(", ")})`
       + ` · ${compact(series.macs_executed[point])} of ${compact(series.macs_dense[point])}`;
   };

@@ -1,4 +1,4 @@
-// A table is sorted by the column whose head is pressed, once more the other way round; its filter shows one status.
+// Pressing a heading sorts its table by that column, a second press in reverse; the filter shows one status only.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   const order = new Intl.Collator(undefined, {numeric: true});
@@ -10,12 +10,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return Number.isNaN(difference) ? order.compare(one, other) : difference;
   };
   const sort = (column) => {
-    const turn = heads[column].getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const direction = heads[column].getAttribute("aria-sort") === "ascending" ? -1 : 1;
     for (const head of heads) head.setAttribute("aria-sort", "none");
-    heads[column].setAttribute("aria-sort", turn > 0 ? "ascending" : "descending");
-    const missing = (row) => Number(value(row, column) === "");  // last, whichever way
+    heads[column].setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+    const missing = (row) => Number(value(row, column) === "");  // last in both orders
     const rows = [...body.rows].sort((one, other) =>
-      missing(one) - missing(other) || turn * compare(value(one, column), value(other, column)));
+      missing(one) - missing(other) || direction * compare(value(one, column), value(other, column)));
     body.append(...rows);
   };
 
@@ -32,11 +32,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 for (const select of document.querySelectorAll("select[data-filters]")) {
   const rows = [...document.getElementById(select.dataset.filters).tBodies[0].rows];
-  const line = select.closest(".filter"), told = line.querySelector("[role=status]");
+  const line = select.closest(".filter"), counter = line.querySelector("[role=status]");
   line.hidden = false;
   select.addEventListener("change", () => {
     for (const row of rows) row.hidden = select.value !== "" && row.dataset.status !== select.value;
     const shown = rows.filter((row) => !row.hidden).length;
-    told.textContent = select.value === "" ? "" : `${shown} of ${rows.length} rows; the last row is of all`;
+    counter.textContent = select.value === "" ? "" : `${shown} of ${rows.length} videos; the last row is the sum of all`;
   });
 }

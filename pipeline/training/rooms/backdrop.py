@@ -1,7 +1,7 @@
-"""A still camera's view of a room at rest, computed once, and frames of movers laid over it.
+"""A still camera's view of a room at rest, computed once, and frames with moving bodies over it.
 
-Skips work whose result is known: the room's own surface points, shadows and light. Equal, sample by sample, to tracing
-all bodies anew.
+The room's own surface points, shadows and light are reused. The result equals tracing all bodies anew, sample by
+sample.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from deltascene.pipeline.training.rooms.surfels import Posed, Surfels, dot, look
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What a still camera sees of the room at rest.
+    """View of the room at rest by a still camera.
 
     Attributes:
         camera: the camera.
@@ -38,8 +38,8 @@ class LitBackdrop:
 
     Attributes:
         backdrop: the surface points.
-        visible_LR: whether each light reaches each point when nothing moves about.
-        radiance_R3: linear light of each point then.
+        visible_LR: whether each light reaches each point of the room at rest.
+        radiance_R3: linear light of each point of the room at rest.
     """
 
     backdrop: Backdrop
@@ -54,13 +54,13 @@ def make_backdrop(room: Posed, camera: Camera, height: int, width: int) -> Backd
 
 
 def light_backdrop(backdrop: Backdrop, world: World) -> LitBackdrop:
-    """Lights the room at rest; only the world's first body throws shadows."""
-    visible_LR = visibility(world.mood, [world.bodies[0]], backdrop.surfels)
-    return LitBackdrop(backdrop, visible_LR, radiance(world.mood, backdrop.surfels, visible_LR))
+    """Lights the room at rest; only the world's first body casts shadows."""
+    visible_LR = visibility(world.lighting, [world.bodies[0]], backdrop.surfels)
+    return LitBackdrop(backdrop, visible_LR, radiance(world.lighting, backdrop.surfels, visible_LR))
 
 
 def overlay(backdrop: Backdrop, movers: tuple[Posed, ...]) -> tuple[Surfels, NDArray[np.bool_]]:
-    """Surface points with the movers in front, and which rays see a mover [R]."""
+    """Surface points with moving bodies in front, and whether a ray hits a moving body [R]."""
     arrays = {name: getattr(backdrop.surfels, name).copy() for name in Surfels.__dataclass_fields__}
     covered_R = np.zeros(len(backdrop.rays_R3), dtype=bool)
     for posed in movers:
@@ -75,7 +75,7 @@ def overlay(backdrop: Backdrop, movers: tuple[Posed, ...]) -> tuple[Surfels, NDA
 
 
 def _near(posed: Posed, backdrop: Backdrop) -> NDArray[np.int64]:
-    """Rays that pass the body's bounding ball at most at its radius."""
+    """Indices of the rays that meet the body's bounding ball."""
     centre = posed.rotation_33 @ posed.body.centre_3 + posed.shift_3 - backdrop.camera.position_3
     own_3 = (backdrop.camera.axes_33 @ centre).astype(np.float32)
     along_R = backdrop.rays_R3 @ own_3
@@ -84,19 +84,19 @@ def _near(posed: Posed, backdrop: Backdrop) -> NDArray[np.int64]:
 
 
 def light_over(lit: LitBackdrop, world: World) -> NDArray[np.float32]:
-    """Linear light of a frame [R, 3]: points that a mover covers or shades are lit anew, the rest is kept."""
+    """Linear light of a frame [R, 3]; only points covered or shaded by moving bodies are computed anew."""
     movers = world.bodies[1:]
     surfels, covered_R = overlay(lit.backdrop, movers)
     visible_LR = lit.visible_LR.copy()
     rows = np.flatnonzero(covered_R)
-    visible_LR[:, rows] = visibility(world.mood, list(world.bodies), take(surfels, rows))
+    visible_LR[:, rows] = visibility(world.lighting, list(world.bodies), take(surfels, rows))
     changed_R = covered_R.copy()
-    for row, light in enumerate(world.mood.lights):
+    for row, light in enumerate(world.lighting.lights):
         if light.shadow:
             open_K = np.flatnonzero(visible_LR[row] & ~covered_R & np.isfinite(surfels.z_R))
             dark = open_K[~lit_by(light, list(movers), take(surfels, open_K))]
             visible_LR[row, dark] = False
             changed_R[dark] = True
     out_R3, dirty = lit.radiance_R3.copy(), np.flatnonzero(changed_R)
-    out_R3[dirty] = radiance(world.mood, take(surfels, dirty), visible_LR[:, dirty])
+    out_R3[dirty] = radiance(world.lighting, take(surfels, dirty), visible_LR[:, dirty])
     return out_R3

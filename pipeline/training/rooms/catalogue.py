@@ -1,4 +1,4 @@
-"""The furniture libraries: which models there are, how big they are and where they hang."""
+"""The catalogue of the furniture libraries: models, their sizes and their placement."""
 
 import re
 import zipfile
@@ -23,7 +23,7 @@ class Model:
         library: the .sh3f file that holds it.
         category: category as the library gives it, for example "Bedroom".
         size_m: width, height and depth in metres; depth runs from the back to the front.
-        elevation_m: height of its underside above the floor, None where the library says nothing.
+        elevation_m: height of its underside above the floor, None where it isn't given.
         rotation_33: rotation that the OBJ needs before it is scaled, row-major.
     """
 

@@ -1,4 +1,4 @@
-"""Short clips of a room with exact truth: people and things that move, a camera that may, sensor noise, a cut."""
+"""Short clips of rooms with exact truth: moving people and things, camera motion, sensor noise and cuts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,12 +9,20 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.training.rooms.backdrop import Backdrop, light_backdrop, light_over, make_backdrop, overlay
 from deltascene.pipeline.training.rooms.catalogue import Model
-from deltascene.pipeline.training.rooms.furnishing import Habits
+from deltascene.pipeline.training.rooms.furnishing import FurnishingConfig
 from deltascene.pipeline.training.rooms.lighting import auto_gain
 from deltascene.pipeline.training.rooms.motion import Track, carried, closest_m, free_floor, swing_camera, walk
-from deltascene.pipeline.training.rooms.noise import add_noise
 from deltascene.pipeline.training.rooms.rays import Camera
-from deltascene.pipeline.training.rooms.render import World, highlight_cap, paint_view, see, shade, to_bytes, truth_of
+from deltascene.pipeline.training.rooms.render import (
+    World,
+    add_noise,
+    highlight_cap,
+    paint_view,
+    see,
+    shade,
+    to_bytes,
+    truth_of,
+)
 from deltascene.pipeline.training.rooms.scene import Furniture, Scene, SceneConfig, build_scene, dress
 from deltascene.pipeline.training.rooms.soup import yaw_matrix
 from deltascene.pipeline.training.rooms.surfels import Body, Posed, at_rest, make_body
@@ -32,10 +40,10 @@ HAND_3 = (-0.2, 1.05, 0.28)
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """A clip.
+    """Parameters of a clip.
 
     Attributes:
-        seed: room seed; the split `clip` has seeds for it.
+        seed: room seed, of the split `clip`.
         frames: number of frames.
         fps: frames per second.
         height: rows of a frame.
@@ -43,15 +51,15 @@ class ClipConfig:
         truth_height: rows of the truth, over the same field of view.
         truth_width: columns of the truth.
         noise_sigma: sensor noise in steps of 255.
-        people: people that walk about.
-        objects: things that roll, run or are carried.
+        people: number of people that walk.
+        objects: number of other things that move or are carried.
         speed_m_s: walking speed.
-        exposure_swing: share by which the exposure swings up and down, 0 for none.
-        swing_s: seconds of a swing of exposure or camera.
-        pan_deg: greatest turn of the camera to each side.
-        drift_m: greatest shift of the camera to each side.
+        exposure_swing: amplitude of the oscillation of exposure, as a share; 0 for none.
+        swing_s: period of the oscillation of exposure or camera in seconds.
+        pan_deg: maximum rotation of the camera to each side.
+        drift_m: maximum shift of the camera to each side.
         cut_frame: first frame of the next room, None for no cut.
-        scene: what rooms may be like.
+        scene: distribution of rooms.
     """
 
     seed: int
@@ -70,7 +78,7 @@ class ClipConfig:
     pan_deg: float = 0.0
     drift_m: float = 0.0
     cut_frame: int | None = None
-    scene: SceneConfig = field(default_factory=lambda: SceneConfig(INDOORS, Habits(people_chance=0.0)))
+    scene: SceneConfig = field(default_factory=lambda: SceneConfig(INDOORS, FurnishingConfig(people_chance=0.0)))
 
     @property
     def still(self) -> bool:
@@ -108,20 +116,20 @@ class Mover:
     track: Track
 
     def at(self, frame: int) -> Posed:
-        """The body where it is in a frame."""
+        """The body at its pose in a frame."""
         return Posed(self.body, yaw_matrix(float(self.track.yaw_T[frame])), self.track.shift_T3[frame])
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A stretch of frames in one room.
+    """A sequence of frames in one room.
 
     Attributes:
         scene: the room.
-        room: it as a posed body.
+        room: the room at rest as a posed body.
         camera: the camera in its middle position.
-        movers: everything that moves.
-        models: models of the room and of what moves.
+        movers: moving bodies.
+        models: models of the room and of the moving bodies.
     """
 
     scene: Scene
@@ -131,8 +139,8 @@ class Shot:
     models: tuple[Model, ...]
 
     def world(self, frame: int) -> World:
-        """Everything where it is in a frame."""
-        return World((self.room, *(mover.at(frame) for mover in self.movers)), self.scene.mood)
+        """All bodies at their poses in a frame."""
+        return World((self.room, *(mover.at(frame) for mover in self.movers)), self.scene.lighting)
 
 
 def make_shots(config: ClipConfig, furniture: Furniture) -> list[tuple[int, int, Shot]]:
@@ -162,7 +170,7 @@ def _shot(config: ClipConfig, seed: int, furniture: Furniture) -> Shot:
 def _movers(
     rng: Generator, scene: Scene, camera: Camera, config: ClipConfig, furniture: Furniture
 ) -> tuple[list[Mover], list[Model]]:
-    """People first; then things, in turn on the floor and in somebody's hand."""
+    """People first; then things, alternately on the floor and carried by a person."""
     step_m = config.speed_m_s / config.fps
     movers: list[Mover] = []
     models: list[Model] = []
@@ -201,26 +209,26 @@ def _carried(models: tuple[Model, ...]) -> list[Model]:
 
 
 def _runners(models: tuple[Model, ...]) -> list[Model]:
-    """Animals, balls and low things on the floor."""
+    """Animals and small things on the floor."""
     pool = [m for m in models if m.label.moving and m.label.placement == "floor" and max(m.size_m) < 0.9]
     return [m for m in pool if m.class_name in ("animal", "small_object") and m.size_m[1] < 0.8]
 
 
 @dataclass(frozen=True)
 class ClipFrame:
-    """A frame; the picture is None where only truth was asked for."""
+    """A frame; the picture is None where only truth was requested."""
 
     image_HW3: NDArray[np.uint8] | None
     truth: Truth
 
 
 def clip_frames(config: ClipConfig, shots: list[tuple[int, int, Shot]], images: bool) -> Iterator[ClipFrame]:
-    """Renders a clip frame by frame; a pure function of its config.
+    """Renders a clip frame by frame, as a pure function of its config.
 
     Args:
         config: the clip.
         shots: its shots, from `make_shots`.
-        images: whether pictures are rendered besides the truth.
+        images: whether pictures are rendered in addition to truth.
     """
     for start, end, shot in shots:
         truth_at, light_at = _still_shot(config, shot, images) if config.still else _moving_shot(config, shot)
@@ -231,7 +239,7 @@ def clip_frames(config: ClipConfig, shots: list[tuple[int, int, Shot]], images: 
                 yield ClipFrame(None, truth)
                 continue
             light_HW3 = light_at(frame)
-            gain = gain if gain is not None else auto_gain(shot.scene.mood, light_HW3.reshape(-1, 3))
+            gain = gain if gain is not None else auto_gain(shot.scene.lighting, light_HW3.reshape(-1, 3))
             turn = 2 * np.pi * frame / (config.swing_s * config.fps)
             picture = to_bytes(light_HW3, gain * (1 + config.exposure_swing * float(np.sin(turn))))
             noisy = add_noise(np.random.default_rng([config.seed, 4, frame]), picture, config.noise_sigma)
@@ -243,8 +251,8 @@ _LightAt = Callable[[int], NDArray[np.float32]]
 
 
 def _still_shot(config: ClipConfig, shot: Shot, images: bool) -> tuple[_TruthAt, _LightAt]:
-    """Frames of a still camera over backdrops of the room at rest; pictures at double size, then averaged."""
-    rest = World((shot.room,), shot.scene.mood)
+    """Functions for the frames of a still camera, over backdrops; pictures are rendered at double size and averaged."""
+    rest = World((shot.room,), shot.scene.lighting)
     truth_size = (config.truth_height, config.truth_width)
     back: Backdrop = make_backdrop(shot.room, shot.camera, *truth_size)
     fine_size = (2 * config.height, 2 * config.width) if images else (2, 2)
@@ -268,7 +276,7 @@ def average_blocks(fine_R3: NDArray[np.float32], height: int, width: int) -> NDA
 
 
 def _moving_shot(config: ClipConfig, shot: Shot) -> tuple[_TruthAt, _LightAt]:
-    """Frames of a camera that swings; each is traced anew."""
+    """Functions for the frames of a moving camera; each frame is traced anew."""
 
     def camera_at(frame: int) -> Camera:
         phase = frame / (config.swing_s * config.fps)

@@ -1,4 +1,4 @@
-"""What can go wrong while rooms are made; the whole tree is drawn in `deltascene.errors`."""
+"""Errors of the room generator; the whole tree is drawn in `deltascene.errors`."""
 
 from deltascene.pipeline.errors import UsageError
 
@@ -20,4 +20,4 @@ class LabelsWrong(RoomsError):  # noqa: N818
 
 
 class RoomImpossible(RoomsError):  # noqa: N818
-    """No acceptable scene or view came out of a seed."""
+    """A seed gives no acceptable scene or view."""

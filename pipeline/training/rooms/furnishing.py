@@ -1,4 +1,4 @@
-"""Fills a room by its recipe: openings first, then furniture, what hangs, what stands on top, and who is there."""
+"""Furnishes a room by its recipe: doors and windows, furniture, things on walls and on tops, and people."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ WALL_ANYWHERE = ("textile", "lamp", "small_object", "appliance", "screen", "shel
 
 
 @dataclass(frozen=True)
-class Habits:
-    """How a room is filled.
+class FurnishingConfig:
+    """Densities of a room's furnishing.
 
     Attributes:
-        people_chance: chance of people in a room.
-        most_people: at most so many.
-        hanging: least and greatest number of catalogue things tried on the walls.
-        on_top: least and greatest number of things tried on each table or cabinet.
+        people_chance: probability of people in a room.
+        most_people: maximum number of people.
+        hanging: minimum and maximum number of models tried on the walls.
+        on_top: minimum and maximum number of models tried on each table or cabinet.
     """
 
     people_chance: float = 0.45
@@ -31,16 +31,16 @@ class Habits:
     on_top: tuple[int, int] = (1, 5)
 
 
-def furnish(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits: Habits) -> None:
-    """Places everything of a room in the placer."""
+def furnish(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, furnishing: FurnishingConfig) -> None:
+    """Places all things of a room with the placer."""
     _openings(placer, models, recipe)
     for wish in recipe.wishes:
         _floor(placer, models, wish, recipe.outdoors)
     if not recipe.outdoors:
         _ceiling(placer, models)
-    _hanging(placer, models, recipe, habits)
-    _tops(placer, models, recipe, habits)
-    _people(placer, models, habits)
+    _hanging(placer, models, recipe, furnishing)
+    _tops(placer, models, recipe, furnishing)
+    _people(placer, models, furnishing)
 
 
 def _choose(placer: Placer, pool: list[Model]) -> Model:
@@ -48,7 +48,7 @@ def _choose(placer: Placer, pool: list[Model]) -> Model:
 
 
 def _openings(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe) -> None:
-    """Doors and windows, with free floor before doors."""
+    """Places doors and windows, and keeps the floor before doors free."""
     rng = placer.rng
     doors = [m for m in models if m.class_name == "door" and (recipe.outdoors or m.size_m[0] < 2.0)]
     windows = [m for m in models if m.class_name == "window"]
@@ -62,7 +62,7 @@ def _openings(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe) -> 
 
 
 def _before(door: Placed) -> Extent:
-    """The floor before a door."""
+    """The floor before a door, as a box."""
     extent = door.extent()
     ahead = np.array([np.sin(door.yaw_rad), 0.0, np.cos(door.yaw_rad)]) * DOOR_FREE_M
     low = np.minimum(extent.low, np.array(extent.low) + ahead)
@@ -96,21 +96,21 @@ def _ceiling(placer: Placer, models: tuple[Model, ...]) -> None:
         placer.under_ceiling(_choose(placer, lamps if placer.rng.random() < 0.85 else pool))
 
 
-def _hanging(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits: Habits) -> None:
-    """Things on the walls, class by class so that the many small ones don't crowd out the others."""
+def _hanging(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, furnishing: FurnishingConfig) -> None:
+    """Places things on the walls; classes are drawn first, so that classes with many models don't dominate."""
     pool = [m for m in models if m.label.placement == "wall" and m.class_name in WALL_ANYWHERE]
     pool = [m for m in pool if m.category in recipe.hanging or m.class_name in ("lamp", "picture")]
     by_class: dict[str, list[Model]] = {}
     for model in pool:
         by_class.setdefault(model.class_name, []).append(model)
     names = sorted(by_class)
-    for _ in range(int(placer.rng.integers(habits.hanging[0], habits.hanging[1] + 1)) if names else 0):
+    for _ in range(int(placer.rng.integers(furnishing.hanging[0], furnishing.hanging[1] + 1)) if names else 0):
         model = _choose(placer, by_class[names[int(placer.rng.integers(len(names)))]])
         placer.on_wall(model, 1.2 if model.elevation_m is None else model.elevation_m)
 
 
-def _tops(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits: Habits) -> None:
-    """Things on tables, cabinets, shelves and the like that have a flat top below eye level."""
+def _tops(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, furnishing: FurnishingConfig) -> None:
+    """Places things on tables, cabinets, shelves and appliances with a flat top below eye level."""
     rng = placer.rng
     pool = [m for m in models if m.label.placement == "tabletop"]
     small = [m for m in pool if m.class_name == "small_object" and m.category in recipe.tabletop]
@@ -125,17 +125,17 @@ def _tops(placer: Placer, models: tuple[Model, ...], recipe: RoomRecipe, habits:
         top = support.base_3[1] + support.model.size_m[1]
         if support.model.class_name not in ("table", "cabinet", "shelf", "appliance") or not 0.25 < top < 1.5:
             continue
-        for _ in range(int(rng.integers(habits.on_top[0], habits.on_top[1] + 1))):
+        for _ in range(int(rng.integers(furnishing.on_top[0], furnishing.on_top[1] + 1))):
             big = rng.random() < 0.5 or not small
             model = _choose(placer, other[names[int(rng.integers(len(names)))]]) if big else _choose(placer, small)
             placer.on_top(model, support)
 
 
-def _people(placer: Placer, models: tuple[Model, ...], habits: Habits) -> None:
-    if placer.rng.random() >= habits.people_chance:
+def _people(placer: Placer, models: tuple[Model, ...], furnishing: FurnishingConfig) -> None:
+    if placer.rng.random() >= furnishing.people_chance:
         return
     pool = [m for m in models if m.class_name == "person" and "seat under" not in m.label.notes]
     pool = [m for m in pool if "edge" not in m.label.notes]
     standing = [m for m in pool if "standing" in m.label.notes]
-    for _ in range(int(placer.rng.integers(1, habits.most_people + 1))):
+    for _ in range(int(placer.rng.integers(1, furnishing.most_people + 1))):
         placer.on_floor(_choose(placer, standing if placer.rng.random() < 0.8 else pool), "any")

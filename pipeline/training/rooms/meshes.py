@@ -1,4 +1,4 @@
-"""Furniture meshes in metres, parsed once and kept as npz files in a folder of the user's choice."""
+"""Furniture meshes in metres, parsed once and cached as npz files in a folder of the user's choice."""
 
 import io
 import os
@@ -52,10 +52,10 @@ class Mesh:
 
 @dataclass
 class MeshStore:
-    """Loads meshes by model, from the cache folder where they are there.
+    """Loads meshes by model, from the cache folder if they are in it.
 
     Attributes:
-        cache_dir: folder for parsed meshes; made when first written to.
+        cache_dir: folder of parsed meshes; created when first written to.
         loaded: meshes by the key of their model.
     """
 
@@ -207,7 +207,7 @@ def _tops(corners_F33: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _save(path: Path, mesh: Mesh) -> None:
-    """Writes a mesh beside its final name first, so that a second worker never reads half a file."""
+    """Writes a mesh under a temporary name first, so that other processes never read a partial file."""
     arrays = {name: getattr(mesh, name) for name in Mesh.__dataclass_fields__ if name != "textures"}
     arrays["normals_F33"] = np.round(mesh.normals_F33 * 127).astype(np.int8)
     for number, texture in enumerate(mesh.textures):

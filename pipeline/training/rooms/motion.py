@@ -1,4 +1,4 @@
-"""How people and things move through a room, and how a camera does: tracks of poses, one per frame."""
+"""Motion of people, things and cameras through a room: tracks of poses, one per frame."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ STEP_M = 0.1
 
 @dataclass(frozen=True)
 class Track:
-    """Where a body is in each of T frames.
+    """Poses of a body in T frames.
 
     Attributes:
         shift_T3: world point under the middle of its base.
-        yaw_T: its turn in radians.
+        yaw_T: rotation about the vertical axis in radians.
     """
 
     shift_T3: NDArray[np.float64]
@@ -30,16 +30,16 @@ class Track:
 def walk(
     rng: Generator, space: Space, camera: Camera, frames: int, step_m: float, radius_m: float, bob_m: float
 ) -> Track:
-    """A walk to and fro over free floor that a camera sees, facing ahead.
+    """A walk back and forth over free floor in a camera's view, facing ahead.
 
     Args:
-        rng: source of every choice.
+        rng: random generator of all choices.
         space: the room.
         camera: the camera whose view is walked through.
         frames: length of the track.
-        step_m: way per frame.
-        radius_m: free floor that it needs on each side.
-        bob_m: how far it rises and falls with each step.
+        step_m: distance per frame.
+        radius_m: free floor needed on each side.
+        bob_m: height by which it rises and falls with each step.
     """
     points_K3 = _waypoints(rng, space, camera, radius_m)
     lengths_K = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_K3, axis=0), axis=1))])
@@ -55,7 +55,7 @@ def walk(
 
 
 def carried(track: Track, offset_3: NDArray[np.float64]) -> Track:
-    """Something held by a walker at a place in the walker's own frame."""
+    """Track of a thing held by a walker, at an offset in the walker's frame of reference."""
     shift_T3 = np.stack([yaw_matrix(float(yaw)) @ offset_3 for yaw in track.yaw_T]) + track.shift_T3
     return Track(shift_T3, track.yaw_T)
 
@@ -81,7 +81,7 @@ def _floor_point(camera: Camera, ahead_m: float, aside: float) -> NDArray[np.flo
 
 
 def _waypoints(rng: Generator, space: Space, camera: Camera, radius_m: float) -> NDArray[np.float64]:
-    """Two to five floor points in view with free straight ways between them [K, 3]."""
+    """Two to five floor points in view with free straight lines between them [K, 3]."""
     points: list[NDArray[np.float64]] = []
     spare = _floor_point(camera, 2.0, 0.0)
     for _ in range(400):
@@ -115,13 +115,13 @@ def _way_is_free(space: Space, start_3: NDArray[np.float64], end_3: NDArray[np.f
 
 
 def swing_camera(camera: Camera, phase: float, pan_rad: float, drift_m: float) -> Camera:
-    """A camera that swings to and fro: `pan_rad` to each side and `drift_m` along its x axis, both at once.
+    """A camera that swings back and forth: `pan_rad` to each side and `drift_m` along its x axis, both at once.
 
     Args:
         camera: the camera in the middle of its swing.
-        phase: how many whole swings have passed.
-        pan_rad: greatest turn about the world's y axis.
-        drift_m: greatest shift.
+        phase: number of swings so far, with fractions.
+        pan_rad: maximum rotation about the world's y axis.
+        drift_m: maximum shift.
     """
     share = 1 - 4 * abs((phase + 0.25) % 1.0 - 0.5)
     turned = camera.axes_33 @ yaw_matrix(pan_rad * share)

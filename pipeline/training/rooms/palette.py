@@ -17,7 +17,7 @@ class Palette:
 
     Attributes:
         rgb_M3: colour of each material, linear 0..1.
-        glow_M: light that each gives off, as a multiple of its colour.
+        glow_M: emitted light of each, as a multiple of its colour.
         textured_M: whether it has a texture.
         texels_P3: all textures at all sizes one after the other, sRGB bytes.
         start_ML: first texel of each material's texture at each size.
@@ -96,7 +96,7 @@ def albedo(
         palette: the body's materials.
         material_R: material of each point.
         uv_R2: texture coordinate of each point.
-        repeats_R: how many repeats of the texture one sample covers; picks the size that is read.
+        repeats_R: number of texture repeats that one sample covers; selects the texture size that is read.
     """
     out_R3 = palette.rgb_M3[material_R]
     rows = np.flatnonzero(palette.textured_M[material_R])

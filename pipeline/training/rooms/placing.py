@@ -18,14 +18,14 @@ SUPPORT_M = 0.015
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing where it stands.
+    """A placed thing.
 
     Attributes:
-        model: which model.
+        model: its furniture model.
         mesh: its triangles in its own frame.
-        yaw_rad: its turn.
+        yaw_rad: rotation about the vertical axis.
         base_3: world point under the middle of its base.
-        squash: factor on its depth; doors and windows lose most of theirs.
+        squash: factor of its depth; small for doors and windows.
     """
 
     model: Model
@@ -44,8 +44,8 @@ class Placer:
     """Places things at random where they fit.
 
     Attributes:
-        rng: source of every choice.
-        space: the room; what is placed is taken there.
+        rng: random generator of all choices.
+        space: the room; boxes of placed things are taken there.
         store: meshes.
         walls: walls that things may stand against or hang on.
         placed: everything placed so far.
@@ -169,7 +169,7 @@ class Placer:
 
 
 def candidates(models: tuple[Model, ...], wish: Wish, placements: tuple[str, ...]) -> list[Model]:
-    """Models that answer a wish."""
+    """Models that fit a wish."""
     found = []
     for model in models:
         fits = model.class_name in wish.classes and model.label.placement in placements

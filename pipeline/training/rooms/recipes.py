@@ -1,20 +1,20 @@
-"""What stands in which kind of room."""
+"""Kinds of rooms and their furniture."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Wish:
-    """A number of things of a sort.
+    """A number of similar pieces of furniture.
 
     Attributes:
-        classes: class names they may have.
-        categories: catalogue categories they may have, empty for any.
-        least: at least so many are tried.
-        most: at most so many.
+        classes: allowed class names.
+        categories: allowed catalogue categories, empty for any.
+        least: minimum number that is tried.
+        most: maximum number that is tried.
         where: wall, corner, centre or any place on the floor.
-        size_m: least and greatest height, None for any.
-        seats: chairs that are put around each.
+        size_m: minimum and maximum height, None for any.
+        seats: maximum number of chairs around each.
     """
 
     classes: tuple[str, ...]
@@ -32,12 +32,12 @@ class RoomRecipe:
 
     Attributes:
         name: kind of room.
-        weight: how often it comes, relative to the others.
-        side_m: least and greatest length of a wall.
-        wishes: floor-standing things in the order in which they are placed.
+        weight: relative frequency.
+        side_m: minimum and maximum length of a wall.
+        wishes: furniture on the floor, in the order in which it is placed.
         hanging: catalogue categories of things on the walls.
         tabletop: catalogue categories of things on tables and cabinets.
-        outdoors: whether it lies under the sky with one or two house walls.
+        outdoors: whether it is outdoors, with one or two house walls.
     """
 
     name: str

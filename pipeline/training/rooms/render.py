@@ -1,11 +1,11 @@
-"""Pictures and truth of a view."""
+"""Rendering of a view: its picture with sensor noise, and its truth."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.training.rooms.lighting import Mood, auto_gain, develop, radiance, visibility
+from deltascene.pipeline.training.rooms.lighting import Lighting, auto_gain, develop, radiance, visibility
 from deltascene.pipeline.training.rooms.rays import Camera
 from deltascene.pipeline.training.rooms.surfels import Posed, Surfels, look, nearest
 from deltascene.pipeline.training.rooms.truth import Truth, assemble
@@ -19,12 +19,12 @@ class World:
     """Posed bodies and their light at one moment.
 
     Attributes:
-        bodies: everything there is; the first is the room at rest.
-        mood: the light.
+        bodies: all bodies; the first is the room at rest.
+        lighting: the light.
     """
 
     bodies: tuple[Posed, ...]
-    mood: Mood
+    lighting: Lighting
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Picture:
 
 
 def see(world: World, camera: Camera, rays_R3: NDArray[np.float32], sample_rad: float) -> Surfels:
-    """What rays hit first among all bodies."""
+    """First hits of rays among all bodies."""
     found = look(world.bodies[0], camera, rays_R3, sample_rad)
     for posed in world.bodies[1:]:
         found = nearest(look(posed, camera, rays_R3, sample_rad), found)
@@ -50,7 +50,7 @@ def see(world: World, camera: Camera, rays_R3: NDArray[np.float32], sample_rad: 
 
 def shade(world: World, surfels: Surfels) -> NDArray[np.float32]:
     """Linear light of surface points [R, 3]."""
-    return radiance(world.mood, surfels, visibility(world.mood, list(world.bodies), surfels))
+    return radiance(world.lighting, surfels, visibility(world.lighting, list(world.bodies), surfels))
 
 
 def sample_angle(camera: Camera, height: int) -> float:
@@ -59,21 +59,21 @@ def sample_angle(camera: Camera, height: int) -> float:
 
 
 def highlight_cap(light_R3: NDArray[np.float32]) -> float:
-    """Light above which samples are cut before averaging, so that one glowing sample doesn't bleach an outline."""
+    """Light at which samples are clipped before averaging, so that one bright sample doesn't bleach an outline."""
     return float(np.quantile(light_R3, 0.98))
 
 
 def paint_view(world: World, camera: Camera, height: int, width: int, cap: float | None = None) -> Picture:
-    """Renders a view; pixels on outlines, creases, shadows and steps of tone are averaged over four samples.
+    """Renders a view; pixels at outlines, creases, shadows and steps of tone are averaged over four samples.
 
-    The rest keep their centre sample, whose texture is read at pixel size.
+    All others keep their centre sample, whose texture is read at pixel size.
 
     Args:
-        world: what there is.
+        world: bodies and light.
         camera: the camera.
         height: rows.
         width: columns.
-        cap: light at which samples are cut before averaging; None takes it from the view itself.
+        cap: light at which samples are clipped before averaging; None computes it from the view.
     """
     angle = sample_angle(camera, height)
     surfels = see(world, camera, camera.rays(height, width), angle)
@@ -126,6 +126,14 @@ def to_bytes(radiance_HW3: NDArray[np.float32], gain: float) -> NDArray[np.uint8
     return np.round(develop(radiance_HW3, gain) * 255).astype(np.uint8)
 
 
-def expose(mood: Mood, picture: Picture) -> float:
+def add_noise(rng: np.random.Generator, image_HW3: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """Gaussian sensor noise of `sigma` steps of 255."""
+    if sigma <= 0:
+        return image_HW3
+    noise = rng.standard_normal(image_HW3.shape, dtype=np.float32) * np.float32(sigma)
+    return np.round(np.clip(image_HW3 + noise, 0, 255)).astype(np.uint8)
+
+
+def expose(lighting: Lighting, picture: Picture) -> float:
     """Gain of auto exposure for a picture."""
-    return auto_gain(mood, picture.radiance_HW3.reshape(-1, 3))
+    return auto_gain(lighting, picture.radiance_HW3.reshape(-1, 3))

@@ -1,4 +1,4 @@
-"""A furnished room as a pure function of its seed and config."""
+"""Furnished rooms, each a pure function of its seed and config."""
 
 from dataclasses import dataclass, field, replace
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.training.rooms import textures
 from deltascene.pipeline.training.rooms.catalogue import Model
-from deltascene.pipeline.training.rooms.furnishing import Habits, furnish
-from deltascene.pipeline.training.rooms.lighting import Light, Mood
+from deltascene.pipeline.training.rooms.furnishing import FurnishingConfig, furnish
+from deltascene.pipeline.training.rooms.lighting import Light, Lighting
 from deltascene.pipeline.training.rooms.meshes import Mesh, MeshStore
 from deltascene.pipeline.training.rooms.placing import Placed, Placer
 from deltascene.pipeline.training.rooms.recipes import RECIPES, RoomRecipe
@@ -22,22 +22,22 @@ FIRST_THING = 10
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What scenes may be like.
+    """Distribution of scenes.
 
     Attributes:
-        kinds: names of the recipes that may come, empty for all.
-        habits: how rooms are filled.
-        recolour_chance: chance that a piece of furniture gets another colour.
+        kinds: names of the recipes to draw from, empty for all.
+        furnishing: how rooms are filled.
+        recolour_chance: probability that a piece of furniture gets another colour.
     """
 
     kinds: tuple[str, ...] = ()
-    habits: Habits = field(default_factory=Habits)
+    furnishing: FurnishingConfig = field(default_factory=FurnishingConfig)
     recolour_chance: float = 0.45
 
 
 @dataclass(frozen=True)
 class Furniture:
-    """The material that scenes are built from.
+    """The models that scenes are built from.
 
     Attributes:
         models: usable models, in a fixed order.
@@ -57,15 +57,15 @@ class Scene:
         space: its size and the boxes that are taken.
         walls: walls that stand.
         static: everything in it as one body.
-        mood: its light.
-        models: models that were used.
+        lighting: its light.
+        models: models in it.
     """
 
     kind: str
     space: Space
     walls: tuple[Wall, ...]
     static: Soup
-    mood: Mood
+    lighting: Lighting
     models: tuple[Model, ...]
 
 
@@ -81,16 +81,16 @@ def build_scene(seed: int, config: SceneConfig, furniture: Furniture) -> Scene:
         walls = tuple(walls[(first + step) % 4] for step in range(int(rng.integers(1, 3))))
     parts = room_shell(rng, space, walls, recipe.outdoors)
     placer = Placer(rng, space, furniture.store, walls)
-    furnish(placer, furniture.models, recipe, config.habits)
+    furnish(placer, furniture.models, recipe, config.furnishing)
     instance = FIRST_THING
     night = not recipe.outdoors and rng.random() < 0.2
     for thing in placer.placed:
         parts.append(_thing(rng, thing, instance, config, night))
         instance += 1
     parts += _decoration(rng, space, walls, instance) if not recipe.outdoors else []
-    mood = _daylight(rng) if recipe.outdoors else _indoor_light(rng, space, placer.placed, night)
+    lighting = _daylight(rng) if recipe.outdoors else _indoor_light(rng, space, placer.placed, night)
     used = tuple(thing.model for thing in placer.placed)
-    return Scene(recipe.name, space, walls, join(parts), mood, used)
+    return Scene(recipe.name, space, walls, join(parts), lighting, used)
 
 
 def _recipe(rng: Generator, config: SceneConfig) -> RoomRecipe:
@@ -109,7 +109,7 @@ def _thing(rng: Generator, thing: Placed, instance: int, config: SceneConfig, ni
 
 
 def dress(rng: Generator, model: Model, mesh: Mesh, instance: int, config: SceneConfig, night: bool) -> Soup:
-    """A model in its colours, some of them changed; panes show the outdoors and lamps glow."""
+    """A model with its materials, some recoloured; windows show the outdoors, and lamps may glow."""
     tint = np.eye(3)
     if model.class_name not in ("person", "animal", "plant", "screen") and rng.random() < config.recolour_chance:
         tint = _tint(rng)
@@ -124,7 +124,7 @@ def dress(rng: Generator, model: Model, mesh: Mesh, instance: int, config: Scene
 
 
 def _tint(rng: Generator) -> NDArray[np.float64]:
-    """A matrix that permutes colour channels in part and scales them."""
+    """A random matrix that partly permutes colour channels and scales them."""
     turned = np.eye(3)[rng.permutation(3)]
     share = rng.uniform(0.0, 0.8)
     scale = textures.colour(rng, (0, 1), (0.0, 0.45), (0.55, 1.0))
@@ -132,7 +132,7 @@ def _tint(rng: Generator) -> NDArray[np.float64]:
 
 
 def _decoration(rng: Generator, space: Space, walls: tuple[Wall, ...], instance: int) -> list[Soup]:
-    """Rugs and pictures of the project's own making."""
+    """Rugs and pictures with procedural textures."""
     parts: list[Soup] = []
     if rng.random() < 0.45:
         parts.append(rug(rng, space, instance))
@@ -144,13 +144,13 @@ def _decoration(rng: Generator, space: Space, walls: tuple[Wall, ...], instance:
 
 
 def _warmth(rng: Generator, strength: float) -> tuple[float, float, float]:
-    """Light between candle and daylight."""
+    """Colour of light between candle light and daylight."""
     tone = rng.uniform(-1, 1)
     return strength * (1 + 0.16 * tone), strength, strength * (1 - 0.22 * tone)
 
 
-def _indoor_light(rng: Generator, space: Space, placed: list[Placed], night: bool) -> Mood:
-    """One or two lamps with shadow, and the windows as wide lights without."""
+def _indoor_light(rng: Generator, space: Space, placed: list[Placed], night: bool) -> Lighting:
+    """One or two lamps that cast shadows, and windows as lights that don't."""
     lights = []
     for _ in range(int(rng.integers(1, 3))):
         x, z = rng.uniform(-0.35, 0.35, 2) * [space.width_m, space.depth_m]
@@ -164,7 +164,7 @@ def _indoor_light(rng: Generator, space: Space, placed: list[Placed], night: boo
             rgb = (0.55, 0.62, 0.72)
             lights.append(Light((float(x), float(y), float(z)), rgb, float(rng.uniform(1.5, 3.0)), False))
     fill = float(rng.uniform(0.25, 0.6))
-    return Mood(
+    return Lighting(
         lights=tuple(lights[:4]),
         sky_rgb=_warmth(rng, fill),
         ground_rgb=_warmth(rng, fill * float(rng.uniform(0.5, 0.9))),
@@ -174,14 +174,14 @@ def _indoor_light(rng: Generator, space: Space, placed: list[Placed], night: boo
     )
 
 
-def _daylight(rng: Generator) -> Mood:
+def _daylight(rng: Generator) -> Lighting:
     """A sun and a blue or overcast sky."""
     turn, rise = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 1.2)
     x, y, z = np.array([np.cos(turn) * np.cos(rise), np.sin(rise), np.sin(turn) * np.cos(rise)]) * 200.0
     cloud = float(rng.uniform(0, 1))
     sun = Light((float(x), float(y), float(z)), _warmth(rng, 1.1 * (1.2 - cloud)), 1e4, True)
     zenith = (0.35 + 0.5 * cloud, 0.55 + 0.35 * cloud, 1.0)
-    return Mood(
+    return Lighting(
         lights=(sun,),
         sky_rgb=(0.5, 0.55, 0.65),
         ground_rgb=(0.25, 0.25, 0.22),

@@ -1,4 +1,4 @@
-"""A contact sheet of a data set: one column a frame, rows of picture, seg, depth, normals and edges."""
+"""A contact sheet of a data set: a column for each frame, with picture, seg, depth, normals and edges."""
 
 import colorsys
 import csv
@@ -14,7 +14,7 @@ FAR_M = 6.0
 
 
 def class_colours() -> NDArray[np.uint8]:
-    """A colour for each class [24, 3], hues a golden section apart."""
+    """A colour for each class [24, 3], with hues at steps of the golden ratio."""
     turns = [
         (index * 0.618 % 1.0, 0.45 + 0.2 * (index % 3), 0.95 - 0.15 * (index % 4)) for index in range(len(CLASSES))
     ]
@@ -22,7 +22,7 @@ def class_colours() -> NDArray[np.uint8]:
 
 
 def depth_picture(depth_HW: NDArray[np.float16]) -> NDArray[np.uint8]:
-    """Near is light, FAR_M and beyond is dark, invalid is black [H, W, 3]."""
+    """Depth as grey: near is light, FAR_M and beyond is dark, invalid is black [H, W, 3]."""
     depth = depth_HW.astype(np.float32)
     grey = np.where(depth > 0, 255 - 215 * np.clip(depth / FAR_M, 0, 1), 0)
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)

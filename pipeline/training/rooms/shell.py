@@ -1,4 +1,4 @@
-"""What a room is made of besides furniture: walls, floor, ceiling, rugs and pictures."""
+"""Parts of a room besides furniture: walls, floor, ceiling, rugs and pictures."""
 
 import numpy as np
 from numpy.random import Generator
@@ -14,7 +14,7 @@ SKIRTING_M = 0.08
 
 
 def room_shell(rng: Generator, space: Space, walls: tuple[Wall, ...], outdoors: bool) -> list[Soup]:
-    """Floor, walls and (indoors) ceiling; instances 0, 1.. and so on in that order."""
+    """Floor, walls and (indoors) ceiling; their instances are 0, 1 and so on in that order."""
     x, z, top = space.width_m / 2, space.depth_m / 2, space.height_m
     if outdoors:
         ground = textures.pick(rng, ((textures.grass, 0.45), (textures.paving, 0.4), (textures.stone, 0.15)))
@@ -62,7 +62,7 @@ def rug(rng: Generator, space: Space, instance: int) -> Soup:
 
 
 def picture(rng: Generator, space: Space, walls: tuple[Wall, ...], instance: int) -> Soup | None:
-    """A framed picture where a wall is free; takes its box. None where none is."""
+    """A framed picture on a free part of a wall, whose box it takes; None if no part is free."""
     size = np.array([rng.uniform(0.35, 1.3), rng.uniform(0.3, 1.0), 0.03])
     for _ in range(20):
         wall = walls[int(rng.integers(len(walls)))]

@@ -1,4 +1,4 @@
-"""Triangles of a rigid body with everything that shading and truth need, and the ways to make them."""
+"""Triangle soups: the triangles of rigid bodies with all data for shading and truth, and functions that make them."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ class Material:
     Attributes:
         rgb: sRGB colour 0..1, multiplied with the texture where there is one.
         texture: image [h, w, 3] uint8, None for a plain colour.
-        glow: light that it gives off by itself, as a multiple of its colour.
+        glow: emitted light, as a multiple of its colour.
     """
 
     rgb: tuple[float, float, float]
@@ -88,7 +88,7 @@ def quad(
 
     Args:
         corners_43: its corners in order, the first one at the texture's upper left, the second at its upper right.
-        material: how it looks.
+        material: material of the surface.
         class_id: class of its triangles.
         instance: thing it belongs to.
         tile_m: side of one repeat of the texture; None stretches the texture once over the rectangle.
@@ -132,8 +132,8 @@ def from_mesh(mesh: Mesh, class_id: int, instance: int, tint_33: NDArray[np.floa
         mesh: the mesh.
         class_id: class of its triangles.
         instance: thing it is.
-        tint_33: matrix that mixes its colours; of textures it changes the tone only.
-        glass: what see-through parts look like; its texture is stretched over the front of the whole mesh.
+        tint_33: matrix applied to its colours; textures are multiplied by its effect on white.
+        glass: material of transparent parts; its texture is stretched over the front of the whole mesh.
     """
     materials = []
     for kd, clear, slot in zip(mesh.kd_M3, mesh.clear_M, mesh.texture_M, strict=True):

@@ -1,4 +1,4 @@
-"""Who takes up which part of a room: axis-aligned boxes that may not overlap."""
+"""Occupied parts of a room: axis-aligned boxes that must not overlap."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Which room seeds belong to which split; fixed for good, so that no test room is ever trained on."""
+"""Room seeds of each split; they never change, so that no test room is ever trained on."""
 
 from dataclasses import dataclass
 

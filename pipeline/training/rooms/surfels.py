@@ -1,4 +1,4 @@
-"""What rays see: posed bodies and the surface points that R rays hit first."""
+"""Posed bodies, and the surface points (surfels) that R rays hit first."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ HUGE_M = 3.0
 
 @dataclass(frozen=True)
 class Body:
-    """A rigid body ready for rays; moving it costs nothing, since rays are brought into its own frame.
+    """A rigid body prepared for ray casting; moving it is free, as rays are transformed into its frame of reference.
 
     Attributes:
         soup: its triangles in its own frame.
@@ -39,7 +39,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Posed:
-    """A body where it stands now: world = rotation · own + shift."""
+    """A body with its pose: world = rotation · own + shift."""
 
     body: Body
     rotation_33: NDArray[np.float64]
@@ -55,9 +55,9 @@ class Surfels:
         position_R3: the points.
         normal_R3: unit normals turned toward the camera, interpolated over the triangle where that is possible.
         albedo_R3: linear colour.
-        glow_R: light given off, as a multiple of the colour.
+        glow_R: emitted light, as a multiple of the colour.
         class_R: class id; sky for a miss.
-        instance_R: which thing of the scene, -1 for a miss.
+        instance_R: instance of the scene, -1 for a miss.
     """
 
     z_R: NDArray[np.float32]
@@ -91,18 +91,18 @@ def make_body(soup: Soup) -> Body:
 
 
 def at_rest(soup: Soup) -> Posed:
-    """A body whose own frame is the world."""
+    """A body whose frame of reference is the world."""
     return Posed(make_body(soup), np.eye(3), np.zeros(3))
 
 
 def look(posed: Posed, camera: Camera, rays_R3: NDArray[np.float32], sample_rad: float) -> Surfels:
-    """What R rays of a camera hit first on one body.
+    """First hits of R rays of a camera on one body.
 
     Args:
         posed: the body.
         camera: the camera.
         rays_R3: rays in camera axes with z = 1.
-        sample_rad: angle that one ray stands for; picks the size of textures.
+        sample_rad: angle that one ray covers; selects the texture size.
     """
     soup, turn_33 = posed.body.soup, posed.rotation_33.astype(np.float32)
     world_R3 = rays_R3 @ camera.axes_33.astype(np.float32)
@@ -158,7 +158,7 @@ def _toward_camera(
 
 
 def nearest(front: Surfels, back: Surfels) -> Surfels:
-    """Ray by ray the nearer of two hits."""
+    """The nearer of two hits of each ray."""
     wins_R = front.z_R < back.z_R
     if not wins_R.any():
         return back
@@ -168,14 +168,14 @@ def nearest(front: Surfels, back: Surfels) -> Surfels:
 
 
 def take(surfels: Surfels, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Surfels:
-    """Some of the points."""
+    """A subset of the points."""
     return Surfels(**{name: getattr(surfels, name)[rows] for name in Surfels.__dataclass_fields__})
 
 
 def shadowed(posed: Posed, points_R3: NDArray[np.float32], to_light_R3: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether a body stands between points and the ends of vectors that lead to a light.
+    """Whether a body is between points and the ends of their vectors to a light.
 
-    Points whose way to the light passes the body's bounding ball by are not traced.
+    Points whose line to the light misses the body's bounding ball are not traced.
     """
     if posed.body.radius_m > HUGE_M:
         return _traced(posed, points_R3, to_light_R3)

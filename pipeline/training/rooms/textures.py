@@ -1,7 +1,7 @@
-"""Procedural surface textures for walls, floors, rugs, pictures and the outdoors; all of them the project's own (CC0).
+"""Procedural surface textures for walls, floors, rugs, pictures and the outdoors; all are the project's own (CC0).
 
-Every function takes a random generator and gives an sRGB image [SIDE_PX, SIDE_PX, 3] uint8. Those of walls, floors and
-grounds repeat without a seam.
+Every function takes a random generator and returns an sRGB image [SIDE_PX, SIDE_PX, 3] uint8. Textures of walls,
+floors and grounds repeat without a seam.
 """
 
 import colorsys
@@ -138,7 +138,7 @@ def rug(rng: Generator) -> Image:
 
 
 def painting(rng: Generator) -> Image:
-    """Something to hang up: a landscape of bands, blots of colour, or shapes."""
+    """A painting: a landscape of bands, blots of colour, or shapes."""
     tones = np.stack([colour(rng, (0, 1), (0.1, 0.9), (0.15, 1.0)) for _ in range(5)])
     style = rng.integers(3)
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
@@ -161,7 +161,7 @@ def painting(rng: Generator) -> Image:
 
 
 def outlook(rng: Generator) -> Image:
-    """What a window pane shows: bright sky over greenery, or a light curtain of haze."""
+    """The view through a window: bright sky over greenery, or haze."""
     sky = colour(rng, (0.52, 0.62), (0.02, 0.4), (0.9, 1.0))
     green = colour(rng, (0.2, 0.38), (0.1, 0.5), (0.3, 0.8))
     y = np.mgrid[0:SIDE_PX, 0:SIDE_PX][0] / SIDE_PX

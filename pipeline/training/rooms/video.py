@@ -93,12 +93,12 @@ def write_clip(path: Path, config: ClipConfig, furniture: Furniture, crf: int) -
 
 
 def truth_path(video: Path) -> Path:
-    """Where the truth of a clip lies."""
+    """Path of a clip's truth."""
     return video.with_name(f"{video.stem}.truth.npz")
 
 
 def write_truth(path: Path, truths: list[Truth], fps: float, seed: int, models: tuple[Model, ...]) -> float:
-    """Writes the truth of all frames with time as the last axis, so that what rests is stored as runs.
+    """Writes the truth of all frames with time as the last axis, so that still pixels compress well.
 
     Arrays: seg [H, W, T] uint8, depth [H, W, T] float16, normals [H, W, 3, T] int8, edges [H, W, T] uint8, fps,
     moved_share (mean over frames, see `changed_share`), seed and models (library, model, author and licence).
@@ -124,14 +124,14 @@ def write_truth(path: Path, truths: list[Truth], fps: float, seed: int, models: 
 
 
 def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """An npz that `numpy.load` reads like any other, with LZMA inside: a third smaller than numpy's own deflate.
+    """Writes an npz for `numpy.load`, compressed by LZMA: a third smaller than with numpy's own deflate.
 
-    It gets its name when it is whole: who finds it takes the clip as done.
+    It is renamed when it is complete, as its existence marks the clip as done.
     """
     partial = path.with_name(f"{path.name}.part")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as archive:
         for name, array in arrays.items():
-            # A fixed date keeps the file the same each time it is made.
+            # A fixed date makes the file reproducible.
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_LZMA
             with archive.open(entry, "w", force_zip64=True) as file:

@@ -1,4 +1,4 @@
-"""Where a camera may stand in a room and what it should see."""
+"""Choice of camera positions in a room by what they see."""
 
 from dataclasses import dataclass
 
@@ -19,19 +19,19 @@ CLEAR_M = 0.3
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """What a good view is.
+    """Criteria of a good view.
 
     Attributes:
         aspect: width over height of the image plane.
-        field_deg: least and greatest horizontal field of view.
-        eye_m: least and greatest height of the camera.
+        field_deg: minimum and maximum horizontal field of view.
+        eye_m: minimum and maximum height of the camera.
         near_m: at most a twentieth of the view may be nearer than this.
-        far_m: the median depth is at least this.
-        most_of_one: at most so much of the view is one thing other than wall, floor, ceiling, door, window or sky.
-        most_wall: at most so much of the view is wall.
-        least_things: at least so much of the view is furniture, people and other things.
-        least_classes: at least so many classes cover half a percent of the view each.
-        tries: views that are tried; half of the asked-for number must then be good.
+        far_m: minimum of the median depth.
+        most_of_one: maximum share of one thing other than wall, floor, ceiling, door, window or sky.
+        most_wall: maximum share of walls.
+        least_things: minimum share of furniture, people and other things.
+        least_classes: minimum number of classes that cover half a percent of the view each.
+        tries: number of views that are tried; at least half of the requested number must be good.
     """
 
     aspect: float = 308 / 224
@@ -47,7 +47,7 @@ class ViewConfig:
 
 
 def choose_views(rng: Generator, scene: Scene, posed: Posed, count: int, config: ViewConfig) -> list[Camera]:
-    """Draws views until `count` of them are good; settles for half of them when the tries are used up.
+    """Draws views until `count` of them are good; half as many are enough when all tries are used up.
 
     Raises:
         RoomImpossible: fewer than half of them are good.
@@ -65,7 +65,7 @@ def choose_views(rng: Generator, scene: Scene, posed: Posed, count: int, config:
 
 
 def _draw(rng: Generator, scene: Scene, config: ViewConfig) -> Camera | None:
-    """A camera in free space that looks past something, or None where it would stand in the furniture."""
+    """A random camera that looks towards a thing; None where it would stand in furniture."""
     space = scene.space
     margin = np.array([space.width_m, space.depth_m]) / 2 - 0.2
     x, z = rng.uniform(-1, 1, 2) * margin
@@ -84,7 +84,7 @@ def _draw(rng: Generator, scene: Scene, config: ViewConfig) -> Camera | None:
 
 
 def _goal(rng: Generator, taken: list[Extent]) -> NDArray[np.float64]:
-    """Middle of a thing, drawn by the root of its volume; the origin where there is none."""
+    """Centre of a thing, drawn with the root of its volume as weight; above the origin where there is none."""
     if not taken:
         return np.array([0.0, 1.0, 0.0])
     low, high = np.array([extent.low for extent in taken]), np.array([extent.high for extent in taken])
@@ -94,7 +94,7 @@ def _goal(rng: Generator, taken: list[Extent]) -> NDArray[np.float64]:
 
 
 def stands_in(extent: Extent, eye_3: NDArray[np.float64]) -> bool:
-    """Whether a camera on a stand would run into a box: something from its own height or below, near it."""
+    """Whether a camera on a tripod would collide with a box: one nearby that reaches up to the camera's height."""
     grown = extent.grown(CLEAR_M)
     beside = grown.low[0] < eye_3[0] < grown.high[0] and grown.low[2] < eye_3[2] < grown.high[2]
     return bool(beside and extent.low[1] < eye_3[1] + 0.2 and extent.high[1] > eye_3[1] - 0.5)

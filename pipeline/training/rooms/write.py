@@ -1,4 +1,4 @@
-"""Writes rooms as a data set folder: images, seg, depth, normals, edges and split.csv."""
+"""Writes rooms as a folder of labelled images: images, seg, depth, normals, edges and split.csv."""
 
 import csv
 import json
@@ -17,8 +17,7 @@ from PIL import Image
 from deltascene.pipeline.training.rooms.catalogue import load_catalogue
 from deltascene.pipeline.training.rooms.errors import RoomImpossible
 from deltascene.pipeline.training.rooms.meshes import MeshStore
-from deltascene.pipeline.training.rooms.noise import add_noise
-from deltascene.pipeline.training.rooms.render import World, expose, paint_view, to_bytes, truth_of
+from deltascene.pipeline.training.rooms.render import World, add_noise, expose, paint_view, to_bytes, truth_of
 from deltascene.pipeline.training.rooms.scene import Furniture, SceneConfig, build_scene
 from deltascene.pipeline.training.rooms.splits import seeds_of, split_of
 from deltascene.pipeline.training.rooms.surfels import at_rest
@@ -41,8 +40,8 @@ class SetConfig:
         views: views of each room.
         height: rows of a frame.
         width: columns of a frame.
-        noise_sigma: sensor noise on the pictures, in steps of 255; each picture draws its own up to this.
-        scene: what rooms may be like.
+        noise_sigma: maximum sensor noise of a picture, in steps of 255; each picture draws its own.
+        scene: distribution of rooms.
     """
 
     meshes_dir: Path
@@ -65,12 +64,12 @@ class RenderedFrame:
 
 
 def make_set(config: SetConfig, workers: int) -> None:
-    """Writes every room that isn't there yet, then split.csv.
+    """Writes all rooms that don't exist yet, then split.csv.
 
-    Rooms that turn out impossible are logged and left out.
+    Rooms without enough good views are logged and left out.
 
     Raises:
-        MeshesMissing: the furniture libraries aren't there.
+        MeshesMissing: the furniture libraries are missing.
     """
     load_catalogue(config.meshes_dir)
     for name in ("images", "seg", "depth", "normals", "edges", "rooms"):
@@ -88,7 +87,7 @@ def make_set(config: SetConfig, workers: int) -> None:
 
 
 def _make_rooms(config: SetConfig, seeds: list[int]) -> int:
-    """Makes some rooms in a worker; returns the number of frames."""
+    """Writes some rooms in a worker process; returns the number of frames."""
     furniture = Furniture(load_catalogue(config.meshes_dir), MeshStore(config.cache_dir))
     count = 0
     for seed in seeds:
@@ -112,13 +111,13 @@ def room_frames(seed: int, config: SetConfig, furniture: Furniture) -> list[Rend
         RoomImpossible: the room has too few good views.
     """
     scene = build_scene(seed, config.scene, furniture)
-    world = World((at_rest(scene.static),), scene.mood)
+    world = World((at_rest(scene.static),), scene.lighting)
     rng = np.random.default_rng([seed, 2])
     view_config = ViewConfig(aspect=config.width / config.height)
     frames = []
     for camera in choose_views(rng, scene, world.bodies[0], config.views, view_config):
         picture = paint_view(world, camera, config.height, config.width)
-        gain = expose(scene.mood, picture) * float(rng.uniform(0.8, 1.25))
+        gain = expose(scene.lighting, picture) * float(rng.uniform(0.8, 1.25))
         image = to_bytes(picture.radiance_HW3, gain)
         noisy = add_noise(rng, image, float(rng.uniform(0, config.noise_sigma)))
         frames.append(RenderedFrame(noisy, truth_of(picture.surfels, camera, config.height, config.width)))
@@ -147,7 +146,7 @@ def write_split(out_dir: Path, seeds: list[int]) -> None:
 
 
 def _done(out_dir: Path, seed: int) -> Path:
-    """Mark of a finished room, written last."""
+    """File that marks a room as finished, written last."""
     return out_dir / "rooms" / f"{seed:06d}.json"
 
 

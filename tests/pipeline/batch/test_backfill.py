@@ -223,7 +223,9 @@ def test_cache_commands(run_cli, copy, tmp_path):
     assert str(FRAMES) in text
     assert run_cli("cache", "verify", copy)[0] == 0
     code, text, _ = run_cli("cache", "gc", copy, "--budget", "0B", "--dry-run")
-    assert (code, "3 segments would go" in text) == (0, True)
+    assert (code, "3 segments would be removed" in text) == (0, True)
+    assert text.count(", would be removed\n") == 3
+    assert ZarrStore(RunFolder(copy).video("clip").activations).starts() == (0, 20, 40)
     code, text, _ = run_cli("cache", "gc", copy, "--budget", "0")
     assert (code, "3 segments removed" in text) == (0, True)
     assert ZarrStore(RunFolder(copy).video("clip").activations).starts() == ()

@@ -246,7 +246,7 @@ def test_resume_of_many_done_inputs_is_brief(run_cli, tiny, make_clip, tmp_path,
 def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_says_so(
     run_cli, tiny, make_clip, tmp_path, monkeypatch
 ):
-    """A lane whose worker goes in the middle of a segment, as one of actors tells it; all else is the real run."""
+    """A worker whose worker goes in the middle of a segment, as one of actors tells it; all else is the real run."""
     real_run, losses = LocalWorker.run, {("twice", 8): 2, ("always", 0): 99}
 
     def run(self, job, segment):
@@ -267,8 +267,8 @@ def test_segments_done_again_are_counted_and_a_video_that_loses_every_worker_say
     }  # fmt: skip
     assert {id_: each.computed for id_, each in records.items()} == {"twice": 20, "always": 3, "never": 20}
     assert all(each.seconds > 0 and each.selected == 20 for each in records.values())
-    assert "twice: done, 20 frames, a segment done again 2 times" in text
-    assert "4 segments done again after a worker was lost" in text
+    assert "twice: done, 20 frames, a segment computed again 2 times" in text
+    assert "4 segments computed again after a worker was lost" in text
     monkeypatch.undo()
     code, text, _ = run_cli("run", "--only-failed", "--json", *options)
     events = [json.loads(line) for line in text.splitlines()]

@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.bundles import models_weights
 from deltascene.pipeline.bundles.bundle import packaged_models, read_folder
-from deltascene.pipeline.bundles.models import about, list_models, print_models
+from deltascene.pipeline.bundles.models import about, list_models
 from deltascene.pipeline.bundles.models_check import (
     archive_points,
     check_model,
     head_taps,
-    print_check,
     sketch_backbone,
 )
 from deltascene.pipeline.bundles.models_new import new_model
 from deltascene.pipeline.bundles.models_tasks import parse_tasks
+from deltascene.pipeline.commands.models import check_command, print_models
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError
 from deltascene.stages.backbone import create_backbone
@@ -46,6 +46,10 @@ def printed(show, *values: object) -> tuple[str, object]:
     console = Console(file=io.StringIO(), width=140)
     result = show(console, *values)
     return console.file.getvalue(), result
+
+
+def printed_check(model: str) -> tuple[str, object]:
+    return printed(lambda console: check_command(model, console))
 
 
 def refusal(*args: object, **options: object) -> str:
@@ -282,7 +286,7 @@ def test_unsupported_backbones_are_told_by_their_part(name, problem):
     check = check_model(f"timm:{name}")
     assert not check.supported
     assert problem in check.problems[0]
-    text, code = printed(print_check, check)
+    text, code = printed_check(f"timm:{name}")
     assert code == 2
     assert f"timm:{name}: not supported" in text
     assert problem in text
@@ -293,7 +297,7 @@ def test_supported_backbones_need_no_memory_to_be_told(name):
     check = check_model(f"timm:{name}")
     assert check.supported
     assert all(parameter.is_meta for parameter in sketch_backbone(name).parameters())
-    text, code = printed(print_check, check)
+    text, code = printed_check(f"timm:{name}")
     assert code == 0
     assert f"timm:{name}: supported" in text
     if name == "vit_giant_patch14_dinov2":
@@ -317,13 +321,13 @@ def test_a_bundles_problems_are_told_all_at_once(tiny, tmp_path):
 
 def test_what_is_printed_shows_every_task_and_no_markup(tiny, tmp_path):
     folder = Path(shutil.copytree(tiny, tmp_path / "[red]copied"))
-    text, code = printed(print_check, check_model(str(folder)))
+    text, code = printed_check(str(folder))
     assert code == 0
     for part in ("tiny: supported", "parts", "classes of 3", "flow", "vector of 3", "linear", "token_mlp"):
         assert part in text
     document = (folder / "bundle.yaml").read_text()
     (folder / "bundle.yaml").write_text(document.replace("hidden: 8", "hidden: 512"))
-    text, code = printed(print_check, check_model(str(folder)))
+    text, code = printed_check(str(folder))
     assert code == 2
     assert f"problem: weights {folder / 'hands.safetensors'}: head.layers.0.weight: expected shape (512, 128)" in text
     assert "warning: tasks.hands.head: expected up to 3% of the backbone's MACs; found" in text

@@ -8,7 +8,7 @@ import yaml
 
 from deltascene.errors import ExitCode
 from deltascene.pipeline.commands import run
-from deltascene.pipeline.commands.run import exit_code
+from deltascene.pipeline.commands.summary import exit_code
 from deltascene.pipeline.errors import DiskFull, NoCapacity, Stopped
 from deltascene.pipeline.training.rooms import __main__ as rooms
 

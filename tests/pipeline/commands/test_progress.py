@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deltascene.pipeline.commands import progress
+from deltascene.pipeline.commands import progress, progress_text
 from deltascene.pipeline.commands.job_table import JobRow, cut_rows, failed_lines, print_table
 from deltascene.pipeline.commands.progress import BarEvents, JsonEvents, LineEvents
 from deltascene.pipeline.commands.tally import Tally
@@ -69,8 +69,8 @@ def test_only_videos_under_way_have_a_bar():
         "left · 60.0 % compute saved",
     ):
         assert words in " ".join(line.strip() for line in seen)
-    assert sum("failed (no video)" in line for line in lines) == progress.FAILURES
-    assert sum("errors.jsonl has them all" in line for line in lines) == 1
+    assert sum("failed (no video)" in line for line in lines) == progress_text.FAILURES
+    assert sum("errors.jsonl lists them all" in line for line in lines) == 1
     assert len(lines) < 50
 
 

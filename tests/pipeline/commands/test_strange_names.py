@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from pathlib import Path
 
 import pytest
 
@@ -104,15 +103,15 @@ for name in names:
 
 
 def test_one_of_them_alone_is_named_on_the_command_line_and_an_error_stays_on_its_line(folder, tmp_path):
-    names = [str(folder / name) for name in ("gone\x1b[31m\n.mp4", "y" * 300 + ".mp4", os.fsdecode(b"\xfa.mp4"))]
+    names = ["gone\x1b[31m\n.mp4", "y" * 300 + ".mp4", os.fsdecode(b"\xfa.mp4")]
     command = [sys.executable, "-c", ONE_BY_ONE, str(tmp_path / "out"), *names]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.decode().splitlines()
     assert len(lines) == done.stderr.count(b"\n") == len(names)
     for name, line in zip(names, lines, strict=True):
         assert not CONTROL.search(line)
-        assert str(Path(printable(name)).name)[:20] in line
+        assert printable(name)[:20] in line
 
 
 def test_printable_leaves_words_and_spells_out_the_rest():

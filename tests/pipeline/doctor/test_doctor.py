@@ -9,9 +9,10 @@ import warnings
 import pytest
 from rich.console import Console
 
+from deltascene.pipeline.commands.doctor import exit_code, print_checks
 from deltascene.pipeline.doctor import machine, media, packages
-from deltascene.pipeline.doctor.check import guarded
-from deltascene.pipeline.doctor.examine import Check, examine, print_checks
+from deltascene.pipeline.doctor.check import Check, guarded
+from deltascene.pipeline.doctor.examine import examine
 from deltascene.pipeline.doctor.model import check_model_runs
 from deltascene.pipeline.errors import OutputError
 
@@ -23,8 +24,8 @@ def checks(tiny):
 
 def printed(checks: list[Check], *, as_json: bool = False) -> tuple[str, int]:
     console = Console(file=io.StringIO(), width=100)
-    code = print_checks(console, checks, as_json=as_json)
-    return console.file.getvalue(), code
+    print_checks(console, checks, as_json=as_json)
+    return console.file.getvalue(), exit_code(checks)
 
 
 def test_this_machine_has_no_problem_and_every_check_is_made(checks):

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from deltascene.pipeline.commands.eval import EvalRequest, eval_command
+from deltascene.pipeline.commands.eval import eval_command
+from deltascene.pipeline.evaluation.compare import EvalRequest
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
 
 pytestmark = pytest.mark.usefixtures("one_thread")

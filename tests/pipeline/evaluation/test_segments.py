@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from rich.progress import Progress
 
 from deltascene import Engine, open_run
 from deltascene.pipeline.config import load_config
@@ -59,8 +58,7 @@ def test_tune_counts_the_rows_of_a_run(judged, engine, tmp_path):
     assert [decision.policy for _, decision in decisions] == base["policy"].to_pylist()
 
     asked = TuneRequest([str(path)], tmp_path / "new.yaml", "", {}, "macs", frames=frames)
-    with Progress(disable=True) as bar:
-        costs = rows_computed(asked, config, engine, [path], bar)
+    costs = rows_computed(asked, config, engine, [path])
     settings = (config.policy.every, config.policy.refresh, config.change.threshold)
     assert costs[list(product(EVERY, REFRESH, THRESHOLDS)).index(settings)] == sum(counted)
 

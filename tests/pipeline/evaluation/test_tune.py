@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.evaluation.tune import parse_budgets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,13 +71,3 @@ def test_truth_beside_some_clips_only_is_refused(run_cli, tiny, clip, with_truth
     code, _, error = run_cli("tune", clip, with_truth, "-o", tmp_path / "mine.yaml", "--model", tiny)
     assert code == 2
     assert "tune: expected <stem>.truth.npz beside every clip or none; found none beside own.avi" in error
-
-
-@pytest.mark.parametrize("text", ["moved.loss<0.05", "moved<=0.05", "all.loss<=1", "moved.loss<=-1", "moved.loss<=x"])
-def test_a_budget_has_one_form(text):
-    with pytest.raises(UsageError, match=r"--budget: expected whole\.loss<=NUMBER or moved\.loss<=NUMBER; found"):
-        parse_budgets([text])
-
-
-def test_budgets_are_by_region():
-    assert parse_budgets(["moved.loss<=0.05", "whole.loss <= .01"]) == {"moving": 0.05, "whole": 0.01}

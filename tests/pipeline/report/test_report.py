@@ -58,10 +58,10 @@ SKIPPED = {
 def test_dense_frames_save_nothing():
     whole = totals(table({}, {}))
     assert (whole["saved"], whole["seconds_saved"], whole["fps"]) == (0, {"mean": 0, "median": 0}, 1)
-    assert saved_line(whole) == "Every token of every frame was computed: this is the yardstick; nothing is saved."
+    assert saved_line(whole) == "Every token of every frame was computed (dense prediction), so nothing was saved."
 
 
-def test_held_frames_are_saved_with_the_clock_beside_them():
+def test_held_frames_save_macs_and_time():
     whole = totals(table({}, HELD, HELD, {}))
     assert whole["saved"] == 1 - 200 / 400
     assert whole["seconds_saved"] == pytest.approx({"mean": 0.45, "median": 0.45})
@@ -70,13 +70,13 @@ def test_held_frames_are_saved_with_the_clock_beside_them():
         "macs_executed": 0, "macs_dense": 200, "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
     }  # fmt: skip
     assert saved_line(whole) == (
-        "50.0 % of the dense compute was saved: of 4 frames 2 ran dense, 2 had not changed and kept the last outputs."
-        " On the clock: a frame took 550 ms on average, a dense frame of this run 1000 ms on average (45.0 % less);"
-        " the medians are 550 ms and 1000 ms (45.0 % less)."
+        "50.0 % of the MACs of dense prediction were saved: of 4 frames, 2 ran dense, 2 had not changed and kept the"
+        " last outputs. Time was saved, too: a frame took 550 ms on average, a dense frame of this run 1000 ms (45.0 %"
+        " less); the medians are 550 ms and 1000 ms (45.0 % less)."
     )
 
 
-def test_rows_and_warped_frames_are_told_with_their_reasons_rows_and_age():
+def test_rows_and_warped_frames_are_reported_with_their_reasons_rows_and_age():
     refresh = {"reason": "refresh"}
     whole = totals(table({}, ROWS, WARPED, ROWS | {"rows_computed": 4, "macs_executed": 40}, WARPED, refresh, SKIPPED))
     assert list(whole["by_policy"]) == ["dense", "rows", "warped", "skipped"]
@@ -87,12 +87,12 @@ def test_rows_and_warped_frames_are_told_with_their_reasons_rows_and_age():
     assert whole["oldest_s"] == {"median": 0.5, "max": 1.5}
     assert whole["saved"] == pytest.approx(1 - 260 / 600)
     assert saved_line(whole).startswith(
-        "56.7 % of the dense compute was saved: of 6 valid frames 2 ran dense, 2 only their moved rows (30.0 % of the"
-        " tokens on average), 2 were warped. On the clock: a frame took 467 ms on average, a dense frame of this run"
-        " 1000 ms on average (53.3 % less); the medians are 300 ms and 1000 ms (70.0 % less)."
+        "56.7 % of the MACs of dense prediction were saved: of 6 valid frames, 2 ran dense, 2 ran only on changed"
+        " tokens (30.0 % of all on average), 2 were warped. Time was saved, too: a frame took 467 ms on average, a"
+        " dense frame of this run 1000 ms (53.3 % less); the medians are 300 ms and 1000 ms (70.0 % less)."
     )
     one_each = saved_line(totals(table({}, ROWS, WARPED)))
-    assert "of 3 frames 1 ran dense, 1 only its moved rows (20.0 % of the tokens), 1 was warped." in one_each
+    assert "of 3 frames, 1 ran dense, 1 ran only on changed tokens (20.0 % of all), 1 was warped." in one_each
 
 
 def test_a_slow_first_frame_is_in_both_means_and_in_neither_median():
@@ -100,7 +100,7 @@ def test_a_slow_first_frame_is_in_both_means_and_in_neither_median():
     mean, dense_mean = (9 + 1 + 1 + 0.3) / 4, (9 + 1 + 1) / 3
     assert whole["seconds_saved"] == pytest.approx({"mean": 1 - mean / dense_mean, "median": 0})
     assert saved_line(whole).endswith(
-        "On the clock: a frame took 2825 ms on average, a dense frame of this run 3667 ms on average (23.0 % less);"
+        "Time was saved, too: a frame took 2825 ms on average, a dense frame of this run 3667 ms (23.0 % less);"
         " the medians are 1000 ms and 1000 ms (no less)."
     )
 
@@ -143,11 +143,11 @@ def test_a_run_without_a_valid_frame_has_no_saving():
     assert totals(table())["frames"] == 0
 
 
-def test_a_saving_that_does_not_show_on_the_clock_is_called_that():
+def test_a_saving_of_macs_that_saves_no_time_is_reported_as_that():
     whole = totals(table({}, ROWS | {"seconds": 1.5}))
     assert whole["saved"] == pytest.approx(0.4)
     assert saved_line(whole).endswith(
-        "It does not show on the clock: a frame took 1250 ms on average, a dense frame of this run 1000 ms on average"
+        "No time was saved: a frame took 1250 ms on average, a dense frame of this run 1000 ms"
         " (no less); the medians are 1250 ms and 1000 ms (no less)."
     )
 
@@ -364,7 +364,7 @@ def test_report_numbers_are_sums_over_the_ledger(finished):
         at = listed["columns"].index("seconds")
         assert sum(row[at] for row in listed["rows"]) == pytest.approx(video["totals"]["seconds"])
         assert len(listed["rows"]) == listed["total"] == video["totals"]["frames"]
-    assert report["headline"]["saved"].endswith("this is the yardstick; nothing is saved.")
+    assert report["headline"]["saved"].endswith("was computed (dense prediction), so nothing was saved.")
 
 
 def test_class_shares_are_those_of_the_arrays(finished):
@@ -421,8 +421,8 @@ def test_what_was_reused_is_told_per_frame_and_task(reused):
     assert set(policies) == {"dense", "rows", "warped"}
     share = 100 * partial["rows_computed"] / (13 * policies["rows"])
     assert (
-        f" of 40 frames {policies['dense']} ran dense, {policies['rows']} only their moved rows ({share:.1f} % of the"
-        f" tokens on average), {policies['warped']} were warped. "
+        f" of 40 frames, {policies['dense']} ran dense, {policies['rows']} ran only on changed tokens ({share:.1f} % of"
+        f" all on average), {policies['warped']} were warped. "
     ) in report["headline"]["saved"]
     for task in listed["tasks"]:
         own = [row for row in rows if row["task"] == task]
@@ -449,7 +449,7 @@ def test_the_film_shows_what_changed_in_words_too(reused):
             assert moment["rows_computed"] == 1 + moment["moved"]  # with the class token
         assert attributes["alt"] == (
             f"frame {moment['index']} at {moment['pts_s']:.2f} s: {moment['policy']}, {moment['reason']};"
-            f" {moment['rows_computed']} of 13 rows computed; {moment['moved']} patches over the threshold"
+            f" {moment['rows_computed']} of 13 tokens computed; {moment['moved']} patches over the threshold"
         )
         assert attributes["src"].startswith("data:image/jpeg;base64,")
     for policy, part in report["totals"]["by_policy"].items():
@@ -533,7 +533,7 @@ def test_the_page_s_script_runs_in_a_browser(finished, tmp_path):
     )  # fmt: skip
     told = re.search(r'<p class="readout">(.*?)</p>', done.stdout, re.DOTALL)[1]
     milliseconds = 1e3 * report["videos"][0]["series"]["seconds"][12]
-    assert told.startswith("frame 12 · 1.20 s · dense (every) · 100.0 % of rows · oldest patch 0.00 s · ")
+    assert told.startswith("frame 12 · 1.20 s · dense (every) · 100.0 % of tokens · oldest patch 0.00 s · ")
     assert f" · {milliseconds:.1f} ms (decode " in told
     assert "CONSOLE" not in done.stderr
 
@@ -569,7 +569,7 @@ def test_of_many_videos_the_page_lists_a_thousand_and_shows_a_few(many):
     rows = [each for each in page.found if each[0] == "tr" and "data-status" in each[1]]
     assert [row[1]["data-status"] for row in rows] == ["failed"] * 11 + ["done"] * 989
     assert len([each for each in page.found if each[0] == "details" and each[1].get("class") == "video"]) == 40
-    assert "1\u202f000 of 1\u202f200 inputs are listed, those that aren’t done first" in html
+    assert "1\u202f000 of 1\u202f200 inputs are listed, unfinished ones first" in html
     assert "40 of 1\u202f200 have a section below" in html
     assert len(html) < 2_000_000
     assert len(report["videos"]) == 1200
@@ -593,7 +593,7 @@ def test_every_cell_that_is_sorted_by_has_its_plain_value(many):
     columns = columns[columns.index("video") :]
     assert len(cells) == 1000 * len(columns)
     first = dict(zip(columns, (cell[1]["data-value"] for cell in cells), strict=False))
-    assert (first["video"], first["status"], first["retries"], first["begin to end"], first["saved"]) == (
+    assert (first["video"], first["status"], first["retries"], first["elapsed time"], first["saved"]) == (
         "v7", "failed", "2", "7.0", "",
     )  # fmt: skip
 

@@ -1,47 +1,16 @@
 """What lies in a run's folder and isn't as a run writes it: one clear error, no hang, nothing made up."""
 
-import json
 import os
 import shutil
-import socket
-from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.runs.lock import locked, writing
-from deltascene.pipeline.runs.folder import RunFolder, open_run, read_run_yaml
-from deltascene.pipeline.runs.videos_table import VideoRecord, record_of
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
+from deltascene.pipeline.runs.reader import open_run
 
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
-RECORD = VideoRecord("clip", "clip.avi", "done", frames=4, fps=10.0)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"frames": "4"},
-        {"frames": -1},
-        {"frames": True},
-        {"id": None},
-        {"fps": float("nan")},
-        {"status": "x"},
-    ],
-)
-def test_a_record_is_as_a_run_writes_it(change):
-    assert record_of(asdict(RECORD)) == RECORD
-    with pytest.raises(ValueError, match=r"expected .*; found "):
-        record_of(asdict(RECORD) | change)
-
-
-def test_a_table_with_other_columns_is_refused(tmp_path):
-    (tmp_path / "run.yaml").write_text("key: {}\n")
-    pq.write_table(pa.Table.from_pylist([{"id": "clip", "frames": 1}]), tmp_path / "videos.parquet")
-    with pytest.raises(OutputError, match=r"videos\.parquet: source: expected"):
-        _ = open_run(tmp_path).videos
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "a: &a [x]\nb: *a\n", "!!python/name:os.system", "a: \x00", "1"])
@@ -56,23 +25,6 @@ def test_run_yaml_that_is_a_pipe_is_none(tmp_path):
     os.mkfifo(tmp_path / "run.yaml")
     with pytest.raises(OutputError, match=r"found no run\.yaml"):
         read_run_yaml(RunFolder(tmp_path))
-
-
-def test_a_lock_that_is_a_pipe_is_nobodys(tmp_path):
-    (tmp_path / "locks").mkdir()
-    os.mkfifo(tmp_path / "locks/00000003.json")
-    assert not writing(tmp_path)
-    with pytest.raises(OutputError, match=r"found a pipe or a device; remove it"), locked(tmp_path):
-        pass
-
-
-@pytest.mark.parametrize("pid", [-1, 0, None, [1], "1", 10**30])
-def test_a_lock_of_no_process_is_taken_over(tmp_path, pid):
-    note = {"token": "x", "pid": pid, "host": socket.gethostname()}
-    (tmp_path / "locks").mkdir()
-    (tmp_path / "locks/00000003.json").write_text(json.dumps(note | {"beat_s": 1e12}))
-    with locked(tmp_path):
-        assert json.loads((tmp_path / "locks/00000004.json").read_text())["pid"] == os.getpid()
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from deltascene.cache.errors import BrokenSeal
 from deltascene.cache.seal import write_part
-from deltascene.pipeline.runs import predictions
-from deltascene.pipeline.runs.predictions import (
-    SealedPart,
-    PredictionReader,
-    PredictionWriter,
-    join_arrays,
-    plan_layout,
-    write_small,
-)
+from deltascene.cache.shards import SHARD_FRAMES, SealedPart, join_arrays
+from deltascene.pipeline.runs.predictions import PredictionReader, PredictionWriter, plan_layout, write_small
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 
 KINDS = {"parts": Classes(("a", "b")), "height": Scalar("m"), "flow": Vector(), "hands": Heatmaps(("l", "r"))}
@@ -65,10 +58,10 @@ def write(folder, numbers, segment=8):
     return parts
 
 
-def join(folder, numbers, segment=8):
+def join(folder, numbers, segment=8, shard=SHARD_FRAMES):
     """`predictions.zarr` of them."""
     path = folder / "predictions.zarr"
-    sums = join_arrays(path, write(folder, numbers, segment), len(numbers), segment)
+    sums = join_arrays(path, write(folder, numbers, segment), len(numbers), segment, shard)
     there = [number is not None for number in numbers]
     flags = dict.fromkeys(KINDS, there)
     write_small(path, range(len(numbers)), np.arange(len(numbers)) / 10, flags, {"fps": 10.0, "frame_size": [8, 12]})
@@ -82,9 +75,7 @@ def join(folder, numbers, segment=8):
     st.sampled_from([1, 8, 4096]),
 )
 def test_round_trip_with_gaps(tmp_path_factory, numbers, segment, shard):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictions, "SHARD_FRAMES", shard)
-        path, sums = join(tmp_path_factory.mktemp("p"), numbers, segment)
+    path, sums = join(tmp_path_factory.mktemp("p"), numbers, segment, shard)
     flags = [number is not None for number in numbers]
     assert sums == {name: (len(data), sha256(data).hexdigest()) for name, data in shards(path).items()}
     reader = PredictionReader(path)

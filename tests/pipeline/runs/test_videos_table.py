@@ -1,22 +1,24 @@
 """`videos.parquet` while a run writes it: rarely, whole, and with nothing lost that a `done.json` knows."""
 
 import json
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from deltascene import open_run
-from deltascene.pipeline.runs import videos_table
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.batch.resume import Done, read_done, write_done
+from deltascene.pipeline.runs import videos_table
+from deltascene.pipeline.runs.done import Done, read_done, write_done
 from deltascene.pipeline.runs.folder import RunFolder
-from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable, read_records, write_records
+from deltascene.pipeline.runs.videos_table import VideoRecord, VideosTable, read_records, record_of, write_records
 
 OLD = {
     "id": "a", "source": "/in/a.avi", "status": "done", "cause": "", "frames": 3, "invalid": 1, "fps": 10.0,
     "identity": "abc",
 }  # fmt: skip
+RECORD = VideoRecord("clip", "clip.avi", "done", frames=4, fps=10.0)
 
 
 def inputs(count):
@@ -106,18 +108,25 @@ def test_a_damaged_file_is_said_before_the_work(tmp_path):
         VideosTable(tmp_path / "videos.parquet", inputs(1))
 
 
-def test_after_a_kill_readers_see_what_the_folders_of_the_videos_say(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.run_yaml.write_text("deltascene: 1\n")
-    statuses = {"killed": "running", "finished": "running", "late": "waiting", "early": "waiting"}
-    write_records(folder.videos_parquet, [VideoRecord(id_, "s", status) for id_, status in statuses.items()])
-    for id_ in ("finished", "late"):
-        folder.video(id_).root.mkdir(parents=True)
-        write_done(folder.video(id_), Done(VideoRecord(id_, "s", "done", frames=3), "f", [(0, 3)], {}))
-    run = open_run(tmp_path)
-    assert [(video.status, len(video)) for video in run.videos] == [
-        ("partial", 0), ("done", 3), ("done", 3), ("waiting", 0),
-    ]  # fmt: skip
-    assert run["late"].status == "done"
-    with pytest.raises(KeyError, match="'x': the run has killed, finished, late, early"):
-        run["x"]
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": "4"},
+        {"frames": -1},
+        {"frames": True},
+        {"id": None},
+        {"fps": float("nan")},
+        {"status": "x"},
+    ],
+)
+def test_a_record_is_as_a_run_writes_it(change):
+    assert record_of(asdict(RECORD)) == RECORD
+    with pytest.raises(ValueError, match=r"expected .*; found "):
+        record_of(asdict(RECORD) | change)
+
+
+def test_a_table_with_other_columns_is_refused(tmp_path):
+    (tmp_path / "run.yaml").write_text("key: {}\n")
+    pq.write_table(pa.Table.from_pylist([{"id": "clip", "frames": 1}]), tmp_path / "videos.parquet")
+    with pytest.raises(OutputError, match=r"videos\.parquet: source: expected"):
+        _ = open_run(tmp_path).videos

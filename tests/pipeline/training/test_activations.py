@@ -13,7 +13,7 @@ from deltascene.pipeline.bundles.bundle import read_bundle, read_folder
 from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training import activations
-from deltascene.pipeline.training.activations import begun, keep_activations
+from deltascene.pipeline.training.activations import begun_blocks, keep_activations
 from deltascene.pipeline.training.data import LabelledFolder
 from deltascene.stages.rows import run_blocks
 
@@ -115,7 +115,7 @@ def test_a_later_block_starts_from_an_earlier_one_that_is_there(
     cut = keep_activations(samples, backbone, [3, 5], tmp_path / "cut")
     assert np.array_equal(cut.blocks[5], whole.blocks[5])
     np.testing.assert_allclose(whole.blocks[5], fresh.blocks[5], rtol=0.01, atol=0.01)
-    assert begun(tmp_path / "cut") == [3, 5]
+    assert begun_blocks(tmp_path / "cut") == [3, 5]
 
 
 def test_a_pass_from_the_pictures_stays_one_even_where_an_earlier_block_got_ready_first(
@@ -135,7 +135,7 @@ def test_a_pass_from_the_pictures_stays_one_even_where_an_earlier_block_got_read
     with pytest.raises(Killed):
         keep_activations(samples, backbone, [3, 5], tmp_path / "cut")
     monkeypatch.setattr(activations, "write_whole", write)
-    assert begun(tmp_path / "cut") == [5]
+    assert begun_blocks(tmp_path / "cut") == [5]
     cut = keep_activations(samples, backbone, [3, 5], tmp_path / "cut")
     for block in (3, 5):
         assert np.array_equal(cut.blocks[block], whole.blocks[block])

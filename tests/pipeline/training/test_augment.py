@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from deltascene.pipeline.training.augment import is_mirrored, jitter, variant_of, vary
+from deltascene.pipeline.training.augment import is_mirrored, jitter, mirrored, variant_of, vary
+from deltascene.stages.kinds import Classes, Vector
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
@@ -29,3 +30,9 @@ def test_jitter_stays_a_picture():
     assert made.shape == IMAGE.shape
     bright = np.repeat(np.linspace(0, 255, 8)[None, :, None], 3, 2).repeat(6, 0).astype(np.uint8)
     assert np.corrcoef(jitter(bright, np.random.default_rng(3)).ravel(), bright.ravel())[0, 1] > 0.9
+
+
+def test_mirroring_turns_vectors_round():
+    normals = np.array([[[100, 5, -7], [0, 127, 0]]], np.int8)
+    assert mirrored(normals, Vector()).tolist() == [[[0, 127, 0], [-100, 5, -7]]]
+    assert mirrored(np.array([[1, 2]], np.uint8), Classes(("a", "b", "c"))).tolist() == [[2, 1]]

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltascene.pipeline.training.cells import mirrored, truth_cells
+from deltascene.pipeline.training.cells import truth_cells
 from deltascene.stages.heads import assemble, lay_out
-from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
+from deltascene.stages.kinds import Heatmaps, Scalar
 from deltascene.stages.types import TokenGrid
 
 
@@ -34,9 +34,3 @@ def test_a_heads_assembled_cells_are_the_truth_that_they_were_learned_from(heigh
     small = lay_out(assemble(torch.from_numpy(cells), cell_grid, 1, side)[:, 0].numpy(), cell_grid)
     centres = [np.floor((np.arange(count * side) + 0.5) * patch / side).astype(int) for count in (height, width)]
     np.testing.assert_array_equal(small, truth[np.ix_(*centres)])
-
-
-def test_mirroring_turns_vectors_round():
-    normals = np.array([[[100, 5, -7], [0, 127, 0]]], np.int8)
-    assert mirrored(normals, Vector()).tolist() == [[[0, 127, 0], [-100, 5, -7]]]
-    assert mirrored(np.array([[1, 2]], np.uint8), Classes(("a", "b", "c"))).tolist() == [[2, 1]]

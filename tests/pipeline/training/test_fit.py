@@ -111,7 +111,7 @@ def test_it_learns_on_a_base_that_stays_as_it_is(bundle, trained, tmp_path):
     base = load_model(bundle, ()).backbone.state_dict()
     told: list[dict] = []
     student = trained(
-        bundle, start_subtask, "height", "work", RECIPE.model_copy(update={"passes": 10}), say=told.append
+        bundle, start_subtask, "height", "work", RECIPE.model_copy(update={"passes": 10}), on_event=told.append
     )
     events = read_log(tmp_path / "work" / "log.jsonl")
     assert events == told

@@ -16,7 +16,7 @@ def set_to(gates, *values):
 
 def test_values_by_hand():
     gates = set_to(Gates(["closed", "half", "open"]), -1.0, math.log(2), 9.0)  # sigmoids 0.27, 2/3, 1
-    assert {name: value.item() for name, value in gates.settled().items()} == pytest.approx(
+    assert {name: value.item() for name, value in gates.final().items()} == pytest.approx(
         {"closed": 0, "half": 0.5, "open": 1}
     )
     assert gates.penalty().item() == pytest.approx(1 / (1 + math.e) + 2 / 3 + 1, abs=1e-3)
@@ -24,7 +24,7 @@ def test_values_by_hand():
 
 def test_all_are_open_at_the_start():
     gates = Gates(["a", "b"])
-    assert [value.item() for value in gates.settled().values()] == [1, 1]
+    assert [value.item() for value in gates.final().values()] == [1, 1]
     drawn = [value.item() for seed in range(200) for value in gates.draw(torch.Generator().manual_seed(seed)).values()]
     assert all(0 <= value <= 1 for value in drawn)
     assert sum(value == 1 for value in drawn) > 0.7 * len(drawn)
@@ -46,6 +46,6 @@ def test_the_penalty_closes_what_does_not_help_and_leaves_what_does():
         optimiser.zero_grad()
         ((1 - z["helps"]) ** 2 + 0.0 * z["idle"] + 0.05 * gates.penalty()).backward()
         optimiser.step()
-    settled = gates.settled()
-    assert settled["helps"].item() == 1
-    assert settled["idle"].item() == 0
+    final = gates.final()
+    assert final["helps"].item() == 1
+    assert final["idle"].item() == 0

@@ -73,7 +73,7 @@ def test_a_picture_that_comes_to_another_input_is_named(bundle, labelled, sample
     samples = samples_of(flexible, data=LabelledFolder(root, labelled.split))
     assert samples.size == (48, 64)
     samples.picture(2)
-    said = r"a03\.png: expected an image that comes to an input of \(48, 64\), as a00 does; found \(64, 48\)"
+    said = r"a03\.png: expected an image with an input size of \(48, 64\), that of a00; found \(64, 48\)"
     with pytest.raises(UsageError, match=said):
         samples.picture(3)
 

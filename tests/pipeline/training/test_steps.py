@@ -241,7 +241,7 @@ def test_a_bundle_that_the_task_does_not_fit_is_left_alone(model, tiny, ordered,
         (
             "base",
             {"task": "height"},
-            "--task: expected the base, parts; found 'height'; sub-tasks have `train subtask`",
+            "--task: expected the base, parts; found 'height'; use `train subtask` for sub-tasks",
         ),
         (
             "subtask",

@@ -265,7 +265,7 @@ def test_the_delta_leaves_closed_tensors_out_and_carries_the_others_gate(bundle,
     for own in sub.blocks:  # the same cells from the delta as from the gates
         x_FND = own(x_FND)
     expected = student.head.cells(x_FND[:, grid.prefix :, None])
-    found = student.cells(points, grid, gates=student.gates.settled())
+    found = student.cells(points, grid, gates=student.gates.final())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

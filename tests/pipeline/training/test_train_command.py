@@ -111,7 +111,7 @@ def test_an_interrupt_is_no_fault_and_the_same_command_goes_on(run_cli, model, t
     monkeypatch.setattr(fit, "learning_rate", interrupted)
     code, out, error = run_cli(*command)
     assert (code, error) == (130, "")
-    assert "stopped; the same command goes on after the last checkpoint" in out
+    assert "stopped; run the same command again to continue from the last checkpoint" in out
     monkeypatch.setattr(fit, "learning_rate", original)
     began: list[int] = []
     monkeypatch.setattr(fit, "read_ahead", lambda read, batches: began.append(len(batches)) or map(read, batches))

@@ -66,7 +66,7 @@ def until(what, seconds=120.0):
 
 
 def after_span(monkeypatch, number, do):
-    """Calls `do(lane)` once, when so many spans of 4 frames are done."""
+    """Calls `do(worker)` once, when so many spans of 4 frames are done."""
     real_run, count = RayWorker.run, iter(range(1_000_000))
 
     def run(self, job, segment):
@@ -86,8 +86,8 @@ def kill(*pids):
 
 
 @pytest.mark.nightly
-def test_all_actors_of_a_lane_killed_at_once(cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids):
-    after_span(monkeypatch, 5, lambda lane: kill(*pids[lane].values()))
+def test_all_actors_of_a_worker_die_at_once(cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids):
+    after_span(monkeypatch, 5, lambda worker: kill(*pids[worker].values()))
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
@@ -96,13 +96,13 @@ def test_all_actors_of_a_lane_killed_at_once(cluster, run_cli, tiny_delta, clips
 
 
 @pytest.mark.nightly
-def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
+def test_a_kill_while_a_worker_is_restored_and_one_while_workers_start(
     cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
     real_ready, due = RayWorker.ready, [True]
 
-    def engine_dies(lane):
-        kill(pids[lane]["engine"])
+    def engine_dies(worker):
+        kill(pids[worker]["engine"])
         due.append(True)
 
     def ready(self):
@@ -124,7 +124,7 @@ def test_a_kill_while_a_lane_is_restored_and_one_while_lanes_start(
 def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_says_so(
     cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
-    """The engine of a lane stays alive, and spans after the failed one reach the writer: they may not seal anything."""
+    """The engine stays alive, and spans after the failed one reach the writer: they may not seal anything."""
 
     real_ready = RayWorker.ready
 
@@ -222,8 +222,8 @@ def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
     shutil.copy(make_clip(400, name="stuck"), folder / "a_stuck.avi")
     shutil.copy(make_clip(20, name="short"), folder / "short.avi")
 
-    def stop(lane):
-        (decoder,) = decoders_below(pids[lane]["reader"])
+    def stop(worker):
+        (decoder,) = decoders_below(pids[worker]["reader"])
         os.kill(decoder, signal.SIGSTOP)
 
     after_span(monkeypatch, 3, stop)
@@ -240,7 +240,7 @@ def test_a_stuck_decoder_fails_its_file_and_the_others_go_on(
 def test_a_killed_decoder_is_a_lost_worker(cluster, run_cli, tiny_delta, make_clip, tmp_path, monkeypatch, pids):
     clip = make_clip(200, name="killed")
     assert run_cli("run", clip, "-o", tmp_path / "wanted", "--model", tiny_delta, *OPTIONS)[0] == 0
-    after_span(monkeypatch, 3, lambda lane: kill(*decoders_below(pids[lane]["reader"])))
+    after_span(monkeypatch, 3, lambda worker: kill(*decoders_below(pids[worker]["reader"])))
     arguments = ["--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
     code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
@@ -249,23 +249,33 @@ def test_a_killed_decoder_is_a_lost_worker(cluster, run_cli, tiny_delta, make_cl
 
 
 @pytest.mark.parametrize("what", ["killed", pytest.param("stopped", marks=pytest.mark.nightly)])
-def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
+def test_a_worker_that_draws_is_killed_or_the_run_is_stopped(
     cluster, run_cli, tiny_delta, make_clip, tmp_path, monkeypatch, pids, what
 ):
-    clip, drew = make_clip(500, name="drawn"), []
+    clip, drew = make_clip(60, name="drawn"), []
     options = ["--workers", 1, "--model", tiny_delta, *RAY, "--preset", "balanced", "--save", "video,png", *NUMERICS]
-    real_finish = RayWorker.finish
+    real_finish, real_ready = RayWorker.finish, RayWorker.ready
 
-    def finish(self, ending):
-        for step in real_finish(self, ending):
+    def ready(self):
+        real_ready(self)
+        ray.get(self._actors["writer"].__ray_call__.remote(in_short_strokes))
+
+    def in_short_strokes(actor):  # by default they take as long as all of this clip
+        from deltascene.pipeline.workers.finish import FinisherPart
+
+        FinisherPart.stroke_s = 0.01
+
+    def finish(self, finish_job):
+        for step in real_finish(self, finish_job):
             yield step
-            if isinstance(step, FinishProgress) and step.what == "png" and not drew:
+            if isinstance(step, FinishProgress) and step.what == "png" and step.share > 0 and not drew:
                 drew.append(step)
                 kill(pids[self]["writer"]) if what == "killed" else os.kill(os.getpid(), signal.SIGINT)
 
+    monkeypatch.setattr(RayWorker, "ready", ready)
     monkeypatch.setattr(RayWorker, "finish", finish)
     code, text, error = run_cli("run", clip, "-o", tmp_path / "out", *options)
-    assert 0 < drew[0].share < 1
+    assert drew[0].share < 1
     if what == "stopped":
         assert code == 130, text + error
         assert open_run(tmp_path / "out")["drawn"].status == "partial"
@@ -273,9 +283,9 @@ def test_a_lane_that_draws_is_killed_or_the_run_is_stopped(
     assert code == 0, text + error
     assert "computed again" not in text
     video = open_run(tmp_path / "out")["drawn"]
-    assert (video.status, len(video), video.record.retries) == ("done", 500, 0)
+    assert (video.status, len(video), video.record.retries) == ("done", 60, 0)
     capture = cv2.VideoCapture(str(video.files.overlay))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 500
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 60
     assert not list(video.folder.glob("unfinished/*"))
 
 
@@ -284,8 +294,8 @@ def test_an_actor_that_is_stopped_is_replaced(cluster, run_cli, tiny_delta, clip
     """One that neither works nor dies: the engine, in the middle of a segment."""
     stopped = []
 
-    def stop(lane):
-        stopped.append(pids[lane]["engine"])
+    def stop(worker):
+        stopped.append(pids[worker]["engine"])
         os.kill(stopped[0], signal.SIGSTOP)
 
     after_span(monkeypatch, 3, stop)
@@ -350,7 +360,7 @@ def machines(*cpus):
         nodes.shutdown()
 
 
-def test_lanes_have_a_cluster_of_their_own_where_another_was_started(run_cli, tiny_delta, clips, tmp_path, monkeypatch):
+def test_workers_have_a_cluster_of_their_own_beside_another(run_cli, tiny_delta, clips, tmp_path, monkeypatch):
     """The other has no processor to give, and Ray by itself would join it."""
     monkeypatch.setattr(RayWorker, "placed_s", 3.0)
     arguments = ["run", clips, "-o", tmp_path / "out", "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
@@ -360,12 +370,12 @@ def test_lanes_have_a_cluster_of_their_own_where_another_was_started(run_cli, ti
 
 
 @pytest.mark.nightly
-def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segments(
+def test_a_machine_that_vanishes_takes_its_workers_and_the_others_do_their_segments(
     run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch
 ):
-    """Two machines of one processor with a lane each: one goes, its lane finds no place, the other does everything."""
+    """Two machines of one processor with a worker each: one goes, the other's worker does everything."""
     with machines(1, 1) as (nodes, [other]):
-        after_span(monkeypatch, 3, lambda lane: nodes.remove_node(other, allow_graceful=False))
+        after_span(monkeypatch, 3, lambda worker: nodes.remove_node(other, allow_graceful=False))
         monkeypatch.setattr(RayWorker, "placed_s", 3.0)
         arguments = ["--address", nodes.address, "--workers", 2, "--model", tiny_delta, *RAY, *OPTIONS]
         code, text, error = run_cli("run", clips, "-o", tmp_path / "out", *arguments)
@@ -375,17 +385,17 @@ def test_a_machine_that_vanishes_takes_its_lanes_and_the_others_do_their_segment
 
 
 @pytest.mark.nightly
-def test_where_no_lane_has_a_place_any_more_the_run_ends_and_says_so(
+def test_where_no_worker_has_a_place_any_more_the_run_ends_and_says_so(
     run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
     with machines(0, 1) as (nodes, [other]):
-        after_span(monkeypatch, 8, lambda lane: nodes.remove_node(other, allow_graceful=False))
+        after_span(monkeypatch, 8, lambda worker: nodes.remove_node(other, allow_graceful=False))
         monkeypatch.setattr(RayWorker, "placed_s", 3.0)
         arguments = ["run", clips, "-o", out, "--workers", 1, "--model", tiny_delta, *RAY, *OPTIONS]
         code, _, error = run_cli(*arguments, "--address", nodes.address)
         assert (code, error.count("\n")) == (3, 1), error
-        assert "expected a machine with 1 free processors for each of the engine of a lane" in error
+        assert "expected a machine with 1 free processors for each computing actor of a worker (engine)" in error
     monkeypatch.undo()
     assert run_cli("run", clips, "-o", out, "--model", tiny_delta, *OPTIONS)[0] == 0
     assert not (found := compare_runs(wanted, out)), found

@@ -16,6 +16,6 @@ def test_an_actor_honours_the_numerics_or_fails_by_name(tiny_delta):
     config, record = engine.config, numerics_record(engine.config)
     honour(config, record)
     weights = {file.name: file_sha256(file) for file in engine.model.bundle.weight_files(engine.model.tasks)}
-    seat = ActorSetup(config, str(tiny_delta), weights, record | {"torch": "0.1"}, False)
+    setup = ActorSetup(config, str(tiny_delta), weights, record | {"torch": "0.1"}, False)
     with pytest.raises(UsageError, match=r"expected torch = 0\.1"):
-        EngineActor(seat, ["parts"], ()).ready()
+        EngineActor(setup, ["parts"], ()).ready()

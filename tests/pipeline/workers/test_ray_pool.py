@@ -21,7 +21,7 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine import engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.settle import numerics_record
-from deltascene.pipeline.workers import pool
+from deltascene.pipeline.workers import worker
 from deltascene.pipeline.workers.ray_pool import RayPool, _share_of_cpus
 from deltascene.pipeline.workers.worker_ray import RayWorker
 
@@ -157,7 +157,7 @@ def undisturbed(run_cli, tiny_delta, long_clip, clip, tmp_path_factory):
 
 
 @pytest.mark.nightly
-def test_many_lanes_give_the_bytes_of_one(cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
+def test_many_workers_give_the_bytes_of_one(cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path):
     arguments = ["--executor", "ray", "--workers", "3", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, error = run_cli("run", long_clip, clip, "-o", tmp_path / "out", *arguments)
     assert code == 0, text + error
@@ -195,7 +195,7 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
     assert "a worker was lost; its segment is computed again" in text
     retries = sum(video.record.retries for video in open_run(tmp_path / "out").videos)
     assert retries == text.count("a worker was lost; its segment is computed again") >= 3
-    assert f"{retries} segments done again after a worker was lost" in text
+    assert f"{retries} segments computed again after a worker was lost" in text
     for name in ("long", "clip"):
         assert_runs_equal(undisturbed, tmp_path / "out", name)
 
@@ -212,7 +212,7 @@ def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
 
     monkeypatch.setattr(RayWorker, "run", run)
     monkeypatch.setattr(RayWorker, "span_frames", 4)
-    monkeypatch.setattr(pool, "TRIES", 2)  # each costs the start of an engine
+    monkeypatch.setattr(worker, "TRIES", 2)  # each costs the start of an engine
     options = [long_clip, clip, "-o", tmp_path / "out", "--model", tiny_delta, *SEGMENTS_OF_8]
     code, text, _ = run_cli("run", *options, "--executor", "ray", "--workers", "1")
     assert code == 3
@@ -241,7 +241,7 @@ def test_a_killed_driver_goes_on_where_it_was(
         time.sleep(0.005)
     driver.kill()
     driver.wait()
-    code, text, error = run_cli(*arguments, "--workers", 1)  # fewer lanes to start
+    code, text, error = run_cli(*arguments, "--workers", 1)  # fewer workers to start
     assert code == 0, text + error
     kept = re.search(r"long: \d+ frames, (\d+) of them finished before", text)
     assert kept is not None

@@ -8,7 +8,7 @@ from deltascene.pipeline.workers.segment_queue import SegmentQueue
 
 @dataclass(frozen=True)
 class Job:
-    """All that a crew asks of a job."""
+    """All that a pool asks of a job."""
 
     id: str
 
@@ -17,17 +17,17 @@ def segments(count, frames=4):
     return plan_segments(range(count * frames), frames)
 
 
-def test_lanes_go_on_where_they_were_and_share_a_long_video():
-    board = SegmentQueue()
-    board.add(Job("long"), segments(8))
-    one = board.take(None)
+def test_workers_go_on_where_they_were_and_share_a_long_video():
+    queue = SegmentQueue()
+    queue.add(Job("long"), segments(8))
+    one = queue.take(None)
     assert one.segment.start == 0
-    two = board.take(None)
+    two = queue.take(None)
     assert two.segment.start == 4 * (1 + 7 // 2)  # the middle of what waits
-    assert board.take(one).segment.start == 4
-    assert board.take(two).segment.start == two.segment.start + 4
-    board.add(Job("other"), segments(2))
-    assert board.take(None).job.id == "other"  # a video that nobody is at goes first
-    board.drop("other")
-    assert {board.take(None).job.id for _ in range(4)} == {"long"}
-    assert board.take(None) is None
+    assert queue.take(one).segment.start == 4
+    assert queue.take(two).segment.start == two.segment.start + 4
+    queue.add(Job("other"), segments(2))
+    assert queue.take(None).job.id == "other"  # a video that nobody is at goes first
+    queue.drop("other")
+    assert {queue.take(None).job.id for _ in range(4)} == {"long"}
+    assert queue.take(None) is None

@@ -5,7 +5,7 @@ import pytest
 
 from deltascene.pipeline.training.rooms.backdrop import light_backdrop, light_over, make_backdrop, overlay
 from deltascene.pipeline.training.rooms.labels import class_id
-from deltascene.pipeline.training.rooms.lighting import Light, Mood
+from deltascene.pipeline.training.rooms.lighting import Light, Lighting
 from deltascene.pipeline.training.rooms.rays import Camera, look_at
 from deltascene.pipeline.training.rooms.render import World, expose, paint_view, see, shade, to_bytes, truth_of
 from deltascene.pipeline.training.rooms.soup import Material, Soup, box, join, move, quad, yaw_matrix
@@ -14,7 +14,7 @@ from deltascene.pipeline.training.rooms.surfels import Posed, at_rest, make_body
 pytestmark = pytest.mark.usefixtures("needs_embree")
 
 GREY = Material((0.5, 0.5, 0.5))
-MOOD = Mood(
+MOOD = Lighting(
     lights=(Light((1.0, 3.0, 2.0), (0.8, 0.8, 0.8), 3.0, True), Light((-2.0, 2.0, 1.0), (0.3, 0.3, 0.3), 3.0, False)),
     sky_rgb=(0.3, 0.3, 0.3),
     ground_rgb=(0.2, 0.2, 0.2),
@@ -101,7 +101,7 @@ def test_any_size_sees_the_same_field_of_view() -> None:
 def test_the_box_throws_a_shadow() -> None:
     camera = straight_camera()
     world = World((at_rest(floor_and_box()),), MOOD)
-    free = World(world.bodies, Mood(**{**MOOD.__dict__, "lights": tuple(
+    free = World(world.bodies, Lighting(**{**MOOD.__dict__, "lights": tuple(
         Light(light.position_3, light.rgb, light.reach_m, False) for light in MOOD.lights)}))  # fmt: skip
     surfels = see(world, camera, camera.rays(40, 40), 0.05)
     dark, light = shade(world, surfels).sum(axis=1), shade(free, surfels).sum(axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deltascene.pipeline.training.rooms.clips import ClipConfig, clip_frames, clip_of_kind, make_shots
-from deltascene.pipeline.training.rooms.furnishing import Habits
+from deltascene.pipeline.training.rooms.furnishing import FurnishingConfig
 from deltascene.pipeline.training.rooms.labels import class_id
 from deltascene.pipeline.training.rooms.motion import closest_m, is_free
 from deltascene.pipeline.training.rooms.scene import Furniture, SceneConfig, build_scene
@@ -17,7 +17,7 @@ from deltascene.pipeline.training.rooms.write import SetConfig, room_frames
 LIVING = SceneConfig(kinds=("living",))
 SMALL = ClipConfig(
     5, frames=6, height=24, width=32, truth_height=20, truth_width=28,
-    scene=SceneConfig(("living",), Habits(people_chance=0.0)),
+    scene=SceneConfig(("living",), FurnishingConfig(people_chance=0.0)),
 )  # fmt: skip
 
 

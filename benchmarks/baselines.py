@@ -1,7 +1,7 @@
-"""What a user would run instead: dense networks in eager PyTorch, and the same ones compiled by OpenVINO.
+"""Baselines: dense networks in eager PyTorch, and the same networks compiled by OpenVINO.
 
-B1 is one whole network a task, B2 the bundle's own dense network, which already shares the base's blocks (METHOD of the
-benchmarks: docs/benchmarks.md). Both are the plain code path of this package, which is timm's own speed
+B1 is one whole network per task; B2 is the bundle's own dense network, in which tasks share the base's blocks
+(docs/benchmarks.md has the method). Both use this package's dense code path, which is as fast as timm's
 (`benchmarks/dense.py`), with the same heads.
 """
 
@@ -31,19 +31,19 @@ Network = Callable[[Tensor], Sequence[NDArray[Any]]]
 
 
 class DenseNetwork(nn.Module):
-    """Every row of a frame through the base, the tasks' own blocks and their heads: image in, natural values out."""
+    """Dense prediction of an image by the base, the tasks' own blocks and their heads, as a module."""
 
     def __init__(self, model: SceneModel, grid: TokenGrid) -> None:
-        """Takes a model as `load_model` gives it, not prepared for the kernel."""
+        """Takes a model as returned by `load_model`, not prepared for the kernel."""
         super().__init__()
         model.backbone.requires_grad_(False)
         self._model, self._grid, self._positions = model, grid, model.backbone.positions(grid)
-        self._base = model.backbone.features()  # so that its weights are this module's
+        self._base = model.backbone.features()  # so that its weights are part of this module
         self._heads = nn.ModuleDict(model.heads)
         self._own = nn.ModuleList(block for sub in model.sub_tasks.values() for block in sub.blocks)
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """A normalised image [1, 3, H, W] to one output a task, in the model's order."""
+        """Outputs by task, in the model's order, of a normalised image [1, 3, H, W]."""
         model, grid = self._model, self._grid
         x_ND = model.backbone.embed(image_BCHW[0], self._positions).to(image_BCHW.dtype)  # positions are float32
         own = {task: sub.split for task, sub in model.sub_tasks.items()}
@@ -61,13 +61,13 @@ class DenseNetwork(nn.Module):
 
 
 def networks(bundle: Bundle, tasks: Sequence[str], grid: TokenGrid, *, single_task: bool) -> list[DenseNetwork]:
-    """The dense networks of some tasks: one each (B1), or the bundle's (B2)."""
+    """Dense networks of some tasks: one per task (B1), or the bundle's (B2)."""
     groups = [[task] for task in tasks] if single_task else [list(tasks)]
     return [DenseNetwork(load_model(bundle, group), grid).eval() for group in groups]
 
 
 def by_torch(network: nn.Module, precision: Precision = "f32") -> Network:
-    """Eager PyTorch."""
+    """Runs a network in eager PyTorch."""
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
     network = network.to(dtype)
 
@@ -81,13 +81,13 @@ def by_torch(network: nn.Module, precision: Precision = "f32") -> Network:
 
 
 def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precision: Compiled = "f32") -> Network:
-    """OpenVINO's CPU plug-in, for latency on one stream.
+    """Runs a network with OpenVINO's CPU plug-in, optimised for the latency of one stream.
 
     Args:
         network: image in, one or more outputs.
-        example_BCHW: an image of the size that will be asked for; int8 takes its ranges of it.
-        threads: at most.
-        precision: int8 weights and activations are nncf's, after training; what stays wider is bf16.
+        example_BCHW: an image of the size of all later ones; int8 calibrates its ranges on it.
+        threads: maximum number.
+        precision: int8 is nncf's post-training quantisation of weights and activations; the rest is bf16.
 
     Raises:
         UsageError: the extra `bench` isn't installed.
@@ -98,7 +98,7 @@ def by_openvino(network: nn.Module, example_BCHW: Tensor, threads: int, precisio
     except ImportError as error:
         raise UsageError("openvino: expected the extra `bench`: pip install 'deltascene[bench]'") from error
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of Python's own checks of shapes
+        warnings.simplefilter("ignore")  # tracing warns of checks of shapes in Python
         found = openvino.convert_model(network.requires_grad_(False), example_input=example_BCHW)
     found.reshape(list(example_BCHW.shape))
     if precision == "int8":
@@ -128,8 +128,8 @@ def _quantised(model: Any, example_BCHW: Tensor) -> Any:
 
 
 def _unbind() -> None:
-    """Lets this thread run anywhere: OMP_PROC_BIND binds it when torch's threads start, and OpenVINO looks for its own
-    cores when it is imported, where this thread may run."""
+    """Allows this thread on all cores: OMP_PROC_BIND binds it when torch's threads start, and OpenVINO, when imported,
+    uses only the cores on which this thread may run."""
     _ = torch.ones(600, 600) @ torch.ones(600, 600)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))

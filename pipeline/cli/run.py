@@ -1,0 +1,190 @@
+"""`deltascene run` and `deltascene backfill`: commands that compute predictions."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deltascene.pipeline.cli.options import (
+    AllowCodeOption,
+    ConfigOption,
+    JsonEventsOption,
+    ModelOption,
+    OutArgument,
+    PresetOption,
+    SetOption,
+    SizeOption,
+    TasksOption,
+)
+from deltascene.pipeline.cli.values import parse_bytes, parse_save, parse_size, parse_time, split_names
+from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.quick_imports import quick_imports
+
+SourcesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE…", help="Videos, folders, globs, list files (.txt) or image sequences."),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option("--out", "-o", help="Folder for the results, or an s3:// URL. Default: runs/<date-time>."),
+]
+StartOption = Annotated[
+    str | None, typer.Option(help="Leave out the frames before this time: seconds, MM:SS or HH:MM:SS.")
+]
+EndOption = Annotated[str | None, typer.Option(help="Leave out the frames from this time on.")]
+StrideOption = Annotated[int | None, typer.Option(help="Process every n-th frame only.")]
+FpsOption = Annotated[float | None, typer.Option(help="Frames per second of image sequences.")]
+SaveOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What is written beside the arrays: video, png, npz. With arrays alone, no pictures are written."
+    ),
+]
+SaveSizeOption = Annotated[
+    str | None, typer.Option(help="Size of the stored predictions: model (the model's input) or frame (the video's).")
+]
+TruthOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Known truth as .npz, or a folder with <id>.truth.npz for each input; the run is scored with it."
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what an earlier run left in OUT.")]
+OnlyFailedOption = Annotated[
+    bool,
+    typer.Option(
+        "--only-failed",
+        help="Run only the inputs that failed in OUT or are unfinished there; SOURCE can restrict them further.",
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the inputs, frames, time and size of the run, and write nothing.")
+]
+VerifyOption = Annotated[
+    str | None, typer.Option(help="How inputs are identified: quick hashes parts of a file, full all of it.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto or cpu. Other devices aren't supported yet.")]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(help="Number type of the blocks' products: auto, float32 or bfloat16. auto measures which is faster."),
+]
+ExecutorOption = Annotated[
+    str | None, typer.Option(help="auto, local, or ray. With ray, reader, engine and writer are actors.")
+]
+PlacementOption = Annotated[
+    str | None,
+    typer.Option(help="With ray: fused, or split. split gives every sub-task with delta weights an actor of its own."),
+]
+WorkersOption = Annotated[int | None, typer.Option(help="With ray: number of segments that are computed at once.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="With ray: address of the cluster to join. Default: a new cluster on this machine.")
+]
+NoArchiveOption = Annotated[bool, typer.Option("--no-archive", help="Don't store the base's activations.")]
+AuditOption = Annotated[
+    int | None, typer.Option(help="Also compute every n-th frame in full, and report the drift of the others.")
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Size at which the archive ends, such as 20GB. It is checked before each segment; predictions continue."
+    ),
+]
+
+
+def run(
+    sources: SourcesArgument = None,
+    out: OutOption = None,
+    model: ModelOption = None,
+    tasks: TasksOption = None,
+    preset: PresetOption = "exact",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    size: SizeOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    stride: StrideOption = None,
+    fps: FpsOption = None,
+    save: SaveOption = None,
+    save_size: SaveSizeOption = None,
+    truth: TruthOption = None,
+    force: ForceOption = False,
+    only_failed: OnlyFailedOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonEventsOption = False,
+    allow_code: AllowCodeOption = False,
+    verify: VerifyOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    executor: ExecutorOption = None,
+    placement: PlacementOption = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    no_archive: NoArchiveOption = False,
+    audit_every: AuditOption = None,
+    archive_budget: BudgetOption = None,
+) -> None:
+    """Run a model over videos. The same command continues a run that was stopped."""
+    budget_bytes = parse_bytes(archive_budget)
+    values = {
+        "model": model,
+        "tasks": split_names(tasks),
+        "input.size": parse_size(size),
+        "source.start_s": parse_time(start),
+        "source.end_s": parse_time(end),
+        "source.stride": stride,
+        "source.fps": fps,
+        "save.size": save_size,
+        "run.verify": verify,
+        "run.device": device,
+        "numerics.dtype": dtype,
+        "run.executor": executor,
+        "run.placement": placement,
+        "run.workers": workers,
+        "run.address": address,
+        "run.audit_every": audit_every,
+        "archive.enabled": False if no_archive else None,
+        "archive.budget_gb": None if budget_bytes is None else budget_bytes / 1e9,
+        **parse_save(save),
+    }
+    _check_inputs(sources, out, force=force, only_failed=only_failed)
+    from deltascene.pipeline.config import load_config
+
+    resolved = load_config(preset, config, set_ or (), values)
+    with quick_imports():
+        from deltascene.cache.places import place
+        from deltascene.pipeline.commands.run import RunOptions, run_command
+        from deltascene.pipeline.commands.terminal import open_console
+
+    folder = place(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed)
+    raise typer.Exit(run_command(resolved, options, open_console()))
+
+
+def _check_inputs(sources: list[str] | None, out: str | None, *, force: bool, only_failed: bool) -> None:
+    if not sources and not only_failed:
+        raise UsageError("run: expected at least one SOURCE; found none; deltascene run --help lists what can be one")
+    if only_failed and (out is None or force):
+        found = "--force, which would run the other inputs, too" if force else "none"
+        raise UsageError(f"--only-failed: expected -o with the folder of an earlier run; found {found}")
+
+
+def backfill(
+    out: OutArgument,
+    task: Annotated[str, typer.Option(help="Sub-task to add. It is computed from the archived activations.")],
+    model: Annotated[str | None, typer.Option(help="Bundle that has the task. Default: the run's own.")] = None,
+    json: JsonEventsOption = False,
+    other_numerics: Annotated[
+        bool,
+        typer.Option("--other-numerics", help="Accept a machine whose results differ in rounding from the run's."),
+    ] = False,
+    allow_code: AllowCodeOption = False,
+) -> None:
+    """Add a task to a finished run from its archived activations, without its videos and without the base."""
+    with quick_imports():
+        from deltascene.cache.places import place
+        from deltascene.pipeline.commands.backfill import BackfillRequest, backfill_command
+        from deltascene.pipeline.commands.terminal import open_console
+
+    request = BackfillRequest(place(out), task, model, other_numerics, allow_code)
+    raise typer.Exit(backfill_command(request, open_console(), as_json=json))
