@@ -82,7 +82,9 @@ class Frame:
 
     def _cache(self, blocks: Sequence[Block | FoldedBlock]) -> SceneCache:
         cache = allocate_cache(key_shapes(blocks), self.grid.tokens, self.width, ())
-        run_blocks(blocks, torch.randn(self.grid.tokens, self.width), {len(blocks)}, parts=[_part(None, cache, self)])
+        run_blocks(
+            blocks, torch.randn(self.grid.tokens, self.width), {len(blocks)}, stream_rows=[_part(None, cache, self)]
+        )
         return cache
 
 
@@ -105,14 +107,14 @@ def _part(rows: Tensor | None, cache: SceneCache, frame: Frame) -> StreamRows:
 @torch.inference_mode()
 def _in_turn(own: Sequence[tuple[Sequence[Block], SceneCache]], x_RD: Tensor, rows: Tensor) -> None:
     for blocks, cache in own:
-        run_blocks(blocks, x_RD, {len(blocks)}, parts=[StreamRows(len(rows), rows, cache)])
+        run_blocks(blocks, x_RD, {len(blocks)}, stream_rows=[StreamRows(len(rows), rows, cache)])
 
 
 @torch.inference_mode()
 def _together(stages: Sequence[tuple[Sequence[Block], list[SceneCache]]], x_RD: Tensor, rows: Tensor) -> None:
     for blocks, caches in stages:
-        parts = [StreamRows(len(rows), rows, cache) for cache in caches]
-        run_blocks(blocks, x_RD.repeat(len(caches), 1), {len(blocks)}, parts=parts)
+        stream_rows = [StreamRows(len(rows), rows, cache) for cache in caches]
+        run_blocks(blocks, x_RD.repeat(len(caches), 1), {len(blocks)}, stream_rows=stream_rows)
 
 
 @torch.inference_mode()

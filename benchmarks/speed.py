@@ -263,8 +263,10 @@ def _rows_of(backbone: Backbone, image: Tensor, fraction: float) -> Callable[[],
 
         cut = cut_patches(image, grid.patch)
         x_RD = backbone.embed_patches(cut if rows is None else cut[which], positions, None if rows is None else which)
-        parts = [StreamRows(len(x_RD), rows, cache)]
-        return backbone.final_norm(run_blocks(backbone.blocks, x_RD, [backbone.depth], parts=parts)[backbone.depth])
+        stream_rows = [StreamRows(len(x_RD), rows, cache)]
+        return backbone.final_norm(
+            run_blocks(backbone.blocks, x_RD, [backbone.depth], stream_rows=stream_rows)[backbone.depth]
+        )
 
     run(None)
     return run

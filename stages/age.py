@@ -1,4 +1,4 @@
-"""How long ago every patch was computed, in frames and in seconds."""
+"""Age of every patch: frames and seconds since it was computed."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ OLDEST = 255
 
 @dataclass(frozen=True, slots=True)
 class PatchAges:
-    """Of the patches of one stream.
+    """Ages of the patches of one stream.
 
     Attributes:
         frames: processed frames since each patch was computed [h*w] int32.
-        computed_s: time of the frame that computed it [h*w].
+        computed_s: presentation time in seconds of the frame that computed it [h*w].
     """
 
     frames: NDArray[np.int32]
     computed_s: NDArray[np.float64]
 
     def oldest_s(self, pts_s: float) -> float:
-        """Seconds since the patch that waited longest was computed."""
+        """Seconds from when the oldest patch was computed to a time in seconds."""
         return float(pts_s - self.computed_s.min())
 
 
@@ -31,10 +31,10 @@ def aged(ages: PatchAges | None, patches: NDArray[np.intp] | None, grid: TokenGr
     """Ages after a frame.
 
     Args:
-        ages: before it; None at the start of a segment.
-        patches: those that it computed; None is all.
+        ages: ages before the frame; None at the start of a segment.
+        patches: patches that the frame computed; None is all of them.
         grid: token grid.
-        pts_s: its time.
+        pts_s: presentation time of the frame in seconds.
     """
     if ages is None or patches is None:
         return PatchAges(np.zeros(grid.patches, np.int32), np.full(grid.patches, pts_s))
@@ -44,6 +44,6 @@ def aged(ages: PatchAges | None, patches: NDArray[np.intp] | None, grid: TokenGr
 
 
 def age_map(ages: PatchAges, grid: TokenGrid) -> NDArray[np.uint8]:
-    """Age of every pixel in frames [H, W]; 255 is that or more."""
+    """Age of every pixel in frames [H, W]; 255 means 255 or more."""
     small = np.minimum(ages.frames, OLDEST).astype(np.uint8).reshape(grid.height, grid.width)
     return np.repeat(np.repeat(small, grid.patch, axis=0), grid.patch, axis=1)

@@ -1,7 +1,7 @@
-"""The one adapter over timm's plain VisionTransformer: which networks can run by rows, and their parts by our names.
+"""Adapter over timm's plain VisionTransformer, the only one: which networks can run by rows, and access to their parts.
 
 Everything that belongs to the model (depth, width, heads, prefix tokens, patch) is read from it. A network that can't
-be run by rows, because its tokens mix anywhere but in plain attention, is refused by the name of the part.
+run by rows, because its tokens interact elsewhere than in plain attention, is refused; the error names the part.
 
 Source: timm.models.vision_transformer.VisionTransformer (Apache-2.0), whose modules are called, not copied.
 """
@@ -15,7 +15,7 @@ from typing import Any, Self
 import timm
 import torch
 from timm.layers import Attention, GluMlp, PatchEmbed, SwiGLU, resample_abs_pos_embed
-from timm.layers import Mlp as Mlp  # handed on, as the next two: the other stages don't know timm
+from timm.layers import Mlp as Mlp  # exported, as the next two: the other stages don't import timm
 from timm.models.vision_transformer import Block as Block
 from timm.models.vision_transformer import LayerScale as LayerScale
 from timm.models.vision_transformer import VisionTransformer
@@ -29,10 +29,10 @@ from deltascene.stages.types import TokenGrid
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What is added to the tokens of a grid, worked out once per input size.
+    """Positions and prefix tokens of a grid, computed once for each input size.
 
     Attributes:
-        prefix_ND: class and register tokens with their position, in front [prefix, D].
+        prefix_ND: class and register tokens with their positions added [prefix, D].
         patch_ND: position of every patch [h*w, D].
     """
 
@@ -41,27 +41,27 @@ class Positions:
 
 
 class Features(nn.Module):
-    """A network whose forward is timm's own `forward_features`: what this package's way is compared with."""
+    """A network whose forward is timm's own `forward_features`, the reference for this package's computation."""
 
     def __init__(self, vit: VisionTransformer) -> None:
-        """Takes a network; its parameters are this module's, too."""
+        """Wraps a network; its parameters become this module's, too."""
         super().__init__()
         self._network = vit
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] to their tokens [B, N, D] after the last norm, prefix first."""
+        """Tokens [B, N, D] of normalised images [B, 3, H, W] after the last norm, prefix first."""
         tokens_BND: Tensor = self._network.forward_features(image_BCHW)
         return tokens_BND
 
 
 class Backbone:
-    """A plain vision transformer of timm, taken apart.
+    """A plain vision transformer of timm, with access to its parts.
 
     Attributes:
         depth: number of blocks.
         width: width of the residual stream.
         patch: side of a patch in pixels.
-        prefix: class and register tokens.
+        prefix: number of class and register tokens.
         blocks: the blocks, in order; timm's own, or prepared for the compiled kernel.
     """
 
@@ -118,7 +118,7 @@ class Backbone:
 
         Args:
             image_CHW: normalised input [3, H, W].
-            positions: of its grid.
+            positions: positions of its grid.
 
         Returns:
             Tokens [N, D], prefix first.
@@ -129,9 +129,9 @@ class Backbone:
         """First residual stream of some patches and of the prefix tokens.
 
         Args:
-            patches_PX: their normalised pixels, as of `cut_patches`.
-            positions: of the frame's grid.
-            which: numbers of these patches, increasing int64; None is all of them.
+            patches_PX: normalised pixels of the patches, as of `cut_patches`.
+            positions: positions of the frame's grid.
+            which: indices of the patches, increasing int64; None is all of them.
 
         Returns:
             Tokens [prefix + patches, D], prefix first.
@@ -144,27 +144,27 @@ class Backbone:
         return stream_RD
 
     def final_norm(self, x_ND: Tensor) -> Tensor:
-        """timm's `forward_features` ends with this norm; heads of ours read the stream before it."""
+        """Applies the norm with which timm's `forward_features` ends; heads read the residual stream before it."""
         normed_ND: Tensor = self._vit.norm(x_ND)
         return normed_ND
 
     def block_shapes(self) -> list[BlockShape]:
-        """What one row costs in each block."""
+        """Shapes of the blocks, from which the MACs of a row follow."""
         return self._shapes
 
     def with_blocks(self, blocks: Sequence[Block]) -> Self:
-        """The same network that runs these blocks instead of its own, whose memory is given up."""
+        """The same network with these blocks instead of its own, whose memory is freed."""
         other = copy(self)
         other.blocks = list(blocks)
         self._vit.blocks = nn.Sequential()
         return other
 
     def patch_macs(self) -> int:
-        """Multiply-accumulates to embed one patch."""
+        """MACs to embed one patch."""
         return int(self._vit.patch_embed.proj.weight.numel())
 
     def features(self) -> Features:
-        """timm's own forward pass of whole images, over the same weights."""
+        """timm's own forward pass of whole images, with the same weights."""
         return Features(self._vit).eval()
 
     def dense_taps(self, image_BCHW: Tensor, taps: Sequence[int]) -> dict[int, Tensor]:
@@ -172,7 +172,7 @@ class Backbone:
 
         Args:
             image_BCHW: normalised images [B, 3, H, W].
-            taps: numbers of blocks run before, 1 or more each, increasing.
+            taps: numbers of blocks run before, each at least 1, increasing.
 
         Returns:
             The residual stream of the patches [B, h*w, D] at each tap, without prefix tokens.
@@ -192,7 +192,7 @@ class Backbone:
         """Takes all weights, by timm's names.
 
         Args:
-            state_dict: one tensor a name, of the network's own shapes.
+            state_dict: tensors of the network's own shapes by name.
             assign: True takes the tensors themselves, False copies their values.
         """
         self._vit.load_state_dict(state_dict, assign=assign)
@@ -202,7 +202,7 @@ class Backbone:
         yield from self._vit.named_parameters()
 
     def read_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters by timm's names without the last norms': heads read the stream before those."""
+        """Parameters by timm's names, without those of the last norms: heads read the residual stream before these."""
         return {name: value for name, value in self.named_parameters() if not name.startswith(("norm.", "fc_norm."))}
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -210,7 +210,7 @@ class Backbone:
         yield from self._vit.parameters()
 
     def requires_grad_(self, requires_grad: bool) -> Self:
-        """Says of all parameters whether they are trained; changes them in place."""
+        """Sets, in place, whether all parameters are trained."""
         self._vit.requires_grad_(requires_grad)
         return self
 
@@ -225,12 +225,12 @@ class Backbone:
 
     @property
     def pretrained_config(self) -> Mapping[str, Any]:
-        """What timm says of its weights: `mean` and `std` of their input, perhaps `license` and `hf_hub_id`."""
+        """timm's description of its weights: `mean` and `std` of their input, perhaps `license` and `hf_hub_id`."""
         config: Mapping[str, Any] = self._vit.pretrained_cfg
         return config
 
     def trained_size(self) -> tuple[int, int]:
-        """Height and width that the network's positions are made for, down to a multiple of the patch."""
+        """Height and width that the network's positions are made for, rounded down to a multiple of the patch."""
         height, width = self._vit.patch_embed.grid_size
         return height * self.patch, width * self.patch
 
@@ -238,10 +238,10 @@ class Backbone:
         """Side of the square images that some weights were trained at.
 
         Args:
-            position_shape: shape of their tensor `pos_embed`, [1, prefix + patches, D].
+            position_shape: shape of the tensor `pos_embed` among them, [1, prefix + patches, D].
 
         Returns:
-            Pixels; None where it is this network's own size or the positions aren't those of a square.
+            Side in pixels; None where it is this network's own size or the positions don't form a square.
         """
         own = self._vit.pos_embed
         if own is None or len(position_shape) != 3 or position_shape[1] == own.shape[1]:
@@ -252,7 +252,7 @@ class Backbone:
 
 
 def create_backbone(name: str, args: Mapping[str, Any] | None = None, *, pretrained: bool = False) -> Backbone:
-    """A backbone by its timm name.
+    """Creates a backbone by its timm name.
 
     Args:
         name: model name of timm.
@@ -281,10 +281,10 @@ def create_backbone(name: str, args: Mapping[str, Any] | None = None, *, pretrai
 
 
 def refuse_unsupported(vit: nn.Module) -> None:
-    """Says by name what keeps a network from running by rows.
+    """Refuses a network that can't run by rows.
 
     Raises:
-        UnsupportedBackbone: something does.
+        UnsupportedBackbone: it can't; the text names the part that keeps it from that.
     """
     kind = type(vit).__name__
     if type(vit) is not VisionTransformer:
@@ -304,7 +304,7 @@ def refuse_unsupported(vit: nn.Module) -> None:
 
 
 def _parts(vit: VisionTransformer) -> Iterator[tuple[str, object, tuple[type, ...]]]:
-    """Where tokens could mix, what stands there, and what may; a block's own parts come after the block."""
+    """Places where tokens could interact: path, module found there, and types that are supported."""
     yield "patch_embed", vit.patch_embed, (PatchEmbed,)
     yield "patch_drop", vit.patch_drop, (nn.Identity,)
     for number, block in enumerate(vit.blocks):
@@ -320,7 +320,7 @@ def _block_shape(block: Block) -> BlockShape:
 
 
 def cut_patches(image_CHW: Tensor, patch: int) -> Tensor:
-    """Pixels of every patch, in reading order: [patches, 3 * patch * patch], colour first."""
+    """Pixels of every patch in reading order [patches, 3 * patch * patch], colour first."""
     colours, height, width = image_CHW.shape
     squares = image_CHW.view(colours, height // patch, patch, width // patch, patch).permute(1, 3, 0, 2, 4)
     return squares.reshape(-1, colours * patch * patch)

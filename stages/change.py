@@ -1,10 +1,11 @@
-"""The change mask: which patches moved since they were last computed.
+"""The change mask: which patches changed since they were last computed.
 
-Pixels decide, not features: a patch is cut into cells of about 5 px, and it moved if a cell's mean differs from the
-same cell *as it was last computed* by more than a threshold, so that slow change adds up while noise averages out.
-References are kept at an exposure of 1, so that a camera that opens its iris doesn't move every patch.
+It is decided on pixels, not on features: a patch is cut into cells of about 5 px, and it counts as moved if the mean of
+a cell differs by more than a threshold from that of the same cell *as it was last computed*. So slow change adds up
+while noise averages out. References are kept at an exposure of 1, so that a change of the camera's exposure doesn't
+mark every patch.
 
-Shape letters as in types.py; Q cell means of one patch, all colours.
+Shape letters besides those of types.py: Q cell means of one patch, all colours.
 """
 
 from dataclasses import dataclass, replace
@@ -16,18 +17,18 @@ from torch.nn import functional
 from deltascene.stages.types import TokenGrid
 
 COLOURS = 3
-DARKEST, BRIGHTEST = 16.0, 240.0  # cells outside don't tell the exposure: noise below, saturation above
+DARKEST, BRIGHTEST = 16.0, 240.0  # cells outside don't show the exposure: noise below, saturation above
 LARGEST_GAIN = 4.0
 WHITE = 255.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a stream's patches looked like when they were last computed.
+    """The patches of a stream as they were when last computed.
 
     Attributes:
         cells_PQ: cell means at an exposure of 1 [patches, Q].
-        gain: exposure of the latest frame against that.
+        gain: exposure of the latest frame relative to that.
     """
 
     cells_PQ: Tensor
@@ -35,7 +36,7 @@ class Reference:
 
 
 def cells_per_side(patch: int, cell_px: int) -> int:
-    """Cells along a patch's side, so that one is about `cell_px` wide; at least one."""
+    """Number of cells along a patch's side, so that one is about `cell_px` wide; at least one."""
     return max(1, round(patch / cell_px))
 
 
@@ -45,10 +46,10 @@ def cell_means(pixels_CHW: Tensor, grid: TokenGrid, cell_px: int) -> Tensor:
     Args:
         pixels_CHW: model input before normalising, uint8 [3, H, W].
         grid: token grid of the frame.
-        cell_px: about how wide a cell is.
+        cell_px: approximate width of a cell in pixels.
 
     Returns:
-        [patches, Q] in steps of 255. Where the side of a patch isn't a multiple of the cell, neighbouring cells share
+        Means [patches, Q], 0 to 255. Where the side of a patch isn't a multiple of the cell, neighbouring cells share
         pixels; no cell reaches outside its patch.
     """
     side = cells_per_side(grid.patch, cell_px)
@@ -60,33 +61,33 @@ def cell_means(pixels_CHW: Tensor, grid: TokenGrid, cell_px: int) -> Tensor:
 def exposure(cells_PQ: Tensor, reference: Reference) -> float:
     """Gain between a frame and the references: the median ratio of cells that are neither dark nor saturated.
 
-    Things that move cover less than half of the picture, or the camera does and the gain doesn't matter; so the median
-    follows the light alone. The last gain stands where too few cells tell.
+    Moving objects usually cover less than half of the picture, so the median follows the light alone; under a moving
+    camera the gain doesn't matter. Where too few cells can be used, the last gain is kept.
     """
     expected_PQ = reference.cells_PQ
-    telling = (expected_PQ > DARKEST) & (cells_PQ > DARKEST) & (expected_PQ < BRIGHTEST) & (cells_PQ < BRIGHTEST)
-    ratios = (cells_PQ / expected_PQ)[telling]
+    usable = (expected_PQ > DARKEST) & (cells_PQ > DARKEST) & (expected_PQ < BRIGHTEST) & (cells_PQ < BRIGHTEST)
+    ratios = (cells_PQ / expected_PQ)[usable]
     if ratios.numel() < max(COLOURS, cells_PQ.numel() // 10):
         return reference.gain
     return min(max(float(ratios.median()), 1 / LARGEST_GAIN), LARGEST_GAIN)
 
 
 def change_strength(cells_PQ: Tensor, reference: Reference, gain: float) -> Tensor:
-    """How far every patch is from its reference [patches], in steps of 255: the largest difference of a cell.
+    """Largest difference between a cell of a patch and its reference [patches], 0 to 255.
 
-    What more light would push past white is expected white.
+    Expected values above white are clamped to white.
     """
     return (cells_PQ - (reference.cells_PQ * gain).clamp_max(WHITE)).abs().amax(dim=1)
 
 
 def moved_patches(strength_P: Tensor, threshold: float) -> Tensor:
-    """Numbers of the patches that changed by more than a threshold, increasing int64. One decision, not a clip: a
-    larger threshold gives a subset."""
+    """Indices of the patches that changed by more than a threshold, increasing int64. A larger threshold gives a
+    subset."""
     return (strength_P > threshold).nonzero()[:, 0]
 
 
 def as_computed(reference: Reference, cells_PQ: Tensor, gain: float, patches: Tensor | None) -> Reference:
-    """References after some patches were computed; None is all of them, and starts a new exposure."""
+    """References after some patches were computed; None is all of them and resets the exposure to 1."""
     if patches is None:
         return Reference(cells_PQ)
     kept_PQ = reference.cells_PQ.index_copy(0, patches, cells_PQ[patches] / gain)
@@ -94,15 +95,15 @@ def as_computed(reference: Reference, cells_PQ: Tensor, gain: float, patches: Te
 
 
 def rows_of(patches: Tensor, grid: TokenGrid) -> Tensor:
-    """Rows of a frame's tokens that patches need: the prefix tokens always, then theirs; increasing int64 [R]."""
+    """Rows of a frame's tokens that patches need: all prefix tokens, then the patches'; increasing int64 [R]."""
     return torch.cat([torch.arange(grid.prefix), patches + grid.prefix])
 
 
 def count_rows(rows: Tensor | None, grid: TokenGrid) -> int:
-    """How many tokens some rows are; None is all of them."""
+    """Number of rows; None is all tokens of the grid."""
     return grid.tokens if rows is None else len(rows)
 
 
 def patches_of(rows: Tensor | None, grid: TokenGrid) -> Tensor | None:
-    """Patches among some rows, the inverse of `rows_of`; None, all rows, is all patches."""
+    """Patches among some rows, the inverse of `rows_of`; None stands for all rows and all patches."""
     return None if rows is None else rows[grid.prefix :] - grid.prefix

@@ -1,4 +1,4 @@
-"""Colours for pictures of predictions: distinct ones for labels, a ramp for numbers."""
+"""Colours for pictures of predictions: distinct colours for labels, a ramp for numbers."""
 
 import colorsys
 

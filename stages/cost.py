@@ -1,7 +1,7 @@
 """Multiply-accumulates (MACs) as integer functions of shapes.
 
-One MAC is one multiply-accumulate of a matrix product: linear layers, attention scores and attention sums. Norms,
-activations, softmax, additions and resampling are elementwise and count nothing, as is usual in the field.
+Only matrix products are counted: linear layers, attention scores and attention sums. Norms, activations, softmax,
+additions and resampling are elementwise and aren't counted, as is usual in the field.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
-    """What one block's products depend on.
+    """Shapes that the MACs of one block depend on.
 
     Attributes:
         linear: MACs of all its linear layers for one row.
@@ -30,25 +30,25 @@ class Macs:
     head: int = 0
 
     def __add__(self, other: "Macs") -> "Macs":
-        """Stage by stage."""
+        """Sum by stage."""
         return Macs(self.embed + other.embed, self.blocks + other.blocks, self.head + other.head)
 
     @property
     def total(self) -> int:
-        """All stages together."""
+        """Sum over all stages."""
         return self.embed + self.blocks + self.head
 
 
 def embed_macs(patches: int, patch_macs: int) -> int:
-    """Patch embedding of `patches` patches at `patch_macs` each."""
+    """MACs of embedding `patches` patches at `patch_macs` each."""
     return patches * patch_macs
 
 
 def block_macs(shape: BlockShape, rows: int, tokens: int) -> int:
-    """One block on `rows` of its `tokens` rows: linear layers, then scores and sums over all tokens."""
+    """MACs of one block on `rows` of `tokens` rows: linear layers, and attention of the rows to all tokens."""
     return rows * shape.linear + 2 * rows * tokens * shape.attention
 
 
 def blocks_macs(shapes: Sequence[BlockShape], rows: int, tokens: int) -> int:
-    """Several blocks on the same rows."""
+    """MACs of several blocks on the same rows."""
     return sum(block_macs(shape, rows, tokens) for shape in shapes)

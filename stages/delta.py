@@ -1,8 +1,8 @@
-"""Delta weights: what makes a sub-task's blocks out of the base's, W = W_0 + dW.
+"""Delta weights: the difference between a sub-task's blocks and the base's, W = W_0 + dW.
 
 The delta of a linear layer's weight is a product of two narrow matrices (`LowRank`); every other tensor of a block
-(norms, biases, LayerScale, or a whole weight) has a dense delta of its own shape. Tensors are named as the network
-names them, `blocks.7.attn.qkv.weight`; one that isn't named is the base's. No block below the split has a delta.
+(norms, biases, LayerScale, or a whole weight) has a dense delta of its own shape. Tensors have the network's names,
+`blocks.7.attn.qkv.weight`; a tensor without a delta is the base's. No block below the split has a delta.
 
 Shape letters besides those of types.py: r rank, I and O width of a layer's input and output.
 """
@@ -29,8 +29,8 @@ class LowRank:
     """The delta B A of a linear layer's weight [O, I].
 
     Attributes:
-        A: [r, I].
-        B: [O, r].
+        A: factor [r, I].
+        B: factor [O, r].
     """
 
     A: Tensor
@@ -38,7 +38,7 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """Columns of B."""
+        """Rank r, the number of columns of B."""
         return self.B.shape[1]
 
     def product(self) -> Tensor:
@@ -54,17 +54,17 @@ class DeltaWeights:
     """All deltas of a sub-task.
 
     Attributes:
-        tensors: by the name of the base's tensor that they add to.
+        tensors: deltas by the name of the base's tensor that they are added to.
     """
 
     tensors: Mapping[str, Delta]
 
     @classmethod
     def from_tensors(cls, flat: Mapping[str, Tensor]) -> "DeltaWeights":
-        """Reads `NAME.A` and `NAME.B` as one low-rank delta, any other `NAME` as a dense one.
+        """Deltas from named tensors: `NAME.A` and `NAME.B` make one low-rank delta, any other `NAME` is a dense one.
 
         Raises:
-            UnfitDelta: one of A and B lacks its other half, or stands beside a dense delta of the same tensor.
+            UnfitDelta: A or B is missing, or the same tensor has a dense delta, too.
         """
         tensors: dict[str, Delta] = {}
         for name, tensor in flat.items():
@@ -81,7 +81,7 @@ class DeltaWeights:
         return cls(tensors)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The inverse of `from_tensors`."""
+        """The deltas as named tensors, the inverse of `from_tensors`."""
         flat: dict[str, Tensor] = {}
         for name, delta in self.tensors.items():
             flat |= {f"{name}.A": delta.A, f"{name}.B": delta.B} if isinstance(delta, LowRank) else {name: delta}
@@ -89,19 +89,19 @@ class DeltaWeights:
 
     @property
     def parameters(self) -> int:
-        """Numbers that it is made of."""
+        """Number of parameters."""
         return sum(tensor.numel() for tensor in self.to_tensors().values())
 
 
 class DeltaLinear(nn.Module):
-    """A linear layer with its delta beside it: W_0 x + b + B (A x). W_0 is the base's own tensor, not a copy."""
+    """A linear layer with an unmerged delta: W_0 x + b + B (A x). W_0 is the base's own tensor, not a copy."""
 
     def __init__(self, base: nn.Linear, delta: LowRank) -> None:
         """Wraps a layer.
 
         Args:
-            base: gives weight and bias.
-            delta: of its weight.
+            base: the layer with weight and bias.
+            delta: delta of its weight.
         """
         super().__init__()
         self.in_features, self.out_features, self.rank = base.in_features, base.out_features, delta.rank
@@ -109,7 +109,7 @@ class DeltaLinear(nn.Module):
         self.A, self.B = nn.Parameter(delta.A), nn.Parameter(delta.B)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., I] to [..., O]."""
+        """Maps [..., I] to [..., O]."""
         narrow = functional.linear(x, self.A)
         return functional.linear(x, self.weight, self.bias) + functional.linear(narrow, self.B)
 
@@ -119,11 +119,11 @@ class DeltaLinear(nn.Module):
 
 
 def merge(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> list[Block]:
-    """A sub-task's blocks with the deltas added into their weights; they cost what the base's do.
+    """A sub-task's blocks with the deltas added to their weights; they cost as much as the base's.
 
     Args:
         blocks: all blocks of the base; they aren't changed.
-        delta: the sub-task's.
+        delta: the sub-task's deltas.
         first: the split: number of blocks that the sub-task shares with the base.
 
     Returns:
@@ -141,9 +141,9 @@ def merge(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> list[Bloc
 
 
 def attach(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> list[Block]:
-    """A sub-task's blocks with the low-rank deltas kept beside the base's weights, whose memory they share.
+    """A sub-task's blocks with unmerged low-rank deltas; they share the memory of the base's weights.
 
-    Args and errors are those of `merge`, and so are the results up to rounding. Dense deltas are added in.
+    Arguments and errors are those of `merge`; the outputs are the same up to rounding. Dense deltas are added.
 
     Returns:
         New blocks from the split on, whose layers with a low-rank delta are `DeltaLinear`.
@@ -163,7 +163,7 @@ def attach(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> list[Blo
 
 
 def difference(built: Sequence[Block], blocks: Sequence[Block], first: int) -> DeltaWeights:
-    """The deltas that turn the base's blocks into a sub-task's, read off the blocks: the inverse of `attach`.
+    """The deltas between a sub-task's blocks and the base's, the inverse of `attach`.
 
     Args:
         built: the sub-task's blocks, from the split on.
@@ -171,7 +171,7 @@ def difference(built: Sequence[Block], blocks: Sequence[Block], first: int) -> D
         first: the split.
 
     Returns:
-        Low-rank deltas of `DeltaLinear` layers, and dense ones of all tensors that aren't the base's own.
+        Low-rank deltas of `DeltaLinear` layers, and dense deltas of all tensors that aren't the base's own.
     """
     tensors: dict[str, Delta] = {}
     for number, block in enumerate(built, start=first):
@@ -186,13 +186,13 @@ def difference(built: Sequence[Block], blocks: Sequence[Block], first: int) -> D
 
 
 def start_delta(blocks: Sequence[Block], first: int, rank: int, generator: torch.Generator) -> DeltaWeights:
-    """A delta of zero that can be trained: every linear weight low-rank with B zero, every other tensor dense.
+    """A trainable delta that is zero: low-rank with B zero for every linear weight, dense for every other tensor.
 
     Args:
         blocks: all blocks of the base.
         first: the split.
-        rank: of each weight's delta, capped at what the weight can use.
-        generator: draws A.
+        rank: rank of each weight's delta, at most the weight's own.
+        generator: random numbers for A.
 
     Source: Hu et al., "LoRA", ICLR 2022: one factor random, the other zero.
     """
@@ -211,7 +211,7 @@ def start_delta(blocks: Sequence[Block], first: int, rank: int, generator: torch
 
 
 def delta_block_shapes(blocks: Sequence[Block]) -> list[BlockShape]:
-    """What one row costs in each of a sub-task's blocks, low-rank products included where they aren't merged."""
+    """Shapes of a sub-task's blocks, including low-rank products that aren't merged."""
     return [
         BlockShape(
             linear=sum(_layer_macs(layer) for layer in block.modules()),
@@ -226,7 +226,7 @@ def check_delta(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> Non
 
     Args:
         blocks: all blocks of the base.
-        delta: the sub-task's.
+        delta: the sub-task's deltas.
         first: the split.
 
     Raises:
@@ -249,7 +249,7 @@ def check_delta(blocks: Sequence[Block], delta: DeltaWeights, first: int) -> Non
 
 
 def linear_weights(block: Block) -> set[str]:
-    """Names, inside a block, of the weights that may have a low-rank delta."""
+    """Names, within a block, of the weights that may have a low-rank delta: those of linear layers."""
     return {f"{name}.weight" for name, layer in block.named_modules() if isinstance(layer, nn.Linear)}
 
 
@@ -275,7 +275,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def _clone(block: Block) -> Block:
-    """A block of its own modules over the same tensors."""
+    """A copy of a block's modules that shares its tensors."""
     shared = {id(tensor): tensor for tensor in (*block.parameters(), *block.buffers())}
     return deepcopy(block, shared)
 

@@ -1,4 +1,4 @@
-"""How well edges are found: precision, recall and F of thinned edge maps, with a tolerance in pixels."""
+"""Scores of edge maps: precision, recall and F of thinned maps, with a tolerance in pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ HUNDREDTHS = tuple(number / 100 for number in range(1, 100))
 
 @dataclass(frozen=True, slots=True)
 class EdgeCounts:
-    """Edge pixels of a set of frames; predicted ones at every threshold [thresholds].
+    """Counts of edge pixels over a set of frames; arrays have one number for each threshold [thresholds].
 
     Attributes:
         predicted: predicted edge pixels.
-        confirmed: those with a true edge pixel within the tolerance.
+        confirmed: predicted edge pixels with a true one within the tolerance.
         true: true edge pixels, a single number.
-        found: those with a predicted edge pixel within the tolerance.
+        found: true edge pixels with a predicted one within the tolerance.
     """
 
     predicted: Counts
@@ -41,13 +41,13 @@ class EdgeCounts:
 
 
 class Edges:
-    """Precision, recall and F at the one threshold that suits the whole set best (ODS).
+    """Precision, recall and F at the threshold that is best for the whole set (ODS).
 
     The prediction is thinned to its ridges (`thin_ridges`), then cut at each threshold. A predicted edge pixel is right
     if a true one lies within the tolerance, and a true one is found if a predicted one does. Unlike in BSDS, several
-    pixels may be matched to one: there is no bipartite matching, so doubled lines aren't punished where thinning leaves
-    them, and scores come out a little higher. Under a mask only pixels inside it are counted; they may match ones
-    outside. NaN is no edge.
+    pixels may be matched to one: there is no bipartite matching, so lines that are still double after thinning aren't
+    penalised, and scores are slightly higher. With a mask, only pixels inside it are counted; they may be matched to
+    pixels outside. NaN is no edge.
 
     Source: Martin, Fowlkes, Malik, "Learning to Detect Natural Image Boundaries", 2004, for ODS.
     """
@@ -59,7 +59,7 @@ class Edges:
         """Starts with no frames.
 
         Args:
-            thresholds: where predictions are cut, ascending.
+            thresholds: thresholds of the predictions, ascending.
             tolerance_px: largest distance of a match, in pixels.
             thin: whether predictions are thinned first.
         """
@@ -69,7 +69,7 @@ class Edges:
         self._counts = EdgeCounts(nothing, nothing, 0, nothing)
 
     def update(self, truth: Array, value: Array, where: Mask | None = None) -> None:
-        """Adds a frame: truth above 0.5 is edge, prediction in [0, 1]; several maps [H, W, C] are pooled."""
+        """Adds a frame: truth above 0.5 is an edge, predictions are in [0, 1]; several maps [H, W, C] are pooled."""
         if truth.ndim == 3:
             for channel in range(truth.shape[2]):
                 self.update(truth[..., channel], value[..., channel], where)
@@ -79,7 +79,7 @@ class Edges:
         self._counts += count_edges(truth > 0.5, value, self._thresholds, self._tolerance_px, where)
 
     def result(self) -> dict[str, float]:
-        """`f_ods`, with `precision`, `recall` and `threshold` where it is reached."""
+        """`f_ods`, and `precision`, `recall` and `threshold` at which it is reached."""
         counts = self._counts
         if counts.true == 0:
             return dict.fromkeys(("f_ods", "precision", "recall", "threshold"), float("nan"))
@@ -102,7 +102,7 @@ class Edges:
 
     @classmethod
     def of(cls, sums: NDArray[np.float64]) -> Self:
-        """The accumulator, of the usual thresholds, that has counted this."""
+        """An accumulator with the default thresholds and these counts."""
         new = cls()
         predicted, confirmed, true, found = np.rint(sums).astype(np.int64)
         new._counts = EdgeCounts(predicted, confirmed, int(true[0]), found)
@@ -110,15 +110,15 @@ class Edges:
 
 
 def thin_ridges(probability: Array, sigma_px: float = 0.7) -> NDArray[np.float32]:
-    """An edge map with everything but its ridges set to 0.
+    """An edge map in which all but the ridges is set to 0.
 
-    The map is smoothed by a Gaussian; a pixel stays, with its unsmoothed value, if the smoothed map is nowhere higher
-    one pixel to either side across the line. The direction across is where the map's gradients around the pixel point
-    (structure tensor).
+    The map is smoothed by a Gaussian; a pixel keeps its unsmoothed value if the smoothed map is no higher one pixel to
+    either side across the line. The direction across the line is that of the gradients around the pixel (structure
+    tensor).
 
     Args:
         probability: edge map [H, W].
-        sigma_px: of the smoothing, in pixels.
+        sigma_px: standard deviation of the smoothing in pixels.
     """
     image = probability.astype(np.float64)
     smooth = ndimage.gaussian_filter(image, sigma_px, mode="nearest")
@@ -131,7 +131,7 @@ def thin_ridges(probability: Array, sigma_px: float = 0.7) -> NDArray[np.float32
         ndimage.map_coordinates(smooth, [y + sign * step_y, x + sign * step_x], order=1, mode="nearest")
         for sign in (-1, 1)
     )
-    tie = 1e-9  # a line of even width has two middles, equal but for rounding
+    tie = 1e-9  # a line of even width has two middle pixels, equal up to rounding
     ridge = np.logical_and.reduce([smooth >= side - tie for side in sides])
     return np.where(ridge, image, 0).astype(np.float32)
 
@@ -139,17 +139,17 @@ def thin_ridges(probability: Array, sigma_px: float = 0.7) -> NDArray[np.float32
 def count_edges(
     truth: Mask, value: Array, thresholds: Array, tolerance_px: float, where: Mask | None = None
 ) -> EdgeCounts:
-    """Edge pixels predicted, confirmed and found in one map, at every threshold at once.
+    """Counts edge pixels predicted, confirmed and found in one map, at all thresholds at once.
 
-    A true pixel is found at threshold t when the largest prediction within the tolerance is at least t, which is the
-    distance to the nearest predicted pixel without one distance transform per threshold.
+    A true pixel is found at threshold t when the largest prediction within the tolerance is at least t; so no distance
+    transform is needed for each threshold.
 
     Args:
         truth: true edge pixels [H, W].
         value: edge probabilities [H, W].
         thresholds: ascending.
         tolerance_px: largest distance of a match.
-        where: which pixels count; matches may lie outside.
+        where: pixels that are counted; matches may lie outside.
     """
     counted = np.ones(truth.shape, np.bool_) if where is None else where
     near = ndimage.distance_transform_edt(~truth) <= tolerance_px if truth.any() else np.zeros_like(truth)

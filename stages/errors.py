@@ -4,7 +4,7 @@ from deltascene.errors import DeltasceneError, ExitCode
 
 
 class StageError(DeltasceneError, ValueError):
-    """A stage was handed something that it can't work with; the text names what, the expected and the found."""
+    """A stage was handed something that it can't work with; the text names it, with expected and found values."""
 
     exit_code = ExitCode.USAGE
 
@@ -18,8 +18,8 @@ class UnfitDelta(StageError):  # noqa: N818
 
 
 class UnsupportedHead(StageError):  # noqa: N818
-    """A head that doesn't exist, or doesn't fit."""
+    """A head that doesn't exist or doesn't fit its taps."""
 
 
 class UnsupportedKind(StageError):  # noqa: N818
-    """A task description that makes no sense."""
+    """A task description whose kind or stored form isn't valid."""

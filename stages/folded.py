@@ -3,9 +3,9 @@
     qkv(gamma * n + beta) = (W gamma) n + (b + W beta)          n: the rows at mean 0 and variance 1
     ls * proj(x)          = (ls W) x + ls b
 
-and the queries' scale goes into their part of qkv. Weights are float32 or bfloat16, everything around the products is
-float32. The kernel (rows.cpp) takes it from there. It is compiled on request, so everything works without it; whoever
-loads it says so (pipeline/numerics/kernel.py).
+and the queries' scale is folded into their part of qkv. Weights are float32 or bfloat16; everything outside the
+products is float32. The kernel (rows.cpp) is compiled on request and loaded by pipeline/numerics/kernel.py; everything
+works without it.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from deltascene.stages.scene_cache import KeyShape, KeysValues
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoldedBlock:
-    """What the kernel runs instead of a block.
+    """A block in the form that the kernel runs.
 
     Attributes:
-        keys: shape of its keys.
-        eps: of both norms.
-        tensors: packed weight and bias of qkv, proj, fc1, fc2.
+        keys: shape of its keys and values.
+        eps: epsilon of both norms.
+        tensors: packed weight and bias of qkv, proj, fc1 and fc2.
     """
 
     keys: KeyShape
@@ -38,13 +38,13 @@ class FoldedBlock:
     def __call__(
         self, x_RD: Tensor, counts: Sequence[int], rows: Sequence[Tensor | None], kept: Sequence[KeysValues]
     ) -> Tensor:
-        """Rows of several streams through the block; every stream's keys and values are overwritten at its rows.
+        """Runs rows of several streams through the block; each stream's keys and values are overwritten at its rows.
 
         Args:
-            x_RD: residual stream of all of them, one stream after the other [R, D].
-            counts: rows of each stream.
-            rows: which tokens they are; None is all.
-            kept: keys and values of all tokens.
+            x_RD: residual stream of the rows, one stream after the other [R, D].
+            counts: number of rows of each stream.
+            rows: tokens of each stream's rows, int64; None is all of them.
+            kept: keys and values of all tokens of each stream.
 
         Returns:
             Residual stream after the block [R, D].
@@ -58,10 +58,10 @@ class FoldedBlock:
 
 @torch.no_grad()
 def fold(block: Block, dtype: torch.dtype = torch.float32) -> Block | FoldedBlock:
-    """A block for the loaded kernel, or the block itself where it has a part that the kernel doesn't know.
+    """A block for the loaded kernel, or the block itself where it has a part that the kernel doesn't support.
 
     Args:
-        block: plain, float32.
+        block: a float32 block.
         dtype: of weights, keys and values in the products: float32, or bfloat16 where the kernel was compiled for it.
     """
     if not fits(block, torch.ops.deltascene.panel()):
@@ -102,10 +102,10 @@ class FoldedLinear(nn.Module):
 
 
 def fold_head(head: TokenHead, dtype: torch.dtype = torch.float32) -> TokenHead:
-    """A head whose layers run in the loaded kernel; one of the user's own, or of odd widths, stays itself.
+    """A head whose layers run in the loaded kernel; a user's own head, or one of odd widths, is returned as it is.
 
     Args:
-        head: plain, float32.
+        head: a float32 head.
         dtype: as of `fold`.
     """
     lane = 4 // dtype.itemsize
@@ -119,14 +119,14 @@ def fold_head(head: TokenHead, dtype: torch.dtype = torch.float32) -> TokenHead:
 
 
 def copied(module: nn.Module) -> Any:
-    """A module whose parts can be replaced without changing the first one's."""
+    """A shallow copy of a module, whose parts can be replaced without changing the original."""
     other = copy(module)
     other._modules = dict(module._modules)
     return other
 
 
 def fits(block: Block, panel: int) -> bool:
-    """Whether the kernel can run a block: a plain one with widths of whole panels."""
+    """Whether the kernel can run a block: it is plain, and its widths are multiples of a panel."""
     if not is_plain(block):
         return False
     attn, mlp = block.attn, block.mlp
@@ -136,7 +136,7 @@ def fits(block: Block, panel: int) -> bool:
 
 
 def is_plain(block: Block) -> bool:
-    """Whether a block is plain attention and two layers with a GELU between, each behind a norm, and nothing else."""
+    """Whether a block is plain attention and an MLP of two layers with a GELU, each after a norm, and nothing else."""
     attn, mlp = block.attn, block.mlp
     return (
         all(type(part) is nn.Identity for part in (attn.q_norm, attn.k_norm, attn.norm))

@@ -1,4 +1,4 @@
-"""Where the pixels of a frame land in the model's input."""
+"""How the pixels of a frame are placed in the model's input."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -32,9 +32,9 @@ def plan_input(
         frame_size: height and width of the frame.
         patch: side of a patch; sizes are rounded to its multiples.
         size: wanted height and width, or None.
-        short_side: without `size`, the wanted length of the shorter side; the other follows the frame's shape. With
-            neither, the frame's own size.
-        resize: `stretch` fills the input; `letterbox` keeps the shape and pads.
+        short_side: without `size`, the wanted length of the shorter side; the other keeps the frame's aspect ratio.
+            With neither, the frame's own size.
+        resize: `stretch` fills the input; `letterbox` keeps the aspect ratio and pads.
 
     Raises:
         StageError: the frame is smaller than one patch.

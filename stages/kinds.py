@@ -1,7 +1,7 @@
-"""Kinds of dense tasks: what a task's values are, and how they are stored, filled, coloured, compared and scored.
+"""Kinds of dense tasks: what the values of a task are, and how they are stored, filled, coloured and compared.
 
-A task is data: its kind alone supplies all of this, so no code asks for a task by its name. A *value* is the natural
-form of a prediction (class ids, metres, unit vectors, probabilities); *stored* is its compact form on disk.
+A task is data: its kind supplies all of this, so no code depends on a task's name. A *value* is the natural form of a
+prediction (class ids, metres, unit vectors, probabilities); *stored* is its compact form on disk.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ Resample = Literal["nearest", "linear"]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How a value is kept on disk: round(value * scale) for integers, value * scale for floats.
+    """Form of a value on disk: round(value * scale) for integers, value * scale for floats.
 
     Attributes:
         dtype: numpy name of the stored type.
         scale: stored units per natural unit.
-        fill: stored number for "not predicted" (the `valid` array is the authority).
+        fill: stored number where nothing was predicted; whether a frame was predicted is decided by the `valid` array.
 
     Raises:
         UnsupportedKind: `fill` isn't a number of `dtype`, or `scale` isn't positive.
@@ -44,7 +44,7 @@ class Stored:
             raise UnsupportedKind(f"stored.fill: expected a number of {self.dtype}; found {self.fill}")
 
     def encode(self, value: Array) -> Array:
-        """Natural values to stored ones; integers are rounded and clipped to their type's range, NaN becomes `fill`."""
+        """Stored form of natural values; integers are rounded and clipped to their type's range, NaN becomes `fill`."""
         dtype = np.dtype(self.dtype)
         scaled = value if self.scale == 1.0 else value * np.float32(self.scale)
         if dtype.kind == "f" or scaled.dtype == dtype:
@@ -54,13 +54,13 @@ class Stored:
         return np.clip(known, limits.min, limits.max).astype(dtype)
 
     def decode(self, stored: Array) -> Array:
-        """Stored values to float32 natural ones."""
+        """Natural values of stored ones, float32."""
         value: Array = stored.astype(np.float32) / np.float32(self.scale)
         return value
 
 
 class Kind(Protocol):
-    """What the rest of the package may ask of a task's kind."""
+    """Interface of a task's kind."""
 
     @property
     def name(self) -> str:
@@ -68,7 +68,7 @@ class Kind(Protocol):
 
     @property
     def channels(self) -> int:
-        """Channels that the head puts out."""
+        """Channels of the head's output."""
 
     @property
     def components(self) -> int:
@@ -76,7 +76,7 @@ class Kind(Protocol):
 
     @property
     def activation(self) -> Activation:
-        """What turns the head's output into natural values."""
+        """Function that turns the head's output into natural values."""
 
     @property
     def stored(self) -> Stored:
@@ -84,20 +84,20 @@ class Kind(Protocol):
 
     @property
     def resample(self) -> Resample:
-        """How values may be resized or moved."""
+        """Interpolation with which values may be resized or warped."""
 
     @property
     def drift_unit(self) -> str:
         """Unit of `drift`."""
 
     def decode(self, stored: Array) -> Array:
-        """Stored form to natural values."""
+        """Natural values of the stored form."""
 
     def colour(self, value: Array) -> NDArray[np.uint8]:
         """A picture of the values: RGB [H, W, 3]."""
 
     def drift(self, value: Array, reference: Array) -> float:
-        """How far two predictions of one frame lie apart, in `drift_unit`; 0 when they agree."""
+        """Distance between two predictions of one frame in `drift_unit`; 0 when they agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +127,11 @@ class Classes:
         return len(self.labels)
 
     def decode(self, stored: Array) -> Array:
-        """Ids are stored as they are."""
+        """The stored ids, which are natural values already."""
         return stored
 
     def colour(self, value: Array) -> NDArray[np.uint8]:
-        """Each id in its label's colour; ids outside the list black."""
+        """Each id in its label's colour; ids outside the list are black."""
         table = np.array([*(self.palette or colours.distinct(self.channels)), (0, 0, 0)], np.uint8)
         return table[np.where((value >= 0) & (value < self.channels), value, self.channels)]
 
@@ -145,9 +145,9 @@ class Scalar:
     """One number per pixel.
 
     Attributes:
-        unit: of the number, for people.
-        range: smallest and largest number expected; colours span it.
-        log: True when the head puts out the logarithm of a positive quantity.
+        unit: unit of the number, shown to users.
+        range: smallest and largest number expected; the colours span it.
+        log: True when the head's output is the logarithm of a positive quantity.
     """
 
     unit: str = ""
@@ -169,15 +169,15 @@ class Scalar:
 
     @property
     def activation(self) -> Activation:
-        """The exponential where the head puts out logarithms."""
+        """The exponential where the head's output is a logarithm, else the identity."""
         return "exp" if self.log else "identity"
 
     def decode(self, stored: Array) -> Array:
-        """float32 in `unit`."""
+        """Numbers in `unit`, float32."""
         return self.stored.decode(stored)
 
     def colour(self, value: Array) -> NDArray[np.uint8]:
-        """Near (low) warm, far (high) cold; logarithmic where the quantity is."""
+        """Low numbers (near) in warm colours, high ones (far) in cold ones; on a logarithmic scale with `log`."""
         low, high = self.range
         if self.log:
             value, low, high = np.log(np.maximum(value, 1e-6)), np.log(low), np.log(high)
@@ -190,7 +190,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """A vector per pixel; unit vectors where `unit_length`."""
+    """A vector per pixel, a unit vector with `unit_length`."""
 
     channels: int = 3
     unit_length: bool = True
@@ -201,21 +201,21 @@ class Vector:
 
     @property
     def components(self) -> int:
-        """As many as channels."""
+        """As many as channels; vectors are stored whole."""
         return self.channels
 
     @property
     def activation(self) -> Activation:
-        """Vectors of unit length are normalised."""
+        """Normalisation for unit vectors, else the identity."""
         return "unit" if self.unit_length else "identity"
 
     def decode(self, stored: Array) -> Array:
-        """float32 [..., channels], renormalised where of unit length; zero stays zero (invalid)."""
+        """Vectors [..., channels] float32; unit vectors are renormalised, and zero, which is invalid, stays zero."""
         value = self.stored.decode(stored)
         return unit_vectors(value) if self.unit_length else value
 
     def colour(self, value: Array) -> NDArray[np.uint8]:
-        """Components mapped from [-1, 1] to the colour channels; camera normals with z turned to the viewer."""
+        """Components mapped from [-1, 1] to the colour channels; y and z are flipped, as usual for camera normals."""
         shown = np.zeros((*value.shape[:-1], 3), np.float32)
         shown[..., : min(3, self.channels)] = (
             value[..., :3] * np.array([1, -1, -1], np.float32)[: min(3, self.channels)]
@@ -249,11 +249,11 @@ class Heatmaps:
         return len(self.names)
 
     def decode(self, stored: Array) -> Array:
-        """float32 in [0, 1]."""
+        """Probabilities in [0, 1], float32."""
         return self.stored.decode(stored)
 
     def colour(self, value: Array) -> NDArray[np.uint8]:
-        """One map as grey; several as the largest of them, each in its own hue."""
+        """One map in grey; of several maps, the largest at each pixel in its own hue."""
         shown = np.clip(np.nan_to_num(value), 0, 1)
         if self.components == 1:
             picture = np.repeat(255 * shown[..., None], 3, axis=-1)
@@ -278,15 +278,17 @@ KINDS: Mapping[str, Callable[..., Kind]] = {
 
 def unit_vectors(value: Array) -> Array:
     """Vectors [..., C] scaled to length 1; zero vectors stay zero."""
-    length = np.sqrt(np.einsum("...c,...c->...", value, value))[..., None]  # less than half the time of linalg.norm
+    length = np.sqrt(np.einsum("...c,...c->...", value, value))[
+        ..., None
+    ]  # takes less than half the time of linalg.norm
     scaled: Array = value / np.where(length > 0, length, value.dtype.type(1))
     return scaled
 
 
 def angles_deg(a: Array, b: Array) -> NDArray[np.float64]:
-    """Angles between vectors [..., C] in degrees [...]; 90 where just one of them is zero, 0 where both are.
+    """Angles between vectors [..., C] in degrees [...]; 90 where one of them is zero, 0 where both are.
 
-    Source: Kahan, "How Futile are Mindless Assessments of Roundoff", 2006: exact for small angles, unlike arccos.
+    Source: Kahan, "How Futile are Mindless Assessments of Roundoff", 2006: accurate for small angles, unlike arccos.
     """
     unit_a, unit_b = unit_vectors(a.astype(np.float64)), unit_vectors(b.astype(np.float64))
     apart, along = np.linalg.norm(unit_a - unit_b, axis=-1), np.linalg.norm(unit_a + unit_b, axis=-1)
@@ -300,7 +302,7 @@ def stored_shape(kind: Kind, size: tuple[int, int]) -> tuple[int, ...]:
 
 
 def describe_kind(kind: Kind) -> dict[str, Any]:
-    """A kind as plain values, written beside its stored arrays so that they can be read without the bundle."""
+    """A kind as plain values; they are written beside its stored arrays, which can so be read without the bundle."""
     own = {item.name for item in fields(kind) if item.init}  # type: ignore[arg-type]
     data = {key: value for key, value in asdict(kind).items() if key in own}  # type: ignore[call-overload]
     data["stored"] = {**data["stored"], "fill": str(float(data["stored"]["fill"]))}  # NaN is no JSON number
@@ -308,10 +310,10 @@ def describe_kind(kind: Kind) -> dict[str, Any]:
 
 
 def kind_from_description(data: Mapping[str, Any]) -> Kind:
-    """The kind that `describe_kind` described.
+    """The kind of a description made by `describe_kind`.
 
     Raises:
-        UnsupportedKind: it describes none.
+        UnsupportedKind: the description isn't one of a known kind.
     """
     try:
         values = {key: _tuples(value) for key, value in data.items() if key not in ("kind", "stored")}

@@ -1,4 +1,4 @@
-"""Delta weights out of two networks: what separates a fine-tuned backbone from the base, cut to low rank.
+"""Delta weights from two networks: the difference of a fine-tuned backbone and the base, cut to low rank.
 
 The change of a linear layer's weight, W_k - W_0, is cut to its largest singular values, which is the nearest matrix of
 that rank; nothing is trained. Every other tensor's change is kept as it is.
@@ -21,11 +21,11 @@ from deltascene.stages.delta import Delta, DeltaWeights, LowRank, linear_weights
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How many singular values of a weight's change are kept; one of the two is given.
+    """How many of the largest singular values of a weight's change are kept; exactly one of the two is given.
 
     Attributes:
-        rank: so many, the largest.
-        energy: as few as hold this share of the sum of all their squares, above 0 and at most 1.
+        rank: number of values.
+        energy: the fewest values that hold this share of the sum of all squares; above 0 and at most 1.
     """
 
     rank: int | None = None
@@ -41,7 +41,7 @@ class Cut:
         """The rank that a weight's change is cut to.
 
         Args:
-            values_S: its singular values, largest first.
+            values_S: singular values of the change, largest first.
         """
         if self.energy is None:
             assert self.rank is not None
@@ -52,15 +52,15 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class TensorFit:
-    """What became of one tensor's change. Norms are Frobenius norms.
+    """How well a delta holds the change of one tensor. Norms are Frobenius norms.
 
     Attributes:
-        name: of the base's tensor.
-        rank: of its delta; None for a dense delta, 0 for none at all.
-        parameters: numbers that its delta is made of.
+        name: name of the base's tensor.
+        rank: rank of its delta; None for a dense delta, 0 for none at all.
+        parameters: parameters of its delta.
         base: norm of the base's tensor.
-        change: norm of what the fine-tuned tensor differs from it by.
-        lost: norm of what the delta lacks of that.
+        change: norm of the fine-tuned tensor's difference from it.
+        lost: norm of the part of that difference that the delta lacks.
     """
 
     name: str
@@ -72,26 +72,26 @@ class TensorFit:
 
 
 def relative_error(fits: Sequence[TensorFit]) -> float:
-    """Share of the change that the deltas lack, ||dW - BA|| / ||dW|| over all of the tensors; 0 without a change."""
+    """Share of the change that the deltas lack, ||dW - BA|| / ||dW|| over all tensors; 0 without a change."""
     lost, change = math.hypot(*(fit.lost for fit in fits)), math.hypot(*(fit.change for fit in fits))
     return lost / change if change else 0.0
 
 
 def relative_change(fits: Sequence[TensorFit]) -> float:
-    """Size of the change against the base, ||dW|| / ||W_0|| over all of the tensors; infinite where the base is 0."""
+    """Size of the change relative to the base, ||dW|| / ||W_0|| over all tensors; infinite where the base is 0."""
     change, base = math.hypot(*(fit.change for fit in fits)), math.hypot(*(fit.base for fit in fits))
     return change / base if base else math.inf if change else 0.0
 
 
 def truncate(change_OI: Tensor, cut: Cut) -> Delta:
-    """A weight's change as a product of two narrow matrices, or as it is where those would take no fewer numbers.
+    """A weight's change as a product of two narrow matrices, or unchanged where these have as many parameters.
 
     Args:
         change_OI: the change [O, I], float32 and finite.
-        cut: where to.
+        cut: the rank or energy to keep.
 
     Returns:
-        `LowRank`, each of its factors with the root of every singular value; or `change_OI` itself.
+        `LowRank`, with the root of every singular value in each of its factors; or `change_OI` itself.
     """
     out, width = change_OI.shape
     U_OS, values_S, V_SI = torch.linalg.svd(change_OI, full_matrices=False)
@@ -105,17 +105,17 @@ def truncate(change_OI: Tensor, cut: Cut) -> Delta:
 def compress_blocks(
     base: Sequence[Block], tuned: Sequence[Block], first: int, last: int, cut: Cut
 ) -> tuple[DeltaWeights, list[TensorFit]]:
-    """Deltas that turn the base's blocks into fine-tuned ones, as far as the cut lets them.
+    """Deltas that turn the base's blocks into fine-tuned ones, up to the cut.
 
     Args:
         base: all blocks of the base.
         tuned: all blocks of a network of the same architecture.
-        first: number of blocks before the first that gets deltas: the split.
-        last: number of blocks before the first that gets none any more: where the task's head reads last.
+        first: the split: number of blocks before the first one with deltas.
+        last: the last tap of the task's head: number of blocks up to the last one with deltas.
         cut: for the weights of linear layers; other tensors get dense deltas.
 
     Returns:
-        The deltas, none for tensors that don't differ, and what became of every tensor.
+        The deltas, none for tensors that don't differ, and the fit of every tensor.
     """
     tensors: dict[str, Delta] = {}
     fits = []
@@ -132,13 +132,13 @@ def compress_blocks(
 
 
 def below_split(base: Backbone, tuned: Backbone, first: int) -> list[TensorFit]:
-    """What no delta can hold: changes of the embedding and of the blocks before the split.
+    """Changes that no delta can hold: those of the embedding and of the blocks before the split.
 
-    The norm after the last block belongs to neither side, as heads read the stream before it.
+    The norm after the last block is left out, as heads read the residual stream before it.
 
     Args:
         base: the base's network.
-        tuned: one of the same architecture.
+        tuned: a network of the same architecture.
         first: the split.
     """
     above = {id(value) for block in base.blocks[first:] for value in block.parameters()}

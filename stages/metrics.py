@@ -1,8 +1,9 @@
-"""How good predictions are against the truth, by kind of task, in the field's own measures.
+"""Metrics of predictions against the truth, by kind of task.
 
-An accumulator adds up frames and gives the measures over all of them, never a mean of means. `where` leaves out
-everything outside a mask, so that the moving region can be scored on its own. What it counted can be taken out, added
-to what others counted, and put back: so frames can be drawn again for an interval without being scored again.
+An accumulator adds up frames and computes the metrics over all of them, never a mean of means. `where` leaves out
+everything outside a mask, so that the moving region can be scored alone. Its sums can be read, added to those of other
+accumulators and made into an accumulator again: so frames can be resampled for a confidence interval without scoring
+them again.
 """
 
 from collections.abc import Mapping
@@ -19,10 +20,10 @@ Sums = NDArray[np.float64]
 
 
 class Accumulator(Protocol):
-    """Measures of one task over many frames.
+    """Metrics of one task over many frames.
 
     Attributes:
-        headline: the measure that stands for all in a table and in `multi_task_gain`.
+        headline: the metric shown in tables and used in `multi_task_gain`.
         lower_is_better: whether the headline is an error.
     """
 
@@ -30,25 +31,25 @@ class Accumulator(Protocol):
     lower_is_better: ClassVar[bool]
 
     def update(self, truth: Array, value: Array, where: Mask | None = None) -> None:
-        """Adds a frame: truth and prediction in natural values [H, W] or [H, W, C], and which pixels count [H, W]."""
+        """Adds a frame: truth and prediction in natural values [H, W] or [H, W, C]; only `where` [H, W] counts."""
 
     def result(self) -> dict[str, float]:
-        """The measures so far, by name; NaN where nothing counted."""
+        """The metrics so far by name; NaN where no pixel counted."""
 
     def sums(self) -> Sums:
-        """Everything counted so far [rows, n]; n of classes is the largest id seen and one, of others fixed."""
+        """All counts and sums so far [rows, n]; for classes n is the largest id seen + 1, else fixed."""
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
-        """The accumulator that has counted what `sums` of one, or of several added up, say."""
+        """An accumulator with these sums, of one accumulator or added up over several."""
 
 
 class Segmentation:
     """Mean intersection over union and pixel accuracy.
 
-    Truth pixels that are negative or the largest number of their type (255 for uint8) carry no label and don't count.
-    The mean is over the classes that occur in the truth of the whole set. Kept are the diagonal and the margins of the
-    confusion matrix, which are all that these measures need.
+    Truth pixels that are negative or the largest number of their type (255 for uint8) have no label and don't count.
+    The mean is over the classes that occur in the truth of the whole set. Only the diagonal and the margins of the
+    confusion matrix are kept, as the metrics need no more.
 
     Source: Everingham et al., "The PASCAL Visual Object Classes Challenge", 2010.
     """
@@ -57,42 +58,42 @@ class Segmentation:
     lower_is_better: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self._hit, self._true, self._said = (np.zeros(0, np.int64) for _ in range(3))
+        self._hit, self._true, self._predicted = (np.zeros(0, np.int64) for _ in range(3))
 
     def update(self, truth: Array, value: Array, where: Mask | None = None) -> None:
         """Adds a frame of class ids [H, W]."""
         counted = _within((truth >= 0) & (truth != np.iinfo(truth.dtype).max), where)
-        true, said = truth[counted].astype(np.intp), value[counted].astype(np.intp)
+        true, predicted = truth[counted].astype(np.intp), value[counted].astype(np.intp)
         self._true = _added(self._true, np.bincount(true))
-        self._said = _added(self._said, np.bincount(said))
-        self._hit = _added(self._hit, np.bincount(true[true == said]))
+        self._predicted = _added(self._predicted, np.bincount(predicted))
+        self._hit = _added(self._hit, np.bincount(true[true == predicted]))
 
     def result(self) -> dict[str, float]:
         """`miou` and `pixel_accuracy`, both in [0, 1]."""
         size = self._true.size
-        hit, said = (_added(np.zeros(size, np.int64), part)[:size] for part in (self._hit, self._said))
-        union = self._true + said - hit
+        hit, predicted = (_added(np.zeros(size, np.int64), part)[:size] for part in (self._hit, self._predicted))
+        union = self._true + predicted - hit
         present = self._true > 0
         shares = hit[present] / union[present]
         return {"miou": _ratio(shares.sum(), shares.size), "pixel_accuracy": _ratio(hit.sum(), self._true.sum())}
 
     def sums(self) -> Sums:
         """Diagonal, truth and prediction of the confusion matrix [3, classes]."""
-        out = np.zeros((3, max(self._true.size, self._said.size)))
-        for row, counted in zip(out, (self._hit, self._true, self._said), strict=True):
+        out = np.zeros((3, max(self._true.size, self._predicted.size)))
+        for row, counted in zip(out, (self._hit, self._true, self._predicted), strict=True):
             row[: counted.size] = counted
         return out
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
-        """See `Accumulator`."""
+        """An accumulator with these sums."""
         new = cls()
-        new._hit, new._true, new._said = np.rint(sums).astype(np.int64)
+        new._hit, new._true, new._predicted = np.rint(sums).astype(np.int64)
         return new
 
 
 class Depth:
-    """Root mean square error, mean relative error, and share within 25 %, over pixels whose truth is above 0.
+    """Root mean square error, mean relative error, and share of pixels within 25 %, where the truth is above 0.
 
     Source: Eigen, Puhrsch, Fergus, "Depth Map Prediction from a Single Image", 2014.
     """
@@ -107,12 +108,12 @@ class Depth:
     def update(self, truth: Array, value: Array, where: Mask | None = None) -> None:
         """Adds a frame of numbers [H, W]."""
         counted = _within(np.isfinite(truth) & (truth > 0), where)
-        true, said = truth[counted].astype(np.float64), value[counted].astype(np.float64)
-        off = np.abs(said - true)
+        true, predicted = truth[counted].astype(np.float64), value[counted].astype(np.float64)
+        off = np.abs(predicted - true)
         self._pixels += true.size
         self._squares += float((off**2).sum())
         self._relative += float((off / true).sum())
-        self._close += int(((said < 1.25 * true) & (true < 1.25 * said)).sum())
+        self._close += int(((predicted < 1.25 * true) & (true < 1.25 * predicted)).sum())
 
     def result(self) -> dict[str, float]:
         """`rmse` in the task's unit, `abs_rel`, and `delta1` in [0, 1]."""
@@ -128,7 +129,7 @@ class Depth:
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
-        """See `Accumulator`."""
+        """An accumulator with these sums."""
         new = cls()
         new._pixels, new._close = round(sums[0, 0]), round(sums[1, 0])
         new._squares, new._relative = float(sums[2, 0]), float(sums[3, 0])
@@ -136,9 +137,9 @@ class Depth:
 
 
 class Angles:
-    """Angle between vectors, over pixels whose truth is a vector: finite and not zero.
+    """Angle between vectors, over pixels whose true vector is finite and not zero.
 
-    The median is read off a histogram with bins of 0.01 degrees. A prediction of zero length counts as 90 degrees.
+    The median is that of a histogram with bins of 0.01 degrees. A prediction of zero length counts as 90 degrees.
 
     Source: Fouhey, Gupta, Hebert, "Data-Driven 3D Primitives for Single Image Understanding", 2013.
     """
@@ -180,7 +181,7 @@ class Angles:
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
-        """See `Accumulator`."""
+        """An accumulator with these sums."""
         new, limits = cls(), len(cls.limits_deg)
         new._sum_deg = float(sums[0, 0])
         counted = np.rint(sums[0, 1:]).astype(np.int64)
@@ -199,14 +200,14 @@ METRICS: Mapping[str, type[Accumulator]] = {
 def moved_region(
     truth_classes: Array, truth_depth: Array, t: int, window: int = 8, depth_tolerance: float = 0.05
 ) -> Mask:
-    """Where the scene changed lately: class or depth differs from any of the frames just before.
+    """Mask of the pixels that changed lately: class or depth differs from any of the preceding frames.
 
     Args:
         truth_classes: class ids of a clip [T, H, W].
         truth_depth: depth of a clip [T, H, W], 0 where unknown.
-        t: the frame asked about.
-        window: how many frames back.
-        depth_tolerance: relative difference that still counts as the same depth.
+        t: index of the frame.
+        window: number of preceding frames.
+        depth_tolerance: largest relative difference that counts as the same depth.
 
     Returns:
         Mask [H, W]; empty for the first frame.
@@ -225,9 +226,9 @@ def multi_task_gain(
     """Delta m: mean relative gain over single-task networks, in percent; negative is a loss, NaN is unknown.
 
     Args:
-        scores: headline measure by task.
-        single_task: the same measure of the network trained for that task alone; nothing is a gain over 0.
-        lower_is_better: by task.
+        scores: headline metric by task.
+        single_task: the same metric of the network trained for that task alone; where it is 0, the gain is NaN.
+        lower_is_better: whether the headline is an error, by task.
 
     Source: Maninis, Radosavovic, Kokkinos, "Attentive Single-Tasking of Multiple Tasks", 2019, equation 4.
     """

@@ -1,8 +1,8 @@
-"""Dense optical flow, and outputs moved by it: what a frame shows in between two computed ones.
+"""Dense optical flow, and warping of outputs by it, for frames between two computed ones.
 
-Flow points from a pixel of the frame back to where its content lay in the last computed image, so that an output is
-looked up, never scattered. It is kept at a quarter of the resolution in steps of 1/32 pixel, and every run warps with
-that rounded flow: so an archive of it gives the same outputs without the video.
+Flow points from a pixel of the frame back to where its content was in the last computed image, so that outputs are
+looked up, never scattered. It is stored at a quarter of the resolution in steps of 1/32 pixel. Every run warps with
+this rounded flow, so that an archive gives the same outputs without the video.
 
 Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
 """
@@ -20,14 +20,14 @@ from deltascene.stages.types import TokenGrid
 
 STEPS_PER_PIXEL = 32
 COARSER = 4  # pixels between flow vectors
-LEAST_BOX = 64  # pixels: smaller or thinner pictures leave the search without a pyramid, and some of them crash it
+LEAST_BOX = 64  # pixels: for pictures with a shorter side the search has no pyramid, and sometimes crashes
 FINEST_SCALE = 1  # half the resolution; the preset stops at a quarter
-SMOOTHED = (3, 3)  # pixels that are averaged before two images are compared: noise
-CORNERS, CORNER_QUALITY, CORNER_APART = 100, 0.02, 8  # at most so many, of the best one's quality, pixels
+SMOOTHED = (3, 3)  # pixels averaged against noise before two images are compared
+CORNERS, CORNER_QUALITY, CORNER_APART = 100, 0.02, 8  # largest number, share of the best quality, distance in pixels
 FEWEST_CORNERS = 12
-STANDS = 0.75  # pixels
-AROUND_CORNER = (11, 11)  # pixels that are compared to find one again: 21 tell the same, in twice the time
-COMPARED = (9, 9)  # pixels around one that tell whether the flow fits there
+STANDS = 0.75  # pixels that a point may move and still count as standing
+AROUND_CORNER = (11, 11)  # window in pixels to find a corner again; 21 gives the same results in twice the time
+COMPARED = (9, 9)  # window in pixels that decides whether the flow fits
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.int16]
@@ -35,7 +35,7 @@ Flow = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Where every output pixel is looked up.
+    """Positions at which output pixels are looked up.
 
     Attributes:
         x: column [H, W] float32.
@@ -57,30 +57,30 @@ def to_grey(pixels_CHW: NDArray[np.uint8]) -> Grey:
 
 
 def flow_threads() -> int:
-    """Threads that the search may use; its result depends on them, as each searches a strip of its own."""
+    """Number of threads of the flow search; its result depends on it, as each thread searches a strip of its own."""
     return cv2.getNumThreads()
 
 
 def set_flow_threads(count: int) -> None:
-    """Sets them for this process."""
+    """Sets the number of threads of the flow search for this process."""
     cv2.setNumThreads(count)
 
 
 def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: TokenGrid) -> Flow:
     """Flow from a frame back to the last computed image, around the patches that moved; zero elsewhere.
 
-    The whole picture is searched: in a cut-out the coarse levels miss large motion. Where the picture fetched by the
-    flow is no closer to the frame than the one that stands still, the flow is zero, too: so a mover doesn't drag its
-    surroundings along.
+    The whole picture is searched, as in a crop the coarse levels of the pyramid miss large motion. The flow is also
+    zero where the warped image is no closer to the frame than the unwarped one, so that a moving object doesn't drag
+    its surroundings along.
 
     Args:
         now: the frame [H, W].
         computed: the last computed image [H, W].
-        moved: which patches differ from what was last computed [h, w].
+        moved: patches that changed since they were last computed [h, w].
         grid: token grid of the frame.
 
     Returns:
-        Steps of 1/32 pixel (x, y) [2, ceil(H/4), ceil(W/4)].
+        Flow (x, y) in steps of 1/32 pixel [2, ceil(H/4), ceil(W/4)].
     """
     flow: Flow = np.zeros((2, *flow_size(now.shape)), np.int16)
     if not moved.any():
@@ -93,10 +93,10 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
 
 
 def standing_share(now: Grey, computed: Grey) -> float:
-    """Share of a picture's corners that are where they were; 0 where too few can be found again.
+    """Share of a picture's corners that didn't move; 0 where too few of them are found again.
 
-    Under a moving camera next to none is; in front of a still one the background's are, whatever else moves. Edges
-    wouldn't do: one that lies along a motion stands still in it.
+    With a moving camera almost all corners move; with a still camera those of the background don't. Edges can't be used
+    instead, as an edge along the direction of motion seems to stand still.
 
     Args:
         now: the frame [H, W].
@@ -115,9 +115,9 @@ def standing_share(now: Grey, computed: Grey) -> float:
 
 
 def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
-    """Where every pixel of an image is looked up under a flow; outside the picture, its edge.
+    """Lookup of every pixel of an image under a flow; positions outside the picture are moved to its edge.
 
-    Pixels take the flow vector that they lie under: between two of them there is often an outline.
+    The flow isn't interpolated, as an object's outline often lies between two flow vectors.
     """
     height, width = image_size
     coarse = flow.transpose(1, 2, 0).astype(np.float32) / STEPS_PER_PIXEL
@@ -128,29 +128,29 @@ def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
 
 
 def warp(value: NDArray[Any], kind: Kind, where: Lookup) -> NDArray[Any]:
-    """Outputs of the last computed frame as they lie now.
+    """Outputs of the last computed frame, warped to the current one.
 
     Args:
         value: natural values [H, W] or [H, W, components].
-        kind: of the task: classes are looked up at the nearest pixel, numbers bilinearly, unit vectors renormalised.
-        where: to look.
+        kind: the task's kind: classes are looked up at the nearest pixel, numbers bilinearly, unit vectors normalised.
+        where: positions to look up.
     """
     moved = _remapped(value, where, cv2.INTER_NEAREST if kind.resample == "nearest" else cv2.INTER_LINEAR)
     return unit_vectors(moved).astype(value.dtype) if kind.activation == "unit" else moved
 
 
 def warp_age(age: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
-    """Age of the outputs, carried along with them [H, W]."""
+    """Ages of the outputs [H, W], warped with them."""
     return np.asarray(_remapped(age, where, cv2.INTER_NEAREST), np.uint8)
 
 
 def _near(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which points [n, 1, 2] are as good as at the same place."""
+    """Whether points [n, 1, 2] are within `STANDS` of each other [n]."""
     return np.asarray(np.abs(points - others).max(axis=(1, 2)) < STANDS)
 
 
 def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
-    """OpenCV's remap takes at most four channels."""
+    """An array looked up by OpenCV, whose remap takes at most four channels."""
     planes = value.reshape(*value.shape[:2], -1)
     groups = (np.ascontiguousarray(planes[..., at : at + 4]) for at in range(0, planes.shape[2], 4))
     parts = [cv2.remap(group, where.x, where.y, how, borderMode=cv2.BORDER_REPLICATE) for group in groups]
@@ -158,24 +158,26 @@ def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
 
 
 def _search(now: Grey, computed: Grey) -> NDArray[np.float32]:
-    """Flow of a picture [H, W, 2] in pixels; a picture smaller than the search needs is continued by its edge."""
+    """Flow of a picture [H, W, 2] in pixels; a picture smaller than the search needs is padded with its edge."""
     height, width = now.shape
     below, right = max(0, LEAST_BOX - height), max(0, LEAST_BOX - width)
     pair = [cv2.copyMakeBorder(box, 0, below, 0, right, cv2.BORDER_REPLICATE) for box in (now, computed)]
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # it keeps settings of the last size it saw
+    search = cv2.DISOpticalFlow.create(
+        cv2.DISOPTICAL_FLOW_PRESET_FAST
+    )  # made anew, as it keeps settings of the last size
     search.setFinestScale(FINEST_SCALE)
-    search.setVariationalRefinementIterations(0)  # smooths outlines away, for more time than the finer scale takes
+    search.setVariationalRefinementIterations(0)  # it blurs outlines, and takes longer than the finer scale
     found = search.calc(pair[0], pair[1], np.zeros((*pair[0].shape, 2), np.float32))
     return np.asarray(found[:height, :width], np.float32)
 
 
 def _grown(moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Patches that moved, and their neighbours: content may have come from there."""
+    """Patches that moved and their neighbours, from which content may have come."""
     return np.asarray(cv2.dilate(moved.astype(np.uint8), np.ones((3, 3), np.uint8)), bool)
 
 
 def _closer(flow: Flow, now: Grey, computed: Grey) -> NDArray[np.int16]:
-    """Where a flow brings the computed image closer to the frame [ceil(H/4), ceil(W/4)], 0 or 1."""
+    """1 where a flow brings the computed image closer to the frame, else 0 [ceil(H/4), ceil(W/4)]."""
     where = plan_lookup(flow, (now.shape[0], now.shape[1]))
     smooth, still = (cv2.blur(image, SMOOTHED) for image in (now, computed))
     fetched = cv2.remap(still, where.x, where.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

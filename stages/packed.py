@@ -1,7 +1,7 @@
-"""A block whose products run in bfloat16 through oneDNN, with weights packed once: what runs without the kernel.
+"""Blocks in bfloat16 without the compiled kernel: products through oneDNN, with weights packed once.
 
-Only the four linear layers change. They take any type and give bfloat16, so queries, keys, values and the hidden layer
-are bfloat16; norms and the residual stream stay float32. Everything else is the block's own code in rows.py.
+Only the four linear layers change. They take any type and return bfloat16, so queries, keys, values and the hidden
+layer are bfloat16; norms and the residual stream stay float32. Everything else runs in rows.py as for other blocks.
 """
 
 import torch
@@ -12,7 +12,7 @@ from deltascene.stages.folded import copied, is_plain
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bfloat16, its weight in oneDNN's own order."""
+    """A linear layer in bfloat16 whose weight is in oneDNN's packed order."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -22,19 +22,19 @@ class PackedLinear(nn.Module):
         self.bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
 
     def forward(self, x_RI: Tensor) -> Tensor:
-        """[R, in] of any type to bfloat16 [R, out]."""
+        """Maps [R, in] of any type to [R, out] in bfloat16."""
         x_RI = x_RI.to(torch.bfloat16)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x_RI, self.weight, self.bias, "none", [], "")
         return out
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether oneDNN has products of bfloat16 on this processor; they may still be slow."""
+    """Whether oneDNN multiplies bfloat16 on this processor; it may still be slow."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack_linears(block: Block) -> Block:
-    """A block with packed layers, or the block itself where it has parts beside plain attention and a plain MLP."""
+    """A block with packed layers, or the block itself where it isn't plain attention and a plain MLP."""
     if not is_plain(block):
         return block
     packed, attn, mlp = copied(block), copied(block.attn), copied(block.mlp)

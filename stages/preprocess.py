@@ -1,4 +1,4 @@
-"""From a frame to the model's input: resizing, normalising."""
+"""Preprocessing of frames for the model: resizing and normalising."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from deltascene.stages.types import Image
 def resize_frame(image: Image, plan: InputPlan) -> Tensor:
     """A frame at the model's size: RGB uint8 [3, H, W], antialiased bilinear; letterbox margins are 0.
 
-    The frame may be read-only or a flipped view; it is never shared with the result.
+    The frame may be read-only or a flipped view.
     """
     top, left, height, width = plan.content
     pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
@@ -28,12 +28,12 @@ def resize_frame(image: Image, plan: InputPlan) -> Tensor:
 
 
 def normalise(pixels_CHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 pixels [3, H, W] to the floats that the backbone was trained on."""
+    """Normalised floats [3, H, W], as the backbone was trained on, of uint8 pixels [3, H, W]."""
     return (pixels_CHW.float() / 255 - _per_colour(mean, 1, 1)) / _per_colour(std, 1, 1)
 
 
 def normalise_patches(patches_PX: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The same for patches cut from the picture, uint8 [patches, 3 * patch * patch], colour first."""
+    """As `normalise`, for patches cut from the picture: uint8 [patches, 3 * patch * patch], colour first."""
     by_colour = patches_PX.view(patches_PX.shape[0], 3, -1)
     return ((by_colour.float() / 255 - _per_colour(mean, 1)) / _per_colour(std, 1)).flatten(1)
 

@@ -1,4 +1,4 @@
-"""Predictions at the frame's own size."""
+"""Resizing of predictions to the frame's own size."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from deltascene.stages.kinds import Kind, Resample, unit_vectors
 
 
 def to_frame_size(value: NDArray[Any], kind: Kind, plan: InputPlan) -> NDArray[Any]:
-    """Natural values at the model's size, cut to the frame's picture and resized to the frame.
+    """Crops natural values at the model's size to the frame's picture, and resizes them to the frame.
 
     Args:
-        value: [H, W] or [H, W, components].
-        kind: of the task; says how its values may be resized.
+        value: natural values [H, W] or [H, W, components].
+        kind: the task's kind, which determines the interpolation.
         plan: how the frame became the model's input.
 
     Returns:
@@ -27,7 +27,7 @@ def to_frame_size(value: NDArray[Any], kind: Kind, plan: InputPlan) -> NDArray[A
 
 
 def resize_map(value: NDArray[Any], plan: InputPlan, resample: Resample) -> NDArray[Any]:
-    """Any map at the model's size, cut and resized to the frame: nearest neighbour, or bilinear."""
+    """Crops and resizes a map at the model's size to the frame: nearest neighbour, or bilinear."""
     top, left, height, width = plan.content
     cut = value[top : top + height, left : left + width]
     if plan.frame_size == (height, width):

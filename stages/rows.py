@@ -1,10 +1,10 @@
-"""Transformer blocks on some rows of frames, against the scene caches of all of them.
+"""Transformer blocks on some rows of frames, with a scene cache for the other rows.
 
-Rows meet only in `attend`; everything else is done row by row. So a block can run on the rows that moved, if keys and
-values of the others were kept: K[R], V[R] are overwritten, attention of R goes over all K and V. With all rows it is
-the plain network. And rows of several streams can go through a block together, each stream's attention over its own
-scene. This is the only file that writes into a tensor that it was handed: the scene cache; the compiled kernel
-(rows.cpp) does it in its place.
+Rows interact only in `attend`; everything else is computed row by row. So a block can run on the rows that changed if
+the keys and values of the others were kept: K[R] and V[R] are overwritten, and the R queries attend to all of K and V.
+With all rows this is the plain network. Rows of several streams can go through a block together; each stream attends to
+its own scene cache. This is the only file that writes into a tensor that it was handed, the scene cache; the compiled
+kernel (rows.cpp) does so in its place.
 
 Shape letters: N tokens of a frame, R rows being computed, D width, H heads, d width of a head.
 """
@@ -21,8 +21,10 @@ from deltascene.stages.folded import FoldedBlock
 from deltascene.stages.packed import PackedLinear
 from deltascene.stages.scene_cache import KeyShape, KeysValues, SceneCache, allocate_keys_values
 
-PACKED_ROWS = 512  # rows of several streams that go together: more fall out of the cache between two products
-ROWS_AT_ONCE = {torch.float32: 32, torch.bfloat16: 128}  # queries whose scores are held: more fall out of the cache
+# Rows of several streams in one pack: with more, activations leave the processor's cache between two products.
+PACKED_ROWS = 512
+# Queries whose scores are held at a time: with more, the scores leave the processor's cache.
+ROWS_AT_ONCE = {torch.float32: 32, torch.bfloat16: 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,9 @@ class StreamRows:
     """One stream's rows in a pack.
 
     Attributes:
-        count: how many.
-        rows: which tokens they are, increasing int64; None is all of them.
-        cache: of the blocks that run; overwritten at `rows`. None keeps nothing, and then all rows have to run.
+        count: number of rows R.
+        rows: tokens that the rows belong to, increasing int64 [R]; None is all of the frame's.
+        cache: scene cache of the blocks that run; overwritten at `rows`. With None nothing is kept, and all rows run.
     """
 
     count: int
@@ -49,28 +51,28 @@ def run_blocks(
     taps: Collection[int],
     *,
     first: int = 0,
-    parts: Sequence[StreamRows] | None = None,
+    stream_rows: Sequence[StreamRows] | None = None,
 ) -> dict[int, Tensor]:
-    """Rows of frames through consecutive blocks.
+    """Runs rows of frames through consecutive blocks.
 
     Args:
         blocks: in order; those after the last tap aren't run.
-        x_RD: residual stream of the rows before the first of these blocks, one part after the other [R, D].
-        taps: where it is wanted, as the number of the network's blocks run before.
+        x_RD: residual stream of the rows before the first of these blocks, one stream after the other [R, D].
+        taps: points where the residual stream is wanted, as numbers of the network's blocks run before.
         first: number of the network's blocks before these.
-        parts: whose rows they are; None is all of one frame's, and nothing is kept.
+        stream_rows: of each stream, in the same order; None is all rows of one frame, and nothing is kept.
 
     Returns:
         Residual stream of the rows [R, D] at every tap.
     """
-    parts = parts or [StreamRows(len(x_RD))]
+    stream_rows = stream_rows or [StreamRows(len(x_RD))]
     tapped: dict[int, Tensor] = {}
     last = max(taps, default=first)
     for number in range(first, last + 1):
         if number in taps:
             tapped[number] = x_RD
         if number < last:
-            x_RD = run_block(blocks[number - first], x_RD, parts, number - first)
+            x_RD = run_block(blocks[number - first], x_RD, stream_rows, number - first)
     return tapped
 
 
@@ -81,11 +83,11 @@ def run_streams(
     *,
     first: int = 0,
 ) -> list[dict[int, Tensor]]:
-    """Rows of several streams through consecutive blocks, packed: one pass over the weights serves them all.
+    """Runs rows of several streams through consecutive blocks, packed: one pass over the weights serves all of them.
 
     Args:
         blocks: as of `run_blocks`.
-        streams: residual stream of the rows [R, D] of each, and what else is known of them.
+        streams: of each, the residual stream of its rows [R, D], and which rows they are.
         taps: as of `run_blocks`.
         first: as of `run_blocks`.
 
@@ -94,21 +96,21 @@ def run_streams(
     """
     tapped: list[dict[int, Tensor]] = []
     for pack in _packs(streams):
-        parts = [part for _, part in pack]
-        packed = run_blocks(blocks, torch.cat([x_RD for x_RD, _ in pack]), taps, first=first, parts=parts)
-        split = {tap: torch.split(x_RD, [part.count for part in parts]) for tap, x_RD in packed.items()}
+        stream_rows = [each for _, each in pack]
+        packed = run_blocks(blocks, torch.cat([x_RD for x_RD, _ in pack]), taps, first=first, stream_rows=stream_rows)
+        split = {tap: torch.split(x_RD, [each.count for each in stream_rows]) for tap, x_RD in packed.items()}
         tapped += [{tap: of_stream[place] for tap, of_stream in split.items()} for place in range(len(pack))]
     return tapped
 
 
-def run_block(block: Block | FoldedBlock, x_RD: Tensor, parts: Sequence[StreamRows], place: int = 0) -> Tensor:
-    """One block on rows of frames.
+def run_block(block: Block | FoldedBlock, x_RD: Tensor, stream_rows: Sequence[StreamRows], place: int = 0) -> Tensor:
+    """Runs one block on rows of frames.
 
     Args:
         block: a block that `backbone.refuse_unsupported` let pass, or such a block prepared for the kernel.
-        x_RD: residual stream, one part after the other [R, D].
-        parts: whose rows they are.
-        place: of the block in the parts' caches.
+        x_RD: residual stream of the rows, one stream after the other [R, D].
+        stream_rows: of each stream, in the same order.
+        place: index of the block in the streams' caches.
 
     Returns:
         Residual stream of the rows after the block [R, D].
@@ -117,18 +119,18 @@ def run_block(block: Block | FoldedBlock, x_RD: Tensor, parts: Sequence[StreamRo
     """
     if isinstance(block, FoldedBlock):
         kept = [
-            allocate_keys_values(block.keys, part.count) if part.cache is None else part.cache.keys_values[place]
-            for part in parts
+            allocate_keys_values(block.keys, each.count) if each.cache is None else each.cache.keys_values[place]
+            for each in stream_rows
         ]
-        return block(x_RD, [part.count for part in parts], [part.rows for part in parts], kept)
+        return block(x_RD, [each.count for each in stream_rows], [each.rows for each in stream_rows], kept)
     normed_RD = block.norm1(x_RD)
-    z_RD = x_RD + block.ls1(_attention(block, normed_RD, parts, place))
+    z_RD = x_RD + block.ls1(_attention(block, normed_RD, stream_rows, place))
     mixed: Tensor = z_RD + block.ls2(block.mlp(block.norm2(z_RD)))
     return mixed
 
 
 def attend(q_HRd: Tensor, kept: KeysValues) -> Tensor:
-    """Softmax attention of some rows over all [H, R, d]."""
+    """Softmax attention of some rows to all tokens; returns [H, R, d]."""
     scaled_HRd = q_HRd * q_HRd.shape[-1] ** -0.5
     return torch.cat(
         [
@@ -140,7 +142,7 @@ def attend(q_HRd: Tensor, kept: KeysValues) -> Tensor:
 
 
 def key_shapes(blocks: Sequence[Block | FoldedBlock]) -> list[KeyShape]:
-    """What a scene cache of some blocks has to hold."""
+    """Shapes of the keys and values of some blocks, for their scene cache."""
     return [
         block.keys
         if isinstance(block, FoldedBlock)
@@ -150,7 +152,7 @@ def key_shapes(blocks: Sequence[Block | FoldedBlock]) -> list[KeyShape]:
 
 
 def write_rows(kept_ND: Tensor, rows: Tensor | None, new_RD: Tensor) -> None:
-    """Overwrites rows of a kept tensor in place; None is all of them."""
+    """Overwrites rows of a kept tensor [N, D] in place with new ones [R, D]; None is all rows."""
     if rows is None:
         kept_ND.copy_(new_RD)
     else:
@@ -158,10 +160,10 @@ def write_rows(kept_ND: Tensor, rows: Tensor | None, new_RD: Tensor) -> None:
 
 
 def _packs(streams: Sequence[tuple[Tensor, StreamRows]]) -> Iterator[list[tuple[Tensor, StreamRows]]]:
-    """Streams in order, as many at a time as have few enough rows together, at least one."""
+    """Groups of consecutive streams with at most `PACKED_ROWS` rows together; at least one stream each."""
     pack: list[tuple[Tensor, StreamRows]] = []
     for stream in streams:
-        if pack and sum(part.count for _, part in (*pack, stream)) > PACKED_ROWS:
+        if pack and sum(each.count for _, each in (*pack, stream)) > PACKED_ROWS:
             yield pack
             pack = []
         pack.append(stream)
@@ -169,13 +171,13 @@ def _packs(streams: Sequence[tuple[Tensor, StreamRows]]) -> Iterator[list[tuple[
         yield pack
 
 
-def _attention(block: Block, normed_RD: Tensor, parts: Sequence[StreamRows], place: int) -> Tensor:
+def _attention(block: Block, normed_RD: Tensor, stream_rows: Sequence[StreamRows], place: int) -> Tensor:
     attn, count = block.attn, normed_RD.shape[0]
     q_HRd, k_HRd, v_HRd = attn.qkv(normed_RD).view(count, 3, attn.num_heads, attn.head_dim).permute(1, 2, 0, 3)
     q_HRd, k_HRd = attn.q_norm(q_HRd), attn.k_norm(k_HRd)
-    counts = [part.count for part in parts]
-    streams = zip(parts, *(rows_HRd.split(counts, dim=1) for rows_HRd in (q_HRd, k_HRd, v_HRd)), strict=True)
-    seen_HRd = torch.cat([_attend_part(block, part, place, *new) for part, *new in streams], dim=1)
+    counts = [each.count for each in stream_rows]
+    streams = zip(stream_rows, *(rows_HRd.split(counts, dim=1) for rows_HRd in (q_HRd, k_HRd, v_HRd)), strict=True)
+    seen_HRd = torch.cat([_attend_stream(block, each, place, *new) for each, *new in streams], dim=1)
     seen_RD = attn.norm(seen_HRd.transpose(0, 1).reshape(count, attn.attn_dim))
     if attn.gate is not None:
         seen_RD = seen_RD * torch.sigmoid(attn.gate(normed_RD))
@@ -187,17 +189,17 @@ def _is_packed(block: Block) -> bool:
     return isinstance(block.attn.qkv, PackedLinear)
 
 
-def _attend_part(block: Block, part: StreamRows, place: int, q_HRd: Tensor, k_HRd: Tensor, v_HRd: Tensor) -> Tensor:
-    """One stream's attention; its new keys and values are kept first."""
-    kept = KeysValues(k_HRd.transpose(1, 2)[..., None], v_HRd[..., None], part.count)
-    if part.cache is not None:
-        kept = part.cache.keys_values[place]
-        if part.rows is None:
+def _attend_stream(block: Block, stream: StreamRows, place: int, q_HRd: Tensor, k_HRd: Tensor, v_HRd: Tensor) -> Tensor:
+    """Attention of one stream's rows, after their new keys and values were written into its cache."""
+    kept = KeysValues(k_HRd.transpose(1, 2)[..., None], v_HRd[..., None], stream.count)
+    if stream.cache is not None:
+        kept = stream.cache.keys_values[place]
+        if stream.rows is None:
             kept.plain_keys.copy_(k_HRd.transpose(1, 2))
             kept.plain_values.copy_(v_HRd)
         else:
-            kept.plain_keys.index_copy_(2, part.rows, k_HRd.transpose(1, 2))
-            kept.plain_values.index_copy_(1, part.rows, v_HRd)
-    if part.rows is None and not _is_packed(block):  # all rows: faster than ours in float32, much slower in bfloat16
+            kept.plain_keys.index_copy_(2, stream.rows, k_HRd.transpose(1, 2))
+            kept.plain_values.index_copy_(1, stream.rows, v_HRd)
+    if stream.rows is None and not _is_packed(block):  # faster than `attend` in float32, much slower in bfloat16
         return functional.scaled_dot_product_attention(q_HRd[None], k_HRd[None], v_HRd[None])[0]
     return attend(q_HRd, kept)

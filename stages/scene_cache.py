@@ -1,7 +1,7 @@
 """The scene cache: keys and values of every block, and the tokens that heads read, of one stream and one transformer.
 
-It is to a video what a key/value cache is to a text: new rows are written in place, all others keep what they had. It
-is the only state of the network, it never outlives a segment, and only rows.py writes into it.
+It is for a video what a key/value cache is for a text: new rows are written in place, all others keep their values. It
+is the only state of the network, it is dropped at the end of a segment, and only rows.py writes into it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,17 +11,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PANEL = 32  # tokens that a compiled product reads at a time, at most: every row of keys takes whole ones
+PANEL = (
+    32  # largest number of tokens that a compiled product reads at a time; a row of keys is padded to a multiple of it
+)
 
 
 class KeyShape(NamedTuple):
-    """What a block needs to know to be given a cache.
+    """Shape and type of one block's keys and values.
 
     Attributes:
         heads: attention heads.
-        head_dim: width of one.
+        head_dim: width of one head.
         dtype: of keys and values.
-        lane: numbers that lie side by side: 2 where a compiled product takes pairs of bfloat16.
+        lane: consecutive numbers that a product reads together: 2 where the compiled kernel takes pairs of bfloat16.
     """
 
     heads: int
@@ -31,12 +33,12 @@ class KeyShape(NamedTuple):
 
 
 class KeysValues(NamedTuple):
-    """Of all tokens of a frame in one block, in lanes of l numbers along what a product sums over.
+    """Keys and values of all tokens of a frame in one block, in lanes of l numbers along the axis that is summed over.
 
     Attributes:
-        keys_HdNl: keys, token after width, so that scores of some rows are a plain product [heads, d / l, padded, l].
+        keys_HdNl: keys, transposed, so that scores of some rows are a plain product [heads, d / l, padded, l].
         values_HNdl: values [heads, ceil(N / l), d, l].
-        tokens: N.
+        tokens: number of tokens N.
     """
 
     keys_HdNl: Tensor
@@ -45,12 +47,12 @@ class KeysValues(NamedTuple):
 
     @property
     def plain_keys(self) -> Tensor:
-        """Keys without lanes and the room at the end [heads, d, N]; a view where lanes are of one."""
+        """Keys without lanes and padding [heads, d, N]; a view where a lane is one number."""
         return self.keys_HdNl.transpose(2, 3).flatten(1, 2)[..., : self.tokens]
 
     @property
     def plain_values(self) -> Tensor:
-        """Values without lanes [heads, N, d]; a view where lanes are of one."""
+        """Values without lanes [heads, N, d]; a view where a lane is one number."""
         return self.values_HNdl.transpose(2, 3).flatten(1, 2)[:, : self.tokens]
 
 
@@ -59,7 +61,7 @@ class SceneCache:
     """Preallocated tensors; their contents are undefined until a dense pass has run.
 
     Attributes:
-        keys_values: of every block.
+        keys_values: keys and values of every block.
         taps: residual stream at every tap [N, D], by the number of blocks run before.
     """
 
@@ -71,10 +73,10 @@ def allocate_cache(shapes: Sequence[KeyShape], tokens: int, width: int, taps: It
     """A cache for some blocks.
 
     Args:
-        shapes: of those that will run, in order.
-        tokens: N, of a frame.
-        width: D of the residual stream.
-        taps: where heads read.
+        shapes: keys of the blocks that will run, in order.
+        tokens: tokens of a frame, N.
+        width: width of the residual stream, D.
+        taps: points whose tokens are kept for heads, as numbers of blocks run before.
     """
     return SceneCache(
         [allocate_keys_values(shape, tokens) for shape in shapes],
@@ -83,15 +85,17 @@ def allocate_cache(shapes: Sequence[KeyShape], tokens: int, width: int, taps: It
 
 
 def padded_tokens(tokens: int) -> int:
-    """Tokens that a row of keys has room for: whole panels, an odd number of them, so that neighbouring rows don't
-    compete for the same places of a processor's cache."""
+    """Length of a row of keys: an odd number of whole panels, so that neighbouring rows fall into different sets of the
+    processor's cache."""
     panels = -(-tokens // PANEL)
     return PANEL * (panels + 1 - panels % 2)
 
 
 def allocate_keys_values(shape: KeyShape, tokens: int) -> KeysValues:
-    """Room for one block's keys and values."""
+    """Uninitialised keys and values of one block."""
     heads, head_dim, dtype, lane = shape
     keys_HdNl = torch.empty(heads, head_dim // lane, padded_tokens(tokens), lane, dtype=dtype)
-    values_HNdl = torch.zeros(heads, -(-tokens // lane), head_dim, lane, dtype=dtype)  # a lane's end may have no token
+    values_HNdl = torch.zeros(
+        heads, -(-tokens // lane), head_dim, lane, dtype=dtype
+    )  # the last lane may be longer than the tokens
     return KeysValues(keys_HdNl, values_HNdl, tokens)

@@ -10,13 +10,13 @@ from deltascene.stages.errors import UnfitDelta
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SubTask:
-    """What a sub-task runs on the base's activations at its split.
+    """Blocks that a sub-task runs on the base's activations at its split.
 
     Attributes:
         split: number of the base's blocks that are run before.
         blocks: its own blocks after that, in order.
-        merged: True where the deltas stand in dense weights; False where they are low-rank products beside the base's.
-        shapes: what one row costs in each of its blocks, as they are run.
+        merged: True if the deltas are added to dense weights; False if they are low-rank products beside the base's.
+        shapes: shapes of its blocks as they run, for their MACs.
     """
 
     split: int
@@ -26,13 +26,13 @@ class SubTask:
 
 
 def build_sub_task(backbone: Backbone, split: int, delta: DeltaWeights, merged: bool) -> SubTask:
-    """Puts a delta on the base's blocks; the base isn't changed.
+    """Builds a sub-task's blocks from the base's and a delta; the base isn't changed.
 
     Args:
         backbone: the base's network.
         split: number of its blocks that the sub-task shares.
-        delta: the sub-task's.
-        merged: see `SubTask`.
+        delta: the sub-task's deltas.
+        merged: as of `SubTask`.
 
     Raises:
         UnfitDelta: the delta doesn't fit the backbone, or the backbone ends before the split.

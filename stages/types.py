@@ -1,6 +1,6 @@
-"""What the stages hand to each other: frozen records of tensors, grids and counts.
+"""Records that the stages pass to each other.
 
-Shape letters used in names all over the package: N tokens of a frame (prefix tokens first), R rows being computed,
+Shape letters used in names throughout the package: N tokens of a frame (prefix tokens first), R rows being computed,
 D width, H and W pixels, h and w the token grid, C channels, K cells of a patch side.
 """
 
@@ -14,16 +14,16 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a video, or the place where one should have been.
+    """One frame of a video; its picture may be missing or damaged.
 
     Attributes:
-        source: id of the stream or video it belongs to.
-        index: its number in the source, from 0, counted before any stride.
+        source: id of the stream or video that it belongs to.
+        index: its number in the source from 0, without regard to a stride.
         pts_s: presentation time in seconds from the start of the source.
-        image: RGB [H, W, 3]; None when nothing could be decoded.
-        valid: False when the picture isn't what the camera saw then. An invalid frame is never predicted.
-        cause: why it isn't valid: `corrupt`, `repeated`, `missing` …; empty for a good frame. A reset of the stream
-            (size change) is a cause too, on a valid frame.
+        image: picture, RGB uint8 [H, W, 3]; None when nothing could be decoded.
+        valid: False when the picture isn't what the camera saw at that time. An invalid frame is never predicted.
+        cause: why it isn't valid: `corrupt`, `repeated`, `missing` …; or, on a valid frame, why the stream was reset
+            (`resized`). Empty otherwise.
     """
 
     source: str

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deltascene.errors import ExitCode
-from deltascene.pipeline.bundles.models import ModelRow, list_models
-from deltascene.pipeline.bundles.models_check import ModelCheck, TaskCheck, check_model
-from deltascene.pipeline.bundles.models_new import new_model
+from deltascene.pipeline.bundles.check import ModelCheck, TaskCheck, check_model
+from deltascene.pipeline.bundles.new import new_model
+from deltascene.pipeline.bundles.packaged import ModelRow, list_models
 from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.units import compact, share
 

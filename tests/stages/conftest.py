@@ -41,7 +41,9 @@ def our_features() -> Callable[..., Tensor]:
         grid = backbone.grid((image_CHW.shape[1], image_CHW.shape[2]))
         x_ND = backbone.embed(image_CHW, backbone.positions(grid))
         cache = allocate_cache(key_shapes(backbone.blocks), grid.tokens, backbone.width, ()) if by_rows else None
-        parts = [StreamRows(grid.tokens, torch.arange(grid.tokens), cache)] if by_rows else None
-        return backbone.final_norm(run_blocks(backbone.blocks, x_ND, [backbone.depth], parts=parts)[backbone.depth])
+        stream_rows = [StreamRows(grid.tokens, torch.arange(grid.tokens), cache)] if by_rows else None
+        return backbone.final_norm(
+            run_blocks(backbone.blocks, x_ND, [backbone.depth], stream_rows=stream_rows)[backbone.depth]
+        )
 
     return run

@@ -82,7 +82,7 @@ class Streams:
             shapes = key_shapes(blocks)
             width = shapes[0].heads * shapes[0].head_dim
             cache = allocate_cache(shapes, tokens, width, ())
-            run_blocks(blocks, drawn(tokens, width, seed), {3}, parts=[StreamRows(tokens, None, cache)])
+            run_blocks(blocks, drawn(tokens, width, seed), {3}, stream_rows=[StreamRows(tokens, None, cache)])
             rows = torch.tensor(sorted({row % tokens for row in chosen})) if chosen else None
             count = tokens if rows is None else len(rows)
             self.streams.append((drawn(count, width, seed + 100 + place), StreamRows(count, rows, cache)))

@@ -65,7 +65,7 @@ class Scene:
         """All rows, or those of some patches, and the tokens at the taps kept."""
         rows = None if chosen is None else rows_of(torch.tensor(sorted(chosen), dtype=torch.int64), self.grid)
         x_RD = self.embed(image) if rows is None else self.embed(image)[rows]
-        tapped = run_blocks(self.backbone.blocks, x_RD, TAPS, parts=[StreamRows(len(x_RD), rows, self.cache)])
+        tapped = run_blocks(self.backbone.blocks, x_RD, TAPS, stream_rows=[StreamRows(len(x_RD), rows, self.cache)])
         for tap in TAPS:
             write_rows(self.cache.taps[tap], rows, tapped[tap])
         return rows
@@ -170,7 +170,7 @@ def test_consecutive_parts_are_the_whole(scene):
         whole = run_blocks(scene.backbone.blocks, scene.embed(picture(2)), (1, 3))
         rest = scene.backbone.blocks[1:]
         cache = allocate_cache(key_shapes(rest), scene.grid.tokens, scene.backbone.width, ())
-        again = run_blocks(rest, whole[1], {1, 3}, first=1, parts=[StreamRows(len(whole[1]), None, cache)])
+        again = run_blocks(rest, whole[1], {1, 3}, first=1, stream_rows=[StreamRows(len(whole[1]), None, cache)])
     assert torch.equal(again[1], whole[1])
     assert torch.equal(again[3], whole[3])
 

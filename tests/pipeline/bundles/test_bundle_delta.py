@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import write_delta
 
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle, read_folder
-from deltascene.pipeline.bundles.models_check import check_model
+from deltascene.pipeline.bundles.check import check_model
 from deltascene.pipeline.bundles.scene_model import load_model, load_sub_task_model, sketch_model
 from deltascene.pipeline.bundles.weight_files import write_task
 from deltascene.pipeline.errors import BundleError

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from deltascene import open_run
 from deltascene.pipeline.bundles.bundle import read_folder
+from deltascene.pipeline.bundles.check import check_model
 from deltascene.pipeline.bundles.compress import CompressRequest, compress
 from deltascene.pipeline.bundles.compress_inputs import load_backbone
-from deltascene.pipeline.bundles.models_check import check_model
 from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.bundles.weight_files import read_weights
 from deltascene.pipeline.commands.compress import warnings

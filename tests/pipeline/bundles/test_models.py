@@ -12,17 +12,17 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.bundles import models_weights
+from deltascene.pipeline.bundles import backbone_weights as models_weights
 from deltascene.pipeline.bundles.bundle import packaged_models, read_folder
-from deltascene.pipeline.bundles.models import about, list_models
-from deltascene.pipeline.bundles.models_check import (
+from deltascene.pipeline.bundles.check import (
     archive_points,
     check_model,
     head_taps,
     sketch_backbone,
 )
-from deltascene.pipeline.bundles.models_new import new_model
-from deltascene.pipeline.bundles.models_tasks import parse_tasks
+from deltascene.pipeline.bundles.new import new_model
+from deltascene.pipeline.bundles.packaged import about, list_models
+from deltascene.pipeline.bundles.task_grammar import parse_tasks
 from deltascene.pipeline.commands.models import check_command, print_models
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError
@@ -208,7 +208,7 @@ def test_a_bundle_that_cant_be_finished_is_taken_back(tmp_path, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deltascene.pipeline.bundles.models_new.write_head", full)
+    monkeypatch.setattr("deltascene.pipeline.bundles.new.write_head", full)
     with pytest.raises(OSError, match="No space left"):
         new_model(tmp_path / "mine", "timm:test_vit", TASKS, random=True)
     assert not list((tmp_path / "mine").iterdir())

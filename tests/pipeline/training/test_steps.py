@@ -16,7 +16,7 @@ import yaml
 from safetensors import safe_open
 
 from deltascene.pipeline.bundles.bundle import read_folder
-from deltascene.pipeline.bundles.models_check import check_model
+from deltascene.pipeline.bundles.check import check_model
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import BundleError, UsageError
 from deltascene.pipeline.training import fit as fit_module

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deltascene.pipeline.bundles.models_check import sketch_backbone
+from deltascene.pipeline.bundles.check import sketch_backbone
 from deltascene.pipeline.bundles.weight_files import check_shapes, weight_shapes
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.text import one_line

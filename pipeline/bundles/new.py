@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from deltascene.pipeline.bundles.backbone_weights import BackboneWeights, find_weights, seeded
 from deltascene.pipeline.bundles.bundle import Bundle, build_kind, read_folder, write_bundle
-from deltascene.pipeline.bundles.entry import BackboneArgs, BundleEntry
-from deltascene.pipeline.bundles.models_check import (
+from deltascene.pipeline.bundles.check import (
     LARGEST_HEAD_SHARE,
     archive_points,
     backbone_macs,
@@ -17,9 +17,9 @@ from deltascene.pipeline.bundles.models_check import (
     sketch_backbone,
     timm_name,
 )
-from deltascene.pipeline.bundles.models_tasks import TaskSpec, parse_tasks
-from deltascene.pipeline.bundles.models_weights import BackboneWeights, find_weights, seeded
+from deltascene.pipeline.bundles.entry import BackboneArgs, BundleEntry
 from deltascene.pipeline.bundles.new_folder import filled_or_emptied, refuse_full
+from deltascene.pipeline.bundles.task_grammar import TaskSpec, parse_tasks
 from deltascene.pipeline.bundles.weight_files import write_head, write_weights
 from deltascene.pipeline.errors import BundleError, UsageError
 from deltascene.pipeline.text import first_problem
