@@ -78,7 +78,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> ExitCo
         DeltasceneError: the run can't begin or go on; its class has the exit code.
     """
     specs = failed_inputs(options.out, options.sources) if options.only_failed else find_sources(options.sources)
-    if not specs:
+    if options.only_failed and not specs:
         return _none_failed(options, console)
     truths = read_truths(specs, options.truth)
     folder = RunFolder(options.out)
