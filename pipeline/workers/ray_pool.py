@@ -68,11 +68,8 @@ class RayPool(ThreadedPool):
         """Starts as many workers as the config asks for, or as the cluster has processors for."""
         split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
         here = [task for task in model.tasks if task not in split]
-        cluster_cpus, computing, threads = (
-            self._ray.cluster_resources()["CPU"],
-            1 + len(split),
-            setup.numerics["threads"],
-        )
+        cluster_cpus, threads = self._ray.cluster_resources()["CPU"], setup.numerics["threads"]
+        computing = 1 + len(split)  # actors of a worker
         workers = config.run.workers or max(1, int(cluster_cpus // (computing * threads)))
         cpus = _share_of_cpus(cluster_cpus, threads, workers * computing)
         return [RayWorker(self._ray, setup, here, split, cpus) for _ in range(workers)]
