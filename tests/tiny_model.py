@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from deltascene.pipeline.bundles.bundle import read_bundle
-from deltascene.pipeline.bundles.scene_model import build_backbone, build_task_head
+from deltascene.pipeline.bundles.networks import build_backbone, build_task_head
 from deltascene.pipeline.bundles.weight_files import DELTA, write_head, write_task, write_weights
 from deltascene.stages.backbone import Backbone
 from deltascene.stages.delta import DeltaWeights, LowRank, start_delta

@@ -6,7 +6,7 @@ only, and every file lies in the bundle's folder. No weights are loaded here.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -251,19 +251,3 @@ def choose_tasks(bundle: Bundle, wanted: Sequence[str] | None) -> tuple[str, ...
     if not wanted:
         raise BundleError(f"task: expected at least one of {', '.join(known)}; found none")
     return tuple(name for name in known if name in wanted)
-
-
-def import_head(path: str) -> Callable[..., Any]:
-    """A user's own head class by `package.module:Class`; called only where the user allowed code.
-
-    Raises:
-        BundleError: it can't be imported or declares no receptive field.
-    """
-    module, _, name = path.partition(":")
-    try:
-        head: Callable[..., Any] = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BundleError(f"head {path}: can't be imported: {one_line(error)}") from error
-    if not isinstance(getattr(head, "receptive_field", None), int):
-        raise BundleError(f"head {path}: expected an integer `receptive_field` in tokens; found none")
-    return head

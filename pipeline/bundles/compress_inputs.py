@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from deltascene.pipeline.bundles.bundle import Bundle, read_folder
-from deltascene.pipeline.bundles.scene_model import build_backbone, build_task_head, check_task_weights
+from deltascene.pipeline.bundles.networks import build_backbone, build_task_head
+from deltascene.pipeline.bundles.scene_model import check_task_weights
 from deltascene.pipeline.bundles.weight_files import HEAD, check_shapes, load_part, read_weights, weight_shapes
 from deltascene.pipeline.errors import BundleError, UsageError, nearest
 from deltascene.pipeline.text import shown

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from deltascene.pipeline.bundles.bundle import Bundle, import_head
+from deltascene.pipeline.bundles.bundle import Bundle
+from deltascene.pipeline.bundles.networks import build_backbone, build_task_head
 from deltascene.pipeline.bundles.weight_files import (
     DELTA,
     HEAD,
@@ -21,17 +21,13 @@ from deltascene.pipeline.bundles.weight_files import (
 )
 from deltascene.pipeline.config import Config, NumericsConfig
 from deltascene.pipeline.errors import BundleError
-from deltascene.pipeline.text import one_line
-from deltascene.stages.backbone import Backbone, Block, create_backbone
+from deltascene.stages.backbone import Backbone, Block
 from deltascene.stages.delta import DeltaWeights
-from deltascene.stages.errors import StageError, UnfitDelta
+from deltascene.stages.errors import UnfitDelta
 from deltascene.stages.folded import FoldedBlock, fold, fold_head
-from deltascene.stages.heads import TokenHead, build_head
+from deltascene.stages.heads import TokenHead
 from deltascene.stages.packed import pack_linears
 from deltascene.stages.sub_task import SubTask, build_sub_task
-
-LARGEST_FIELD = 8  # tokens on each side of a patch that a head may look at: more, and few moved tokens mean all
-_HEAD_NAMES = ("receptive_field", "cells", "side", "macs_per_token")  # what the engine asks of a head
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,50 +198,6 @@ def sketch_sub_task(bundle: Bundle, backbone: Backbone, task: str, merged: bool)
     return _sub_task(bundle, backbone, task, flat, merged)
 
 
-def build_backbone(bundle: Bundle) -> Backbone:
-    """The bundle's backbone with untrained weights, its taps and archive points checked against its depth.
-
-    Raises:
-        BundleError: a tap or archive point lies past the last block.
-        StageError: timm doesn't know it or it can't run by rows.
-    """
-    entry = bundle.entry
-    try:
-        backbone = create_backbone(entry.backbone.timm, entry.backbone.args)
-    except StageError:
-        raise
-    except (RuntimeError, ValueError, ArithmeticError) as error:
-        raise BundleError(
-            f"backbone {entry.backbone.timm}: can't be built with {entry.backbone.args}: {one_line(error)}"
-        ) from error
-    points = {"archive.blocks": entry.archive.blocks} | {
-        f"tasks.{name}.taps": task.taps for name, task in entry.tasks.items()
-    }
-    for where, numbers in points.items():
-        if numbers and max(numbers) > backbone.depth:
-            raise BundleError(
-                f"{bundle.folder / 'bundle.yaml'}: {where}: expected 0 to {backbone.depth}; found {list(numbers)}"
-            )
-    return backbone
-
-
-def build_task_head(bundle: Bundle, backbone: Backbone, task: str, *, allow_code: bool = False) -> TokenHead:
-    """A task's untrained head.
-
-    Raises:
-        BundleError: it is the user's own and code isn't allowed, or it isn't a token-wise head.
-        StageError: no such head.
-    """
-    entry, kind = bundle.entry.tasks[task], bundle.kinds[task]
-    if ":" not in entry.head:
-        return build_head(entry.head, backbone.width, len(entry.taps), kind.channels, entry.head_args).eval()
-    if not allow_code:
-        raise BundleError(f"tasks.{task}.head: {entry.head} is code of the bundle's author; --allow-code lets it run")
-    with torch.device("cpu"):  # the author's code need not know of tensors without memory
-        head = import_head(entry.head)(backbone.width, len(entry.taps), kind.channels, **entry.head_args)
-    return _checked_head(f"tasks.{task}.head", head)
-
-
 def check_backbone_weights(bundle: Bundle, backbone: Backbone) -> None:
     """Compares the header of the base's weights with a backbone, which may be without memory.
 
@@ -301,14 +253,3 @@ def _sub_task(bundle: Bundle, backbone: Backbone, task: str, flat: Mapping[str, 
         return build_sub_task(backbone, split, DeltaWeights.from_tensors(flat), merged)
     except UnfitDelta as error:
         raise BundleError(f"weights {bundle.delta_file(task)}: {error}") from error
-
-
-def _checked_head(where: str, head: object) -> TokenHead:
-    lacking = [name for name in _HEAD_NAMES if not hasattr(head, name)]
-    if not isinstance(head, nn.Module) or lacking:
-        found = f"no {', '.join(lacking)}" if lacking else type(head).__name__
-        raise BundleError(f"{where}: expected a torch module with {', '.join(_HEAD_NAMES)}; found {found}")
-    checked = cast(TokenHead, head.eval())
-    if not 0 <= checked.receptive_field <= LARGEST_FIELD:
-        raise BundleError(f"{where}: expected receptive_field 0 to {LARGEST_FIELD}; found {checked.receptive_field}")
-    return checked

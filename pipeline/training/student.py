@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from deltascene.pipeline.bundles.bundle import Bundle
-from deltascene.pipeline.bundles.scene_model import build_task_head, load_model
+from deltascene.pipeline.bundles.networks import build_task_head
+from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.bundles.weight_files import HEAD, load_part, weight_shapes
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training.gates import Gates

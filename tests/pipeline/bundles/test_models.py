@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from deltascene.errors import DeltasceneError
-from deltascene.pipeline.bundles import backbone_weights as models_weights
+from deltascene.pipeline.bundles import backbone_weights
 from deltascene.pipeline.bundles.bundle import packaged_models, read_folder
 from deltascene.pipeline.bundles.check import (
     archive_points,
@@ -152,7 +152,7 @@ def test_without_a_network_the_way_out_is_named(tmp_path, monkeypatch):
         assert options == {"pretrained": True}
         raise ConnectionError("Name or service\nnot known")
 
-    monkeypatch.setattr(models_weights, "create_backbone", offline)
+    monkeypatch.setattr(backbone_weights, "create_backbone", offline)
     assert refusal(tmp_path / "mine", "timm:test_vit", TASKS) == (
         "test_vit: timm's weights can't be had: Name or service not known; give --weights FILE.safetensors, or --random"
     )
@@ -164,7 +164,7 @@ def test_timms_own_weights_bring_their_licence(tmp_path, monkeypatch):
         assert pretrained
         return create_backbone(name, args)
 
-    monkeypatch.setattr(models_weights, "create_backbone", downloaded)
+    monkeypatch.setattr(backbone_weights, "create_backbone", downloaded)
     evidence = new_model(tmp_path / "mine", "timm:test_vit", TASKS).entry.evidence
     assert evidence == {
         "summary": "heads are untrained; backbone weights are timm's timm/test_vit.r160_in1k",

@@ -11,7 +11,8 @@ import torch
 from tiny_model import is_zero
 
 from deltascene.pipeline.bundles.bundle import read_bundle, read_folder
-from deltascene.pipeline.bundles.scene_model import build_backbone, load_model
+from deltascene.pipeline.bundles.networks import build_backbone
+from deltascene.pipeline.bundles.scene_model import load_model
 from deltascene.pipeline.bundles.weight_files import write_head, write_task, write_weights
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.training.recipe import Recipe
