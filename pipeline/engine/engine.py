@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -190,21 +192,21 @@ class Engine:
             tasks: some of the loaded tasks; None is all of them.
 
         Yields:
-            Results in the source's order; each source starts with a dense frame.
+            Results in the source's order; each source, and each of its segments, starts with a dense frame.
 
         Raises:
             UsageError: unknown task, or an image of the wrong form.
             SourceError: the source can't be read.
         """
         stream = self.open_stream("source", tasks)
-        if isinstance(source, (str, Path)):
-            yield from self._run_paths([str(source)], stream)
-            return
-        for item in source:
-            if isinstance(item, (str, Path)):
-                yield from self._run_paths([str(item)], stream)
+        items = [source] if isinstance(source, (str, Path)) else source
+        for are_paths, group in groupby(items, lambda item: isinstance(item, (str, Path))):
+            if are_paths:
+                for path in group:
+                    yield from self._run_paths([str(path)], stream)
             else:
-                yield stream(item)
+                for image in in_segments(cast("Iterator[Image]", group), stream):
+                    yield stream(image)
 
     def _run_paths(self, paths: Sequence[str], stream: Stream) -> Iterator[FrameResult]:
         for spec in find_sources(paths):

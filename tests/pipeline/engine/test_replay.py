@@ -66,6 +66,18 @@ def test_a_stride_applies_before_segments_are_counted(tiny, make_clip):
     assert [each.frame.index for each in decided if each.decisions[0].reason == "reset"] == [0, 12, 24]
 
 
+def test_images_that_a_program_hands_over_are_cut_into_segments_as_a_file_is(tiny, make_clip):
+    engine = Engine.load(tiny, "balanced", overrides=["numerics.dtype=float32", "segment.frames=4"])
+    (spec,) = find_sources([str(make_clip(10))])
+    with open_source(engine.config.source, spec) as reader:
+        images = [frame.image for frame in reader]
+    of_file = [(result.policy, result.reason) for result in engine.run(str(spec.path))]
+    assert [(result.policy, result.reason) for result in engine.run(iter(images))] == of_file
+    assert [place for place, (_, reason) in enumerate(of_file) if reason == "reset"] == [0, 4, 8]
+    mixed = [result.reason for result in engine.run([images[0], spec.path, *images[:5]])]
+    assert [place for place, reason in enumerate(mixed) if reason == "reset"] == [0, 1, 5, 9, 11, 15]
+
+
 def film():
     """Two sizes, a bad frame, and things that move, rest and come back."""
     still = np.tile(np.linspace(20, 220, 64, dtype=np.uint8), (48, 1))[..., None].repeat(3, -1)
