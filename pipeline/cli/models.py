@@ -77,7 +77,9 @@ def compress(
     rank: Annotated[int | None, typer.Option(help="Rank of the delta of every weight. Default: 16.")] = None,
     energy: Annotated[
         float | None,
-        typer.Option(help="Instead of --rank: share of each change's energy to keep, such as 0.95."),
+        typer.Option(
+            help="Instead of --rank: for each weight, the smallest rank that keeps this share of the sum of its delta's squared singular values, such as 0.95."
+        ),
     ] = None,
     split: SplitOption = None,
     clip: Annotated[

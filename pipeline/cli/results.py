@@ -95,7 +95,10 @@ def cache_gc(
         bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
     ] = False,
 ) -> None:
-    """Remove unfinished and broken segments, and the oldest ones above a budget."""
+    """Remove unfinished and broken segments of the stored activations; with --budget, also the oldest ones above it.
+
+    Predictions are kept.
+    """
     from deltascene.cache.places import place
     from deltascene.pipeline.commands.cache import collect_command
     from deltascene.pipeline.commands.terminal import open_console

@@ -38,7 +38,7 @@ FpsOption = Annotated[float | None, typer.Option(help="Frames per second of imag
 SaveOption = Annotated[
     str | None,
     typer.Option(
-        help="What is written beside the arrays: video, png, npz. With arrays alone, no pictures are written."
+        help="Extra outputs, separated by commas: video, png, npz. The value arrays writes none of them. Default: video."
     ),
 ]
 SaveSizeOption = Annotated[

@@ -71,11 +71,12 @@ def test_images_that_a_program_hands_over_are_cut_into_segments_as_a_file_is(tin
     (spec,) = find_sources([str(make_clip(10))])
     with open_source(engine.config.source, spec) as reader:
         images = [frame.image for frame in reader]
-    of_file = [(result.policy, result.reason) for result in engine.run(str(spec.path))]
-    assert [(result.policy, result.reason) for result in engine.run(iter(images))] == of_file
-    assert [place for place, (_, reason) in enumerate(of_file) if reason == "reset"] == [0, 4, 8]
-    mixed = [result.reason for result in engine.run([images[0], spec.path, *images[:5]])]
-    assert [place for place, reason in enumerate(mixed) if reason == "reset"] == [0, 1, 5, 9, 11, 15]
+
+    def resets(source):
+        return [place for place, result in enumerate(engine.run(source)) if result.reason == "reset"]
+
+    assert resets(str(spec.path)) == resets(iter(images)) == [0, 4, 8]
+    assert resets([images[0], spec.path, *images[:5]]) == [0, 1, 5, 9, 11, 15]
 
 
 def film():
