@@ -78,7 +78,8 @@ def compress(
     energy: Annotated[
         float | None,
         typer.Option(
-            help="Instead of --rank: for each weight, the smallest rank that keeps this share of the sum of its delta's squared singular values, such as 0.95."
+            help="Instead of --rank: the smallest rank of every delta that keeps this share of its squared singular"
+            " values, such as 0.95."
         ),
     ] = None,
     split: SplitOption = None,

@@ -38,7 +38,7 @@ FpsOption = Annotated[float | None, typer.Option(help="Frames per second of imag
 SaveOption = Annotated[
     str | None,
     typer.Option(
-        help="Extra outputs, separated by commas: video, png, npz. The value arrays writes none of them. Default: video."
+        help="Extra outputs, separated by commas: video, png, npz. `arrays` writes none of them. Default: video."
     ),
 ]
 SaveSizeOption = Annotated[
