@@ -20,7 +20,6 @@ PARTS = {
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
     "scale": ["scale.py", "--brief"],
-    "shared_cores": ["shared_cores.py"],
 }
 SCALING = HERE.parent / "docs" / "scaling.md"
 _ROWS = re.compile(r"\| (?P<network>[^|]+, \d+) \| (?P<share>\d+)% of the rows, (?P<way>[\w ]+) \| (?P<ms>[\d.]+) \|")
@@ -56,7 +55,7 @@ def run(arguments: list[str]) -> str:
 def write(part: str, text: str) -> None:
     """Writes an output between its marks."""
     begin, end = f"<!-- begin {part} -->", f"<!-- end {part} -->"
-    page = SCALING if part in ("scale", "shared_cores") else PAGE
+    page = SCALING if part == "scale" else PAGE
     before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     if not found or end not in rest:
         sys.exit(f"{page.name}: expected {begin} and {end}")

@@ -20,8 +20,8 @@ import torch
 from deltascene.pipeline.numerics.threads import way_out
 from deltascene.pipeline.openmp import torch_came_first, user_setting
 
-_LOOK_S = 0.25  # between two looks
-_CROWDED, _FREE = 25.0, 8.0  # interruptions a second: the second team comes, and goes
+_LOOK_S = 0.1  # of the thread's processor time, between two looks
+_CROWDED, _FREE = 50.0, 15.0  # interruptions a second of it: the second team comes, and goes
 _WORK = 1 << 18  # numbers that torch spreads over its threads
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class CoreWatch:
 
     def __init__(self) -> None:
         self._active = torch_came_first() and user_setting() is None
-        self._looked_s, self._switches, self._told = time.monotonic(), _interruptions(), False
+        self._looked_s, self._switches, self._told = time.thread_time(), _interruptions(), False
         self._release: weakref.finalize[..., CoreWatch] | None = None
 
     @property
@@ -42,7 +42,7 @@ class CoreWatch:
 
     def look(self) -> None:
         """Call it after a frame, in the thread that computes."""
-        now_s = time.monotonic()
+        now_s = time.thread_time()
         if not self._active or now_s - self._looked_s < _LOOK_S:
             return
         switches = _interruptions()
@@ -54,7 +54,7 @@ class CoreWatch:
         """Has the second team come or go.
 
         Args:
-            rate: interruptions a second.
+            rate: interruptions a second of processor time.
         """
         if self._release is not None:
             if rate < _FREE:

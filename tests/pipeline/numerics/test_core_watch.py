@@ -21,7 +21,7 @@ def wasted():
     x = torch.ones(1 << 16)
     x.exp()
     began = time.process_time()
-    for _ in range(60):
+    for _ in range(25):
         x.exp()
         time.sleep(0.02)
     return time.process_time() - began
@@ -29,12 +29,12 @@ def wasted():
 logging.basicConfig(format="%(message)s")
 watch = CoreWatch()
 before = wasted()
-watch.judge(10)
+watch.judge(30)
 assert not watch.crowded
 watch.judge(100)
 assert watch.crowded
 shared = wasted()
-watch.judge(10)  # not yet
+watch.judge(30)  # not yet
 assert watch.crowded
 watch.judge(0)
 assert not watch.crowded
@@ -60,19 +60,20 @@ def test_threads_sleep_while_the_cores_are_shared():
     assert "GOMP_SPINCOUNT=" in done.stderr
 
 
+IMPORT = "from deltascene.pipeline.numerics.core_watch import CoreWatch\n"
+
+
 @pytest.mark.parametrize(
-    "program",
+    ("first", "crowded"),
     [
-        "from deltascene import Engine\nfrom deltascene.pipeline.numerics.core_watch import CoreWatch",
-        "import torch, os\nos.environ['OMP_WAIT_POLICY'] = 'active'\n"
-        "from deltascene.pipeline.numerics.core_watch import CoreWatch",
+        ("import torch\ntorch.set_num_threads(2)\n", True),
+        ("from deltascene import Engine\n", False),
+        ("import torch, os\nos.environ['OMP_WAIT_POLICY'] = 'active'\n", False),
     ],
 )
-def test_nothing_is_watched_where_the_spins_are_settled(program):
-    look = "\nwatch = CoreWatch()\nwatch._looked_s, watch._switches = -1e6, -10**9\nwatch.look()\nprint(watch.crowded)"
-    assert run(program + look).stdout == "False\n"
-    first = "import torch\ntorch.set_num_threads(2)\nfrom deltascene.pipeline.numerics.core_watch import CoreWatch"
-    assert run(first + look).stdout == "True\n"
+def test_only_a_process_whose_spins_arent_settled_is_watched(first, crowded):
+    often = "watch = CoreWatch()\nwatch._looked_s, watch._switches = -1e6, -10**9\nwatch.look()\nprint(watch.crowded)"
+    assert run(first + IMPORT + often).stdout == f"{crowded}\n"
 
 
 def test_a_thread_alone_needs_no_second_team(one_thread):
