@@ -29,6 +29,12 @@ def user_cache(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _one_thread_unless_asked() -> None:
+    """Whatever ran before in this process; beside other processes of the suite two threads mostly wait, busily."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _terminal_of_80_columns() -> Iterator[None]:
     """Tables are as wide as the terminal that the tests are started from; what they leave out there isn't tested."""
     with pytest.MonkeyPatch.context() as patch:
