@@ -1,6 +1,8 @@
 """A pool of workers in a Ray cluster: joined or started, and sized to its processors."""
 
 import logging
+import os
+import secrets
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -45,6 +47,8 @@ class RayPool(ThreadedPool):
         self._ray: Any = ray
         self._joined_here = not self._ray.is_initialized()
         if self._joined_here:
+            if not config.run.cluster:
+                _set_password()
             # Without an address Ray would join whatever cluster was last started on this machine.
             own: dict[str, Any] = {"address": "local", "include_dashboard": False}
             where = {"address": config.run.cluster} if config.run.cluster else own
@@ -120,6 +124,12 @@ def _wait_for(worker: RayWorker) -> None:
         except WorkerLost:
             if attempt == TRIES:
                 raise
+
+
+def _set_password() -> None:
+    """Gives a cluster of our own a password in this process's environment; Ray would write one into the user's home."""
+    if not os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _check_address(address: str | None) -> None:

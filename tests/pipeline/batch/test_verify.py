@@ -21,7 +21,7 @@ from deltascene.pipeline.runs.archives import archives
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import Identity, identity, recognise
-from deltascene.pipeline.sources.reader import probe
+from deltascene.pipeline.sources.reader import TIMEOUT_S, probe
 
 MIB = 1 << 20
 FRAMES, SEGMENT = 12, 3
@@ -146,7 +146,7 @@ def test_a_finished_run_stays_finished_under_the_other_way(run, film, copied, fi
     assert (video.record.identity, video.record.identity_full) == (whole.quick, known)
     done = json.loads((out / "videos/film/done.json").read_text())
     assert (done["identity"], done["identity_full"]) == (whole.quick, known)
-    assert list(read_images(video, [0, 7])) == [0, 7]
+    assert list(read_images(video, [0, 7], TIMEOUT_S)) == [0, 7]
 
 
 def test_a_store_of_the_version_before_is_not_written_where_nothing_new_is_known(run, film, copied):
@@ -160,7 +160,7 @@ def test_a_store_of_the_version_before_is_not_written_where_nothing_new_is_known
 
 
 def test_pictures_of_a_report_of_an_older_run_with_a_full_identity(finished):
-    assert list(read_images(open_run(finished["older full"])["film"], [3])) == [3]
+    assert list(read_images(open_run(finished["older full"])["film"], [3], TIMEOUT_S)) == [3]
 
 
 @pytest.mark.parametrize("way", [*WAYS, "older full"])
