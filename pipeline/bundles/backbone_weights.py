@@ -1,4 +1,4 @@
-"""Weights for a new bundle's backbone: somebody's own file, timm's download, or random ones."""
+"""Weights for a new bundle's backbone: the user's own file, timm's download, or random ones."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ _CLASSIFIER = ("head.", "head_dist.")
 
 @dataclass(frozen=True, slots=True)
 class BackboneWeights:
-    """Weights for a new bundle, and what is to be said about them.
+    """Weights for a new bundle, and their origin.
 
     Attributes:
-        tensors: by timm's names.
+        tensors: weights by timm's names.
         args: arguments of `timm.create_model` that they need.
-        evidence: where they come from.
+        evidence: their origin, for the bundle's `evidence`.
     """
 
     tensors: Mapping[str, Tensor]
@@ -37,16 +37,16 @@ class BackboneWeights:
 
 
 def find_weights(name: str, args: Mapping[str, Any], path: Path | None, *, random: bool) -> BackboneWeights:
-    """Weights of a backbone.
+    """Reads, downloads or draws the weights of a backbone.
 
     Args:
-        name: timm's.
+        name: timm's name of the backbone.
         args: arguments of `timm.create_model`.
-        path: the user's own safetensors in timm's naming, a classifier in it is left out; None for timm's own weights.
-        random: untrained ones, always the same.
+        path: the user's own safetensors in timm's naming, whose classifier is left out; None for timm's own weights.
+        random: untrained weights, always the same.
 
     Raises:
-        UsageError: they don't fit, or can't be had.
+        UsageError: they don't fit, or can't be downloaded.
         StageError: timm doesn't know the backbone, or it can't run by rows.
     """
     if path is not None:
@@ -56,10 +56,10 @@ def find_weights(name: str, args: Mapping[str, Any], path: Path | None, *, rando
             tensors = create_backbone(name, args).state_dict()
         return BackboneWeights(tensors, args, {"summary": "untrained: backbone and heads are random"})
     backbone = _download(name, args)
-    told = backbone.pretrained_config
-    evidence = {"summary": f"heads are untrained; backbone weights are timm's {told.get('hf_hub_id') or name}"}
-    if told.get("license"):
-        evidence["licence"] = str(told["license"])
+    trained = backbone.pretrained_config
+    evidence = {"summary": f"heads are untrained; backbone weights are timm's {trained.get('hf_hub_id') or name}"}
+    if trained.get("license"):
+        evidence["licence"] = str(trained["license"])
     return BackboneWeights(backbone.state_dict(), args, evidence)
 
 
@@ -78,7 +78,7 @@ def _own_weights(name: str, args: Mapping[str, Any], path: Path) -> BackboneWeig
 def _download(name: str, args: Mapping[str, Any]) -> Backbone:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of each of its retries
+    logger.setLevel(logging.ERROR)  # it warns of every retry
     try:
         return create_backbone(name, args, pretrained=True)
     except StageError:
@@ -93,7 +93,7 @@ def _download(name: str, args: Mapping[str, Any]) -> Backbone:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Random numbers that are the same every time, and leave the caller's alone."""
+    """Seeds torch's random numbers inside the context; the caller's generator isn't changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

@@ -1,7 +1,7 @@
 """Model bundles: a folder with `bundle.yaml` and safetensors, found, read into a checked description, and written.
 
-A task is data: everything about it stands in `bundle.yaml` (entry.py has its rules). Weights are safetensors
-only, and every file lies in the bundle's folder. No weights are loaded here.
+A task is data: `bundle.yaml` holds everything about it (entry.py has the rules). Weights are safetensors only, and all
+files are in the bundle's folder. No weights are loaded here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +33,9 @@ class Bundle:
     """A bundle that was read and checked; no weights are loaded.
 
     Attributes:
-        folder: where its files lie.
-        entry: all of `bundle.yaml`.
-        kinds: kind of every task, by name.
+        folder: folder with its files.
+        entry: content of `bundle.yaml`.
+        kinds: kind of every task by name.
     """
 
     folder: Path
@@ -44,11 +44,11 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Its own name, or its folder's."""
+        """The name in `bundle.yaml`, or that of the folder."""
         return self.entry.name or self.folder.name
 
     def taps(self, tasks: Sequence[str]) -> tuple[int, ...]:
-        """Every place where one of these tasks reads the residual stream."""
+        """All points where one of these tasks reads the residual stream, increasing."""
         return tuple(sorted({tap for task in tasks for tap in self.entry.tasks[task].taps}))
 
     def input_plan(
@@ -59,7 +59,7 @@ class Bundle:
         Args:
             frame_size: height and width.
             patch: side of a patch in pixels.
-            asked: short side, or height and width, in place of the bundle's.
+            asked: short side, or height and width, that replaces the bundle's.
 
         Raises:
             StageError: the frames are smaller than one patch.
@@ -71,15 +71,15 @@ class Bundle:
         return plan_input(frame_size, patch, size=size, short_side=short_side, resize=entry.resize)
 
     def backbone_file(self) -> Path:
-        """Where the backbone's weights lie."""
+        """File with the backbone's weights."""
         return self.folder / self.entry.backbone.weights
 
     def head_file(self, task: str) -> Path:
-        """Where a task's head lies."""
+        """File with a task's head."""
         return self.folder / self.entry.head_weights(task)
 
     def delta_file(self, task: str) -> Path:
-        """Where the delta weights of a task that has some lie; often its head's file."""
+        """File with the delta weights of a task that has some; often the file of its head."""
         delta = self.entry.tasks[task].delta
         assert delta is not None, task
         return self.folder / delta
@@ -111,7 +111,7 @@ def find_bundle(model: str) -> Path:
         if (folder / "bundle.yaml").is_file():
             return folder
         there = folder.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # a name that no disk takes, a user who isn't there
+    except (OSError, ValueError, RuntimeError) as error:  # an invalid name, or an unknown user
         raise BundleError(f"model {shown(model)}: expected a folder with bundle.yaml; {one_line(error)}") from error
     if there:
         raise BundleError(f"model {model}: expected a folder with bundle.yaml; found none in it")
@@ -152,12 +152,12 @@ def changed_entry(entry: BundleEntry, changes: Mapping[str, Any], where: str) ->
     """A description with some of its keys changed, checked again as a whole.
 
     Args:
-        entry: stays as it is.
+        entry: the description; it isn't changed.
         changes: new values by key.
-        where: what an error begins with.
+        where: beginning of an error's text.
 
     Raises:
-        BundleError: its parts don't fit together any more.
+        BundleError: the parts of the new description don't fit together.
     """
     try:
         return BundleEntry.model_validate(entry.model_copy(update=changes).model_dump(exclude_unset=True))
@@ -166,17 +166,17 @@ def changed_entry(entry: BundleEntry, changes: Mapping[str, Any], where: str) ->
 
 
 def write_bundle(folder: Path, entry: BundleEntry) -> Path:
-    """Writes `bundle.yaml` as a person would: only what differs from the defaults, short lists on one line.
+    """Writes `bundle.yaml` in a readable form: only values that differ from the defaults, short lists on one line.
 
     Args:
-        folder: where to; it exists.
+        folder: an existing folder.
         entry: the description.
 
     Returns:
         The file written.
 
     Raises:
-        BundleError: `evidence` holds something that YAML can't, or the folder can't be written.
+        BundleError: `evidence` holds a value that YAML can't hold, or the folder can't be written.
     """
     path = folder / "bundle.yaml"
     try:
@@ -191,7 +191,7 @@ def build_kind(task: TaskEntry) -> Kind:
     """The kind of a task entry.
 
     Raises:
-        StageError: the entry makes no sense for its kind.
+        StageError: the entry isn't valid for its kind.
     """
     kind = _KIND_OF[task.kind](task, _options(task))
     if task.channels not in (None, kind.channels):

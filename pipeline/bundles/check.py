@@ -18,22 +18,24 @@ from deltascene.stages.cost import blocks_macs, embed_macs
 from deltascene.stages.errors import StageError
 from deltascene.stages.types import TokenGrid
 
-LARGEST_HEAD_SHARE = 0.03  # of the dense backbone's MACs: at few moved rows, a larger head would be most of the bill
-_WIDE_FRAME = (1080, 1920)  # stands for "a frame" where the input's size follows the frame's shape
+LARGEST_HEAD_SHARE = (
+    0.03  # of the dense backbone's MACs: with few rows computed, a larger head would be most of the cost
+)
+_WIDE_FRAME = (1080, 1920)  # assumed frame size where the input's size follows the frame's aspect ratio
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCheck:
-    """A task of a bundle, and its head's share.
+    """A task of a bundle, and the MACs of its blocks and head.
 
     Attributes:
         kind: name of its kind, with the channels.
-        split: where it leaves the base's activations; None for the base.
-        taps: what its head reads.
+        split: number of blocks that it shares with the base; None for the base.
+        taps: points that its head reads, as numbers of blocks run before.
         blocks_macs: MACs of its own blocks for one frame; 0 where it has no delta and reads the base's activations.
         head: name of its head.
         head_macs: MACs of its head for one frame.
-        share: `head_macs` / MACs of the dense backbone.
+        share: `head_macs` divided by the MACs of the dense backbone.
     """
 
     kind: str
@@ -47,14 +49,14 @@ class TaskCheck:
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        name: what was checked.
-        problems: what keeps it from running, one line each; none means supported.
-        warnings: what it can be run with.
-        facts: what it is, in words, by topic.
-        tasks: of a bundle, by name.
+        name: name of the model that was checked.
+        problems: reasons why it can't run, one line each; none if it is supported.
+        warnings: shortcomings with which it still runs.
+        facts: description of the model by topic.
+        tasks: tasks of a bundle by name.
     """
 
     name: str
@@ -65,7 +67,7 @@ class ModelCheck:
 
     @property
     def supported(self) -> bool:
-        """Whether nothing keeps it from running."""
+        """Whether there are no problems."""
         return not self.problems
 
 
@@ -73,7 +75,7 @@ def check_model(model: str, *, allow_code: bool = False) -> ModelCheck:
     """Checks `timm:NAME`, a packaged name, a folder or an fsspec URL.
 
     Args:
-        model: as above.
+        model: one of these.
         allow_code: whether a bundle's own head may be imported.
 
     Raises:
@@ -99,12 +101,12 @@ def sketch_backbone(name: str, args: Mapping[str, object] | None = None) -> Back
 
 
 def archive_points(depth: int) -> tuple[int, ...]:
-    """Where activations are worth keeping: after half, two thirds and three quarters of the blocks."""
+    """Default archive points: after half, two thirds and three quarters of the blocks."""
     return tuple(sorted({depth // 2, 2 * depth // 3, 3 * depth // 4}))
 
 
 def head_taps(depth: int) -> tuple[int, ...]:
-    """Where a head reads: after half, three quarters and all of the blocks."""
+    """Default taps of a head: after half, three quarters and all of the blocks."""
     return tuple(sorted({depth // 2, 3 * depth // 4, depth}))
 
 

@@ -25,16 +25,16 @@ _LICENCES = ("licence", "license", "licences", "licenses")
 
 @dataclass(frozen=True, slots=True)
 class CompressRequest:
-    """What is to be compressed.
+    """What to compress, and where to.
 
     Attributes:
         model: bundle with the base's weights, the tasks and their heads: a packaged name, a folder or a URL.
         tasks: `NAME=CHECKPOINT` each.
-        out: new folder for the bundle that comes out.
+        out: new folder for the resulting bundle.
         base: checkpoint in place of the bundle's base.
         rank: as of `Cut`; `RANK` where neither it nor `energy` is given.
         energy: as of `Cut`.
-        split: of these tasks, if another than the bundle's.
+        split: split of these tasks in place of the bundle's.
         allow_code: whether heads may be imported from the user's own package.
     """
 
@@ -50,15 +50,15 @@ class CompressRequest:
 
 @dataclass(frozen=True, slots=True)
 class CompressedTask:
-    """A sub-task that came out.
+    """A compressed sub-task.
 
     Attributes:
-        checkpoint: where it comes from.
+        checkpoint: the fine-tuned network that it was made from.
         split: number of blocks that it shares with the base.
         delta: its delta weights.
         head: its head's tensors by their names in a file.
-        fits: what became of every tensor from the split to where the head reads last.
-        below: what is lost of the tensors before the split.
+        fits: fit of every tensor from the split to the last tap.
+        below: changes of the tensors before the split, which are lost.
     """
 
     checkpoint: Checkpoint
@@ -71,14 +71,14 @@ class CompressedTask:
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """What came out.
+    """Result of a compression.
 
     Attributes:
-        bundle: read back.
-        cut: of the weights.
-        tasks: by name.
-        base_parameters: numbers in the base's network.
-        strangers: tasks that were made for another base than the one that was given, and stay as they are.
+        bundle: the new bundle, read from its folder.
+        cut: how the weights' changes were cut.
+        tasks: compressed tasks by name.
+        base_parameters: parameters of the base's network.
+        strangers: tasks that are copied unchanged although they were made for the base that was replaced.
     """
 
     bundle: Bundle
@@ -88,25 +88,25 @@ class Compressed:
     strangers: Sequence[str]
 
 
-def compress(order: CompressRequest, say: Callable[[str], object] = lambda text: None) -> Compressed:
-    """Makes the bundle. Everything that can be refused is, before the folder is touched.
+def compress(request: CompressRequest, say: Callable[[str], object] = lambda text: None) -> Compressed:
+    """Makes the bundle; all inputs are checked before anything is written.
 
     Args:
-        order: what.
-        say: told what is being worked on.
+        request: what to compress.
+        say: called with a line of text at each step.
 
     Raises:
-        UsageError: the order makes no sense for the bundle, a checkpoint doesn't fit it, or the folder can't be used.
+        UsageError: the request doesn't fit the bundle, a checkpoint doesn't, or the folder can't be used.
     """
-    cut = _cut(order)
-    source = read_bundle(order.model)
-    places = _parse_tasks(source, order.tasks)
-    refuse_full(order.out)
-    bundle = _resplit(source, list(places), order.split)
+    cut = _cut(request)
+    source = read_bundle(request.model)
+    places = _parse_tasks(source, request.tasks)
+    refuse_full(request.out)
+    bundle = _resplit(source, list(places), request.split)
     checkpoints = {
-        task: open_checkpoint(bundle, task, where, allow_code=order.allow_code) for task, where in places.items()
+        task: open_checkpoint(bundle, task, where, allow_code=request.allow_code) for task, where in places.items()
     }
-    base_path, others = base_file(bundle, order.base), [task for task in bundle.entry.tasks if task not in places]
+    base_path, others = base_file(bundle, request.base), [task for task in bundle.entry.tasks if task not in places]
     for path in bundle.weight_files(others):
         weight_shapes(path)
     say(f"reading {base_path.name}")
@@ -114,25 +114,25 @@ def compress(order: CompressRequest, say: Callable[[str], object] = lambda text:
     for task, checkpoint in checkpoints.items():
         say(f"{task}: cutting what {checkpoint.name} differs by from the base to {cut}")
         done[task] = _compress_task(bundle, checkpoint, base, cut)
-    _write(order, bundle, base_path, base, done, cut)
+    _write(request, bundle, base_path, base, done, cut)
     base_parameters = sum(value.numel() for value in base.parameters())
-    return Compressed(read_folder(order.out), cut, done, base_parameters, others if order.base is not None else ())
+    return Compressed(read_folder(request.out), cut, done, base_parameters, others if request.base is not None else ())
 
 
-def _cut(order: CompressRequest) -> Cut:
-    if order.rank is not None and order.energy is not None:
-        raise UsageError(f"--rank, --energy: expected one of them; found {order.rank} and {order.energy:g}")
-    if order.energy is not None:
-        if not 0 < order.energy <= 1:
-            raise UsageError(f"--energy: expected a share above 0 and at most 1; found {order.energy:g}")
-        return Cut(energy=order.energy)
-    if order.rank is not None and order.rank < 1:
-        raise UsageError(f"--rank: expected 1 or more; found {order.rank}")
-    return Cut(rank=order.rank or RANK)
+def _cut(request: CompressRequest) -> Cut:
+    if request.rank is not None and request.energy is not None:
+        raise UsageError(f"--rank, --energy: expected one of them; found {request.rank} and {request.energy:g}")
+    if request.energy is not None:
+        if not 0 < request.energy <= 1:
+            raise UsageError(f"--energy: expected a share above 0 and at most 1; found {request.energy:g}")
+        return Cut(energy=request.energy)
+    if request.rank is not None and request.rank < 1:
+        raise UsageError(f"--rank: expected 1 or more; found {request.rank}")
+    return Cut(rank=request.rank or RANK)
 
 
 def _parse_tasks(bundle: Bundle, texts: Sequence[str]) -> dict[str, Path]:
-    """Checkpoints by the sub-task that they are for."""
+    """Checkpoints by their sub-task."""
     base, found = bundle.entry.base, dict[str, Path]()
     known = [task for task in bundle.entry.tasks if task != base]
     wanted = f"a sub-task of {bundle.name}, {', '.join(known) or 'which has none'}"
@@ -169,15 +169,15 @@ def _compress_task(bundle: Bundle, checkpoint: Checkpoint, base: Backbone, cut: 
 
 
 def _write(
-    order: CompressRequest,
+    request: CompressRequest,
     bundle: Bundle,
     base_path: Path,
     base: Backbone,
     done: Mapping[str, CompressedTask],
     cut: Cut,
 ) -> None:
-    """All files, `bundle.yaml` last: the other tasks' as they were, and one with head and delta for each of ours."""
-    entry, out = bundle.entry, order.out
+    """Writes all files, `bundle.yaml` last: other tasks' files unchanged, one with head and delta for each new task."""
+    entry, out = bundle.entry, request.out
     kept = entry.weight_names([task for task in entry.tasks if task not in done])
     tasks, taken = dict(entry.tasks), set(kept)
     with filled_or_emptied(out):
@@ -191,17 +191,17 @@ def _write(
             write_weights(out / name, {**made.head, **delta})
             files = {"weights": None if name == f"{task}.safetensors" else name, "delta": name if delta else None}
             tasks[task] = tasks[task].model_copy(update=files)
-        told = _evidence(bundle, base_path if order.base is not None else None, done, cut)
-        write_bundle(out, entry.model_copy(update={"name": "", "tasks": tasks, "evidence": told}))
+        evidence = _evidence(bundle, base_path if request.base is not None else None, done, cut)
+        write_bundle(out, entry.model_copy(update={"name": "", "tasks": tasks, "evidence": evidence}))
 
 
 def _free_name(task: str, taken: Collection[str]) -> str:
-    """The usual name of a task's file, longer where another task's or the base's has it."""
+    """The default name of a task's file, with underscores added where another file has it."""
     return next(name for lines in count() if (name := f"{task}{'_' * lines}.safetensors") not in taken)
 
 
 def _write_base(path: Path, base: Backbone, to: Path) -> None:
-    """The base's file as it is; without what else stands in it, a classifier."""
+    """Copies the base's file, or writes it without tensors that aren't the network's, such as a classifier."""
     names = set(base.state_dict())
     if set(weight_shapes(path)) == names:
         shutil.copyfile(path, to)
@@ -210,7 +210,7 @@ def _write_base(path: Path, base: Backbone, to: Path) -> None:
 
 
 def _evidence(bundle: Bundle, base_path: Path | None, done: Mapping[str, CompressedTask], cut: Cut) -> dict[str, Any]:
-    """How the bundle was made; what its source said of itself goes along, but no longer as the bundle's own."""
+    """Evidence of the new bundle: how it was made, with its source's evidence under `made_from`."""
     before = dict(bundle.entry.evidence)
     licences = {
         key: f"{before.pop(key)} (of {bundle.name}; the checkpoints' own isn't known here)"

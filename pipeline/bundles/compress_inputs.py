@@ -1,6 +1,6 @@
-"""Checkpoints that `deltascene compress` takes, and what is refused in one, by the first thing that differs.
+"""Checkpoints for `deltascene compress`, and their checks; an error names the first difference.
 
-Files are checked by their headers before any tensor is read; a tensor that isn't finite is found when it is.
+Files are checked by their headers before any tensor is read; whether tensors are finite is checked when they are read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,19 +22,28 @@ from deltascene.stages.errors import StageError
 from deltascene.stages.heads import TokenHead
 
 _CLASSIFIER = {"head.weight", "head.bias"}  # timm's own, for whole images
-_SAME_TASK = ("kind", "labels", "unit", "log", "unit_length", "names", "taps", "head")  # what a head's answer means
+_SAME_TASK = (
+    "kind",
+    "labels",
+    "unit",
+    "log",
+    "unit_length",
+    "names",
+    "taps",
+    "head",
+)  # keys that decide what a head's output means
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network that was fine-tuned for one task, checked against the bundle that is to have the task.
+    """A network that was fine-tuned for one task, checked against the bundle with the task.
 
     Attributes:
-        task: its name in the bundle.
-        name: of the file or folder, without where it lies.
+        task: the task's name in the bundle.
+        name: name of the file or folder, without its path.
         backbone: file with the backbone's tensors.
-        head: file with the head's tensors, `head.NAME`; the bundle's own where the checkpoint has none.
-        head_names: those tensors.
+        head: file with the head's tensors, `head.NAME`; the bundle's where the checkpoint has no head.
+        head_names: names of these tensors.
         own_head: whether they are the checkpoint's.
     """
 
@@ -60,15 +69,15 @@ def open_checkpoint(bundle: Bundle, task: str, where: Path, *, allow_code: bool 
     """Checks a checkpoint's header, or its bundle's description, against a bundle.
 
     Args:
-        bundle: has the task, its backbone and its head.
+        bundle: the bundle with the task, its backbone and its head.
         task: a sub-task.
         where: safetensors file in timm's naming, with or without the head; or folder of a bundle that has the task.
         allow_code: whether the head may be imported from the user's own package.
 
     Raises:
-        UsageError: it is no such file or folder, or its network isn't the bundle's; the text names the task.
+        UsageError: it is no such file or folder, or its network differs from the bundle's; the text names the task.
     """
-    with _said_of(f"--task {task}"):
+    with _naming(f"--task {task}"):
         with torch.device("meta"):
             backbone = build_backbone(bundle)
             head = build_task_head(bundle, backbone, task, allow_code=allow_code)
@@ -78,14 +87,14 @@ def open_checkpoint(bundle: Bundle, task: str, where: Path, *, allow_code: bool 
 
 
 def base_file(bundle: Bundle, where: Path | None) -> Path:
-    """The base checkpoint: the bundle's own, or another with its backbone's tensors and perhaps timm's classifier.
+    """File of the base's weights: the bundle's own, or another for the same backbone, with or without a classifier.
 
     Raises:
         UsageError: it doesn't fit.
     """
     if where is None:
         return bundle.backbone_file()
-    with _said_of("--base"):
+    with _naming("--base"):
         _refuse_no_weights(where)
         with torch.device("meta"):
             backbone = build_backbone(bundle)
@@ -108,10 +117,10 @@ def load_backbone(bundle: Bundle, path: Path) -> Backbone:
 
 
 def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Looks for NaN and infinity.
+    """Refuses tensors with NaN or infinity.
 
     Raises:
-        BundleError: a tensor has one; the first is named.
+        BundleError: a tensor has one; the first such tensor is named.
     """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -152,7 +161,7 @@ def _head_names(head: TokenHead) -> tuple[str, ...]:
 
 
 def _check_network(bundle: Bundle, backbone: Backbone, path: Path) -> dict[str, tuple[int, ...]]:
-    """Compares a file with the network, a head in it aside; returns what the file holds."""
+    """Compares a file with the network, without regard to a head in it; returns the shapes of its tensors."""
     shapes = weight_shapes(path)
     try:
         check_shapes(backbone, shapes, path, "", (HEAD,))
@@ -163,9 +172,9 @@ def _check_network(bundle: Bundle, backbone: Backbone, path: Path) -> dict[str, 
 
 
 def _refuse_other_meaning(bundle: Bundle, other: Bundle, task: str) -> None:
-    """Names what two bundles say differently where tensors of the same shapes would compute or mean something else."""
+    """Refuses a bundle that differs in a key that changes the meaning of tensors without changing their shapes."""
     ours, theirs = bundle.entry, other.entry
-    said = {
+    compared = {
         "backbone.timm": (ours.backbone.timm, theirs.backbone.timm),
         "backbone.args": (ours.backbone.args, theirs.backbone.args),
         "input.mean": (ours.input.mean, theirs.input.mean),
@@ -173,8 +182,8 @@ def _refuse_other_meaning(bundle: Bundle, other: Bundle, task: str) -> None:
         f"tasks.{task}.channels": (bundle.kinds[task].channels, other.kinds[task].channels),
     }
     for key in _SAME_TASK:
-        said[f"tasks.{task}.{key}"] = (getattr(ours.tasks[task], key), getattr(theirs.tasks[task], key))
-    for key, (expected, found) in said.items():
+        compared[f"tasks.{task}.{key}"] = (getattr(ours.tasks[task], key), getattr(theirs.tasks[task], key))
+    for key, (expected, found) in compared.items():
         if expected != found:
             raise BundleError(
                 f"{other.folder / 'bundle.yaml'}: {key}: expected {shown(expected)}; found {shown(found)}"
@@ -192,8 +201,8 @@ def _refuse_no_weights(path: Path) -> None:
 
 
 @contextmanager
-def _said_of(option: str) -> Iterator[None]:
-    """Puts the option before what is wrong with its file."""
+def _naming(option: str) -> Iterator[None]:
+    """Turns errors about an option's file into usage errors that begin with the option."""
     try:
         yield
     except (BundleError, StageError) as error:

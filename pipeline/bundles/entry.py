@@ -1,6 +1,7 @@
-"""What may stand in `bundle.yaml`, and the rules that its parts keep with each other. Nothing here opens a file.
+"""Schema of `bundle.yaml`, and the rules between its parts. Nothing here opens a file.
 
-A bundle may come from anybody, so every number that decides a size has a bound and every file is a bare name.
+A bundle may come from an untrusted source, so every number that determines a size is bounded, and every file is a bare
+name.
 """
 
 import re
@@ -47,7 +48,7 @@ def _head_name(text: str) -> str:
 
 
 def check_task_name(text: str) -> str:
-    """A task's name, as it was given.
+    """Checks a task's name and returns it.
 
     Raises:
         ValueError: it can't name an array of a run.
@@ -119,7 +120,7 @@ def _known_args(args: dict[str, Any]) -> dict[str, Any]:
 
 
 class BackboneEntry(_Strict):
-    """The base's network: a timm name and where its weights lie."""
+    """The base's network: its timm name, and the file of its weights."""
 
     timm: Text
     weights: FileName = "base.safetensors"
@@ -127,7 +128,7 @@ class BackboneEntry(_Strict):
 
 
 class InputEntry(_Strict):
-    """How frames become input; exactly one of `size` and `short_side`."""
+    """How frames become model input; exactly one of `size` and `short_side` is given."""
 
     size: tuple[Pixels, Pixels] | None = None
     short_side: Pixels | None = None
@@ -145,13 +146,13 @@ class InputEntry(_Strict):
 
 
 class ArchiveEntry(_Strict):
-    """Where the base's activations may be handed on: numbers of blocks run before."""
+    """Points where activations may be archived and sub-tasks split off, as numbers of blocks run before."""
 
     blocks: Places = ()
 
 
 class StoredEntry(_Strict):
-    """A stored form other than the kind's own."""
+    """A stored form in place of the kind's own."""
 
     dtype: Literal["uint8", "int8", "uint16", "float16", "float32"]
     scale: Deviation = 1.0
@@ -168,7 +169,7 @@ class StoredEntry(_Strict):
 
 
 class TaskEntry(_Strict):
-    """One task as data."""
+    """Description of one task."""
 
     kind: Literal["classes", "scalar", "vector", "heatmaps"]
     channels: int | None = Field(default=None, ge=1, le=65535)

@@ -1,4 +1,4 @@
-"""Bundles behind an fsspec URL: used where they lie when that is a local disk, else copied to the user's cache."""
+"""Bundles at an fsspec URL: used in place on a local disk, else copied to the user cache."""
 
 import os
 import re
@@ -19,12 +19,12 @@ from deltascene.pipeline.text import first_problem, one_line
 
 
 def fetch_bundle(url: str) -> Path:
-    """The local folder of a bundle behind an fsspec URL.
+    """Local folder of a bundle at an fsspec URL.
 
-    A file is copied anew when the other side says that it changed, and stands under its name only when it is whole.
+    A file is copied again when its checksum at the URL changed, and gets its name only when it is complete.
 
     Raises:
-        BundleError: the URL can't be read, or what lies there is no bundle.
+        BundleError: the URL can't be read, or there is no bundle.
     """
     with _fetching(url):
         url = url.rstrip("/")
@@ -42,7 +42,7 @@ def fetch_bundle(url: str) -> Path:
 
 
 def public_url(text: str) -> str:
-    """A text with URLs in it, without passwords and signed queries."""
+    """A text in which passwords and signed queries of URLs are replaced by an ellipsis."""
     return re.sub(r"(?<=\?)\S+", "…", re.sub(r"(?<=://)[^/@\s]+@", "…@", text))
 
 
@@ -50,7 +50,7 @@ def public_url(text: str) -> str:
 def _fetching(url: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # fsspec's backends raise what their own client libraries do
+    except Exception as error:  # fsspec's backends raise errors of their client libraries
         found = public_url(one_line(error)) or type(error).__name__
         raise BundleError(f"model {public_url(url)}: can't be fetched: {found}") from error
 

@@ -22,11 +22,11 @@ _HEAD_NAMES = ("receptive_field", "cells", "side", "macs_per_token")  # attribut
 
 
 def build_backbone(bundle: Bundle) -> Backbone:
-    """The bundle's backbone with untrained weights, its taps and archive points checked against its depth.
+    """Builds the bundle's backbone, untrained, and checks taps and archive points against its depth.
 
     Raises:
         BundleError: a tap or archive point lies past the last block.
-        StageError: timm doesn't know it or it can't run by rows.
+        StageError: timm doesn't know it, or it can't run by rows.
     """
     entry = bundle.entry
     try:
@@ -49,7 +49,7 @@ def build_backbone(bundle: Bundle) -> Backbone:
 
 
 def build_task_head(bundle: Bundle, backbone: Backbone, task: str, *, allow_code: bool = False) -> TokenHead:
-    """A task's untrained head.
+    """Builds a task's head, untrained.
 
     Raises:
         BundleError: it is the user's own and code isn't allowed, or it isn't a token-wise head.
@@ -60,7 +60,7 @@ def build_task_head(bundle: Bundle, backbone: Backbone, task: str, *, allow_code
         return build_head(entry.head, backbone.width, len(entry.taps), kind.channels, entry.head_args).eval()
     if not allow_code:
         raise BundleError(f"tasks.{task}.head: {entry.head} is code of the bundle's author; --allow-code lets it run")
-    with torch.device("cpu"):  # the author's code need not know of tensors without memory
+    with torch.device("cpu"):  # the author's code need not support tensors without memory
         head = import_head(entry.head)(backbone.width, len(entry.taps), kind.channels, **entry.head_args)
     return _checked_head(f"tasks.{task}.head", head)
 

@@ -1,4 +1,4 @@
-"""`deltascene models new`: a bundle for somebody's own tasks on a timm backbone, ready to run, its heads untrained."""
+"""`deltascene models new`: a bundle for a user's own tasks on a timm backbone, ready to run, with untrained heads."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ from deltascene.stages.backbone import Backbone
 from deltascene.stages.errors import StageError
 from deltascene.stages.heads import build_head
 
-# From the best head down to one that costs little even beside a small backbone.
+# From the best head to one that is cheap even for a small backbone.
 _HEAD_ARGS: tuple[dict[str, int], ...] = ({}, {"hidden": 128}, {"hidden": 64}, {"hidden": 64, "side": 2})
 
 
@@ -45,21 +45,21 @@ def new_model(
     """Writes a bundle whose heads are untrained.
 
     Args:
-        folder: where to; it must not exist, or be empty.
+        folder: folder of the bundle; it must not exist, or be empty.
         backbone: `timm:NAME`.
         tasks: `NAME:KIND[:CHANNELS]` each.
-        weights: the backbone's, safetensors in timm's naming; None downloads timm's own.
+        weights: the backbone's weights, safetensors in timm's naming; None downloads timm's own.
         base: name of the base task; None is the first.
-        size: input, short side or (height, width) in pixels; None is what timm's weights were trained at.
-        random: untrained backbone weights instead, to try things out.
+        size: input size, short side or (height, width) in pixels; None is the one that timm's weights were trained at.
+        random: untrained backbone weights instead, for trials.
         args: more arguments for `timm.create_model`, as in `backbone.args` of a bundle.
 
     Returns:
-        The bundle, read back.
+        The bundle, read from the folder.
 
     Raises:
-        UsageError: the folder isn't empty, the backbone can't be run by rows, a task makes no sense, or the weights
-            don't fit or can't be had.
+        UsageError: the folder isn't empty, the backbone can't run by rows, a task isn't valid, or the weights don't fit
+            or can't be downloaded.
     """
     name = timm_name(backbone)
     if name is None:
@@ -89,7 +89,7 @@ def _checked_args(args: Mapping[str, Any]) -> Mapping[str, Any]:
 def _entry(
     name: str, backbone: Backbone, specs: Sequence[TaskSpec], size: int | tuple[int, int] | None, found: BackboneWeights
 ) -> BundleEntry:
-    told = backbone.pretrained_config
+    trained = backbone.pretrained_config
     fixed = backbone.trained_size() if size is None or isinstance(size, int) else size
     grid = backbone.grid(fixed)
     dense_per_patch = backbone_macs(backbone, grid) / grid.patches
@@ -101,8 +101,8 @@ def _entry(
         "backbone": {"timm": name, "args": dict(found.args)},
         "input": {
             **({"short_side": size} if isinstance(size, int) else {"size": fixed}),
-            "mean": told["mean"],
-            "std": told["std"],
+            "mean": trained["mean"],
+            "std": trained["std"],
         },
         "base": specs[0].name,
         "archive": {"blocks": archive_points(backbone.depth)},
@@ -126,7 +126,7 @@ def _task(backbone: Backbone, spec: TaskSpec, dense_per_patch: float, *, is_base
 
 
 def _head_args(backbone: Backbone, taps: int, channels: int, dense_per_patch: float) -> dict[str, int]:
-    """The best head's arguments that keep to its share of the backbone's MACs; the cheapest where none does."""
+    """Arguments of the best head within its share of the backbone's MACs; those of the cheapest where none is."""
     for args in _HEAD_ARGS:
         with torch.device("meta"):
             macs = build_head("token_mlp", backbone.width, taps, channels, args).macs_per_token()
@@ -136,7 +136,7 @@ def _head_args(backbone: Backbone, taps: int, channels: int, dense_per_patch: fl
 
 
 def _write(folder: Path, entry: BundleEntry, backbone: Backbone, found: BackboneWeights) -> None:
-    """All files, `bundle.yaml` last."""
+    """Writes all files, `bundle.yaml` last."""
     with filled_or_emptied(folder):
         write_weights(folder / entry.backbone.weights, found.tensors)
         for name, task in entry.tasks.items():

@@ -1,4 +1,4 @@
-"""Folders that a command makes: nothing of anybody else's is in them, and what can't be finished leaves nothing."""
+"""New folders of a command: they must be empty, and are emptied again when the command fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from deltascene.pipeline.errors import OutputError, UsageError
 
 
 def refuse_full(folder: Path) -> None:
-    """Asks for a folder that isn't there yet, or is empty.
+    """Refuses a folder that exists and isn't empty.
 
     Raises:
-        UsageError: something is there.
+        UsageError: it holds files, or is a file itself.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         found = "files in it" if folder.is_dir() else "a file"
@@ -20,10 +20,10 @@ def refuse_full(folder: Path) -> None:
 
 @contextmanager
 def filled_or_emptied(folder: Path) -> Iterator[None]:
-    """Makes a folder and lets files be written into it; those are taken back when the writing fails.
+    """Makes a folder for files that are written inside the context, and removes these when that fails.
 
     Args:
-        folder: `refuse_full` let it pass.
+        folder: a folder that `refuse_full` accepted.
 
     Raises:
         OutputError: it can't be made.

@@ -32,16 +32,16 @@ from deltascene.stages.sub_task import SubTask, build_sub_task
 
 @dataclass(frozen=True, slots=True)
 class SceneModel:
-    """What computes: one backbone, and the delta weights and heads of some tasks.
+    """The networks of a run: one backbone, and the delta weights and heads of some tasks.
 
     Attributes:
-        bundle: the description it was built from.
+        bundle: the description that it was built from.
         tasks: names of the tasks it predicts, in the bundle's order.
         backbone: the base's network with its weights.
         heads: head of every task.
-        sub_tasks: blocks of every task that has delta weights; the others read the base's activations.
-        hand_over: where the base's tokens are handed over besides the splits of these sub-tasks, as numbers of blocks
-            run before: to an archive, and to sub-tasks that are computed elsewhere.
+        sub_tasks: blocks of every task with delta weights; the others read the base's activations.
+        hand_over: points where the base's tokens are handed on besides the splits of these sub-tasks, as numbers of
+            blocks run before: for an archive, and for sub-tasks in other processes.
     """
 
     bundle: Bundle
@@ -75,7 +75,7 @@ def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False
         bundle: a checked description.
         tasks: which tasks' heads and deltas to load; others stay on disk.
         allow_code: whether a head may be imported from the user's own package.
-        merged: whether deltas are added into dense weights, or stay low-rank beside the base's.
+        merged: whether deltas are added to dense weights, or stay low-rank products beside the base's.
 
     Raises:
         BundleError: weights are missing or don't fit the description.
@@ -90,7 +90,7 @@ def load_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False
 
 
 def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, merged: bool = True) -> SceneModel:
-    """Loads what a sub-task needs to start from kept activations at its split, and nothing else.
+    """Loads only what a sub-task needs to run on the base's activations at its split.
 
     Args:
         bundle: a checked description.
@@ -99,8 +99,8 @@ def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, 
         merged: as of `load_model`.
 
     Returns:
-        A model of this task alone. The embedding, the blocks below the split and the final norm aren't read, and have
-        no memory.
+        A model of this task alone. The embedding, the blocks below the split and the final norm aren't
+        loaded, and have no memory.
 
     Raises:
         BundleError: the task is the base, or weights are missing or don't fit the description.
@@ -120,9 +120,9 @@ def load_sub_task_model(bundle: Bundle, task: str, *, allow_code: bool = False, 
 
 
 def prepare_model(model: SceneModel, numerics: NumericsConfig) -> SceneModel:
-    """A model as settled numerics want it: for the compiled kernel, which has to be loaded, or for bfloat16.
+    """A model prepared for settled numerics: for the compiled kernel, which has to be loaded, or for bfloat16.
 
-    Its plain blocks' memory is given up.
+    The memory of the original blocks is freed.
     """
     if numerics.kernel == "torch" and numerics.dtype == "float32":
         return model
@@ -142,19 +142,19 @@ def prepare_model(model: SceneModel, numerics: NumericsConfig) -> SceneModel:
 
 
 def handing_over(model: SceneModel, config: Config, splits: Iterable[int] = ()) -> SceneModel:
-    """A model whose base hands its tokens over as a run needs them.
+    """A model whose base hands on the tokens that a run needs.
 
     Args:
-        model: any.
-        config: says whether activations are archived.
-        splits: of sub-tasks that are computed elsewhere.
+        model: any model.
+        config: determines whether activations are archived.
+        splits: splits of sub-tasks that are computed in other processes.
     """
     archived = model.bundle.entry.archive.blocks if config.archive.enabled else ()
     return replace(model, hand_over=tuple(sorted({*archived, *splits})))
 
 
 def prepare_block(block: Block, numerics: NumericsConfig) -> Block | FoldedBlock:
-    """As `prepare_model`, one block; itself where it has a part that isn't prepared for."""
+    """One block, prepared as by `prepare_model`; the block itself where one of its parts isn't supported."""
     dtype = getattr(torch, numerics.dtype)
     if numerics.kernel == "compiled":
         return fold(block, dtype)
@@ -162,10 +162,10 @@ def prepare_block(block: Block, numerics: NumericsConfig) -> Block | FoldedBlock
 
 
 def sketch_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = False, merged: bool = True) -> SceneModel:
-    """The same model without weights: its tensors have shapes and no memory, so that any size is there at once.
+    """Builds a model without weights: its tensors have shapes and no memory, so that a model of any size is built fast.
 
     Args:
-        bundle: a checked description; of its deltas, the files' headers are read, as only they know the ranks.
+        bundle: a checked description; the headers of its deltas' files are read, as only these hold the ranks.
         tasks: which tasks' heads and deltas to build.
         allow_code: whether a head may be imported from the user's own package.
         merged: as of `load_model`.
@@ -181,7 +181,7 @@ def sketch_model(bundle: Bundle, tasks: Sequence[str], *, allow_code: bool = Fal
 
 
 def load_sub_task(bundle: Bundle, backbone: Backbone, task: str, merged: bool) -> SubTask:
-    """A task's blocks, of the base's weights and its delta.
+    """Loads a task's blocks from the base's weights and its delta.
 
     Raises:
         BundleError: the delta is missing or doesn't fit.
@@ -192,7 +192,7 @@ def load_sub_task(bundle: Bundle, backbone: Backbone, task: str, merged: bool) -
 
 
 def sketch_sub_task(bundle: Bundle, backbone: Backbone, task: str, merged: bool) -> SubTask:
-    """`load_sub_task` of shapes alone."""
+    """A task's blocks as shapes without memory."""
     shapes = delta_names(bundle.delta_file(task), _beside_delta(bundle, task))
     flat = {name.removeprefix(DELTA): torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return _sub_task(bundle, backbone, task, flat, merged)
@@ -202,7 +202,7 @@ def check_backbone_weights(bundle: Bundle, backbone: Backbone) -> None:
     """Compares the header of the base's weights with a backbone, which may be without memory.
 
     Raises:
-        BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
+        BundleError: a tensor is missing, superfluous, or has another shape; the first of them is named.
     """
     path = bundle.backbone_file()
     check_shapes(backbone, weight_shapes(path), path)
@@ -212,7 +212,7 @@ def check_task_weights(bundle: Bundle, task: str, head: nn.Module) -> None:
     """Compares the header of a task's head file with its head; a delta is checked where it is sketched.
 
     Raises:
-        BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
+        BundleError: a tensor is missing, superfluous, or has another shape; the first of them is named.
     """
     path = bundle.head_file(task)
     check_shapes(head, weight_shapes(path), path, HEAD, _beside_head(bundle, task))
@@ -234,7 +234,7 @@ def _with_delta(bundle: Bundle, tasks: Sequence[str]) -> list[str]:
 
 
 def _beside_head(bundle: Bundle, task: str) -> tuple[str, ...]:
-    """What else a head's file may hold: its task's delta, but only where the description says so."""
+    """Prefixes of other tensors in a head's file: its task's delta, if the description names the same file for it."""
     return (DELTA,) if _one_file(bundle, task) else ()
 
 

@@ -8,12 +8,12 @@ from deltascene.pipeline.bundles.entry import TaskEntry, check_task_name
 from deltascene.pipeline.errors import UsageError, nearest
 
 _KINDS: tuple[str, ...] = get_args(TaskEntry.model_fields["kind"].annotation)
-_CHANNELS = {"scalar": 1, "vector": 3, "heatmaps": 1}  # where none are given; classes have no such number
+_CHANNELS = {"scalar": 1, "vector": 3, "heatmaps": 1}  # where none are given; classes have no default
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """`NAME:KIND[:CHANNELS]`, read."""
+    """A task as given by `NAME:KIND[:CHANNELS]`."""
 
     name: str
     kind: str
@@ -28,7 +28,7 @@ def parse_tasks(texts: Sequence[str], base: str | None = None) -> list[TaskSpec]
         base: name of the base task; None is the first.
 
     Raises:
-        UsageError: one of them makes no sense, two have one name, or none is the base.
+        UsageError: one of them isn't valid, two have the same name, or none is the base.
     """
     specs = [_parse_task(text) for text in texts]
     names = [spec.name for spec in specs]

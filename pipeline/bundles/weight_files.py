@@ -23,7 +23,7 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 class Weighted(Protocol):
-    """What weights are loaded into: a torch module, or a backbone."""
+    """Target of loaded weights: a torch module, or a backbone."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Its tensors by name."""
@@ -38,7 +38,7 @@ def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of a safetensors file's tensors by name; only its header is read.
 
     Raises:
-        BundleError: the file is missing, isn't safetensors, or holds something else than floats.
+        BundleError: the file is missing, isn't safetensors, or holds tensors of other types than floats.
     """
     if not path.is_file():
         raise BundleError(f"weights: expected {path}; found no such file")
@@ -60,7 +60,7 @@ def read_weights(path: Path, names: Collection[str] | None = None) -> dict[str, 
 
     Args:
         path: the file.
-        names: which to read; None is all.
+        names: tensors to read; None is all of them.
 
     Raises:
         BundleError: the file is missing or isn't safetensors.
@@ -71,13 +71,13 @@ def read_weights(path: Path, names: Collection[str] | None = None) -> dict[str, 
 
 
 def load_exactly(module: Weighted, path: Path, prefix: str = "", others: tuple[str, ...] = ()) -> None:
-    """Gives a module the weights of a file.
+    """Loads the weights of a file into a module.
 
     Args:
         module: a network or head; its tensors may be without memory.
         path: safetensors file.
-        prefix: what the module's names in the file start with.
-        others: what the names of somebody else's tensors in the file start with.
+        prefix: prefix of the module's names in the file.
+        others: prefixes of other tensors that the file may hold.
 
     Raises:
         BundleError: as of `check_shapes`.
@@ -87,7 +87,7 @@ def load_exactly(module: Weighted, path: Path, prefix: str = "", others: tuple[s
 
 
 def load_part(module: Weighted, path: Path, prefix: str) -> None:
-    """Gives a module its own weights of a file that was checked; nothing else in the file is read."""
+    """Loads a module's weights from a file that was checked; nothing else in the file is read."""
     weights = read_weights(path, [f"{prefix}{name}" for name in module.state_dict()])
     module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in weights.items()}, assign=True)
     assert not any(tensor.is_meta for tensor in module.state_dict().values()), path
@@ -105,12 +105,12 @@ def check_shapes(
     Args:
         module: a network or head; its tensors may be without memory.
         found: shapes in the file.
-        path: the file, to name it.
-        prefix: what the module's names in the file start with.
-        others: what the names of somebody else's tensors in the file start with.
+        path: the file, for the error's text.
+        prefix: prefix of the module's names in the file.
+        others: prefixes of other tensors that the file may hold.
 
     Raises:
-        BundleError: a tensor is missing, has another shape, or is one too many; the first of them is named.
+        BundleError: a tensor is missing, superfluous, or has another shape; the first of them is named.
     """
     check_part(module, found, path, prefix)
     wanted = {f"{prefix}{name}" for name in module.state_dict()}
@@ -121,7 +121,7 @@ def check_shapes(
 
 
 def check_part(module: Weighted, found: Mapping[str, tuple[int, ...]], path: Path, prefix: str) -> None:
-    """`check_shapes` for a file that may hold anything else besides.
+    """Checks as `check_shapes` does, for a file that may hold any other tensors.
 
     Raises:
         BundleError: a tensor is missing or has another shape.
@@ -139,10 +139,10 @@ def delta_names(path: Path, others: tuple[str, ...]) -> dict[str, tuple[int, ...
 
     Args:
         path: safetensors file.
-        others: what the names of somebody else's tensors in the file start with.
+        others: prefixes of other tensors that the file may hold.
 
     Raises:
-        BundleError: there are none, or a tensor is neither a delta's nor somebody else's.
+        BundleError: there are none, or the name of a tensor has none of these prefixes.
     """
     shapes = weight_shapes(path)
     for name in sorted(shapes):
@@ -156,17 +156,17 @@ def delta_names(path: Path, others: tuple[str, ...]) -> dict[str, tuple[int, ...
 
 
 def write_head(path: Path, head: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """A head's weights as safetensors, by the names that `load_model` reads."""
+    """Writes a head's weights as safetensors, under the names that `load_model` reads."""
     write_weights(path, _head_tensors(head, dtype))
 
 
 def write_task(path: Path, head: nn.Module, delta: DeltaWeights, dtype: torch.dtype = torch.float16) -> None:
-    """A task's head and delta in one file."""
+    """Writes a task's head and delta into one file."""
     write_weights(path, _head_tensors(head, dtype) | _delta_tensors(delta, dtype))
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Tensors as a safetensors file; a reader, and whoever comes after a cut, sees all of it or the file before.
+    """Writes a safetensors file; at any time, even after a crash, readers see the complete file or the one before.
 
     Raises:
         OutputError: it can't be written.
@@ -174,7 +174,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     partial = path.with_name(path.name + ".part")
     try:
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        partial.write_bytes(data)  # unlike `save_file`, with the usual rights
+        partial.write_bytes(data)  # unlike `save_file`, with the usual permissions
         partial.replace(path)
     except (SafetensorError, OSError) as error:
         with suppress(OSError):

@@ -1,1 +1,1 @@
-"""The walk of a frame through base and tasks, and the loop over a source's segments."""
+"""Computation of a frame by base and tasks, and the loop over the segments of a stream."""

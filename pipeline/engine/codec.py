@@ -1,7 +1,7 @@
-"""The only translator between the network's rows and stored ones: float32 tensors, numpy arrays of a stored type.
+"""Conversion between rows of the network, float32 tensors, and their stored form, numpy arrays of a stored type.
 
-What crosses a split is encoded once; whoever comes after it takes the decoded value, in this process, in another actor,
-or on another day. So all of them compute the same.
+Activations at a split are encoded once, and all tasks compute on the decoded values: in this process, in another actor,
+or later from the archive. So all of them compute the same.
 """
 
 import numpy as np
@@ -17,6 +17,6 @@ def encode_rows(x_RD: Tensor, dtype: str) -> Array:
 
 
 def decode_rows(stored: Array) -> Tensor:
-    """Stored rows as float32 [R, D]; what is read-only is copied."""
+    """Stored rows as float32 [R, D]; a read-only array is copied."""
     values = decoded(stored, "bfloat16" if stored.dtype == np.uint16 else "float32")
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))

@@ -26,16 +26,16 @@ from deltascene.stages.types import Frame, Image, TokenGrid
 
 
 class Stream:
-    """One open stream: call it with frame after frame. It alone owns what a stream carries."""
+    """One open stream, called with one frame after another; it alone owns the stream's state."""
 
     def __init__(self, model: SceneModel, config: Config, name: str, watch: CoreWatch | None = None) -> None:
         """Takes a loaded model.
 
         Args:
-            model: its tasks are computed.
+            model: the model, all of whose tasks are computed.
             config: resolved config.
-            name: of the stream; its frames' source, where they are bare images.
-            watch: of the process, where a program of the user's may have imported torch first.
+            name: name of the stream, which becomes the source of bare images.
+            watch: watch over torch's threads in this process, if there is one.
         """
         self.name = name
         self._model, self._config, self._state, self._count = model, config, StreamState(), 0
@@ -46,7 +46,7 @@ class Stream:
 
         Args:
             frame: a `Frame`, or RGB uint8 [H, W, 3].
-            pts_s: time of a bare image in seconds; 25 frames a second are assumed without it.
+            pts_s: presentation time of a bare image in seconds; without it, 25 frames a second are assumed.
 
         Raises:
             UsageError: the image isn't RGB uint8.
@@ -56,21 +56,21 @@ class Stream:
 
     @property
     def plan(self) -> InputPlan:
-        """How the stream's frames become model input; known from the first frame on."""
+        """How the stream's frames become model input; available after the first frame."""
         return self._geometry.plan
 
     @property
     def grid(self) -> TokenGrid:
-        """Token grid of the stream's frames; known from the first frame on."""
+        """Token grid of the stream's frames; available after the first frame."""
         return self._geometry.grid
 
     @property
     def segment_frames(self) -> int:
-        """Frames of a segment, by the config."""
+        """Number of frames of a segment, from the config."""
         return self._config.segment.frames
 
     def reset(self) -> None:
-        """Forgets what was computed: the next frame runs dense, as at the start of a segment."""
+        """Drops the state: the next frame runs dense, as at the start of a segment."""
         self._state = StreamState()
 
     @property
@@ -82,7 +82,7 @@ class Stream:
 def step_together(
     streams: Sequence[Stream], frames: Sequence[Frame | Image], pts_s: float | None = None
 ) -> list[FrameResult]:
-    """One frame each of streams of one model and config."""
+    """Runs one frame of each of several streams with the same model and config."""
     given = [
         frame if isinstance(frame, Frame) else as_frame(frame, stream.name, stream._count, pts_s)
         for stream, frame in zip(streams, frames, strict=True)
@@ -129,7 +129,7 @@ class Engine:
         Args:
             model: name of a packaged bundle, a folder, or an fsspec URL.
             preset: name of a preset.
-            tasks: the tasks wanted; None is all of the bundle's. Only these are loaded.
+            tasks: tasks to load; None is all of the bundle's.
             overrides: config keys as `dotted.key=value`.
             allow_code: whether a bundle may bring its own head class.
 
@@ -141,28 +141,28 @@ class Engine:
 
     @classmethod
     def from_config(cls, config: Config, *, allow_code: bool = False) -> "Engine":
-        """Loads what a resolved config names."""
+        """Loads the model and tasks of a resolved config."""
         bundle, config = read_bundle(config.model), settle(config)
         tasks = choose_tasks(bundle, config.tasks)
         model = load_model(bundle, tasks, allow_code=allow_code, merged=config.numerics.delta == "merged")
         return cls(prepare_model(model, config.numerics), config)
 
     def open_stream(self, name: str, tasks: Sequence[str] | None = None) -> Stream:
-        """A new stream, for some of the loaded tasks or all of them; whoever asked for it owns it."""
+        """A new stream for some of the loaded tasks, or for all of them; the caller owns it."""
         return Stream(self._with(tasks), self.config, name, self._watch)
 
     def plan(self, frame_size: tuple[int, int]) -> InputPlan:
-        """How frames of a size (height, width) would become model input.
+        """How frames of a size (height, width) become model input.
 
         Raises:
-            StageError: they are smaller than one patch.
+            StageError: the frames are smaller than one patch.
         """
         return plan_geometry(self.model, self.config, frame_size).plan
 
     def step(self, frames: Mapping[str, Frame | Image]) -> dict[str, FrameResult]:
-        """One frame each of several streams, by the streams' names; a new name opens a stream, until `close_stream`.
+        """Runs one frame of each of several streams, given by name; a new name opens a stream, until `close_stream`.
 
-        Their rows run packed: one pass over the weights serves them all.
+        The rows of all streams run packed: one pass over the weights serves all of them.
 
         Raises:
             UsageError: an image isn't RGB uint8.
@@ -174,7 +174,7 @@ class Engine:
         return dict(zip(frames, step_together(streams, list(frames.values())), strict=True))
 
     def close_stream(self, name: str) -> None:
-        """Forgets a stream that `step` opened, and frees what it carries; the same name opens a new one.
+        """Closes a stream that `step` opened and frees its state; the same name then opens a new stream.
 
         Raises:
             UsageError: no such stream is open.
@@ -185,7 +185,7 @@ class Engine:
         del self._streams[name]
 
     def run(self, source: str | Path | Iterable[Image], tasks: Sequence[str] | None = None) -> Iterator[FrameResult]:
-        """Every frame of a source, one at a time; memory stays flat.
+        """Runs every frame of a source, one at a time, in constant memory.
 
         Args:
             source: a video file, a folder of images, a list of such, or any iterable of RGB uint8 [H, W, 3].
@@ -195,7 +195,7 @@ class Engine:
             Results in the source's order; each source, and each of its segments, starts with a dense frame.
 
         Raises:
-            UsageError: unknown task, or an image of the wrong form.
+            UsageError: unknown task, or an image that isn't RGB uint8.
             SourceError: the source can't be read.
         """
         stream = self.open_stream("source", tasks)

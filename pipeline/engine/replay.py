@@ -1,8 +1,7 @@
-"""A stream cut into segments: the one loop of all that run or judge a stream, with a model or without.
+"""Segments of a stream: the one loop that runs or evaluates a stream, with a model or without.
 
-What a segment gives depends on nothing before it, so whatever carries state from frame to frame starts anew where a
-segment begins. Segments count the frames that are processed: a source's times and stride apply before, and invalid
-frames count.
+The results of a segment depend on no earlier frame, so all state is reset at its start. A segment is a number of
+processed frames: a source's times and stride apply before, and invalid frames count.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,14 +20,14 @@ Item = TypeVar("Item")
 
 
 class Carrier(Protocol):
-    """What carries state from frame to frame inside a segment."""
+    """An object whose state lasts for a segment."""
 
     @property
     def segment_frames(self) -> int:
-        """Frames of a segment."""
+        """Number of frames of a segment."""
 
     def reset(self) -> None:
-        """Forgets everything: a segment begins."""
+        """Drops the state at the start of a segment."""
 
 
 def begins_segment(number: int, segment_frames: int) -> bool:
@@ -37,11 +36,11 @@ def begins_segment(number: int, segment_frames: int) -> bool:
 
 
 def in_segments(frames: Iterable[Item], *carriers: Carrier, start: int = 0) -> Iterator[Item]:
-    """A stream's frames in order; what carries state is reset just before the first one of each of its segments.
+    """Yields a stream's frames in order, and resets the carriers before the first frame of each of their segments.
 
     Args:
-        frames: those that are processed, or what stands for each of them.
-        carriers: take every frame before the next one is asked for.
+        frames: processed frames, or one item for each of them.
+        carriers: objects with state; they must be done with a frame before the next one is requested.
         start: number of the first of these frames among the processed ones.
     """
     for number, frame in enumerate(frames, start):
@@ -53,12 +52,12 @@ def in_segments(frames: Iterable[Item], *carriers: Carrier, start: int = 0) -> I
 
 @dataclass(frozen=True, slots=True)
 class DecidedFrame:
-    """What a run would do with a frame.
+    """Decisions of a run about a frame.
 
     Attributes:
         frame: the frame.
         grid: token grid of its size; None for an invalid frame.
-        decisions: one for each config; empty for an invalid frame, with which nothing is done.
+        decisions: one for each config; empty for an invalid frame.
     """
 
     frame: Frame
@@ -67,12 +66,12 @@ class DecidedFrame:
 
 
 def decide_frames(model: SceneModel, configs: Sequence[Config], frames: Iterable[Frame]) -> Iterator[DecidedFrame]:
-    """What runs under some configs would decide, frame by frame: mask and policy over the pixels alone.
+    """Yields the decisions of runs under some configs, frame by frame; they depend on pixels alone.
 
     Args:
-        model: its shapes are enough, as no weights are used.
-        configs: resolved, at least one; they have input and segments in common, so that a frame is resized once.
-        frames: of one stream, those that are processed.
+        model: shapes are enough, as no weights are used.
+        configs: resolved configs, at least one, with the same input and segments, so that a frame is resized once.
+        frames: processed frames of one stream.
 
     Raises:
         StageError: a frame is smaller than one patch.
@@ -83,7 +82,7 @@ def decide_frames(model: SceneModel, configs: Sequence[Config], frames: Iterable
 
 
 class _Deciding:
-    """What a stream's pixels are remembered by, for each of some configs."""
+    """Decisions about one stream under several configs, with their state."""
 
     def __init__(self, model: SceneModel, configs: Sequence[Config]) -> None:
         self._model, self._configs, (first, *others) = model, configs, configs
@@ -92,7 +91,7 @@ class _Deciding:
         self.reset()
 
     def reset(self) -> None:
-        """A segment begins, or the frames' size changed."""
+        """Drops the state at the start of a segment, or when the frames' size changed."""
         self._states = [TemporalState()] * len(self._configs)
         self._geometry: tuple[InputPlan, TokenGrid] | None = None
 

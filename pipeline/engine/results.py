@@ -1,4 +1,4 @@
-"""What the engine says about a frame: predictions with their age, and what they cost."""
+"""Results of the engine for a frame: predictions with their age, and their cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from deltascene.stages.types import Frame, Image
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One task's answer for one frame.
+    """One task's prediction for one frame.
 
     Attributes:
-        kind: of the task.
-        array: natural values, [H, W] or [H, W, components] at the model's input size.
-        age: frames since each pixel was computed [H, W]; 255 means that or more.
+        kind: kind of the task.
+        array: natural values [H, W] or [H, W, components] at the model's input size.
+        age: frames since each pixel was computed [H, W]; 255 means 255 or more.
     """
 
     kind: Kind
@@ -30,17 +30,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class TaskCost:
-    """What one task cost on one frame.
+    """Cost of one task on one frame.
 
     Attributes:
         rows: tokens of the frame.
-        rows_computed: tokens that went through the task's own blocks; 0 where it has none.
+        rows_computed: tokens that ran through the task's own blocks; 0 where it has none.
         executed: MACs that ran.
-        dense: MACs of the same task with every row, every frame.
+        dense: MACs of the same task with all rows computed.
         seconds: measured time by stage.
         single_task: MACs of a network of this task alone, with every row and the same head; 0 where nothing is
             predicted, None where the bundle's evidence lists no such network.
-        drift: how far its prediction lies from a dense one, in its kind's unit; None unless the frame was audited.
+        drift: distance of its prediction from a dense one in its kind's unit; None unless the frame was audited.
     """
 
     rows: int
@@ -54,11 +54,11 @@ class TaskCost:
 
 @dataclass(frozen=True, slots=True)
 class FrameCost:
-    """What a frame cost, all tasks together.
+    """Cost of a frame.
 
     Attributes:
-        tasks: cost of every task; the base's row carries what all share.
-        oldest_s: seconds since the patch that waited longest was computed; None for an invalid frame.
+        tasks: cost of every task by name; the base's includes what all tasks share.
+        oldest_s: seconds since the oldest patch was computed; None for an invalid frame.
     """
 
     tasks: Mapping[str, TaskCost]
@@ -71,7 +71,7 @@ class FrameCost:
 
     @property
     def macs_dense(self) -> int:
-        """MACs of the same bundle with every row of every frame."""
+        """MACs of the same tasks with all rows computed."""
         return sum(cost.dense.total for cost in self.tasks.values())
 
     @property
@@ -82,13 +82,13 @@ class FrameCost:
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """Everything about one frame: `result["depth"].array`, `result.cost`, `result.plot()`.
+    """Result of one frame: `result["depth"].array`, `result.cost`, `result.plot()`.
 
     Attributes:
         frame: the frame itself.
-        record: what was decided, which rows were computed, and what the base hands on.
-        predictions: by task; empty for an invalid frame.
-        cost: what ran and what it cost. The base's row is always there: its blocks serve every task.
+        record: the decision, the rows computed, and the base's activations at the splits.
+        predictions: predictions by task; empty for an invalid frame.
+        cost: cost of every task, and always of the base, as its blocks serve every task.
         age: frames since each pixel was computed [H, W], the same for every task; None for an invalid frame.
     """
 
@@ -100,12 +100,12 @@ class FrameResult:
 
     @property
     def policy(self) -> str:
-        """How its outputs came about: dense, rows, warped, held or skipped."""
+        """How its outputs were made: dense, rows, warped, held or skipped."""
         return self.record.policy
 
     @property
     def reason(self) -> str:
-        """Why that was decided."""
+        """Reason for that policy."""
         return self.record.reason
 
     @property
@@ -120,19 +120,19 @@ class FrameResult:
 
     @property
     def valid(self) -> bool:
-        """Whether the frame is what the camera saw; an invalid one has no predictions."""
+        """Whether the picture is what the camera saw; an invalid frame has no predictions."""
         return self.frame.valid
 
     @property
     def cause(self) -> str:
-        """Why it isn't valid, or why the stream was reset."""
+        """Why the frame isn't valid, or why the stream was reset; empty otherwise."""
         return self.frame.cause
 
     def __getitem__(self, task: str) -> Prediction:
         """One task's prediction.
 
         Raises:
-            KeyError: it wasn't predicted; the text says why.
+            KeyError: the task wasn't predicted; the text gives the reason.
         """
         if task not in self.predictions:
             why = (

@@ -1,4 +1,4 @@
-"""Seconds by task and stage."""
+"""Measured seconds by task and stage."""
 
 import time
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def start(self) -> None:
-        """Begins a lap: the time since the last one is somebody else's."""
+        """Begins a lap; the time since the last one isn't booked."""
         self._last = time.perf_counter()
 
     def lap(self, stage: str, task: str = "") -> None:
-        """Books the time since the last lap; no task means shared by all, booked on the base."""
+        """Books the time since the last lap on a task; time without a task is shared by all tasks."""
         lap_together([self], [1], stage, task)
 
     def of(self, task: str, *, shared: bool = False) -> dict[str, float]:
-        """Seconds of a task by stage, with what is shared by all where it carries that."""
+        """Seconds of a task by stage; with `shared`, including the time that all tasks share."""
         spent: dict[str, float] = {}
         for (owner, stage), seconds in self.seconds.items():
             if owner == task or (shared and owner == ""):
@@ -29,7 +29,7 @@ class Stopwatch:
 
 
 def lap_together(clocks: Sequence[Stopwatch], rows: Sequence[int], stage: str, task: str = "") -> None:
-    """Books the time since the first clock's last lap on all of them, by their shares of the rows."""
+    """Divides the time since the first clock's last lap among the clocks, in proportion to their rows."""
     now, total = time.perf_counter(), sum(rows)
     spent = now - clocks[0]._last
     for clock, count in zip(clocks, rows, strict=True):

@@ -1,1 +1,1 @@
-"""Arithmetic settled once for a run: data type, threads, compiled kernel."""
+"""Numerics of a run, which are settled once: data type, threads, compiled kernel."""

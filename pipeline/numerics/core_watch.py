@@ -1,9 +1,8 @@
-"""Torch's threads in a process that loaded them before deltascene could say how briefly they should spin.
+"""Torch's threads in a process that imported torch first, so that deltascene couldn't shorten their spinning.
 
-OpenMP's settings are read when its library is loaded. Where a program imports torch first, only the library's own
-rule helps: GNU's lets a thread spin a hundred times instead of 300,000 as long as it manages more threads than there
-are cores. So a second team of threads is kept, which does nothing, while other programs want the cores. Neither the
-number of torch's threads nor a result changes.
+OpenMP reads its settings when its library is loaded. GNU's library lets a waiting thread spin a hundred times instead
+of 300,000 times while it manages more threads than there are cores. So while other programs need the cores, a second
+team of idle threads is kept. Neither the number of torch's threads nor any result changes.
 
 Source: the manual of GNU libgomp, GOMP_SPINCOUNT.
 """
@@ -22,26 +21,26 @@ from deltascene.pipeline.openmp import torch_came_first, user_setting
 
 _LOOK_S = 0.1  # of the thread's processor time, between two looks
 _CROWDED, _FREE = 50.0, 15.0  # interruptions a second of it: the second team comes, and goes
-_WORK = 1 << 18  # numbers that torch spreads over its threads
+_WORK = 1 << 18  # elements of a tensor that is large enough for all of torch's threads
 
 _log = logging.getLogger(__name__)
 
 
 class CoreWatch:
-    """Looks now and then how often the thread that computes was interrupted, and keeps the second team meanwhile."""
+    """Measures how often the computing thread is interrupted, and starts and ends the second team accordingly."""
 
     def __init__(self) -> None:
         self._active = torch_came_first() and user_setting() is None
-        self._looked_s, self._switches, self._told = time.thread_time(), _interruptions(), False
+        self._looked_s, self._switches, self._warned = time.thread_time(), _interruptions(), False
         self._release: weakref.finalize[..., CoreWatch] | None = None
 
     @property
     def crowded(self) -> bool:
-        """Whether the second team is there."""
+        """Whether the second team is running."""
         return self._release is not None
 
     def look(self) -> None:
-        """Call it after a frame, in the thread that computes."""
+        """Measures from time to time; called after each frame, in the thread that computes."""
         now_s = time.thread_time()
         if not self._active or now_s - self._looked_s < _LOOK_S:
             return
@@ -51,7 +50,7 @@ class CoreWatch:
         self.judge(rate)
 
     def judge(self, rate: float) -> None:
-        """Has the second team come or go.
+        """Starts or ends the second team.
 
         Args:
             rate: interruptions a second of processor time.
@@ -62,8 +61,8 @@ class CoreWatch:
         elif rate > _CROWDED and torch.get_num_threads() > 1:
             self._release = weakref.finalize(self, _second_team())
             self._release.atexit = False
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 _log.warning(
                     "other programs want the cores of torch's threads, which wait for each other; "
                     "import deltascene.Engine before torch, or set before Python starts: %s",
@@ -71,14 +70,14 @@ class CoreWatch:
                 )
 
     def close(self) -> None:
-        """Lets the second team go."""
+        """Ends the second team."""
         if self._release is not None:
             self._release()
             self._release = None
 
 
 def _interruptions() -> int:
-    """How often the system gave this thread's core to others; 0 where it doesn't say."""
+    """Number of times that the system gave this thread's core to others; 0 where it isn't known."""
     try:
         import resource
 
@@ -88,8 +87,8 @@ def _interruptions() -> int:
 
 
 def _second_team() -> Callable[[], None]:
-    """Starts threads until OpenMP manages more than there are cores; they sleep until what is returned is called."""
-    others = torch.get_num_threads() - 1  # that come with a thread that has torch compute something
+    """Starts threads until OpenMP manages more than there are cores; they sleep until the result is called."""
+    others = torch.get_num_threads() - 1  # that OpenMP starts for each thread that computes with torch
     cores = len(os.sched_getaffinity(0))
     leaders, ended = (cores - 1) // others, threading.Event()
     started = threading.Barrier(max(1, leaders) + 1)

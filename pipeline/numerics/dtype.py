@@ -1,7 +1,7 @@
-"""Which type blocks multiply in on this machine: measured where it is left open, never taken for granted.
+"""Choice of the type in which blocks multiply on this machine; with `auto` it is measured.
 
-Processors with AVX512-BF16 or AMX multiply bfloat16 two to four times as fast as float32; others that know the type at
-all are slower with it.
+Processors with AVX512-BF16 or AMX multiply bfloat16 two to four times as fast as float32; others that support the type
+are slower with it.
 """
 
 import time
@@ -21,17 +21,17 @@ Dtype = Literal["float32", "bfloat16"]
 
 _WIDTH, _HEADS, _ROWS = 384, 6, 64
 _REPEATS = 8
-_WORTH = 1.3  # times as fast that bfloat16 has to be: either it is 2 and more, or below 1
+_WORTH = 1.3  # smallest speed-up at which bfloat16 is chosen; in practice it is 2 or more, or below 1
 
 
 def choose_dtype(numerics: NumericsConfig) -> Dtype:
-    """What blocks will multiply in.
+    """The type in which blocks multiply.
 
     Args:
-        numerics: with its kernel settled and loaded.
+        numerics: numerics whose kernel is settled and loaded.
 
     Raises:
-        UsageError: bfloat16 was asked for, and this processor or its kernel has no such products.
+        UsageError: bfloat16 was requested, and this processor or its kernel can't multiply it.
     """
     if numerics.dtype == "float32":
         return "float32"
@@ -47,7 +47,7 @@ def choose_dtype(numerics: NumericsConfig) -> Dtype:
 
 
 def _times_as_fast(numerics: NumericsConfig) -> float:
-    """How many times as fast a block is in bfloat16, on one thread: threads that wait for each other hide it."""
+    """Speed-up of a block in bfloat16, measured on one thread, as waiting threads would hide it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,8 @@
-"""The compiled kernel: built on request with torch's extension mechanism, kept per user, loaded where it is there.
+"""The compiled kernel: built on request with torch's extension mechanism, kept in the user cache, loaded if it exists.
 
-Its file is named by all that it depends on: our source, torch, and the instruction set that torch uses here. So a new
-torch or another machine finds none, and runs through plain PyTorch until it is built again.
+The name of its file is a hash of everything that it depends on: its source, torch, and the instruction set that torch
+uses. So with a new torch or on another machine none is found, and blocks run through plain PyTorch until it is built
+again.
 """
 
 import logging
@@ -31,29 +32,29 @@ _FLAGS = {  # by torch's name of the instruction set
 
 
 def kernel_name() -> str:
-    """What the numerics record calls the kernel of this source, torch and instruction set."""
+    """Name of the kernel of this source, torch and instruction set, as in the numerics record."""
     text = "\0".join((_source(), torch.__version__, *_flags()))
     return f"rows-{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def kernel_file() -> Path:
-    """Where it is kept, whether it is there or not."""
+    """Path of the kernel in the user cache, whether it exists or not."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "deltascene" / "kernels" / f"{kernel_name()}.so"
 
 
 def choose_kernel(asked: Literal["auto", "torch", "compiled"]) -> Kernel:
-    """What will compute blocks; a compiled kernel is loaded into this process.
+    """Chooses what computes blocks, and loads a compiled kernel into this process.
 
     Raises:
-        UsageError: the compiled kernel was asked for and isn't there, or can't be loaded.
+        UsageError: the compiled kernel was requested and doesn't exist, or can't be loaded.
     """
     path = kernel_file()
     if asked == "torch" or (asked == "auto" and not path.is_file()):
         return "torch"
     if not path.is_file():
         raise UsageError("numerics.kernel: expected a compiled kernel; found none; deltascene doctor --build-kernels")
-    if hasattr(torch.ops.deltascene, "run_block"):  # a library can be registered once in a process
+    if hasattr(torch.ops.deltascene, "run_block"):  # a library can be registered only once in a process
         return "compiled"
     try:
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
@@ -65,10 +66,10 @@ def choose_kernel(asked: Literal["auto", "torch", "compiled"]) -> Kernel:
 
 
 def build_kernel() -> Path:
-    """Compiles the kernel; another process sees all of the file or none. Takes about a quarter of a minute.
+    """Compiles the kernel, in about 15 seconds; other processes see the complete file or none.
 
     Raises:
-        UsageError: there is no compiler, or it fails, the text ends with what it said; or the user's cache can't be
+        UsageError: there is no compiler, or it fails, and the text ends with its error; or the user cache can't be
             written.
     """
     capability, path = torch.backends.cpu.get_cpu_capability(), kernel_file()
@@ -80,11 +81,11 @@ def build_kernel() -> Path:
         raise UsageError(
             f"kernel: can't be kept in {path.parent}: {one_line(error)}; XDG_CACHE_HOME names another folder"
         ) from error
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of GPUs, which nobody asked for
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of GPUs, which aren't used here
     flags = ["-O3", "-fopenmp", "-fno-math-errno", "-fno-strict-aliasing", *_flags()]
     defines = [f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"]
-    said = StringIO()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, redirect_stdout(said), redirect_stderr(said):
+    output = StringIO()
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, redirect_stdout(output), redirect_stderr(output):
         source = Path(folder) / "rows.cpp"
         source.write_text(_source(), encoding="utf-8")
         try:
@@ -107,9 +108,9 @@ def build_kernel() -> Path:
 
 @contextmanager
 def _tools_found() -> Iterator[None]:
-    """While torch calls the ninja of this installation, also if that isn't on PATH, and finds its own libraries.
+    """Lets torch find the ninja of this installation, even if it isn't on PATH, and torch's own libraries.
 
-    Source: torch.utils.cpp_extension._prepare_ldflags puts their folder into a shell command as it is, spaces and all.
+    Source: torch.utils.cpp_extension._prepare_ldflags puts the libraries' folder into a shell command unquoted.
     """
     from torch.utils import cpp_extension
 
@@ -123,12 +124,12 @@ def _tools_found() -> Iterator[None]:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether a kernel compiled here has products of bfloat16."""
+    """Whether a kernel compiled on this machine multiplies bfloat16."""
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _flags() -> tuple[str, ...]:
-    """Of the compiler, for the instructions that torch uses here."""
+    """Compiler flags for the instruction set that torch uses."""
     flags = _FLAGS.get(torch.backends.cpu.get_cpu_capability(), ())
     return (*flags, "-mavx512bf16") if multiplies_bfloat16() else flags
 
@@ -138,7 +139,7 @@ def _source() -> str:
 
 
 def _last_error(text: str) -> str:
-    """The line of a compiler's output that names the fault."""
+    """The line of a compiler's output with the error."""
     lines = text.splitlines()
     for sign in (" error: ", "not found", "error"):
         faults = [line for line in lines if sign in line.lower()]

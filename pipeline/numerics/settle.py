@@ -1,4 +1,4 @@
-"""The numerics record: everything about the arithmetic that may change a bit of a result."""
+"""The numerics record: everything about the arithmetic that can change a bit of a result."""
 
 import importlib.metadata
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from deltascene.stages.motion import flow_threads, set_flow_threads
 
 
 def numerics_record(config: Config) -> dict[str, Any]:
-    """What results depend on beside config, weights and input: two runs with equal records are byte-equal.
+    """Everything besides config, weights and input that results depend on: runs with equal records are byte-equal.
 
     Args:
-        config: resolved and settled config.
+        config: a resolved and settled config.
     """
     assert config.numerics.dtype != "auto", "a record is of settled numerics"
     return {
@@ -38,10 +38,10 @@ def numerics_record(config: Config) -> dict[str, Any]:
 
 
 def settle(config: Config) -> Config:
-    """A config whose open questions of arithmetic are answered for this machine.
+    """A config whose numerics set to `auto` are chosen for this machine.
 
     Raises:
-        UsageError: it asks for what isn't there.
+        UsageError: it requests a kernel or a type that this machine doesn't have.
     """
     numerics = config.numerics.model_copy(update={"kernel": choose_kernel(config.numerics.kernel)})
     numerics = numerics.model_copy(update={"dtype": choose_dtype(numerics)})
@@ -49,17 +49,17 @@ def settle(config: Config) -> Config:
 
 
 def use_threads(config: Config) -> None:
-    """Gives this process the threads that a record of a settled config names: torch's, and one for optical flow."""
+    """Sets the threads of this process as in a settled config: torch's, and one for optical flow."""
     assert config.numerics.threads is not None, "threads are settled with the executor"
     torch.set_num_threads(config.numerics.threads)
     set_flow_threads(1)
 
 
 def honour(config: Config, wanted: Mapping[str, Any]) -> None:
-    """Sets this process up to compute under a record.
+    """Sets up this process to compute as in a numerics record.
 
     Raises:
-        UsageError: it can't; the text names what differs.
+        UsageError: it can't; the text names the first difference.
     """
     choose_kernel(config.numerics.kernel)
     torch.set_num_threads(int(wanted["threads"]))
@@ -71,10 +71,10 @@ def honour(config: Config, wanted: Mapping[str, Any]) -> None:
 
 
 def split_dtype(config: Config) -> str:
-    """What activations are handed on as, `float32` or `bfloat16`; `native` is the type that blocks multiply.
+    """Type of activations at a split, `float32` or `bfloat16`; `native` in the config is the type that blocks multiply.
 
     Args:
-        config: with settled numerics.
+        config: a config with settled numerics.
     """
     assert config.numerics.dtype != "auto", "numerics have to be settled"
     asked = config.numerics.split_dtype

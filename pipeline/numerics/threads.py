@@ -1,4 +1,4 @@
-"""Whether torch's threads have a core each: where two share one, every small product takes a tick of the scheduler."""
+"""Measures whether torch's threads have a core each: if two share one, small products wait for the scheduler."""
 
 import statistics
 import time
@@ -9,11 +9,11 @@ from deltascene.pipeline.openmp import SPINS, user_setting
 
 _ROWS, _IN, _OUT = 16, 384, 1536
 _REPEATS = 15
-_TICK_S = 1e-3  # slower than alone by more than this isn't arithmetic
+_TICK_S = 1e-3  # a larger difference to one thread than this is waiting, not arithmetic
 
 
 def seconds_lost() -> float:
-    """Seconds that a small product takes longer on all of torch's threads than on one; 0 where it doesn't."""
+    """Seconds by which a small product is slower on all of torch's threads than on one; 0 if it isn't."""
     threads = torch.get_num_threads()
     if threads < 2:
         return 0.0
@@ -27,7 +27,7 @@ def seconds_lost() -> float:
 
 
 def describe(lost_s: float) -> str:
-    """What was found and the way out, on one line."""
+    """The finding and the setting that helps, in one line."""
     return (
         f"torch's {torch.get_num_threads()} threads wait for each other, {1e3 * lost_s:.0f} ms in a small product: "
         f"they share a core, or another program has it; {way_out()}; OMP_PROC_BIND=true gives each its own core"
@@ -35,7 +35,7 @@ def describe(lost_s: float) -> str:
 
 
 def way_out() -> str:
-    """Which setting helps, before Python starts or of the run."""
+    """The setting that helps: an environment variable or a config key."""
     brief, setting = f"GOMP_SPINCOUNT={SPINS}", user_setting()
     if setting == brief:
         return "numerics.threads=1 waits for nobody"

@@ -2,7 +2,8 @@
 
 from deltascene import Engine, open_run
 
-All errors that a person caused or can mend are `deltascene.DeltasceneError`s; `deltascene.errors` draws their tree.
+All errors that a user can cause or fix are subclasses of `deltascene.DeltasceneError`; their tree is in
+`deltascene.errors`.
 """
 
 from typing import TYPE_CHECKING, Any

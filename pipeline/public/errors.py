@@ -1,7 +1,7 @@
-"""The base of all errors that a person caused or can mend, and the exit codes of the command.
+"""The base class of all errors that a user can cause or fix, and the exit codes of the command.
 
-Every folder adds its own in its `errors.py`; all are found at the face, as `deltascene.UsageError`. This module imports
-none of ours, so that every folder can build on it.
+Every folder adds its own in its `errors.py`; all are exported, as `deltascene.UsageError`. This module imports no other
+of the package, so that every folder can use it.
 
 DeltasceneError                  exit code
 ├── UsageError                   2    an option, key, name or path that can't be used

@@ -189,7 +189,8 @@ def test_a_delta_beside_its_head_is_replaced(tiny_delta, tmp_path, out):
     description = (full / "bundle.yaml").read_text()
     (full / "bundle.yaml").write_text(description.replace("delta: height.safetensors, ", ""))
     np.testing.assert_allclose(answer(out, "height"), answer(full, "height"), rtol=1e-4)
-    assert list(warnings(result)) == ["height: height.safetensors has no head of this task: the bundle's own stays"]
+    kept = "height: height.safetensors has no head of this task, so the bundle's own head stays"
+    assert list(warnings(result)) == [kept]
     assert np.array_equal(answer(out, "flow"), answer(tiny_delta, "flow"))
 
 
@@ -227,7 +228,7 @@ def test_another_base_is_the_one_that_differences_are_taken_from(tiny, flow, tmp
     result = made(tiny, out, f"flow={ours}", base=path, rank=2)
     full = full_network(tiny, "flow", ours, ours, tmp_path / "full")
     np.testing.assert_allclose(answer(out, "flow"), answer(full, "flow"), rtol=0, atol=1e-4)
-    assert list(warnings(result)) == ["parts, height, hands: made for the bundle's own base, not for the one of --base"]
+    assert list(warnings(result)) == ["parts, height, hands: made for the bundle's own base, not for that of --base"]
     assert result.bundle.entry.evidence["compress"]["base"] == "new_base.safetensors"
 
 
