@@ -1,14 +1,14 @@
-// A transformer block on some rows of a frame: products with packed weights, and attention to kept keys and values.
+// A transformer block on some rows of a frame: products with packed weights, attention over kept keys and values.
 //
-// A product is computed panel by panel: NR columns of W^T, packed over the whole depth of the layer, times tiles of MR rows
-// whose sums stay in registers over that depth. Bias, GELU and the residual are applied to a tile before the next one. So
-// a few rows run as close to the processor's peak as many, and the result of a row doesn't depend on the rows beside it.
+// A product is done panel by panel: NR columns of W^T, packed as deep as the layer, against tiles of MR rows whose sums stay
+// in registers over the whole depth. Bias, GELU and the residual are applied to a tile before the next one. So few rows run
+// as near to the processor's limit as many do, and a row's result doesn't depend on the rows beside it.
 //
-// Sums, norms, softmax and the residual stream are float32. Inputs of a product are float32 or, where the processor
-// multiplies it, bfloat16. Both are read in lanes of 32 bits: one float32, or two bfloat16 that are neighbours along the
-// axis that is summed over. So all types share one loop, and the type only decides how a lane is multiplied.
+// Sums, norms, softmax and the residual stream are float32. What goes into a product is float32 or, where the processor
+// multiplies it, bfloat16. Either way it is read in lanes of 32 bits: one float32, or two bfloat16 that follow each other
+// along the inputs of a product. So there is one walk through a product, and the type only says what becomes of a lane.
 //
-// Compiled on the user's machine by `deltascene doctor --build-kernels`, never silently; without it, rows.py runs the same
+// Compiled on the user's machine by `deltascene doctor --build-kernels`, never silently; without it rows.py runs the same
 // block through PyTorch. Scale and shift of the norms and LayerScale are folded into the weights (folded.py).
 
 #include <ATen/Parallel.h>
@@ -28,23 +28,23 @@ namespace {
 using at::Tensor;
 using V = at::vec::Vectorized<float>;
 
-constexpr int64_t L = V::size();  // floats in a vector
-constexpr int64_t NR = 2 * L;     // columns of a panel of weights, keys or values
-constexpr int64_t LINE = 16;      // floats in a cache line
+constexpr int64_t L = V::size();  // floats of a vector
+constexpr int64_t NR = 2 * L;     // columns of a panel
+constexpr int64_t LINE = 16;      // floats of a line of the processor's cache
 #ifdef CPU_CAPABILITY_AVX512
-constexpr int MR = 12;  // rows of a tile: 2 MR sums, 2 vectors of the panel and 1 of x fit into 32 registers
+constexpr int MR = 12;  // rows of a tile: 2 MR sums, 2 vectors of the panel and 1 of x fit the 32 registers
 #else
-constexpr int MR = 6;  // the same for 16 registers
+constexpr int MR = 6;  // of 16
 #endif
-constexpr float NOTHING = -1e30f; // a score whose softmax is 0
-constexpr int64_t STACK = 96;         // rows multiplied by a panel of weights while it is in the processor's cache
-constexpr int64_t DEPTH = 768;        // lanes of a layer's inputs used at a time, for the same reason
-constexpr int64_t QUERIES = 4 * MR;   // rows multiplied by a panel of keys or values, for the same reason
+constexpr float NOTHING = -1e30f; // a score whose share is 0
+constexpr int64_t STACK = 96;         // rows that go against a panel of weights while it is in the cache
+constexpr int64_t DEPTH = 768;        // lanes of a layer's inputs, for the same reason
+constexpr int64_t QUERIES = 4 * MR;   // rows that go against a panel of keys or values, for the same reason
 
-// Inputs of a product in float32.
+// Inputs of a product as float32.
 struct Float32 {
   using Value = float;
-  static constexpr int64_t LANE = 1;  // values in a lane
+  static constexpr int64_t LANE = 1;  // values of a lane
   static V mad(V lanes, V weights, V sums) { return at::vec::fmadd(lanes, weights, sums); }
   static V exp(V x) { return x.exp_u20(); }
   static V gelu(V x) { return V(0.5f) * x * (V(1.f) + (x * V(float(M_SQRT1_2))).erf()); }
@@ -52,14 +52,14 @@ struct Float32 {
 };
 
 #ifdef __AVX512BF16__
-// Inputs of a product in bfloat16, rounded to nearest even.
+// As bfloat16, rounded to nearest even.
 struct Bfloat16 {
   using Value = at::BFloat16;
   static constexpr int64_t LANE = 2;
   static V mad(V lanes, V weights, V sums) { return _mm512_dpbf16_ps(sums, (__m512bh)__m512(lanes), (__m512bh)__m512(weights)); }
   static void store(V left, V right, Value* to) { _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(right, left)); }
 
-  // With a relative error of 1e-4: 2^n times a cubic that approximates 2^r for r between -1/2 and 1/2.
+  // To 1e-4: 2^n times a cubic, the best one for 2^r between -1/2 and 1/2.
   static V exp(V x) {
     const V power = x * V(float(M_LOG2E)), whole = _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT), r = power - whole;
     V cubic = at::vec::fmadd(r, V(0.05550332f), V(0.24022651f));
@@ -67,7 +67,7 @@ struct Bfloat16 {
     return _mm512_scalef_ps(cubic, whole);
   }
 
-  // max(x, 0) - |x| / 2 erfc(|x| / sqrt 2), with an error of 1e-4. Source: Abramowitz and Stegun 7.1.28.
+  // max(x, 0) - |x| / 2 erfc(|x| / sqrt 2), to 1e-4. Source: Abramowitz and Stegun 7.1.28.
   static V gelu(V x) {
     const V positive = at::vec::maximum(x, V(0.f)), size = positive + positive - x, z = size * V(float(M_SQRT1_2));
     V root(0.0000430638f);
@@ -80,17 +80,17 @@ struct Bfloat16 {
 #endif
 
 template <typename T>
-const float* lanes(const T* values) { return reinterpret_cast<const float*>(values); }  // needs -fno-strict-aliasing
+const float* lanes(const T* values) { return reinterpret_cast<const float*>(values); }  // compiled without strict aliasing
 
-// NR columns of a matrix; all numbers count lanes.
+// NR columns of a matrix.
 struct Panel {
-  const float* from;    // first row
-  int64_t step, depth;  // distance from one row to the next; number of rows
-  int64_t ahead;        // distance to the data that is prefetched
+  const float* from;    // lanes, as all that follows
+  int64_t step, depth;  // from one row to the next; rows
+  int64_t ahead;        // to what will be read soon, and may lie in memory still
 };
 
-// Sums of M rows over a panel; done(row, left, right) takes those of each row. Never inlined, as the caller's values would
-// take registers from the sums, which halves the speed.
+// Sums of M rows over a panel: done(row, left, right) gets each row's. Never inlined: what the caller holds in registers
+// would push the sums out of them, which halves the speed.
 template <typename T, int M, typename Done>
 [[gnu::noinline]] void tile(const float* x, int64_t x_step, const Panel& panel, const Done& done) {
   V sum[M][2];
@@ -110,7 +110,7 @@ template <typename T, int M, typename Done>
   for (int m = 0; m < M; ++m) done(m, sum[m][0], sum[m][1]);
 }
 
-// The last rows of a stack, fewer than MR, as one tile.
+// The last rows of a stack, fewer than MR.
 template <typename T, int M, typename Done>
 inline void rest(int64_t rows, const float* x, int64_t x_step, const Panel& panel, const Done& done) {
   if constexpr (M > 0) {
@@ -131,23 +131,22 @@ inline float total(V values) {
   return at::vec::vec_reduce_all<float>([](V a, V b) { return a + b; }, values);
 }
 
-// Rows of each part when rows are split into equal parts of at most `most`, rounded up to whole tiles.
+// Rows of a part, of at most `most`: all parts alike, and of whole tiles.
 inline int64_t alike(int64_t rows, int64_t most) {
   const int64_t parts = (rows + most - 1) / most, even = (rows + parts - 1) / parts;
   return (even + MR - 1) / MR * MR;
 }
 
-enum class After { store, gelu, add };  // how a product p is written: y = p, y = gelu(p), y += p
+enum class After { store, gelu, add };  // what becomes of a product: y = it, y = gelu(it), y += it
 
-// A linear layer from x [rows, in] to y [rows, out]; packed is [out / NR, in, NR], with `in` in lanes. y is float32 where
-// the product is added to it, else T.
+// y [rows, out] of x [rows, in]; packed [out / NR, in, NR], in being lanes. y is float32 where it is added to, T otherwise.
 template <typename T, After after, typename Y>
 void linear(const float* x, int64_t rows, int64_t in, const float* packed, const float* bias, int64_t out, Y* y) {
   const int64_t panels = out / NR, stack = alike(rows, STACK), stacks = (rows + stack - 1) / stack;
-  const int64_t part = after == After::add ? DEPTH : in;  // a layer can be summed in parts only if y is float32
+  const int64_t part = after == After::add ? DEPTH : in;  // sums of a part have to be float32
   at::parallel_for(0, stacks * panels, 1, [&](int64_t begin, int64_t end) {
     float sums[after == After::gelu ? STACK * NR : 1];
-    for (int64_t last; begin < end; begin = last) {  // one stack at a time
+    for (int64_t last; begin < end; begin = last) {  // one stack after the other
       const int64_t first = begin / panels * stack, count = std::min(stack, rows - first);
       last = std::min(end, (begin / panels + 1) * panels);
       for (int64_t from = 0; from < in; from += part)
@@ -167,7 +166,7 @@ void linear(const float* x, int64_t rows, int64_t in, const float* packed, const
               T::store(left, right, to + r * out);
             }
           });
-          if constexpr (after == After::gelu)  // after the tiles: a call between them would spill the sums from registers
+          if constexpr (after == After::gelu)  // at last, while they are near: a call in between would spill the sums
             for (int64_t r = 0; r < count; ++r)
               T::store(T::gelu(V::loadu(sums + r * NR)), T::gelu(V::loadu(sums + r * NR + L)), to + r * out);
         }
@@ -175,7 +174,7 @@ void linear(const float* x, int64_t rows, int64_t in, const float* packed, const
   });
 }
 
-// Normalises rows to mean 0 and variance 1.
+// Rows to mean 0 and variance 1.
 template <typename T>
 void normalise(const float* x, int64_t rows, int64_t width, float eps, typename T::Value* y) {
   at::parallel_for(0, rows, 16, [&](int64_t begin, int64_t end) {
@@ -201,12 +200,12 @@ struct Scene {
   typename T::Value *keys, *values;
   int64_t heads, d, tokens, step;
 
-  int64_t deep() const { return (tokens + T::LANE - 1) / T::LANE; }  // lanes along the tokens of the values
+  int64_t deep() const { return (tokens + T::LANE - 1) / T::LANE; }  // lanes of a column of values
   auto* keys_of(int64_t head) const { return keys + head * d * step; }
   auto* values_of(int64_t head) const { return values + head * deep() * T::LANE * d; }
 };
 
-// Writes the keys and values of some rows into the scene; places null is all tokens in order. qkv [rows, 3 * heads * d].
+// Keys and values of some rows; null is all tokens in order. qkv [rows, 3 * heads * d].
 template <typename T>
 void keep(const typename T::Value* qkv, int64_t rows, const int64_t* places, const Scene<T>& scene) {
   const int64_t width = scene.heads * scene.d;
@@ -217,7 +216,7 @@ void keep(const typename T::Value* qkv, int64_t rows, const int64_t* places, con
         const auto *key = qkv + r * 3 * width + width + head * scene.d, *value = key + width;
         auto *to = scene.keys_of(head) + token * T::LANE, *soon = scene.keys_of(head) + next * T::LANE;
         for (int64_t k = 0; k < scene.d; k += T::LANE, to += scene.step * T::LANE, soon += scene.step * T::LANE) {
-          __builtin_prefetch(soon, 1);  // each is in another cache line
+          __builtin_prefetch(soon, 1);  // every one in a line of its own
           std::copy_n(key + k, T::LANE, to);
         }
         auto* at = scene.values_of(head) + token / T::LANE * T::LANE * scene.d + token % T::LANE;
@@ -226,8 +225,7 @@ void keep(const typename T::Value* qkv, int64_t rows, const int64_t* places, con
   });
 }
 
-// Replaces the scores of one query by their softmax without its normalisation; returns the factor for that. The results
-// have type T and start where the scores start.
+// Scores of one query as shares of 1, but for the factor that is given back. They begin where the scores did.
 template <typename T>
 float softmax(float* scores, int64_t tokens, int64_t padded) {
   std::fill(scores + tokens, scores + padded, NOTHING);
@@ -236,7 +234,7 @@ float softmax(float* scores, int64_t tokens, int64_t padded) {
     top = at::vec::maximum(top, V::loadu(scores + n)), other = at::vec::maximum(other, V::loadu(scores + n + L));
   top = at::vec::maximum(top, other);
   top = V(at::vec::vec_reduce_all<float>([](V a, V b) { return at::vec::maximum(a, b); }, top));
-  auto* to = reinterpret_cast<typename T::Value*>(scores);  // writes never overtake reads
+  auto* to = reinterpret_cast<typename T::Value*>(scores);  // never ahead of what is read
   for (int64_t n = 0; n < padded; n += NR) {
     const V left = T::exp(V::loadu(scores + n) - top), right = T::exp(V::loadu(scores + n + L) - top);
     T::store(left, right, to + n);
@@ -245,7 +243,7 @@ float softmax(float* scores, int64_t tokens, int64_t padded) {
   return 1.f / total(sum);
 }
 
-// Attention of some rows to all tokens, to seen [rows, heads * d]; the queries are scaled already.
+// seen [rows, heads * d]; queries come scaled.
 template <typename T>
 void attend(const typename T::Value* qkv, int64_t rows, const Scene<T>& scene, typename T::Value* seen) {
   const int64_t width = scene.heads * scene.d, group = alike(rows, QUERIES), groups = (rows + group - 1) / group;
@@ -296,7 +294,7 @@ Scene<T> scene_of(const Tensor& keys, const Tensor& values, int64_t tokens) {
 
 int64_t panel() { return NR; }
 
-// Packs a weight [out, in] in float32 or bfloat16 into [out / NR, in / LANE, NR, LANE].
+// float32 or bfloat16 [out, in] as [out / NR, in / LANE, NR, LANE].
 Tensor pack(const Tensor& weight_OI) {
   const int64_t out = weight_OI.size(0), in = weight_OI.size(1), lane = weight_OI.scalar_type() == at::kBFloat16 ? 2 : 1;
   TORCH_CHECK(out % NR == 0 && in % lane == 0, "weight: expected a multiple of ", NR, " outputs; found ", out);
@@ -350,7 +348,7 @@ Tensor run_block(
   return block_of<Float32>(x_RD, weights, eps1, eps2, counts, rows, tokens, keys, values);
 }
 
-// A linear layer from float32 [rows, in] to float32 [rows, out], computed in the type of the weights.
+// float32 [rows, in] to float32 [rows, out], through the type of the weights.
 Tensor apply_linear(const Tensor& x_RI, const Tensor& packed, const Tensor& bias_O) {
   const int64_t rows = x_RI.size(0), in = x_RI.size(1), out = bias_O.size(0);
   TORCH_CHECK(x_RI.is_contiguous() && packed.numel() == in * out, "x: expected contiguous rows of ", packed.numel() / out, "; found ", in);
