@@ -14,7 +14,7 @@ WAYS = {
     "actor": "from deltascene.pipeline.quick_imports import quick_imports\nwith quick_imports():\n    import torch",
     "command": (
         "from deltascene.pipeline.cli import app as cli\n"
-        "def load_torch(standalone_mode):\n    import torch\n"
+        "def load_torch():\n    import torch\n"
         "cli.app = load_torch\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass"
     ),

@@ -256,7 +256,7 @@ def test_a_budget_ends_the_archive_not_the_run(run_cli, tiny_delta, clip, tmp_pa
     out = tmp_path / "out"
     code, text, _ = run_cli("run", clip, "-o", out, "--model", tiny_delta, "--archive-budget", "30kB", *OPTIONS)
     assert code == 4
-    assert "budget was reached" in text
+    assert "reached its budget" in text
     video = open_run(out)["clip"]
     assert (video.status, len(video)) == ("done", FRAMES)
     assert 1 <= len(ZarrStore(video.files.activations).starts()) < 3

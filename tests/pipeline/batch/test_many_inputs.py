@@ -121,7 +121,7 @@ def test_only_failed_knows_an_input_by_its_path_where_its_id_came_from_a_collisi
     [
         (["--only-failed"], "--only-failed: expected -o with the folder of an earlier run; found none"),
         (["--only-failed", "-o", "OUT"], "expected a run's folder; found no run.yaml in it"),
-        (["--only-failed", "-o", "OUT", "--force"], "found --force, which would redo the others"),
+        (["--only-failed", "-o", "OUT", "--force"], "found --force, which would run the other inputs, too"),
         (["-o", "OUT"], "expected at least one SOURCE; found none"),
     ],
 )

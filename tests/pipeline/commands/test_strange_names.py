@@ -91,7 +91,7 @@ def test_files_for_programs_can_be_read(ran):
 # Each name of a file that isn't there is a command of its own; the process and its real streams are the same.
 ONE_BY_ONE = """
 import sys
-from deltascene.pipeline.cli import main
+from deltascene.pipeline.cli.app import main
 _, out, *names = sys.argv
 for name in names:
     sys.argv = ["deltascene", "run", "-o", out, "--", name]

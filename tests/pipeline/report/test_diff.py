@@ -19,7 +19,7 @@ from deltascene.pipeline.report.page import FORMS, look_up
 from deltascene.pipeline.report.pairs import Pair, common_rows
 from deltascene.pipeline.report.pictures import drift_map
 from deltascene.pipeline.report.sentences import diff_headline
-from deltascene.pipeline.runs import folder, ledger
+from deltascene.pipeline.runs import ledger, reader
 from deltascene.stages.kinds import Classes, Scalar, Vector
 
 ROW = {"valid": True, "policy": "dense", "rows": 10, "rows_computed": 10, "macs_executed": 100, "macs_dense": 100}
@@ -259,8 +259,8 @@ def test_the_table_the_page_and_the_json_say_the_same(runs, tmp_path, capsys):
 
 
 def test_a_comparison_and_its_page_read_each_ledger_once(runs, tmp_path, monkeypatch):
-    read, real = Counter(), folder.read_rows
-    monkeypatch.setattr(folder, "read_rows", lambda path: read.update([path]) or real(path))
+    read, real = Counter(), reader.read_rows
+    monkeypatch.setattr(reader, "read_rows", lambda path: read.update([path]) or real(path))
     assert call("report", "diff", runs / "exact", runs / "balanced", "--html", tmp_path / "page.html") == 0
     assert read == {runs / name / "videos/clip/frames.parquet": 1 for name in ("exact", "balanced")}
 

@@ -26,7 +26,7 @@ from deltascene.pipeline.report.plots import runs, stacked_paths, step_line
 from deltascene.pipeline.report.sentences import saved_line
 from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_steps, listed_frames, series
 from deltascene.pipeline.report.totals import totals
-from deltascene.pipeline.runs import folder, ledger
+from deltascene.pipeline.runs import ledger, reader
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.videos_table import VideoRecord, write_records
 
@@ -380,8 +380,8 @@ def test_class_shares_are_those_of_the_arrays(finished):
 @pytest.mark.parametrize("which", ["finished", "reused"])
 def test_each_ledger_is_read_once_for_numbers_and_pictures(which, request, tmp_path, monkeypatch):
     run, told, html = request.getfixturevalue(which)
-    read, real = Counter(), folder.read_rows
-    monkeypatch.setattr(folder, "read_rows", lambda path: read.update([path]) or real(path))
+    read, real = Counter(), reader.read_rows
+    monkeypatch.setattr(reader, "read_rows", lambda path: read.update([path]) or real(path))
     monkeypatch.setattr(build, "write_whole", lambda path, text: (tmp_path / path.name).write_text(text))
     write_report(run)
     assert read == {video.files.frames_parquet: 1 for video in run.videos if len(video)}

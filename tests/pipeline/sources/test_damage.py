@@ -256,7 +256,8 @@ def test_decoder_that_ends_by_a_signal(mpeg4: Path, number: int, raised: type[Ex
 
 def test_decoder_ends_with_its_pipeline(mpeg4: Path) -> None:
     program = (
-        "import sys; from deltascene.pipeline.sources.reader import *; import psutil, os;"
+        "import sys; from deltascene.pipeline.sources.reader import read_frames; import psutil, os;"
+        "from deltascene.pipeline.sources.find import find_sources;"
         "reader = read_frames(find_sources(sys.argv[1:])[0]); next(reader);"
         "print(psutil.Process().children()[0].pid, flush=True); os._exit(9)"
     )
