@@ -259,12 +259,12 @@ def test_a_worker_that_draws_is_killed_or_the_run_is_stopped(
 
     def ready(self):
         real_ready(self)
-        ray.get(self._actors["writer"].__ray_call__.remote(in_short_strokes))
+        ray.get(self._actors["writer"].__ray_call__.remote(in_short_calls))
 
-    def in_short_strokes(actor):  # by default they take as long as all of this clip
+    def in_short_calls(actor):  # by default they take as long as all of this clip
         from deltascene.pipeline.workers.finish import FinisherPart
 
-        FinisherPart.stroke_s = 0.01
+        FinisherPart.call_s = 0.01
 
     def finish(self, finish_job):
         for step in real_finish(self, finish_job):
