@@ -82,7 +82,8 @@ class SourceConfig(_Section):
     end_s: float | None = _result(gt=0)
     stride: int = _result(ge=1, le=1_000_000)
     fps: float | None = _result(gt=0)
-    decoder: Literal["auto", "decord", "opencv"] = _result()
+    decoder: Literal["auto", "av", "decord", "opencv"] = _result()
+    threads: int = _run_only(ge=1, le=64)
     timeout_s: float = _run_only(gt=0, le=LONGEST_TIMEOUT_S)
 
     @model_validator(mode="after")

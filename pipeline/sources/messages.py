@@ -55,6 +55,7 @@ class Request:
         fps: frames per second of a sequence.
         selection: frames to decode; None only probes the source.
         info: what is known of the source; None if the process has to probe it first.
+        threads: threads that decode a video.
     """
 
     kind: Literal["video", "sequence"]
@@ -63,6 +64,7 @@ class Request:
     fps: Fraction
     selection: Selection | None
     info: SourceInfo | None
+    threads: int = 1
 
 
 def write_request(file: BinaryIO, request: Request) -> None:
@@ -72,6 +74,7 @@ def write_request(file: BinaryIO, request: Request) -> None:
         "paths": [str(path) for path in request.paths],
         "decoder": request.decoder,
         "fps": str(request.fps),
+        "threads": request.threads,
         "selection": asdict(request.selection) if request.selection else None,
     }
     if request.info is not None:
@@ -94,6 +97,7 @@ def read_request(file: BinaryIO) -> Request | None:
         fps=Fraction(head["fps"]),
         selection=Selection(**head["selection"]) if head["selection"] else None,
         info=parse_info(head["info"], block) if "info" in head else None,
+        threads=head["threads"],
     )
 
 
@@ -104,22 +108,22 @@ def write_info(file: BinaryIO, info: SourceInfo) -> None:
 
 def parse_info(head: dict[str, Any], block: NDArray[np.uint8]) -> SourceInfo:
     """Reads the result of probing a source from a message."""
-    fields = dict(head)
-    table = fields.pop("table")
-    frames, keys = table.pop("frames"), table.pop("keys")
-    times, numbers, lost = np.split(block, [8 * frames, 8 * (frames + keys)])
-    fields["fps"] = Fraction(fields["fps"])
-    arrays = times.view(np.float64), numbers.view(np.int64), lost.view(np.bool_)
-    return SourceInfo(table=FrameTable(*arrays, **table), **fields)
+    fields, table = dict(head), dict(head["table"])
+    shapes = table.pop("arrays")
+    ends = np.cumsum([count * np.dtype(dtype).itemsize for _, dtype, count in shapes])
+    parts = np.split(block, ends[:-1])
+    arrays = {name: part.view(dtype) for (name, dtype, _), part in zip(shapes, parts, strict=True)}
+    fields |= {"fps": Fraction(head["fps"]), "notes": tuple(head["notes"]), "table": FrameTable(**arrays, **table)}
+    return SourceInfo(**fields)
 
 
 def _info_head(info: SourceInfo) -> dict[str, Any]:
     table = info.table
-    head = {name: getattr(info, name) for name in info.__dataclass_fields__ if name not in ("table", "fps")}
-    shape = {"frames": table.frames, "keys": len(table.keys)}
-    rest = {"closed": table.closed, "delay": table.delay, "torn": table.torn, "timed": table.timed}
-    return head | {"fps": str(info.fps), "table": shape | rest}
+    shapes = [(name, value.dtype.str, len(value)) for name, value in table.arrays().items()]
+    head = {name: getattr(info, name) for name in info.__dataclass_fields__}
+    rest = {"seekable": table.seekable, "delay": table.delay}
+    return head | {"fps": str(info.fps), "table": {"arrays": shapes, **rest}}
 
 
 def _table_blocks(table: FrameTable) -> Iterable[NDArray[Any]]:
-    return table.times_ms.astype(np.float64), table.keys.astype(np.int64), table.lost.astype(np.bool_)
+    return table.arrays().values()

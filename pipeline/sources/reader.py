@@ -1,8 +1,7 @@
 """Reads files as `Frame`s with their true numbers, times and validity.
 
-decord decodes files with small pictures and short groups of pictures. OpenCV decodes the rest, files that decord gets
-wrong, and everything on platforms without a decord wheel. The choice depends on the file only. Decoding runs in a
-process of its own, for the reasons given in decoding/__main__.py. Errors are in pipeline/sources/errors.py.
+PyAV decodes videos and OpenCV images, in a process of its own for the reasons given in decoding/__main__.py. Errors are
+in pipeline/sources/errors.py.
 """
 
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ def probe(
 
     Args:
         spec: the source.
-        decoder: name of the decoder; `auto` chooses by the file.
+        decoder: name of the decoder; `auto` is PyAV.
         fps: frames per second of an image sequence; None is 30. A video has its own.
         timeout_s: seconds after which a decoder without an answer is ended.
 
@@ -102,6 +101,7 @@ def read_frames(
     fps: float | Fraction | None = None,
     decoder: Decoder = "auto",
     info: SourceInfo | None = None,
+    threads: int = 1,
     timeout_s: float = TIMEOUT_S,
 ) -> Reader:
     """Frames of a source in order: every `stride`-th between two times, or a segment of these.
@@ -115,8 +115,9 @@ def read_frames(
             give the same frames as one pass, whatever the stride.
         end_frame: of these, read only frames with a lower number.
         fps: frames per second of an image sequence; None is 30. A video has its own.
-        decoder: name of the decoder; `auto` chooses by the file. Ignored with `info`, which names the decoder.
+        decoder: name of the decoder; `auto` is PyAV. Ignored with `info`, which names the decoder.
         info: result of `probe`, so that the packets aren't read again.
+        threads: threads that decode a video; the frames don't depend on them.
         timeout_s: seconds after which a decoder without an answer is ended.
 
     Raises:
@@ -126,7 +127,7 @@ def read_frames(
     if stride < 1:
         raise ValueError(f"stride: expected 1 or more, found {stride}; 1 takes every frame")
     selection = Selection(start_s, end_s, stride, start_frame, end_frame)
-    process = DecoderProcess(_request(spec, decoder, fps, selection, info), timeout_s)
+    process = DecoderProcess(_request(spec, decoder, fps, selection, info, threads), timeout_s)
     info = info or process.info()
     return Reader(spec, info, selection.of(info.table.pts_s), process)
 
@@ -137,6 +138,7 @@ def _request(
     fps: float | Fraction | None,
     selection: Selection | None,
     info: SourceInfo | None,
+    threads: int = 1,
 ) -> Request:
     try:
         files = local_files(spec)
@@ -149,7 +151,7 @@ def _request(
     rate = _SEQUENCE_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     if rate <= 0:
         raise ValueError(f"fps: expected a rate above 0, found {fps}")
-    return Request(spec.kind, files, decoder, rate, selection, info)
+    return Request(spec.kind, files, decoder, rate, selection, info, threads)
 
 
 def selected_frames(chosen: SourceConfig, info: SourceInfo) -> range:
@@ -180,5 +182,6 @@ def open_source(
         fps=chosen.fps,
         decoder=chosen.decoder,
         info=info,
+        threads=chosen.threads,
         timeout_s=chosen.timeout_s,
     )

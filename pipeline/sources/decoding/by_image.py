@@ -6,38 +6,37 @@ from pathlib import Path
 
 import numpy as np
 
-from deltascene.pipeline.sources.decoding.by_opencv import Complaints, opencv_name
+from deltascene.pipeline.sources.decoding.by_opencv import opencv_name
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.frame_table import FrameTable, Picture
 from deltascene.pipeline.sources.info import SourceInfo
 from deltascene.stages.types import Image
 
 
-def examine_sequence(paths: Sequence[Path], fps: Fraction, complaints: Complaints) -> SourceInfo:
+def examine_sequence(paths: Sequence[Path], fps: Fraction) -> SourceInfo:
     """Learn the size of a sequence from its first image that can be read.
 
     Raises:
         UnreadableSource: none can be.
     """
-    first = next((each for each in (_read(path, complaints) for path in paths) if each[0] is not None), None)
+    first = next((each for each in (_read(path) for path in paths) if each[0] is not None), None)
     if first is None or first[0] is None:
         raise UnreadableSource(f"{paths[0]}: expected images that OpenCV can read, found none of {len(paths)}")
     count = len(paths)
     numbers = np.arange(count, dtype=np.int64)
-    times_ms = np.asarray(numbers * float(1000 / fps), dtype=np.float64)
-    table = FrameTable(times_ms, numbers, np.zeros(count, dtype=np.bool_), closed=True, delay=0, torn=-1, timed=True)
+    table = FrameTable.of_images(np.asarray(numbers * float(1 / fps), dtype=np.float64))
     height, width = first[0].shape[:2]
-    return SourceInfo(width, height, fps, count, count, float(count / fps), opencv_name(), 0, True, table)
+    return SourceInfo(width, height, fps, float(count / fps), opencv_name(), table)
 
 
-def sequence_pictures(paths: Sequence[Path], wanted: range, complaints: Complaints) -> Iterator[Picture]:
+def sequence_pictures(paths: Sequence[Path], wanted: range) -> Iterator[Picture]:
     """Read images `wanted`, upright; a damaged one is `corrupt`, one that is gone is `missing`."""
     for index in wanted:
-        image, cause = _read(paths[index], complaints)
+        image, cause = _read(paths[index])
         yield index, image, cause
 
 
-def _read(path: Path, complaints: Complaints) -> tuple[Image | None, str]:
+def _read(path: Path) -> tuple[Image | None, str]:
     import cv2
 
     try:
@@ -47,7 +46,7 @@ def _read(path: Path, complaints: Complaints) -> tuple[Image | None, str]:
     except OSError:
         return None, "missing"
     picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
-    if complaints.damage() or picture is None or _is_cut_off(encoded.tobytes()):
+    if picture is None or _is_cut_off(encoded.tobytes()):
         return None, "corrupt"
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8), ""
 

@@ -1,47 +1,218 @@
-"""What the first bytes and the outermost structure of a file tell, without a decoder."""
+"""A video file as FFmpeg's demuxers see it: which stream is the video, and its packets in the order of the file."""
 
+import math
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-_MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+import av
+import numpy as np
+from av.format import Flags
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.info import LARGEST_PICTURE
+
+_NO_VIDEO = frozenset(  # demuxers that open other files or devices, show text as pictures, or read single images
+    (
+        *("alsa", "concat", "dash", "fbdev", "hds", "hls", "image2", "image2pipe", "kmsgrab", "lavfi", "oss"),
+        *("rtp", "rtsp", "sap", "sdp", "smoothstreaming", "video4linux2,v4l2", "webm_dash_manifest", "x11grab"),
+        *("adf", "bin", "idf", "tty", "txd", "xbin"),
+    )
+)
+_NO_PICTURE_STREAM = Disposition.attached_pic | Disposition.timed_thumbnails
+NO_TIME = np.iinfo(np.int64).min
 
 
-def container_of(path: Path) -> str:
-    """`mp4`, `matroska`, `avi` or nothing, by the first bytes of a file."""
+@dataclass(frozen=True, eq=False)
+class Packets:
+    """Packets of a video stream, in the order of the file.
+
+    Attributes:
+        pts: presentation times in the stream's clock [P], int64; where the container has none, the decoding times.
+        dts: decoding times in the same clock [P], int64; `NO_TIME` where there is none.
+        bytes: sizes [P], int64.
+        keys: whether decoding can start at a packet [P], bool.
+        hidden: whether a packet holds no frame that is meant to be shown [P], bool.
+        broke_off: whether reading ended with an error.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+    keys: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+    broke_off: bool
+
+
+def open_container(path: Path) -> Any:
+    """Opens a video file.
+
+    Raises:
+        UnreadableSource: FFmpeg finds no video container in it.
+    """
+    formats = ",".join(sorted(name for name in av.formats_available - _NO_VIDEO if not name.endswith("_pipe")))
+    try:
+        return av.open(str(path), options={"protocol_whitelist": "file", "format_whitelist": formats})
+    except (av.FFmpegError, ValueError) as error:
+        found = (
+            "an MP4 file that is cut off before its index; copy it again"
+            if _kind(path) == "mp4" and is_cut_off(path)
+            else f"{path.stat().st_size} bytes of something else ({_reason(error)})"
+        )
+        raise UnreadableSource(f"{path}: expected a video that FFmpeg can open, found {found}") from error
+
+
+def demuxed(container: Any, *streams: Any) -> Iterator[Any]:
+    """Packets of streams, without the empty one that ends each; stops where the file can't be read on."""
+    for packet in container.demux(*streams):
+        if packet.pts is not None or packet.dts is not None or packet.size:
+            yield packet
+
+
+def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
+    """Finds the video stream of a file and reads its packets without decoding them.
+
+    Of several it is the one with the largest picture; cover pictures, thumbnails and streams of a single frame beside
+    longer ones don't count.
+
+    Raises:
+        UnreadableSource: it has no video stream with a frame, or one that can't be decoded here.
+    """
+    streams = [each for each in container.streams.video if not each.disposition & _NO_PICTURE_STREAM]
+    if not streams:
+        found = "a cover picture and no video" if container.streams.video else "no video stream"
+        raise UnreadableSource(f"{path}: expected a video, found {found}")
+    rows: dict[int, list[tuple[int, int, int, bool, bool]]] = {stream.index: [] for stream in streams}
+    broke_off = False
+    try:
+        for packet in demuxed(container, *streams):
+            dts = NO_TIME if packet.dts is None else packet.dts
+            pts = dts if packet.pts is None else packet.pts
+            hidden = packet.is_discard or packet.size == 0 or _is_hidden(packet)
+            rows[packet.stream_index].append((pts, dts, packet.size, packet.is_keyframe, hidden))
+    except av.FFmpegError:
+        broke_off = True
+    stream = max(streams, key=lambda each: (len(rows[each.index]) > 1, _pixels(each), -each.index))
+    found_rows = rows[stream.index]
+    if not found_rows:
+        raise UnreadableSource(f"{path}: expected video frames, found a container without any; is the copy complete?")
+    if stream.codec_context is None:
+        raise UnreadableSource(
+            f"{path}: expected a codec that FFmpeg can decode, found {stream.codec_tag or 'an unknown one'};"
+            f" way out: convert it with the program that made it"
+        )
+    refuse_too_large(path, stream.codec_context)
+    pts, dts, sizes = np.array([row[:3] for row in found_rows], dtype=np.int64).T
+    keys, hidden = np.array([row[3:] for row in found_rows], dtype=np.bool_).T
+    return stream, Packets(pts, dts, sizes, keys, hidden, broke_off)
+
+
+def refuse_too_large(path: Path, picture: Any) -> None:
+    """Refuses pictures that take gigabytes.
+
+    Args:
+        path: the file.
+        picture: what has a width and a height.
+
+    Raises:
+        UnreadableSource: it is larger than `LARGEST_PICTURE`.
+    """
+    if picture.width * picture.height > LARGEST_PICTURE:
+        raise UnreadableSource(
+            f"{path}: expected pictures of at most {LARGEST_PICTURE} pixels, found {picture.width}x{picture.height};"
+            " scale it down"
+        )
+
+
+def clock_breaks(container: Any, packets: Packets, time_base: float) -> list[int]:
+    """Numbers of the packets with which another recording begins in a file of joined ones.
+
+    There the clock goes back, or in a transport stream ahead by more than ten seconds, as FFmpeg has it.
+    """
+    known = packets.dts != NO_TIME
+    numbers = np.flatnonzero(known)
+    steps = np.diff(packets.dts[known])
+    far = 10 / time_base if container.format.flags & Flags.ts_discont.value else math.inf
+    return [int(numbers[at + 1]) for at in np.flatnonzero((steps < 0) | (steps > far))]
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether a file ends before its last outermost element does, by the sizes in MP4, AVI and Matroska files."""
+    kind, end, at = _kind(path), path.stat().st_size, 0
+    size_of = {"mp4": _mp4_bytes, "avi": _riff_bytes, "matroska": _ebml_bytes}.get(kind)
+    if size_of is None:
+        return False
+    with path.open("rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            size = size_of(file.read(16), end - at)
+            if size < 2:
+                return kind != "matroska"
+            at += size
+    return at > end
+
+
+def _kind(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(12)
-    if head[4:8] in _MP4_STARTS:
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mp4"
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "matroska"
     return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else ""
 
 
-def is_cut_off(path: Path) -> bool:
-    """Whether a file ends before its last outermost box (MP4) or chunk (AVI) does; False for other containers."""
-    container = container_of(path)
-    if container not in ("mp4", "avi"):
-        return False
-    end = path.stat().st_size
-    at = 0
-    with path.open("rb") as file:
-        while at + 8 <= end:
-            file.seek(at)
-            size = _mp4_box_bytes(file.read(16), end - at) if container == "mp4" else _riff_bytes(file.read(8))
-            if size < 8:
-                return True
-            at += size
-    return at > end
-
-
-def _mp4_box_bytes(head: bytes, left: int) -> int:
+def _mp4_bytes(head: bytes, left: int) -> int:
     """Source: ISO/IEC 14496-12, 4.2 (size 1: a 64-bit size follows; size 0: up to the end of the file)."""
     size = int(struct.unpack(">I", head[:4])[0])
     if size == 1 and len(head) == 16:
-        return int(struct.unpack(">Q", head[8:])[0])
-    return size or left
+        size = int(struct.unpack(">Q", head[8:])[0])
+    return size if size >= 8 else (left if size == 0 else 0)
 
 
-def _riff_bytes(head: bytes) -> int:
-    size = int(struct.unpack("<I", head[4:])[0])
+def _riff_bytes(head: bytes, left: int) -> int:
+    size = int(struct.unpack("<I", head[4:8])[0])
     return 8 + size + size % 2
+
+
+def _ebml_bytes(head: bytes, left: int) -> int:
+    """Source: RFC 8794, 4 and 6 (the leading zeros of a number tell its length; all ones: size unknown)."""
+    id_bytes = 9 - head[0].bit_length()
+    if not 1 <= id_bytes <= 4:
+        return 0
+    size_bytes = 9 - head[id_bytes].bit_length()
+    if size_bytes > 8:
+        return 0
+    size = int.from_bytes(head[id_bytes : id_bytes + size_bytes], "big") & ((1 << 7 * size_bytes) - 1)
+    return left if size == (1 << 7 * size_bytes) - 1 else id_bytes + size_bytes + size
+
+
+def _pixels(stream: Any) -> int:
+    context = stream.codec_context
+    return 0 if context is None else context.width * context.height
+
+
+def _is_hidden(packet: Any) -> bool:
+    """Whether a VP8 or VP9 packet only holds a reference for others.
+
+    Source: RFC 6386, 9.1; VP9 bitstream specification, 6.2 and annex B (the last frame of a superframe is shown).
+    """
+    context = packet.stream.codec_context
+    name = "" if context is None else context.codec.name
+    if name in ("vp8", "libvpx"):
+        return not memoryview(packet)[0] & 16
+    if name in ("vp9", "libvpx-vp9"):
+        data = memoryview(packet)
+        if data[-1] & 0xE0 == 0xC0:
+            return False
+        bits, at = data[0], 5 if data[0] & 0x30 == 0x30 else 4  # a fourth profile has a bit more
+        return not (bits >> (7 - at) & 1 or bits >> (5 - at) & 1)
+    return False
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]

@@ -1,209 +1,241 @@
-"""Look at a file: its frames, size and rate, and which decoder reads it rightly. Runs in the decoder process."""
+"""Look at a file: its frames with their times and keyframes, its size and rate. Runs in the decoder process."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources.decoding.by_decord import decord_name, decord_sample, fits_in_memory
-from deltascene.pipeline.sources.decoding.by_opencv import (
-    Complaints,
-    is_plain,
-    open_capture,
-    opencv_name,
-    retrieve_rgb,
-    scan_packets,
+from deltascene.pipeline.sources.decoding.by_av import av_name, decode
+from deltascene.pipeline.sources.decoding.container import (
+    NO_TIME,
+    Packets,
+    clock_breaks,
+    demuxed,
+    is_cut_off,
+    open_container,
+    read_packets,
+    refuse_too_large,
 )
-from deltascene.pipeline.sources.decoding.container import container_of
+from deltascene.pipeline.sources.decoding.upright import orientation
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import FrameTable, build_table
-from deltascene.pipeline.sources.info import LARGEST_PICTURE, Decoder, SourceInfo
-from deltascene.stages.types import Image
+from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import SourceInfo
 
-_LONGEST_GROUP = 64
-_FEW_FRAMES = 24
-_WORST_MEAN = 1.5
-_WORST_PIXEL = 8
+_TRIAL_FRAMES = 24
+_HIGHEST_RATE = 10_000
+_LONG_GAP_S = 2.0
+_MOST_GAPS = 3
+_TINY_PACKET = 8
+"""Bytes of an MPEG-4 packet that may hold no picture."""
+_JOINS_FIELDS = ("mov,mp4", "matroska", "avi", "flv")
+"""Containers that hold both fields of an interlaced picture in one packet."""
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """The first frames of a file as OpenCV decodes them.
+    """What came out of a decoder.
 
     Attributes:
-        shown_ms: their times [n].
-        first: the first picture, or None if OpenCV couldn't convert one of them.
-        size: height and width of an upright picture.
-        later: the picture at a later keyframe, if asked for and reached.
-        plain_key: that keyframe is whole in itself.
-        cut_ms: time at the start that an edit list cuts off.
+        packets: numbers of the packets of the frames, in the order in which they came.
+        sizes: width and height of the first upright picture.
+        whole: whether the first picture needs no other.
+        interlaced: whether a frame holds two fields.
+        damaged: whether damage was found.
+        ended: whether this is all that comes.
     """
 
-    shown_ms: NDArray[np.float64]
-    first: Image | None
+    packets: list[int]
     size: tuple[int, int]
-    later: Image | None
-    plain_key: bool
-    cut_ms: float
+    whole: bool
+    interlaced: bool
+    damaged: bool
+    ended: bool
 
 
-def examine(path: Path, decoder: Decoder, complaints: Complaints) -> SourceInfo:
-    """Learn all about a video file that can be learnt from its packets and first frames.
+def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
+    """Learns all about a video file that can be learnt from its packets and first frames.
+
+    The first frames are decoded to see that they agree with the packets. If they don't, every frame is decoded.
+
+    Args:
+        path: the file.
+        alive: is called while decoding goes on.
 
     Raises:
-        UnreadableSource: no picture comes out of it, or not with the decoder asked for.
+        UnreadableSource: no picture comes out of it.
     """
-    packets = scan_packets(path, complaints)
-    rough = build_table(packets, np.zeros(0))
-    capture = open_capture(path)
-    try:
-        _refuse_too_large(path, _size(capture))
-        asked = decoder == "decord" and rough.longest_group <= _LONGEST_GROUP
-        short = len(rough.keys) > 1 and (asked or _fits(rough, _size(capture)))
-        second = int(rough.keys[1]) if short else None
-        trial = _decode_some(capture, path, rough, second, complaints)
-        rate, rotation = _rate(capture, rough), _rotation(capture)
-    finally:
-        capture.release()
-    table = build_table(packets, trial.shown_ms, trial.cut_ms)
-    if np.any(np.diff(table.times_ms) <= 0):
-        table = replace(table, times_ms=np.arange(table.frames, dtype=np.float64) * float(1000 / rate))
-    hidden = len(packets.times_ms) + int(table.lost.sum()) - table.frames
-    promised = packets.claimed - hidden if packets.truncated else table.frames
-    height, width = trial.size
-    name = _choose(path, table, trial, second, decoder, promised > table.frames)
-    duration_s = float(table.pts_s[-1]) + float(1 / rate)
-    claimed = max(promised, table.frames)
-    frames, converts = table.frames, trial.first is not None
-    return SourceInfo(width, height, rate, frames, claimed, duration_s, name, rotation, converts, table)
+    with open_container(path) as container:
+        stream, packets = read_packets(path, container)
+        breaks = clock_breaks(container, packets, float(stream.time_base))
+        time_base, rate = float(stream.time_base), stream.guessed_rate or stream.average_rate
+        is_avi, codec = container.format.name == "avi", stream.codec_context.codec.name
+        joins_fields = container.format.name.startswith(_JOINS_FIELDS)
+        index, claimed = stream.index, stream.frames if is_avi else 0
+    trial = _try(path, index, _TRIAL_FRAMES, alive)
+    in_order = _in_order(packets, breaks)
+    doubtful = (codec == "h264" and trial.interlaced and not joins_fields) or (
+        codec == "mpeg4" and bool(np.any(packets.bytes <= _TINY_PACKET))
+    )
+    frames = None if doubtful else _foretold(in_order, packets, trial)
+    if frames is None:
+        trial = _try(path, index, len(packets.pts), alive)
+        frames = np.array(trial.packets, dtype=np.int64)
+    step_s = float(1 / rate) if rate and 0 < rate < _HIGHEST_RATE else _median_step(packets, frames, time_base)
+    pts_s, joins = _times(packets, frames, breaks, time_base, step_s)
+    table = _table(packets, in_order, frames, breaks, pts_s, trial)
+    truncated = packets.broke_off or is_cut_off(path) or claimed > int(packets.dts.max()) + 1
+    return SourceInfo(
+        *trial.size,
+        Fraction(1 / step_s).limit_denominator(100_000),
+        float(pts_s[-1]) + step_s,
+        av_name(),
+        table,
+        truncated=truncated,
+        interlaced=trial.interlaced,
+        notes=(*joins, *_gaps(pts_s)),
+        stream=index,
+    )
 
 
-def _decode_some(capture: Any, path: Path, table: FrameTable, second: int | None, complaints: Complaints) -> _Trial:
-    import cv2
+def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Trial:
+    """Decodes the first frames of a stream.
 
-    shown_ms: list[float] = []
-    first: Image | None = None
-    later: Image | None = None
-    plain_start, plain_key, converts, failed = True, True, True, 0
-    enough = min(table.frames, _FEW_FRAMES if second is None else second + 1)
-    while len(shown_ms) < enough and failed <= table.frames:
-        if not capture.grab():
-            failed += 1
+    Raises:
+        UnreadableSource: there is none, or it is too large.
+    """
+    numbers: list[int] = []
+    first: Any = None
+    interlaced = damaged = False
+    with open_container(path) as container:
+        stream = container.streams[index]
+        decoded = decode(stream, demuxed(container, stream), 0)
+        for number, frame in decoded:
+            alive()
+            damaged = damaged or frame is None or frame.is_corrupt
+            if frame is None:
+                continue
+            first = first or frame
+            interlaced = interlaced or frame.interlaced_frame
+            numbers.append(number)
+            if len(numbers) == enough:
+                break
+        ended = next(decoded, None) is None
+        if first is None:
+            raise UnreadableSource(
+                f"{path}: expected a video that can be decoded, found packets ({stream.codec_context.codec.name}) and"
+                " no picture; were its first seconds cut off?"
+            )
+    refuse_too_large(path, first)
+    size = (first.height, first.width) if orientation(first)[0] else (first.width, first.height)
+    return _Trial(numbers, size, first.pict_type == PictureType.I, interlaced, damaged, ended)
+
+
+def _in_order(packets: Packets, breaks: list[int]) -> NDArray[np.int64]:
+    """Numbers of the packets that are shown, in the order of presentation."""
+    parts = []
+    for start, stop in pairwise([0, *breaks, len(packets.pts)]):
+        shown = start + np.flatnonzero(~packets.hidden[start:stop])
+        known = bool(np.all(packets.pts[shown] != NO_TIME))
+        parts.append(shown[np.argsort(packets.pts[shown], kind="stable")] if known else shown)
+    return np.concatenate(parts)
+
+
+def _foretold(in_order: NDArray[np.int64], packets: Packets, trial: _Trial) -> NDArray[np.int64] | None:
+    """The packets of all frames in the order of presentation, if the first frames came as the packets foretell."""
+    rank = dict(zip(in_order.tolist(), range(len(in_order)), strict=True))
+    came = np.array([rank.get(packet, -1) for packet in trial.packets])
+    last = len(in_order) - 1 if trial.ended else int(came[-1])
+    missed = last + 1 - int(came[0]) - len(came)
+    if int(came.min()) < 0 or bool(np.any(np.diff(came) <= 0)) or (missed and not trial.damaged):
+        return None
+    # Before the first frame that comes, others lean on what was cut off; or they are lost to damage.
+    first_key = int(np.argmax(packets.keys))
+    before = [at for at in in_order[: came[0]] if trial.damaged and at >= first_key]
+    return np.concatenate([np.array(before, dtype=np.int64), in_order[came[0] :]])
+
+
+def _times(
+    packets: Packets, frames: NDArray[np.int64], breaks: list[int], time_base: float, step_s: float
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Times of frames in seconds from the first [F], ascending, and a sentence for each place where the clock broke."""
+    ticks = packets.pts[frames]
+    if np.any(ticks == NO_TIME):
+        return np.arange(len(frames), dtype=np.float64) * step_s, []
+    parts: list[NDArray[np.float64]] = []
+    notes: list[str] = []
+    start_s, last_tick = 0.0, 0
+    for first, end in pairwise([0, *breaks, len(packets.pts)]):
+        own = np.sort(ticks[(frames >= first) & (frames < end)])
+        if not len(own):
             continue
-        shown_ms.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-        complaints.damage()
-        image = retrieve_rgb(capture, complaints)
-        converts = converts and image is not None
-        if len(shown_ms) == 1:
-            first, plain_start = image, is_plain(capture)
-        elif len(shown_ms) - 1 == second:
-            later, plain_key = image, is_plain(capture)
-    if not shown_ms:
-        code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
-        raise UnreadableSource(
-            f"{path}: expected a video that can be decoded, found {table.frames} packets ({code}) and no picture"
-        )
-    cut_ms = 0.0 if plain_start or table.keys[:1] != [0] else _cut_off(capture, table)
-    size = _size(capture) if first is None else first.shape[:2]
-    return _Trial(np.array(shown_ms), first if converts else None, size, later, plain_key, cut_ms)
+        if parts:
+            jump_s = (own[0] - last_tick) * time_base - step_s
+            notes.append(f"another recording begins at {start_s:.2f} s: its clock jumps by {jump_s:+.2f} s")
+        parts.append(start_s + (own - own[0]) * time_base)
+        last_tick, start_s = int(own[-1]), float(parts[-1][-1]) + step_s
+    pts_s: NDArray[np.float64] = np.concatenate(parts)
+    for at in np.flatnonzero(np.diff(pts_s) <= 0) + 1:
+        pts_s[at] = max(pts_s[at], np.nextafter(pts_s[at - 1], np.inf))
+    return pts_s, notes
 
 
-def _size(capture: Any) -> tuple[int, int]:
-    import cv2
-
-    return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-
-
-def _refuse_too_large(path: Path, size: tuple[int, int]) -> None:
-    if size[0] * size[1] > LARGEST_PICTURE:
-        raise UnreadableSource(
-            f"{path}: expected pictures of at most {LARGEST_PICTURE} pixels, found {size[1]}x{size[0]}; scale it down"
-        )
+def _gaps(pts_s: NDArray[np.float64]) -> list[str]:
+    steps = np.diff(pts_s)
+    long = np.flatnonzero(steps > max(_LONG_GAP_S, 5 * float(np.median([*steps, 0]))))
+    notes = [f"no frames for {steps[at]:.2f} s from {pts_s[at]:.2f} s on" for at in long[:_MOST_GAPS]]
+    return notes if len(long) <= _MOST_GAPS else [*notes, f"{len(long) - _MOST_GAPS} more gaps"]
 
 
-def _cut_off(capture: Any, table: FrameTable) -> float:
-    """How much later the last packet says it is than its frame does, which counts from the start of the edit list.
-
-    The first packet being a keyframe and the first frame shown not told that there is one.
-    """
-    import cv2
-
-    capture.set(cv2.CAP_PROP_POS_MSEC, max(float(table.times_ms[-1]) - 2000, 0))
-    last_ms = float(table.times_ms[-1])
-    while capture.grab():
-        last_ms = float(capture.get(cv2.CAP_PROP_POS_MSEC))
-    return max(float(table.times_ms[-1]) - last_ms, 0.0)
+def _median_step(packets: Packets, frames: NDArray[np.int64], time_base: float) -> float:
+    steps = np.diff(np.sort(packets.pts[frames])) * time_base
+    steps = steps[steps > 0]
+    return max(float(np.median(steps)), 1 / _HIGHEST_RATE) if len(steps) else 1 / 30
 
 
-def _rate(capture: Any, table: FrameTable) -> Fraction:
-    import cv2
-
-    rate = float(capture.get(cv2.CAP_PROP_FPS))
-    if not 0 < rate < 1e4:
-        rate = (table.frames - 1) / float(table.pts_s[-1]) if table.pts_s[-1] > 0 else 30.0
-    return Fraction(rate).limit_denominator(100_000)
-
-
-def _rotation(capture: Any) -> int:
-    import cv2
-
-    return round(float(capture.get(cv2.CAP_PROP_ORIENTATION_META))) % 360
-
-
-def _choose(path: Path, table: FrameTable, trial: _Trial, second: int | None, decoder: Decoder, truncated: bool) -> str:
-    """The decoder of a file, by the file alone.
-
-    Raises:
-        UnreadableSource: none reads it rightly.
-    """
-    readable = trial.first is not None
-    if decoder == "opencv" and readable:
-        return opencv_name()
-    reason = "" if decoder != "opencv" else "OpenCV was asked for"
-    reason = reason or _why_not_decord(path, table, trial, second, truncated)
-    if not reason and decoder == "auto" and readable and not _fits(table, trial.size):
-        reason = "its pictures are large or its groups long"
-    if not reason:
-        return decord_name()
-    if not readable:
-        raise UnreadableSource(
-            f"{path}: expected frames that OpenCV can convert, found interlaced or unknown ones, and decord can't help "
-            f"({reason}); way out: ffmpeg -i {path.name} -vf bwdif -pix_fmt yuv420p OUT.mp4"
-        )
-    if decoder == "decord":
-        raise UnreadableSource(f"{path}: expected a file for decord, found that {reason}; leave the decoder at auto")
-    return opencv_name()
+def _table(
+    packets: Packets,
+    in_order: NDArray[np.int64],
+    frames: NDArray[np.int64],
+    breaks: list[int],
+    pts_s: NDArray[np.float64],
+    trial: _Trial,
+) -> FrameTable:
+    rank = np.zeros(len(packets.pts), dtype=np.int64)
+    rank[in_order] = np.arange(len(in_order))
+    ordered = bool(np.all(np.diff(rank[frames]) > 0))
+    position = np.argsort(np.argsort(frames))
+    delay = int(np.max(np.maximum.accumulate(position) - np.arange(len(frames))))
+    keys = np.flatnonzero(packets.keys[frames])
+    unique = len(np.unique(packets.pts[frames[keys]])) == len(keys)
+    return FrameTable(
+        pts_s,
+        frames,
+        _orphans(packets, frames, breaks, trial),
+        keys,
+        packets.pts[frames[keys]],
+        packets.bytes[frames[keys]],
+        seekable=ordered and unique and not breaks,
+        delay=delay,
+    )
 
 
-def _fits(table: FrameTable, size: tuple[int, int]) -> bool:
-    return table.longest_group <= _LONGEST_GROUP and fits_in_memory(table, 3 * size[0] * size[1])
-
-
-def _why_not_decord(path: Path, table: FrameTable, trial: _Trial, second: int | None, truncated: bool) -> str:
-    """Why decord would give other frames than OpenCV; empty if it gives the same."""
-    if not decord_name():
-        return "decord isn't installed"
-    container = container_of(path)
-    if container not in ("mp4", "matroska") and not (container == "avi" and table.longest_group == 1):
-        return "decord is exact in MP4, Matroska and MJPEG AVI only"
-    if truncated or table.lost.any():
-        return "frames are missing"
-    if not table.timed or not table.closed or not trial.plain_key:
-        return "groups of pictures lean on each other, or times are wrong"
-    pictures = decord_sample(path, table, [0] if trial.later is None or second is None else [0, second])
-    if isinstance(pictures, str):
-        return pictures
-    for own, other in zip(pictures, (trial.first, trial.later), strict=False):
-        if other is not None and not _agree(own, other):
-            return "its colours or frames differ from OpenCV's"
-    return ""
-
-
-def _agree(one: Image, other: Image) -> bool:
-    if one.shape != other.shape:
-        return False
-    difference = np.abs(one.astype(np.int16) - other)
-    return float(difference.mean()) <= _WORST_MEAN and int(difference.max()) <= _WORST_PIXEL
+def _orphans(packets: Packets, frames: NDArray[np.int64], breaks: list[int], trial: _Trial) -> NDArray[np.bool_]:
+    """Which frames come before a keyframe in a recording that starts without one."""
+    orphans = np.zeros(len(frames), dtype=np.bool_)
+    for start, stop in pairwise([0, *breaks, len(packets.pts)]):
+        own_keys = start + np.flatnonzero(packets.keys[start:stop])
+        inside = (frames >= start) & (frames < stop)
+        if start == 0:
+            if not trial.whole and len(own_keys):
+                orphans |= inside & (frames < own_keys[0])
+            continue
+        before_key = frames < own_keys[0] if len(own_keys) else inside
+        leading = np.arange(len(frames)) < np.flatnonzero(frames == own_keys[0])[:1].sum() if len(own_keys) else inside
+        orphans |= inside & (before_key | leading)
+    return orphans
