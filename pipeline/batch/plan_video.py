@@ -1,21 +1,24 @@
 """What there is to do for one input: its job, its segments, and which of them an earlier run finished."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from deltascene.cache.places import absolute
 from deltascene.pipeline.batch.archive_plan import segment_info
 from deltascene.pipeline.batch.batch_run import BatchRun
 from deltascene.pipeline.batch.keys import archive_key, segment_key
-from deltascene.pipeline.batch.resume import sealed_segments
+from deltascene.pipeline.batch.resume import sealed_fingerprints, sealed_segments
 from deltascene.pipeline.batch.video_progress import VideoProgress
 from deltascene.pipeline.engine.step import grid_of
 from deltascene.pipeline.runs.folder import VideoFolder
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.identity import Identity
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import Decoder, SourceInfo
 from deltascene.pipeline.sources.reader import probe, selected_frames
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.jobs import ArchiveJob, VideoJob, plan_segments
+
+_EARLIER: tuple[Decoder, ...] = ("decord", "opencv")
 
 
 def plan_video(run: BatchRun, spec: SourceSpec, now: Identity) -> VideoProgress:
@@ -32,7 +35,7 @@ def plan_video(run: BatchRun, spec: SourceSpec, now: Identity) -> VideoProgress:
     """
     config, files = run.config, run.folder.video(spec.id)
     how = config.source
-    info = probe(spec, decoder=how.decoder, fps=how.fps, timeout_s=how.timeout_s)
+    info = _probe_as_begun(run, spec, now)
     wanted = selected_frames(how, info)
     if not wanted:
         raise UnreadableSource(
@@ -46,6 +49,32 @@ def plan_video(run: BatchRun, spec: SourceSpec, now: Identity) -> VideoProgress:
     full = now.full or next((seal.input_full for seal in seals.values() if seal.input_full), "")
     cause = "truncated" if info.truncated and wanted.stop >= info.frames else ""
     return VideoProgress(spec, job, Identity(now.quick, full), cause, segments, seals)
+
+
+def _probe_as_begun(run: BatchRun, spec: SourceSpec, now: Identity) -> SourceInfo:
+    """Looks at an input with the decoder that its finished segments were made with, if it still reads it rightly.
+
+    Earlier versions chose decord or OpenCV where no decoder was asked for.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+
+    def began_with(info: SourceInfo) -> bool:
+        return segment_key(run.key, now.quick, info.decoder) in sealed
+
+    how = run.config.source
+    info = probe(spec, decoder=how.decoder, fps=how.fps, timeout_s=how.timeout_s)
+    segments = plan_segments(selected_frames(how, info), run.config.segment.frames)
+    sealed = sealed_fingerprints(run.folder.video(spec.id), segments)
+    if how.decoder != "auto" or spec.kind != "video" or not sealed or began_with(info):
+        return info
+    for decoder in _EARLIER:
+        with suppress(UnreadableSource):
+            earlier = probe(spec, decoder=decoder, timeout_s=how.timeout_s)
+            if began_with(earlier):
+                return earlier
+    return info
 
 
 def _plan_job(run: BatchRun, spec: SourceSpec, info: SourceInfo, frames: int, now: Identity) -> VideoJob:

@@ -6,6 +6,7 @@ from the recorded one is refused, and the error names the first value that diffe
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,15 @@ def sealed_segments(
         else:
             remove(path)
     return seals
+
+
+def sealed_fingerprints(files: VideoFolder, segments: Sequence[Segment]) -> set[str]:
+    """Fingerprints of the planned segments that are sealed, whether they are this run's or not."""
+    found = set()
+    for segment in segments:
+        with suppress(FileNotFoundError, BrokenSeal):
+            found.add(read_seal(files.part(segment.start)).fingerprint)
+    return found
 
 
 def require_same_input(files: VideoFolder, done: Done, spec: SourceSpec, now: Identity) -> Done:

@@ -11,7 +11,7 @@ from equal_runs import compare_runs
 
 from deltascene import open_run
 from deltascene.cache.zarr_store import ZarrStore
-from deltascene.pipeline.batch import flow
+from deltascene.pipeline.batch import flow, plan_video
 
 # float32, as on a busy machine two runs may not find the same type faster.
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
@@ -84,6 +84,25 @@ def test_resume_after_a_lost_segment_equals_the_undisturbed_run(run_cli, whole, 
     assert events[0] == {**events[0], "event": "video_started", "frames": 21, "sealed": 13}  # all but 12 to 19
     assert sum(event["event"] == "frame" for event in events) == 8
     assert not (found := compare_runs(whole[1], torn)), found
+
+
+@pytest.mark.parametrize("decoder", ["decord", "opencv"])
+def test_a_store_goes_on_with_the_decoder_that_it_was_begun_with(
+    run_cli, tiny, make_clip, tmp_path, untidied, monkeypatch, decoder
+):
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    call, out, torn = ["run", make_clip(9), "--model", tiny, *SEGMENTS_OF_4], tmp_path / "out", tmp_path / "torn"
+    probe = plan_video.probe
+    with monkeypatch.context() as patch:  # earlier versions chose it by themselves
+        patch.setattr(plan_video, "probe", lambda spec, **how: probe(spec, **how | {"decoder": decoder}))
+        assert run_cli(*call, "-o", out)[0] == 0
+    shutil.copytree(out, torn)
+    (torn / "videos/clip/done.json").unlink()
+    (torn / "videos/clip/segments/00000004.zip").unlink()
+    _, text, _ = run_cli(*call, "-o", torn, "--json")
+    assert json.loads(text.splitlines()[0])["sealed"] == 5  # frames 0 to 3, and 8
+    assert not (found := compare_runs(out, torn)), found
 
 
 @pytest.mark.parametrize("name", ["parts/c/0/0/0", "height/zarr.json", "ledger.parquet"])
