@@ -1,0 +1,149 @@
+"""Videos as PyAV writes them, of any codec, group of pictures, rate, start and container: what was written is read.
+
+Every picture shows its own number, so that a frame tells which one it is.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deltascene.pipeline.sources.decoding.by_av import av_pictures
+from deltascene.pipeline.sources.decoding.probe import examine
+from deltascene.pipeline.sources.errors import UnreadableSource
+from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.stages.types import Image
+
+BITS, CELL = 7, 16
+CONTAINERS = {
+    "libx264": ("mp4", "mkv", "mov", "ts", "flv"),
+    "libx265": ("mp4", "mkv", "ts"),
+    "libvpx": ("webm", "mkv"),
+    "libvpx-vp9": ("webm", "mkv", "mp4"),
+    "mpeg4": ("mp4", "mkv", "avi", "ts"),
+    "mpeg2video": ("ts", "mpg", "mkv"),
+    "mjpeg": ("avi", "mov", "mkv"),
+    "ffv1": ("mkv", "avi"),
+    "libsvtav1": ("webm", "mp4"),
+}
+QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "8", "crf": "10", "svtav1-params": "lp=1"}}
+KEYED = {"mjpeg", "ffv1"}
+REORDERS = {"libx264", "libx265", "mpeg4", "mpeg2video"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a video is made.
+
+    Attributes:
+        codec: name of FFmpeg's encoder.
+        container: suffix of the file.
+        frames: number of pictures.
+        group: longest distance between keyframes.
+        b_frames: most B-frames in a row.
+        rate: frames per second.
+        start: number of frames by which its clock starts late.
+        cut: number of packets that are left out at the start.
+    """
+
+    codec: str
+    container: str
+    frames: int
+    group: int
+    b_frames: int
+    rate: Fraction
+    start: int
+    cut: int
+
+
+@st.composite
+def made(draw: st.DrawFn) -> Made:
+    codec = draw(st.sampled_from([name for name in CONTAINERS if name in av.codecs_available]))
+    frames = draw(st.integers(6, 60))  # FFmpeg takes a shorter transport stream for something else
+    container = draw(st.sampled_from(CONTAINERS[codec]))
+    return Made(
+        codec,
+        container,
+        frames,
+        1 if codec in KEYED else draw(st.sampled_from([1, 5, 12, 30])),
+        draw(st.integers(0, 3)) if codec in REORDERS else 0,
+        draw(st.sampled_from([Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(50)])),
+        0 if container == "avi" else draw(st.integers(0, 40)),  # AVI counts frames from its start
+        draw(st.integers(0, frames - 4)),
+    )
+
+
+def numbered(number: int) -> Image:
+    image = np.full((96, 160, 3), 96, dtype=np.uint8)
+    image[60:90, :, number % 3] = np.linspace(0, 255, 160, dtype=np.uint8)
+    for bit in range(BITS):
+        image[8 : 8 + 2 * CELL, 8 + bit * 20 : 8 + bit * 20 + CELL] = 235 * (number >> bit & 1)
+    return image
+
+
+def number_in(image: Image) -> int:
+    return sum((image[16:32, 12 + bit * 20 : 20 + bit * 20].mean() > 127) << bit for bit in range(BITS))
+
+
+def write(path: Path, how: Made) -> list[tuple[bool, int]]:
+    """Writes a video; returns of every packet that the encoder made whether it is a keyframe, and its picture."""
+    packets = []
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(how.codec, rate=how.rate, options=QUIET.get(how.codec, {}))
+        stream.width, stream.height = 160, 96
+        stream.pix_fmt = "yuvj420p" if how.codec == "mjpeg" else "yuv420p"
+        stream.gop_size = how.group
+        if how.codec != "libsvtav1":
+            stream.bit_rate = 2_000_000
+        if how.codec in REORDERS:
+            stream.codec_context.max_b_frames = how.b_frames
+        stream.time_base = 1 / how.rate
+        for number in range(how.frames):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = number + how.start, 1 / how.rate
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        clock = packets[0].time_base
+        about = [(packet.is_keyframe, round(packet.pts * clock * how.rate) - how.start) for packet in packets]
+        for packet in packets[how.cut :]:
+            file.mux(packet)
+    return about
+
+
+def read(path: Path, info: SourceInfo, wanted: range) -> list[tuple[int, Image | None, str]]:
+    return list(av_pictures(path, info, wanted))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made())
+def test_what_was_written_is_read(tmp_path: Path, how: Made) -> None:
+    path = tmp_path / f"clip.{how.container}"
+    about = write(path, how)
+    left = about[how.cut :]
+    first_key = next((at for at, (key, _) in enumerate(left) if key), None)
+    if first_key is None:  # nothing can be told of it
+        with suppress(UnreadableSource):
+            examine(path, lambda: None)
+        return
+    info = examine(path, lambda: None)
+    frames = read(path, info, range(info.frames))
+    assert [index for index, _, _ in frames] == list(range(info.frames))
+    shown = [(index, number_in(image)) for index, image, cause in frames if image is not None and not cause]
+    places = np.array([info.table.pts_s[index] * float(how.rate) for index, _ in shown])
+    numbers = np.array([number for _, number in shown])
+    assert np.abs(places - places[0] - numbers + numbers[0]).max() < 0.1  # as far apart as their times
+    whole = {number for at, (_, number) in enumerate(left) if at >= first_key and number >= left[first_key][1]}
+    assert whole <= {number for _, number in shown}
+    assert len(frames) <= len(left)
+    assert np.all(np.diff(info.table.pts_s) > 0)
+    for start in {0, info.frames // 2, info.frames - 1}:
+        part = read(path, info, range(start, info.frames))
+        for one, other in zip(part, frames[start:], strict=True):
+            assert one[::2] == other[::2]
+            assert np.array_equal(one[1], other[1]) if one[1] is not None else other[1] is None
