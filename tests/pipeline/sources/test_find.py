@@ -2,11 +2,13 @@ import os
 import re
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from deltascene.cache.places import place
 from deltascene.pipeline.sources.errors import SourceNotFound
 from deltascene.pipeline.sources.find import Findings, find_sources, natural_key, search
 
@@ -171,6 +173,20 @@ def test_results_are_never_inputs(tmp_path: Path) -> None:
     assert names(found_in(out, old / "videos/b/overlay.webm")) == ["overlay.webm"]  # another run's, named itself
     with pytest.raises(SourceNotFound, match="results of runs"):
         find_sources([str(old)])
+
+
+def test_results_in_a_store_are_never_inputs() -> None:
+    store, keys = fsspec.filesystem("memory"), ("a.mp4", "out/videos/a/overlay.webm", ".x.mp4", "day/日本.mkv", "c.txt")
+    for key in (*keys, *(f"old/{name}" for name in ("run.yaml", "videos.parquet", "videos/b/overlay.webm"))):
+        store.pipe_file(f"/find/{key}", b"x")
+    out = place("memory://find/out")
+    for url in ("memory://find", "memory://find/**"):
+        findings = search([url], out)
+        assert [spec.id for spec in findings.specs] == ["a", "day_日本"]
+        assert findings.notes == ("passed over: results of runs (old, out); 1 file of other kinds (c.txt)",)
+    assert [spec.id for spec in search(["memory://find/**/*.webm", "memory://find/a.mp4"], out).specs] == ["a"]
+    with pytest.raises(SourceNotFound, match="results of runs"):
+        search(["memory://find/out/videos/a/overlay.webm"], out)
 
 
 def test_what_is_passed_over_is_counted_and_named_in_one_line(tmp_path: Path) -> None:
