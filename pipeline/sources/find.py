@@ -129,7 +129,8 @@ def _from_list(list_path: Path, aside: PassedOver) -> list[Found]:
             continue
         path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry)))
         for each in _resolve_one(path, f"{entry} ({list_path.name} line {number})", aside):
-            at = Path(str(each.path))
+            alone = each.kind == "sequence" and len(each.paths) == 1
+            at = Path(str(each.paths[0])).with_suffix("") if alone else Path(str(each.path))
             inside = at.is_relative_to(list_path.parent)
             found.append(replace(each, name=_relative_name(at, list_path.parent)) if inside else each)
     if not found and not aside.results:

@@ -33,7 +33,7 @@ def ids_of(found: Sequence[Found], recorded: Mapping[str, str]) -> list[str]:
     bases = [safe_name(_without_suffix(each)) for each in found]
     kept = _recorded_ids(found, bases, recorded)
     ids = [kept.get(index, base) for index, base in enumerate(bases)]
-    names, places = [each.name for each in found], [str(each.path) for each in found]
+    names, places = [each.name for each in found], [str(each.paths[0]) for each in found]
     # Six digits are enough for a few of one name, but not for ten thousand.
     for texts, digits in ((names, 6), (places, 6), (places, 16), (places, 64)):
         counts = Counter(map(_folded, ids))

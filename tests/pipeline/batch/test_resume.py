@@ -37,7 +37,18 @@ def test_ids_stay_when_files_are_added_and_results_lie_among_the_inputs(run_cli,
     """Also those that earlier versions made: of names that aren't ASCII they kept `_`."""
     inputs, out, events = tmp_path / "in", tmp_path / "in/out", []
     inputs.mkdir()
-    command = ["run", f"{inputs}/**", "-o", out, "--model", tiny, "--json", "--no-archive", "--set", "numerics.threads=1"]
+    command = [
+        "run",
+        f"{inputs}/**",
+        "-o",
+        out,
+        "--model",
+        tiny,
+        "--json",
+        "--no-archive",
+        "--set",
+        "numerics.threads=1",
+    ]
 
     def run(*added):
         for name in added:

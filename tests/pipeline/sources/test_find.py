@@ -76,6 +76,12 @@ def test_list_file_is_relative_to_its_folder(tmp_path: Path) -> None:
     assert ids(listing) == ["a_clip", "b_clip", "far", "frames"]
 
 
+def test_images_of_a_list_have_ids_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "one.jpg", "two.jpg")
+    (tmp_path / "todo.txt").write_text("one.jpg\ntwo.jpg\n")
+    assert ids(tmp_path / "todo.txt") == ["one", "two"]
+
+
 def test_missing_line_of_a_list_says_where(tmp_path: Path) -> None:
     touch(tmp_path, "clip.mp4")
     (tmp_path / "todo.txt").write_text("clip.mp4\nclop.mp4\n")

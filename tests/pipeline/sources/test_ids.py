@@ -113,6 +113,11 @@ def test_two_sequences_of_one_folder_are_told_apart() -> None:
     assert ids_of([two], {"____": "/in"}) == ["b"]
 
 
+def test_sequences_of_one_folder_and_name_get_digits_of_their_first_images() -> None:
+    found = [Found("img", "sequence", (Path(f"/in/img1{suffix}"),)) for suffix in (".jpg", ".png")]
+    assert len(set(ids_of(found, {}))) == 2
+
+
 def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
     """Six digits of a hash would give some three pairs of them one folder."""
     found = [Found("日本.mp4", "video", (Path(f"/in/{number}/日本.mp4"),)) for number in range(10_000)]
