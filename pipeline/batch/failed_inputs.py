@@ -1,15 +1,13 @@
 """Finds the inputs of an earlier run that failed or are unfinished, so that only these are processed again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from deltascene.cache.places import Place, place
+from deltascene.pipeline.batch.inputs import find_inputs
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.runs.reader import open_run
 from deltascene.pipeline.runs.videos_table import VideoRecord
-from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.spec import SourceSpec
-from deltascene.pipeline.text import path_text
 
 
 def failed_inputs(out: Place, sources: Sequence[str]) -> list[SourceSpec]:
@@ -27,15 +25,7 @@ def failed_inputs(out: Place, sources: Sequence[str]) -> list[SourceSpec]:
     failed = {record.id: record for record in (video.record for video in open_run(out).videos) if _failed(record)}
     if not sources:
         return [_spec_of(record) for record in failed.values()]
-    # Beside other inputs of the same name, an input may have had another id; a video is recognised by its path.
-    by_source = {record.source: record.id for record in failed.values()}
-    found = [_as_in_run(spec, by_source) for spec in find_sources(sources)]
-    return [spec for spec in found if spec.id in failed]
-
-
-def _as_in_run(spec: SourceSpec, by_source: Mapping[str, str]) -> SourceSpec:
-    known = by_source.get(path_text(spec.path)) if spec.kind == "video" else None
-    return spec if known is None else replace(spec, id=known)
+    return [spec for spec in find_inputs(out, sources) if spec.id in failed]
 
 
 def _failed(record: VideoRecord) -> bool:

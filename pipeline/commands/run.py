@@ -15,6 +15,7 @@ from deltascene.pipeline.batch.batch_run import BatchRun
 from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
 from deltascene.pipeline.batch.flow import run_batch
+from deltascene.pipeline.batch.inputs import find_inputs
 from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign
 from deltascene.pipeline.bundles.scene_model import SceneModel
@@ -34,7 +35,6 @@ from deltascene.pipeline.runs.archives import archived_bytes
 from deltascene.pipeline.runs.folder import RunFolder
 from deltascene.pipeline.runs.lock import locked, refuse_busy
 from deltascene.pipeline.runs.reader import open_run
-from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.open_pool import open_pool
 
@@ -77,7 +77,10 @@ def run_command(config: Config, options: RunOptions, console: Console) -> ExitCo
     Raises:
         DeltasceneError: the run can't begin or go on; its class has the exit code.
     """
-    specs = failed_inputs(options.out, options.sources) if options.only_failed else find_sources(options.sources)
+    if options.only_failed:
+        specs = failed_inputs(options.out, options.sources)
+    else:
+        specs = find_inputs(options.out, options.sources, afresh=options.force)
     if options.only_failed and not specs:
         return _none_failed(options, console)
     truths = read_truths(specs, options.truth)

@@ -6,7 +6,7 @@ the longest time are removed.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from deltascene.cache.errors import NoSuchStore
 from deltascene.cache.places import Place, place
 from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
+from deltascene.pipeline.sources.passed_over import PassedOver, is_hidden
 from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES, Found, SourceSpec
 
 CACHE_BYTES = 50 << 30  # that copies may take on a machine
@@ -25,36 +26,52 @@ def is_remote(argument: str) -> bool:
     return "://" in argument and not argument.startswith("file://")
 
 
-def find_remote(argument: str) -> list[Found]:
+def find_remote(argument: str, aside: PassedOver) -> list[Found]:
     """Finds videos at a URL: one object, all below a prefix, or those that a glob matches.
+
+    Args:
+        argument: the URL.
+        aside: takes what is passed over.
 
     Raises:
         SourceNotFound: there is none, or the store can't be reached.
     """
     try:
-        videos = list(_videos(place(argument), argument))
+        videos = list(_videos(place(argument), argument, aside))
     except (NoSuchStore, OSError, ValueError) as error:
         raise SourceNotFound(f"{argument}: expected videos in a store; {' '.join(str(error).split())}") from error
-    if not videos:
-        raise SourceNotFound(f"{argument}: expected videos ({' '.join(sorted(VIDEO_SUFFIXES))}), found none there")
+    if not videos and not aside.results:
+        raise SourceNotFound(f"{argument}: expected videos, found none there; {aside.line or 'there is nothing'}")
     return videos
 
 
-def _videos(root: Place, argument: str) -> Iterator[Found]:
+def _videos(root: Place, argument: str, aside: PassedOver) -> Iterator[Found]:
     assert not isinstance(root, Path)
     if _MAGIC.search(argument):
         fixed = _MAGIC.split(root.path, maxsplit=1)[0].rpartition("/")[0]
         found = root.fs.glob(root.path)
     elif root.fs.isfile(root.path):
-        yield Found(root.stem, "video", (root,))
+        yield Found(root.name, "video", (root,))
         return
     else:
         fixed, found = root.path.rstrip("/"), root.fs.find(root.path)
+    runs = _run_prefixes(root.protocol, fixed, found, aside)
     for path in sorted(found):
-        suffix = "." + path.rpartition(".")[2].lower()
-        if suffix in VIDEO_SUFFIXES:
-            name = path.removeprefix(fixed).strip("/").rpartition(".")[0]
-            yield Found(name, "video", (place(f"{root.protocol}://{path}"),))
+        name, each = path.removeprefix(fixed).strip("/"), place(f"{root.protocol}://{path}")
+        if any(map(is_hidden, name.split("/"))) or path.startswith(runs) or aside.drops_file(each):
+            continue
+        if each.suffix.lower() in VIDEO_SUFFIXES:
+            yield Found(name, "video", (each,))
+        elif "." in each.name:  # a glob names folders, too
+            aside.others[str(each)] = each
+
+
+def _run_prefixes(protocol: str, fixed: str, paths: Sequence[str], aside: PassedOver) -> tuple[str, ...]:
+    """What paths of results of runs begin with; runs are looked for at each `run.yaml` and folder `videos`."""
+    folders = {path.removesuffix("/run.yaml") for path in paths if path.endswith("/run.yaml")}
+    at = re.compile(re.escape(fixed) + "(?:.*?/)?(?=videos/)")
+    folders |= {found[0].rstrip("/") for path in paths if (found := at.match(path))}
+    return tuple(f"{folder}/" for folder in sorted(folders) if aside.drops(place(f"{protocol}://{folder}")))
 
 
 def local_files(spec: SourceSpec) -> tuple[Path, ...]:

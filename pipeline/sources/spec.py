@@ -5,11 +5,15 @@ from typing import Literal
 
 from deltascene.cache.places import Place
 
-VIDEO_SUFFIXES = frozenset(
+ANIMATED_SUFFIXES = frozenset([".apng", ".gif"])
+VIDEO_SUFFIXES = ANIMATED_SUFFIXES | frozenset(  # what FFmpeg decodes
     f".{name}"
     for name in (
-        *("3gp", "avi", "flv", "m2ts", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv", "y4m"),
+        *("264", "265", "266", "3g2", "3gp", "amv", "asf", "avc", "avi", "dav", "divx", "dv", "dvr-ms", "f4v", "flv"),
+        *("gxf", "h261", "h263", "h264", "h265", "h266", "hevc", "insv", "ismv", "ivf", "m1v", "m2t", "m2ts", "m2v"),
+        *("m4v", "mj2", "mjpeg", "mjpg", "mk3d", "mkv", "mod", "mov", "mp4", "mpe", "mpeg", "mpg", "mpv", "mts", "mxf"),
+        *("nut", "obu", "ogm", "ogv", "qt", "rm", "rmvb", "tod", "trp", "ts", "vc1", "vob", "vvc", "webm", "wmv"),
+        *("wtv", "y4m"),
     )
 )
 IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
@@ -20,14 +24,17 @@ class SourceSpec:
     """A video file, or the images of a sequence in order.
 
     Attributes:
-        id: name of the source in a run: letters, digits, `.`, `_` and `-` only, unique in its run.
-        kind: `video` or `sequence`.
+        id: name of the source in a run and of its folder there, unique in its run; `ids.py` makes it.
+        kind: `video` or `sequence`; an animated picture is a video.
         paths: the one file of a video, or every image of a sequence.
+        positions: place of every image of a sequence on its clock, in frames from the first image's 0; empty where
+            they are 0, 1, 2 and so on.
     """
 
     id: str
     kind: Literal["video", "sequence"]
     paths: tuple[Place, ...]
+    positions: tuple[int, ...] = ()
 
     @property
     def path(self) -> Place:
@@ -40,16 +47,19 @@ class Found:
     """A source that has no id yet.
 
     Attributes:
-        name: name that the id is made of.
+        name: path of a video below the folder that was named, or its own name where the file was named; the same of
+            a sequence's folder.
         kind: `video` or `sequence`.
         paths: the one file of a video, or every image of a sequence.
+        positions: as in `SourceSpec`.
     """
 
     name: str
     kind: Literal["video", "sequence"]
     paths: tuple[Place, ...]
+    positions: tuple[int, ...] = ()
 
     @property
-    def place(self) -> str:
-        """Absolute path of the video, or of the folder of the sequence; distinguishes sources of the same name."""
-        return str(self.paths[0] if self.kind == "video" else self.paths[0].parent)
+    def path(self) -> Place:
+        """The video file, or the folder of the sequence's first image."""
+        return self.paths[0] if self.kind == "video" else self.paths[0].parent

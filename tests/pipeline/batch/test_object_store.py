@@ -54,9 +54,11 @@ def test_a_run_from_a_bucket_into_a_bucket(bucket, run_cli, tiny_delta, make_cli
     assert code == 0, text + error
     run = open_run("s3://films/out")
     assert [(video.id, video.status, len(video)) for video in run.videos] == [("clip", "done", 20)]
-    code, text, _ = run_cli(*arguments, "--tasks", "parts,flow")
+    code, text, error = run_cli("run", "s3://films/**", *arguments[2:], "--tasks", "parts,flow")  # with OUT below it
     assert code == 0
     assert "by an earlier run" in text
+    assert "passed over: results of runs (out); 1 file of other kinds (notes.txt)" in error
+    assert [video.id for video in open_run("s3://films/out").videos] == ["clip"]
     code, text, error = run_cli("backfill", "s3://films/out", "--task", "height")
     assert code == 0, text + error
     for task in ("parts", "height"):

@@ -1,10 +1,12 @@
 """Going on with an earlier run: nothing is done twice, nothing of another key is mixed in, damage is done again."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from equal_runs import compare_runs
@@ -12,6 +14,7 @@ from equal_runs import compare_runs
 from deltascene import open_run
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch import flow, plan_video
+from deltascene.pipeline.runs.videos_table import read_records, write_records
 
 # float32, as on a busy machine two runs may not find the same type faster.
 QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
@@ -28,6 +31,47 @@ def test_running_again_redoes_nothing_and_run_only_keys_may_change(run_cli, tiny
     assert [event["event"] for event in events] == ["video_ended", "run_ended"]
     assert events[0]["reused"]
     assert (out / "videos/clip/done.json").stat().st_mtime_ns == before
+
+
+def test_ids_stay_when_files_are_added_and_results_lie_among_the_inputs(run_cli, tiny, make_clip, tmp_path):
+    """Also those that earlier versions made: of names that aren't ASCII they kept `_`."""
+    inputs, out, events = tmp_path / "in", tmp_path / "in/out", []
+    inputs.mkdir()
+    command = [
+        "run",
+        f"{inputs}/**",
+        "-o",
+        out,
+        "--model",
+        tiny,
+        "--json",
+        "--no-archive",
+        "--set",
+        "numerics.threads=1",
+    ]
+
+    def run(*added):
+        for name in added:
+            shutil.copy(make_clip(2), inputs / name)
+        code, text, error = run_cli(*command)
+        assert code == 0, error
+        events[:] = [json.loads(line) for line in text.splitlines()]
+        return {each["id"]: each["reused"] for each in events if each["event"] == "video_ended"}
+
+    assert run("a.avi", "日本.avi") == {"a": False, "日本": False}
+    records = read_records(out / "videos.parquet")
+    done = json.loads((out / "videos/日本/done.json").read_text(encoding="utf-8"))
+    (out / "videos/日本").rename(out / "videos/__")
+    (out / "videos/__/done.json").write_text(json.dumps(done | {"id": "__"}))
+    write_records(out / "videos.parquet", [replace(each, id={"日本": "__"}.get(each.id, each.id)) for each in records])
+    assert (out / "videos/a/overlay.webm").is_file()
+    again = run("A.avi", "中国.avi")
+    assert len(again) == 4
+    assert {id_ for id_, reused in again.items() if reused} == {"a", "__"}
+    assert re.fullmatch("A-[0-9a-f]{6}", *again.keys() - {"a", "__", "中国"})
+    code, _, error = run_cli("run", out / "videos/a/overlay.webm", *command[2:])
+    assert (code, error.count("\n")) == (2, 1)
+    assert "results of runs (out)" in error
 
 
 def test_the_same_command_goes_on_even_if_another_dtype_measures_as_faster_now(

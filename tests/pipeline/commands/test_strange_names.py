@@ -61,8 +61,11 @@ def test_every_file_is_an_input_of_its_own(folder, ran):
     ids = [video.id.casefold() for video in run.videos]
     assert len(set(ids)) == len(GOOD) + len(BROKEN) + 1
     for id_ in ids:
-        assert re.fullmatch(r"[a-z0-9._-]{1,120}", id_)
-        assert id_.strip(".")
+        assert not re.search(r"[/\\:*?\"<>|\[\]#%]", id_)
+        assert not CONTROL.search(id_)
+        assert id_.strip(". ") == id_
+        assert 0 < len(id_.encode()) <= 120
+    assert {"日本", "中国", "🎬 _x_y=1;z"} <= set(ids)
     assert all(len(video) == 2 and video.frame(1).valid for video in run.videos if video.status == "done")
 
 

@@ -1,16 +1,16 @@
-import hashlib
 import os
 import re
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from deltascene.pipeline.sources import find
+from deltascene.cache.places import place
 from deltascene.pipeline.sources.errors import SourceNotFound
-from deltascene.pipeline.sources.find import find_sources, natural_key
-from deltascene.pipeline.sources.spec import Found
+from deltascene.pipeline.sources.find import Findings, find_sources, natural_key, search
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -27,7 +27,7 @@ def ids(*arguments: Path | str) -> list[str]:
 def test_single_file_is_its_name_whatever_its_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "my clip.mp4", "text.bin")
     specs = find_sources([str(tmp_path / "my clip.mp4"), str(tmp_path / "text.bin")])
-    assert [(spec.id, spec.kind) for spec in specs] == [("my_clip", "video"), ("text", "video")]
+    assert [(spec.id, spec.kind) for spec in specs] == [("my clip", "video"), ("text", "video")]
     assert specs[0].path == tmp_path / "my clip.mp4"
 
 
@@ -74,6 +74,12 @@ def test_list_file_is_relative_to_its_folder(tmp_path: Path) -> None:
     listing = tmp_path / "lists" / "todo.txt"
     listing.write_text("# today\na/clip.mp4\n\nb/clip.mp4\n../far.mp4\n../frames\n")
     assert ids(listing) == ["a_clip", "b_clip", "far", "frames"]
+
+
+def test_images_of_a_list_have_ids_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "one.jpg", "two.jpg")
+    (tmp_path / "todo.txt").write_text("one.jpg\ntwo.jpg\n")
+    assert ids(tmp_path / "todo.txt") == ["one", "two"]
 
 
 def test_missing_line_of_a_list_says_where(tmp_path: Path) -> None:
@@ -129,6 +135,128 @@ def test_empty_list_is_an_error(tmp_path: Path) -> None:
         find_sources([str(tmp_path / "todo.txt")])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_lists_as_other_programs_write_them(tmp_path: Path, encoding: str) -> None:
+    touch(tmp_path, "a b.mp4", "日本.mp4", "c.mp4")
+    text = "\ufeff" * (encoding == "utf-16-be") + "# today\r\n\"a b.mp4\" \r\n'日本.mp4'\r\n  c.mp4\t\r\n"
+    (tmp_path / "todo.txt").write_bytes(text.encode(encoding))
+    assert ids(tmp_path / "todo.txt") == ["a b", "日本", "c"]
+
+
+@pytest.mark.parametrize("data", [b"\x00\x01video", "a.mp4".encode("utf-16-le"), b"\xff\xfea"])
+def test_a_binary_list_is_told_in_a_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "todo.txt").write_bytes(data)
+    with pytest.raises(SourceNotFound, match=r"todo\.txt: .*can't be read: .*(binary file|truncated)"):
+        find_sources([str(tmp_path / "todo.txt")])
+
+
+def found_in(out: Path, *arguments: Path | str) -> Findings:
+    return search([str(each) for each in arguments], out)
+
+
+def names(findings: Findings) -> list[str]:
+    return [spec.path.name for spec in findings.specs]
+
+
+def test_results_are_never_inputs(tmp_path: Path) -> None:
+    out, old = tmp_path / "out", tmp_path / "deep/old"
+    touch(tmp_path, "a.mp4", "deep/b.mp4", "out/x.mp4", "out/videos/a/overlay.webm")
+    touch(old, "run.yaml", "videos.parquet", "videos/b/overlay.webm", "videos/b/png/seg/000001.png")
+    touch(tmp_path, "not_one/run.yaml", "not_one/c.mp4")
+    (tmp_path / "way").symlink_to(out)
+    (tmp_path / "todo.txt").write_text("a.mp4\nout/x.mp4\ndeep\n")
+    for arguments in ([tmp_path], [f"{tmp_path}/**"], [f"{tmp_path}/**/*.*"], [tmp_path, out], [f"{tmp_path}/*"]):
+        findings = found_in(out, *arguments)
+        assert sorted(names(findings)) == ["a.mp4", "b.mp4", "c.mp4"]
+        assert "results of runs (" in findings.notes[0]
+    for argument in (out / "x.mp4", tmp_path / "way/x.mp4", f"{out}/*.mp4", f"{tmp_path}/*/x.mp4"):
+        findings = found_in(out, tmp_path / "a.mp4", argument)
+        assert names(findings) == ["a.mp4"]
+        assert findings.notes == ("passed over: results of runs (out)",)
+        with pytest.raises(SourceNotFound, match=r"expected videos or images; passed over: results of runs \(out\)"):
+            found_in(out, argument)
+    assert names(found_in(out, tmp_path / "todo.txt")) == ["a.mp4", "b.mp4"]
+    assert names(found_in(out, old / "videos/b/overlay.webm")) == ["overlay.webm"]  # another run's, named itself
+    with pytest.raises(SourceNotFound, match="results of runs"):
+        find_sources([str(old)])
+
+
+def test_results_in_a_store_are_never_inputs() -> None:
+    store, keys = fsspec.filesystem("memory"), ("a.mp4", "out/videos/a/overlay.webm", ".x.mp4", "day/日本.mkv", "c.txt")
+    for key in (*keys, *(f"old/{name}" for name in ("run.yaml", "videos.parquet", "videos/b/overlay.webm"))):
+        store.pipe_file(f"/find/{key}", b"x")
+    out = place("memory://find/out")
+    for url in ("memory://find", "memory://find/**"):
+        findings = search([url], out)
+        assert [spec.id for spec in findings.specs] == ["a", "day_日本"]
+        assert findings.notes == ("passed over: results of runs (old, out); 1 file of other kinds (c.txt)",)
+    assert [spec.id for spec in search(["memory://find/**/*.webm", "memory://find/a.mp4"], out).specs] == ["a"]
+    with pytest.raises(SourceNotFound, match="results of runs"):
+        search(["memory://find/out/videos/a/overlay.webm"], out)
+
+
+def test_what_is_passed_over_is_counted_and_named_in_one_line(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a.srt", "b.wav", "notes.md", "z.txt", "Thumbs.db", ".DS_Store", "__MACOSX/x.mp4")
+    touch(tmp_path / "shots", "1.jpg", "2.jpg")
+    findings = found_in(tmp_path / "out", tmp_path, f"{tmp_path}/**")
+    assert findings.notes == (
+        "passed over: 4 files of other kinds (a.srt, b.wav, notes.md, …); 2 images beside videos"
+        f" ('{tmp_path}/shots/*.jpg' names them as a sequence)",
+    )
+    assert ids(f"{tmp_path}/shots/*.jpg") == ["shots"]
+    assert found_in(tmp_path / "out", tmp_path / "a.mp4").notes == ()
+
+
+def test_an_animated_picture_is_a_video_and_leaves_sequences_beside_it(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 90, 180)]
+    for name in ("a.gif", "b.png", "c.webp"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+    for name in ("f/1.png", "f/2.webp", "f/3.jpg"):
+        (tmp_path / "f").mkdir(exist_ok=True)
+        pictures[0].save(tmp_path / name, save_all=False)
+    kinds = {spec.id: (spec.kind, len(spec.paths)) for spec in find_sources([str(tmp_path)])}
+    assert kinds == {"a": ("video", 1), "b": ("video", 1), "c": ("video", 1), "f": ("sequence", 3)}
+    named = find_sources([str(tmp_path / name) for name in ("a.gif", "b.png", "c.webp", "f/1.png", "f/2.webp")])
+    assert [spec.kind for spec in named] == ["video"] * 3 + ["sequence"] * 2
+
+
+def test_a_pipe_among_images_is_not_opened(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png")
+    os.mkfifo(tmp_path / "2.png")
+    assert [len(spec.paths) for spec in find_sources([str(tmp_path)])] == [1]
+    assert [spec.kind for spec in find_sources([str(tmp_path / "2.png")])] == ["sequence"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "positions"),
+    [
+        ("f5.jpg f6.jpg f9.jpg", (0, 1, 4)),
+        ("take2_0007.jpg take2_0107.jpg", (0, 100)),
+        ("0.jpg 1.jpg 2.jpg", ()),
+        ("f5.jpg", ()),
+        ("f5.jpg f6.jpg g9.jpg", ()),
+        ("1-5.jpg 1-7.jpg 2-9.jpg", ()),
+        ("f1.jpg f01.jpg f3.jpg", ()),
+        ("20240131.jpg 20240201.jpg", ()),
+        ("1706700000.jpg 1706700033.jpg", ()),
+        ("1.jpg 10002.jpg", ()),
+    ],
+)
+def test_numbers_of_images_are_their_times(tmp_path: Path, numbers: str, positions: tuple[int, ...]) -> None:
+    touch(tmp_path / "shots", *numbers.split())
+    assert [spec.positions for spec in find_sources([str(tmp_path / "shots")])] == [positions]
+
+
+def test_gaps_are_told_once(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"shots/f{number:04d}.jpg" for number in (3, 4, 17, 18, 21)), "b/1.png", "b/3.png")
+    (spec,) = find_sources([f"{tmp_path}/shots/f%04d.jpg"])
+    assert spec.positions == (0, 1, 14, 15, 18)
+    line = "shots: its numbered images have 2 gaps, the longest of 12 images"
+    assert found_in(tmp_path / "out", tmp_path / "shots").notes == (f"{line}; times follow the numbers",)
+    both = found_in(tmp_path / "out", tmp_path / "shots", tmp_path / "b")
+    assert both.notes == (f"{line}, and 1 more sequence has gaps; times follow the numbers",)
+
+
 def test_loop_of_links_ends(tmp_path: Path) -> None:
     touch(tmp_path, "a/clip.mp4")
     os.symlink(tmp_path, tmp_path / "a" / "up")
@@ -143,23 +271,6 @@ def test_broken_link_is_passed_over(tmp_path: Path) -> None:
     assert ids(tmp_path) == ["clip"]
 
 
-def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
-    """Six digits of a hash would give some three pairs of them one folder."""
-    places = [Path(f"/in/{number}/日本.mp4") for number in range(10_000)]
-    found = find._ids([Found("日本", "video", (place,)) for place in places])
-    assert len({each.casefold() for each in found}) == 10_000
-    assert {len(each.removeprefix("__-")) for each in found} == {6, 16}
-
-
-def test_six_digits_that_collide_get_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(find, "_digest", lambda text: "0" * 6 + hashlib.sha256(text.encode()).hexdigest())
-    touch(tmp_path, "日本.mp4", "中国.mp4", "other.mp4")
-    one, two, three = sorted(ids(tmp_path))
-    assert re.fullmatch("__-0{6}[0-9a-f]{10}", one)
-    assert re.fullmatch("__-0{6}[0-9a-f]{10}", two)
-    assert (one != two, three) == (True, "other")
-
-
 def test_a_list_may_hold_names_that_are_not_utf_8_and_letters_that_end_lines_elsewhere(tmp_path: Path) -> None:
     names = [b"\xff.mp4", "a\u2028b.mp4".encode(), b"c\x0cd.mp4"]
     for name in names:
@@ -168,13 +279,6 @@ def test_a_list_may_hold_names_that_are_not_utf_8_and_letters_that_end_lines_els
     specs = find_sources([str(tmp_path / "todo.txt")])
     assert [os.fsencode(spec.path.name) for spec in specs] == names
     assert len({spec.id for spec in specs}) == 3
-
-
-@pytest.mark.parametrize("name", ["...mp4", "видео.mp4", "a" * 180 + ".mp4", "-x.mp4"])
-def test_ids_are_safe_file_names(tmp_path: Path, name: str) -> None:
-    touch(tmp_path, name)
-    (id_,) = ids(tmp_path / name)
-    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,120}", id_)
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=8))

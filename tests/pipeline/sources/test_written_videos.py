@@ -74,8 +74,7 @@ def made(draw: st.DrawFn) -> Made:
         1 if codec in KEYED else draw(st.sampled_from([1, 5, 12, 30])),
         draw(st.integers(0, 3)) if codec in REORDERS else 0,
         draw(st.sampled_from([Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(50)])),
-        0 if container == "avi" else draw(st.integers(0, 40)),  # AVI counts frames from its start
-        draw(st.integers(0, frames - 4)),
+        *((0, 0) if container == "avi" else (draw(st.integers(0, 40)), draw(st.integers(0, frames - 4)))),
     )
 
 
