@@ -246,7 +246,7 @@ def test_a_time_that_is_none_or_goes_back_is_refused_and_changes_nothing(engine,
 
 def test_no_time_of_several_streams_goes_back_either(engine, images):
     engine.step({"one": Frame("one", 0, 2.0, images[0])})
-    with pytest.raises(UsageError, match="stream 'one', frame 1: expected pts_s .* 2 or more"):
+    with pytest.raises(UsageError, match=r"stream 'one', frame 1: expected pts_s .* 2 or more"):
         engine.step({"two": images[0], "one": images[0]})  # without a time: 25 frames a second
     engine.close_stream("one")
     engine.close_stream("two")
