@@ -12,7 +12,7 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import remove
 from deltascene.pipeline.batch.archive_plan import archive_estimate, refuse_too_large
 from deltascene.pipeline.batch.batch_run import BatchRun
-from deltascene.pipeline.batch.failures import failing
+from deltascene.pipeline.batch.failures import failing, unreadable
 from deltascene.pipeline.batch.plan_video import plan_video
 from deltascene.pipeline.batch.resume import require_same_input
 from deltascene.pipeline.batch.video_progress import VideoProgress
@@ -102,7 +102,9 @@ class _Flow:
         run, files = self._run, self._run.folder.video(spec.id)
         refuse_links(files.root, below=True)
         now = identity(spec, run.config.run.verify == "full")
-        if (done := read_done(files)) is not None:
+        if (done := read_done(files)) is not None and done.record.without_valid:
+            remove(files.done)  # tried again, as an input that failed; it may have been repaired
+        elif done is not None:
             known = require_same_input(files, done, spec, now)
             if intact(files, done):
                 _keep_done(run, files, done, known)
@@ -187,8 +189,10 @@ def _keep_done(run: BatchRun, files: VideoFolder, done: Done, known: Done) -> No
 
 
 def _finish_video(run: BatchRun, video: VideoProgress, finished: Finished) -> VideoRecord:
-    """Marks a video as done: all of it can be read, and what is drawn from it is there."""
+    """Marks a video as finished: all of it can be read, and what is drawn from it is there."""
     record = video.record(finished, "done", video.cause)
+    if record.without_valid:
+        record = unreadable(run.folder, video.spec, record)
     run.fence.require()
     segments = [(seal.start, seal.frames) for seal in video.prefix]
     write_done(video.job.files, Done(record, fingerprint(run.key), segments, finished.sums or {}))
