@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from deltascene.cache.errors import BrokenSeal, CacheError
@@ -23,6 +24,7 @@ from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import OutputError, UsageError, nearest
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle, split_dtype
 from deltascene.pipeline.runs import ledger
 from deltascene.pipeline.runs.assembly import add_task
@@ -71,6 +73,7 @@ class Backfill:
         return self.model.sub_tasks[self.task].split
 
 
+@plain_torch()
 def plan_backfill(
     out: Place, task: str, model: str | None = None, *, other_numerics: bool = False, allow_code: bool = False
 ) -> Backfill:
@@ -102,7 +105,7 @@ def plan_backfill(
         raise UsageError(f"{out}: expected a run with finished segments; found none; run its own command first")
     if other_numerics:
         kept = {"kernel": "auto", "dtype": "auto", "split_dtype": split_dtype(config)}  # as the archive has it
-        anew = config.numerics.model_copy(update=kept)
+        anew = config.numerics.model_copy(update={**kept, "threads": torch.get_num_threads()})
         config = settle(config.model_copy(update={"numerics": anew}))
     else:
         recorded = {name.removeprefix("numerics."): value for name, value in run.config["key"].items()}

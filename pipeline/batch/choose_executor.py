@@ -80,14 +80,16 @@ def _choose(config: Config, specs: Sequence[SourceSpec], load: Callable[[], Engi
     cores = len(os.sched_getaffinity(0))
     if config.run.cluster:
         return "ray"
-    if cores // (config.numerics.threads or 1) < 2:
+    threads = config.numerics.threads or 1
+    if cores // threads < 2:
         return "local"
     if sum(_bytes(path) for spec in specs for path in spec.paths) < SMALL_BYTES:
         return "local"
     engine, image = load(), np.random.default_rng(0).integers(0, 255, (*_SIZE, 3), np.uint8)
     if _frames(config, specs) * _whole_s(engine, image, frames=1) < LONG_S:
         return "local"
-    return "ray" if _whole_s(engine, image, _FRAMES) > WORTH * _workers_s(engine, image, cores) else "local"
+    whole_s, workers_s = _whole_s(engine, image, _FRAMES), _workers_s(engine, image, cores, threads)
+    return "ray" if whole_s > WORTH * workers_s else "local"
 
 
 def _bytes(path: Place) -> int:
@@ -119,13 +121,13 @@ def _whole_s(engine: Engine, image: Image, frames: int) -> float:
     return (time.perf_counter() - began) / frames
 
 
-def _workers_s(engine: Engine, image: Image, cores: int) -> float:
+def _workers_s(engine: Engine, image: Image, cores: int, threads: int) -> float:
     """Seconds per dense frame of several streams at once, each with the threads of one worker."""
-    before, threads = torch.get_num_threads(), engine.config.numerics.threads or 1
     workers = cores // threads
+    numerics = engine.config.numerics.model_copy(update={"threads": threads})
+    engine = Engine(engine.model, engine.config.model_copy(update={"numerics": numerics}))
 
     def work(number: int) -> None:
-        torch.set_num_threads(threads)
         stream = engine.open_stream(f"worker {number}")
         for _ in range(_FRAMES):
             stream.reset()
@@ -136,5 +138,4 @@ def _workers_s(engine: Engine, image: Image, cores: int) -> float:
         began = time.perf_counter()
         list(pool.map(work, range(workers)))
         seconds = time.perf_counter() - began
-    torch.set_num_threads(before)
     return seconds / (workers * _FRAMES)

@@ -31,7 +31,7 @@ def failed_inputs(out: Place, sources: Sequence[str]) -> list[SourceSpec]:
 def _failed(record: VideoRecord) -> bool:
     """Whether an input failed or is unfinished; also one that failed earlier and waits in a run that was stopped."""
     tried = record.status == "waiting" and bool(record.cause)
-    return tried or record.status in ("failed", "partial", "running")
+    return tried or record.failed or record.status in ("partial", "running")
 
 
 def _spec_of(record: VideoRecord) -> SourceSpec:

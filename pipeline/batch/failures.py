@@ -2,14 +2,18 @@
 
 import json
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from errno import EDQUOT, ENOSPC
 
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.errors import DiskFull, NoCapacity, OutputError
 from deltascene.pipeline.runs.folder import RunFolder
+from deltascene.pipeline.runs.ledger import read_rows
 from deltascene.pipeline.runs.videos_table import VideoRecord
+from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import one_line, path_text, printable
 
@@ -44,6 +48,25 @@ def failing(folder: RunFolder, spec: SourceSpec, failed: Callable[[VideoRecord],
             ) from error
         found = error
     failed(_write_failure(folder, spec, found))
+
+
+def unreadable(folder: RunFolder, spec: SourceSpec, record: VideoRecord) -> VideoRecord:
+    """The record of a finished input without a valid frame; adds it to `errors.jsonl`.
+
+    Args:
+        folder: the output folder, with the input's ledger.
+        spec: the input.
+        record: its record as of one that is done.
+    """
+    rows = read_rows(folder.video(spec.id).frames_parquet)
+    causes = Counter(dict(zip(rows["index"].to_pylist(), rows["cause"].to_pylist(), strict=True)).values())
+    words = [f"{number} {cause or 'invalid'}" for cause, number in causes.most_common()]
+    words += [record.cause] if record.cause else []
+    error = UnreadableSource(
+        f"{path_text(spec.path)}: expected valid frames; found none in {record.frames} ({', '.join(words)});"
+        " repair it and run the same command again, or leave it out"
+    )
+    return replace(record, status="unreadable", cause=_write_failure(folder, spec, error).cause)
 
 
 def _write_failure(folder: RunFolder, spec: SourceSpec, error: Exception) -> VideoRecord:

@@ -12,7 +12,7 @@ from deltascene.cache.keys import fingerprint
 from deltascene.cache.places import remove
 from deltascene.pipeline.batch.archive_plan import archive_estimate, refuse_too_large
 from deltascene.pipeline.batch.batch_run import BatchRun
-from deltascene.pipeline.batch.failures import failing
+from deltascene.pipeline.batch.failures import failing, unreadable
 from deltascene.pipeline.batch.plan_video import plan_video
 from deltascene.pipeline.batch.resume import require_same_input
 from deltascene.pipeline.batch.video_progress import VideoProgress
@@ -65,9 +65,7 @@ class _Flow:
         run = self._run
         while True:
             while self._waiting and not run.stop.asked and run.pool.waiting() < run.pool.workers:
-                spec = self._waiting.popleft()
-                with failing(run.folder, spec, self._fail):
-                    self._begin(spec)
+                self._begin(self._waiting.popleft())
                 self._keep_table()
             if run.stop.asked:
                 run.pool.drop()
@@ -81,7 +79,19 @@ class _Flow:
             self._end(_stop_video(run, video))
 
     def _begin(self, spec: SourceSpec) -> None:
-        """Hands an input's segments to the workers, or ends it if there is nothing to compute.
+        """Begins an input. Listeners are told outside of `failing`, as their errors aren't the input's."""
+        kept: VideoRecord | None = None
+        with failing(self._run.folder, spec, self._fail):
+            kept = self._kept_or_planned(spec)
+        if kept is not None:
+            self._end(kept, reused=True)
+        elif (video := self._under_way.get(spec.id)) is not None:
+            frames = sum(segment.frames for segment in video.left)
+            estimate = archive_estimate(video.job, frames, self._run.archive_left)
+            self._run.events.video_started(spec, video.job.frames, video.job.frames - frames, estimate)
+
+    def _kept_or_planned(self, spec: SourceSpec) -> VideoRecord | None:
+        """Hands an input's segments to the workers; the record of one with nothing to compute.
 
         Raises:
             SourceError: it can't be read.
@@ -92,12 +102,13 @@ class _Flow:
         run, files = self._run, self._run.folder.video(spec.id)
         refuse_links(files.root, below=True)
         now = identity(spec, run.config.run.verify == "full")
-        if (done := read_done(files)) is not None:
+        if (done := read_done(files)) is not None and done.record.without_valid:
+            remove(files.done)  # tried again, as an input that failed; it may have been repaired
+        elif done is not None:
             known = require_same_input(files, done, spec, now)
             if intact(files, done):
                 _keep_done(run, files, done, known)
-                self._end(known.record, reused=True)
-                return
+                return known.record
             remove(files.done)
         video = plan_video(run, spec, now)
         left = video.left
@@ -105,13 +116,12 @@ class _Flow:
         files.root.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(files)
         refuse_too_large(video.job, frames, run.archive_left)
-        estimate = archive_estimate(video.job, frames, run.archive_left)
-        run.events.video_started(spec, video.job.frames, video.job.frames - frames, estimate)
         self._under_way[spec.id] = video
         if video.complete:
             run.pool.finish(video.finish_job)
         else:
             run.pool.add(video.job, left)
+        return None
 
     def _handle(self, event: WorkEvent) -> None:
         """Handles what happened to a segment, or to the end of a video, which follows its last segment."""
@@ -119,27 +129,34 @@ class _Flow:
         if video is None:  # it failed, and its other segments are of no use
             return
         video.count(event)
+        self._tell(video.spec, event)
+        record: VideoRecord | None = None
         with failing(run.folder, video.spec, self._fail):
-            if event.lost is not None and isinstance(event.item.work, Segment):
-                run.events.frames_lost(video.spec, event.lost)
             if event.error is not None:
                 raise event.error
-            if isinstance(event.step, FinishProgress):
-                run.events.finishing(video.spec, event.step.what, event.step.share)
             if isinstance(event.step, Finished):
                 record = _finish_video(run, video, event.step)
                 del self._under_way[video.job.id]
-                self._end(record)
-            if event.done is not None:
-                self._handle_span(video, event.item.segment, event.done)
+            if event.done is not None and event.done.seal is not None:
+                self._keep_seal(video, event.item.segment, event.done)
+        if record is not None:
+            self._end(record)
 
-    def _handle_span(self, video: VideoProgress, segment: Segment, done: SpanDone) -> None:
-        """Handles a span that was written; with a seal, its segment is finished."""
+    def _tell(self, spec: SourceSpec, event: WorkEvent) -> None:
+        """Tells the listener what happened."""
+        events = self._run.events
+        if event.lost is not None and isinstance(event.item.work, Segment):
+            events.frames_lost(spec, event.lost)
+        if isinstance(event.step, FinishProgress):
+            events.finishing(spec, event.step.what, event.step.share)
+        if event.done is not None:
+            for frame in event.done.frames:
+                events.frame_done(spec, frame)
+
+    def _keep_seal(self, video: VideoProgress, segment: Segment, done: SpanDone) -> None:
+        """Notes a finished segment; after the last one its video is finished."""
         run = self._run
-        for frame in done.frames:
-            run.events.frame_done(video.spec, frame)
-        if done.seal is None:
-            return
+        assert done.seal is not None
         video.seals[segment.start] = done.seal
         run.count_archived(done.archived, left_out=video.job.archive is not None and not segment.archived)
         if video.complete:
@@ -172,8 +189,10 @@ def _keep_done(run: BatchRun, files: VideoFolder, done: Done, known: Done) -> No
 
 
 def _finish_video(run: BatchRun, video: VideoProgress, finished: Finished) -> VideoRecord:
-    """Marks a video as done: all of it can be read, and what is drawn from it is there."""
+    """Marks a video as finished: all of it can be read, and what is drawn from it is there."""
     record = video.record(finished, "done", video.cause)
+    if record.without_valid:
+        record = unreadable(run.folder, video.spec, record)
     run.fence.require()
     segments = [(seal.start, seal.frames) for seal in video.prefix]
     write_done(video.job.files, Done(record, fingerprint(run.key), segments, finished.sums or {}))

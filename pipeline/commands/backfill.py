@@ -86,7 +86,8 @@ def backfill_command(request: BackfillRequest, console: Console, *, as_json: boo
 
 
 def _print_result(console: Console, request: BackfillRequest, result: BackfillResult) -> None:
-    print_line(console, f"{request.task}: {len(result.having('done'))} of {len(result.records)} videos done")
+    done = len(result.having("done") + result.having("unreadable"))  # of the latter there was nothing to compute
+    print_line(console, f"{request.task}: {done} of {len(result.records)} videos done")
     if partial := result.having("partial"):
         names = ", ".join(record.id for record in partial)
         print_line(console, f"partial: {names}; finish the run, then run the same command again to continue")

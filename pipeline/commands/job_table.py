@@ -20,7 +20,7 @@ CAUSES = 20  # most causes that are printed in full below it
 ID_WIDTH, CAUSE_WIDTH = 48, 16  # characters: most of an id, least of a cause
 LOG_WIDTH = 200  # characters, where there is no terminal
 # Order of the rows of a table that is cut: those first that need attention.
-ORDER = ("failed", "running", "partial", "done", "waiting")
+ORDER = ("failed", "unreadable", "running", "partial", "done", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def print_table(rows: Sequence[JobRow], console: Console, all_in: Place, most: i
 
 def failed_lines(records: Sequence[VideoRecord]) -> str:
     """Failed inputs, one a line: id and cause in full; of many, the first `CAUSES`."""
-    failed = [record for record in records if record.status == "failed"]
+    failed = [record for record in records if record.failed]
     lines = [f"  {record.id}: {record.cause}" for record in failed[:CAUSES]]
     if len(failed) > CAUSES:
         lines.append(f"  … and {count(len(failed) - CAUSES)} more")

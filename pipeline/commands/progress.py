@@ -106,7 +106,7 @@ class BarEvents:
             self.progress.remove_task(bar)
             for shown in list(self._bars.values())[:BARS]:
                 self.progress.update(shown, visible=True)
-        if record.status == "failed" and (line := self._lines.failed(record)):
+        if record.failed and (line := self._lines.failed(record)):
             self._print(line)
         self.progress.advance(self._total)
 
@@ -166,7 +166,7 @@ class LineEvents:
         self._tally.end(record, reused)
         self._frames.pop(record.id, None)
         self._writing.pop(record.id, None)
-        if record.status == "failed":
+        if record.failed:
             line = self._lines.failed(record)
         elif self._lines.few:
             cause = f" ({record.cause})" if record.cause else ""

@@ -22,7 +22,7 @@ class InputLines:
         """The line on a failed input; empty where many have failed already."""
         self._failures += 1
         if self.few or self._failures <= FAILURES:
-            return f"{record.id}: failed ({record.cause}), {record.frames} frames{retried(record)}"
+            return f"{record.id}: {record.status} ({record.cause}), {record.frames} frames{retried(record)}"
         more = "more inputs have failed; errors.jsonl lists them all"
         return more if self._failures == FAILURES + 1 else ""
 

@@ -40,8 +40,8 @@ class RunResult:
 
     @property
     def failed(self) -> list[VideoRecord]:
-        """Inputs that failed."""
-        return [record for record in self.records if record.status == "failed"]
+        """Inputs that failed, or that have no valid frame."""
+        return [record for record in self.records if record.failed]
 
     @property
     def done(self) -> int:

@@ -22,7 +22,7 @@ class Tally:
     def __init__(self, inputs: int) -> None:
         """Starts no clock: that starts with the first event, as loading a model isn't progress."""
         self.inputs, self.under_way = inputs, dict[str, int]()
-        self.ended = {"done": 0, "failed": 0, "partial": 0}
+        self.ended = {"done": 0, "failed": 0, "unreadable": 0, "partial": 0}
         self.frames = self.executed = self.dense = self.retries = 0
         self._began_s: float | None = None
         self._planned = self._met = 0  # frames to compute of inputs that have begun, and their number

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import cast
 
@@ -17,11 +19,12 @@ from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.numerics.core_watch import CoreWatch
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import open_source
+from deltascene.pipeline.text import shown
 from deltascene.stages.input_plan import InputPlan
-from deltascene.stages.motion import set_flow_threads
 from deltascene.stages.types import Frame, Image, TokenGrid
 
 
@@ -38,7 +41,8 @@ class Stream:
             watch: watch over torch's threads in this process, if there is one.
         """
         self.name = name
-        self._model, self._config, self._state, self._count = model, config, StreamState(), 0
+        self._model, self._config, self._count = model, config, 0
+        self.reset()
         self._watch = watch
 
     def __call__(self, frame: Frame | Image, pts_s: float | None = None) -> FrameResult:
@@ -49,7 +53,7 @@ class Stream:
             pts_s: presentation time of a bare image in seconds; without it, 25 frames a second are assumed.
 
         Raises:
-            UsageError: the image isn't RGB uint8.
+            UsageError: the image isn't RGB uint8, or its time isn't a number of seconds from the last frame's on.
         """
         (result,) = step_together([self], [frame], pts_s)
         return result
@@ -71,7 +75,7 @@ class Stream:
 
     def reset(self) -> None:
         """Drops the state: the next frame runs dense, as at the start of a segment."""
-        self._state = StreamState()
+        self._state, self._last_s = StreamState(), 0.0
 
     @property
     def _geometry(self) -> InputGeometry:
@@ -87,32 +91,37 @@ def step_together(
         frame if isinstance(frame, Frame) else as_frame(frame, stream.name, stream._count, pts_s)
         for stream, frame in zip(streams, frames, strict=True)
     ]
+    for stream, frame in zip(streams, given, strict=True):
+        _check_time(stream, frame)
     states = [stream._state for stream in streams]
     if not streams:
         return []
-    done = step_streams(streams[0]._model, streams[0]._config, list(zip(states, given, strict=True)))
+    model, config = streams[0]._model, streams[0]._config
+    with plain_torch(config.numerics.threads):
+        done = step_streams(model, config, list(zip(states, given, strict=True)))
+        if (watch := streams[0]._watch) is not None:
+            watch.look()
     for stream, frame, (state, _) in zip(streams, given, done, strict=True):
-        stream._state, stream._count = state, frame.index + 1
-    if (watch := streams[0]._watch) is not None:
-        watch.look()
+        stream._state, stream._count, stream._last_s = state, frame.index + 1, frame.pts_s
     return [result for _, result in done]
 
 
 class Engine:
     """A loaded model and a config: `Engine.load("rooms").run("clip.mp4")`.
 
+    Results don't depend on what the program around it has set in torch or OpenCV, and these settings stay as they are.
+
     Attributes:
         model: backbone and heads of the tasks loaded.
-        config: resolved config.
+        config: resolved config; threads that it leaves open are as many as torch had when the engine was made.
     """
 
     def __init__(self, model: SceneModel, config: Config) -> None:
-        self.model, self.config = model, config
+        threads = config.numerics.threads or torch.get_num_threads()
+        numerics = config.numerics.model_copy(update={"threads": threads})
+        self.model, self.config = model, config.model_copy(update={"numerics": numerics})
         self._streams: dict[str, Stream] = {}
         self._watch = CoreWatch()
-        if config.numerics.threads is not None:
-            torch.set_num_threads(config.numerics.threads)
-        set_flow_threads(1)
 
     @classmethod
     def load(
@@ -140,6 +149,7 @@ class Engine:
         return cls.from_config(load_config(preset, overrides=overrides, values=values), allow_code=allow_code)
 
     @classmethod
+    @plain_torch()
     def from_config(cls, config: Config, *, allow_code: bool = False) -> "Engine":
         """Loads the model and tasks of a resolved config."""
         bundle, config = read_bundle(config.model), settle(config)
@@ -151,6 +161,7 @@ class Engine:
         """A new stream for some of the loaded tasks, or for all of them; the caller owns it."""
         return Stream(self._with(tasks), self.config, name, self._watch)
 
+    @plain_torch()
     def plan(self, frame_size: tuple[int, int]) -> InputPlan:
         """How frames of a size (height, width) become model input.
 
@@ -165,7 +176,7 @@ class Engine:
         The rows of all streams run packed: one pass over the weights serves all of them.
 
         Raises:
-            UsageError: an image isn't RGB uint8.
+            UsageError: an image isn't RGB uint8, or a time isn't a number of seconds from the last frame's on.
         """
         for name in frames:
             if name not in self._streams:
@@ -235,3 +246,17 @@ def as_frame(image: Image, source: str, index: int, pts_s: float | None) -> Fram
         found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UsageError(f"frame: expected an RGB uint8 array [H, W, 3]; found {found}")
     return Frame(source, index, index / 25 if pts_s is None else pts_s, image)
+
+
+def _check_time(stream: Stream, frame: Frame) -> None:
+    """Refuses a time that isn't finite or lies before the frame before it.
+
+    Raises:
+        UsageError: it is such a time.
+    """
+    if not (isinstance(frame.pts_s, Real) and stream._last_s <= frame.pts_s < inf):
+        raise UsageError(
+            f"stream {stream.name!r}, frame {frame.index}: expected pts_s as seconds from the source's start,"
+            f" {stream._last_s:g} or more as after the last frame; found {shown(frame.pts_s)};"
+            " give every frame its time, and call reset() where a stream begins anew"
+        )

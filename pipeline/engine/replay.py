@@ -12,6 +12,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
 from deltascene.pipeline.engine.step import grid_of
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.preprocess import resize_frame
 from deltascene.stages.types import Frame, TokenGrid
@@ -95,6 +96,7 @@ class _Deciding:
         self._states = [TemporalState()] * len(self._configs)
         self._geometry: tuple[InputPlan, TokenGrid] | None = None
 
+    @plain_torch()
     def __call__(self, frame: Frame) -> DecidedFrame:
         """Decides about one frame."""
         if not frame.valid or frame.image is None:

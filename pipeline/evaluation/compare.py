@@ -20,6 +20,7 @@ from deltascene.pipeline.evaluation.images import ImageScores, Interval, gain, i
 from deltascene.pipeline.evaluation.progress import Progress, unseen
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.training.data import LabelledFolder
 from deltascene.stages.metrics import METRICS
@@ -134,6 +135,7 @@ def write_comparison(out: Path, found: Comparison) -> Path:
     return out / "eval.json"
 
 
+@plain_torch()
 def compare_images(request: EvalRequest, data: LabelledFolder, progress: Progress = unseen) -> dict[str, Row]:
     """Scores all candidates on the images of a part.
 
@@ -179,6 +181,7 @@ def _refuse_unmatched(engines: Mapping[str, Sequence[Engine]]) -> None:
             )
 
 
+@plain_torch()
 def compare_clips(model: str, request: EvalRequest, progress: Progress = unseen) -> dict[str, dict[str, Judged]]:
     """Scores the preset and dense prediction on every clip.
 

@@ -22,6 +22,7 @@ from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.progress import Progress, unseen
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import read_frames
@@ -101,6 +102,7 @@ class Tuned:
     by_truth: bool
 
 
+@plain_torch()
 def tune(request: TuneRequest, progress: Progress = unseen) -> Tuned:
     """Searches for the cheapest candidate that keeps to the budgets.
 

@@ -13,10 +13,10 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.cost import frame_costs
 from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.engine.stopwatch import Stopwatch
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.sources.reader import open_source
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.stages.change import count_rows
-from deltascene.stages.motion import set_flow_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,6 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
         StageError: its frames are smaller than one patch.
     """
     model = handing_over(model or sketch(config), config)
-    set_flow_threads(1)
     with open_source(config.source, spec) as reader:
         for decided in decide_frames(model, [config], reader):
             frame, grid = decided.frame, decided.grid
@@ -103,6 +102,7 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
             )
 
 
+@plain_torch()
 def sketch(config: Config) -> SceneModel:
     """The shapes of the model that a config names; no weights are read."""
     bundle = read_bundle(config.model)

@@ -11,6 +11,7 @@ from deltascene.pipeline.config import Config
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.numerics.dtype import choose_dtype
 from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_name
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.stages.motion import flow_threads, set_flow_threads
 
 
@@ -37,6 +38,7 @@ def numerics_record(config: Config) -> dict[str, Any]:
     }
 
 
+@plain_torch()
 def settle(config: Config) -> Config:
     """A config whose numerics set to `auto` are chosen for this machine.
 

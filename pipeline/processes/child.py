@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Literal
 
 _PIPE_BYTES = 1 << 20
+_OTHERS = ("OPENCV_", "AV_LOG", "FFREPORT", "DECORD_")  # prefixes of settings for other programs that read media
 
 
 def start_child(
@@ -18,15 +19,17 @@ def start_child(
     Args:
         module: dotted name.
         pictures: whether pictures go into the child or come out of it; that pipe gets a larger buffer.
-        variables: added to its environment, besides this process's own.
+        variables: added to its environment, besides this process's own; but settings of media libraries, which the
+            user made for other programs, are left out, as the same file would be read in another way.
     """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **(variables or {})},
+        env=inherited | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **(variables or {})},
         start_new_session=True,  # Ctrl-C reaches only the pipeline, which finishes its frame
     )
     if sys.platform == "linux":

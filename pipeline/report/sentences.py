@@ -15,9 +15,11 @@ def what_line(whole: Mapping[str, Any], videos: Sequence[Mapping[str, Any]]) -> 
     """
     tasks = len({task for video in videos for task in video.get("kinds", ())})
     text = f"{count(whole['frames'], 'frame')} of {count(len(videos), 'video')}, {count(tasks, 'task')}"
-    failed = sum(video["status"] == "failed" for video in videos)
+    ended = {"failed": "failed", "unreadable": "had no valid frame"}
+    numbers = {words: sum(video["status"] == status for video in videos) for status, words in ended.items()}
+    without = "".join(f" {count(number, 'input')} {words}." for words, number in numbers.items() if number)
     rate = f": {whole['fps']:.3g} frames per second" if whole["fps"] else ""
-    return f"{text}, in {duration(whole['seconds'])}{rate}." + (f" {count(failed, 'input')} failed." if failed else "")
+    return f"{text}, in {duration(whole['seconds'])}{rate}." + without
 
 
 def saved_line(whole: Mapping[str, Any]) -> str:

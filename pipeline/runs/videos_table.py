@@ -22,7 +22,8 @@ from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.runs.ledger import read_parquet
 from deltascene.pipeline.text import one_line, shown
 
-STATUSES = ("done", "failed", "partial", "waiting", "running")
+STATUSES = ("done", "failed", "unreadable", "partial", "waiting", "running")
+FAILED = ("failed", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ class VideoRecord:
     Attributes:
         id: name of its folder.
         source: path or URL of the input.
-        status: `done`, `failed`, `partial` (stopped before its end), `waiting` (no worker took it yet) or `running`.
-        cause: why it failed, or `truncated`; for a waiting input, why it failed in an earlier run.
+        status: `done`, `failed`, `unreadable` (it is finished, and none of its frames is valid), `partial` (stopped
+            before its end), `waiting` (no worker took it yet) or `running`.
+        cause: why it failed or is unreadable, or `truncated`; for a waiting input, why it failed in an earlier run.
         frames: number of processed frames that can be read.
         invalid: number of these that show something other than what the camera saw.
         fps: processed frames per second of the source.
@@ -61,6 +63,16 @@ class VideoRecord:
     seconds: float = 0.0
     computed: int = 0
     selected: int = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing came of the input: it failed, or is unreadable."""
+        return self.status in FAILED
+
+    @property
+    def without_valid(self) -> bool:
+        """Whether it has frames, and none of them is valid."""
+        return 0 < self.frames == self.invalid
 
 
 _SCHEMA = pa.schema(
@@ -179,9 +191,9 @@ class VideosTable:
 
 
 def _at_start(record: VideoRecord, before: VideoRecord | None) -> VideoRecord:
-    """Row of an input when a run starts: a finished one stays, a failed one waits to be tried again."""
+    """Row of an input when a run starts: a finished one stays, a failed or unreadable one waits to be tried again."""
     if before is None:
         return record
-    if before.status in ("failed", "waiting"):
+    if before.failed or before.status == "waiting":
         return replace(record, cause=before.cause)
     return replace(before, status="partial") if before.status == "running" else before

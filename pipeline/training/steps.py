@@ -20,6 +20,7 @@ from deltascene.pipeline.bundles.bundle import Bundle, changed_entry, read_bundl
 from deltascene.pipeline.bundles.entry import BundleEntry
 from deltascene.pipeline.bundles.weight_files import write_head, write_task, write_weights
 from deltascene.pipeline.errors import UsageError, nearest
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.text import one_line
 from deltascene.pipeline.training.activations import Activations, begun_blocks, keep_activations
 from deltascene.pipeline.training.data import open_labelled
@@ -74,6 +75,7 @@ class TrainRequest:
     device: str = "cpu"
 
 
+@plain_torch()
 def train_step(request: TrainRequest, on_event: LogEvents = lambda event: None) -> Bundle:
     """Trains, from where an earlier call of the same request stopped, and writes the bundle.
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from deltascene.cache.keys import file_sha256
@@ -15,6 +16,7 @@ from deltascene.pipeline.errors import NoCapacity, UsageError, WorkerLost
 from deltascene.pipeline.numerics.settle import numerics_record
 from deltascene.pipeline.workers.pool import ThreadedPool
 from deltascene.pipeline.workers.ray_actors import ActorSetup
+from deltascene.pipeline.workers.ray_folder import short_folder
 from deltascene.pipeline.workers.worker import TRIES
 from deltascene.pipeline.workers.worker_ray import RayWorker
 
@@ -46,12 +48,9 @@ class RayPool(ThreadedPool):
         _check_address(config.run.cluster)
         self._ray: Any = ray
         self._joined_here = not self._ray.is_initialized()
+        self._folder: TemporaryDirectory[str] | None = None  # of the sockets of a cluster of our own
         if self._joined_here:
-            if not config.run.cluster:
-                _set_password()
-            # Without an address Ray would join whatever cluster was last started on this machine.
-            own: dict[str, Any] = {"address": "local", "include_dashboard": False}
-            where = {"address": config.run.cluster} if config.run.cluster else own
+            where = {"address": config.run.cluster} if config.run.cluster else self._own_cluster()
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
         workers = self._start_workers(model, config, _setup_of(model, config, allow_code=allow_code))
         try:
@@ -68,6 +67,13 @@ class RayPool(ThreadedPool):
         super().close()
         self._leave()
 
+    def _own_cluster(self) -> dict[str, Any]:
+        """Arguments that start a cluster of our own; without an address Ray would join whichever was started last."""
+        _set_password()
+        self._folder = short_folder(os.environ)
+        own: dict[str, Any] = {"address": "local", "include_dashboard": False}
+        return own if self._folder is None else {**own, "_temp_dir": self._folder.name}
+
     def _start_workers(self, model: SceneModel, config: Config, setup: ActorSetup) -> list[RayWorker]:
         """Starts as many workers as the config asks for, or as the cluster has processors for."""
         split = {task: sub.split for task, sub in model.sub_tasks.items()} if config.run.placement == "split" else {}
@@ -81,6 +87,8 @@ class RayPool(ThreadedPool):
     def _leave(self) -> None:
         if self._joined_here:
             self._ray.shutdown()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def _setup_of(model: SceneModel, config: Config, *, allow_code: bool) -> ActorSetup:

@@ -12,6 +12,7 @@ from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import TaskCost
 from deltascene.pipeline.engine.stopwatch import Stopwatch
 from deltascene.pipeline.engine.task_step import TaskInput, TaskState, receive, step_task
+from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.workers.jobs import Span, SpanTask, VideoJob
 from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOutput
 from deltascene.stages.age import PatchAges
@@ -43,11 +44,14 @@ class TaskPart:
         frames = in_segments(records, self, start=span.start)
         return SpanTask(self.task, [self.step(record, job.grid, job.form).tasks[self.task] for record in frames])
 
-    @torch.inference_mode()
     def step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:
         """Computes one frame."""
         if not record.valid:
             return FrameOutput(record, {self.task: TaskOutput(TaskCost(0, 0, Macs(), Macs(), {}))})
+        with plain_torch(self._config.numerics.threads), torch.inference_mode():
+            return self._step(record, grid, form)
+
+    def _step(self, record: FrameRecord, grid: TokenGrid, form: StoredForm) -> FrameOutput:
         clock = Stopwatch()
         base_output = receive(record, grid, self._ages)
         self._ages = base_output.ages

@@ -215,3 +215,38 @@ def test_a_stream_can_be_reset(tiny_delta, images):
     told = [stream(images[0]).reason for _ in range(2)]
     stream.reset()
     assert [*told, stream(images[0]).reason] == ["reset", "unchanged", "reset"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (-0.1, "-0.1"),
+        (0.99, "0.99"),
+        (np.float32("nan"), "nan"),
+        ("1.5", "1.5"),
+    ],
+)
+def test_a_time_that_is_none_or_goes_back_is_refused_and_changes_nothing(engine, images, wrong, found):
+    stream, wanted = (
+        engine.open_stream("door"),
+        rf"stream 'door', frame 1: expected pts_s .* 1 or more .*; found .*{found}",
+    )
+    stream(images[0], pts_s=1.0)
+    with pytest.raises(UsageError, match=wanted + r".*; give every frame its time, and call reset\(\)"):
+        stream(images[1], pts_s=wrong)
+    with pytest.raises(UsageError, match=wanted):
+        stream(Frame("door", 1, wrong, images[1]))
+    again = stream(images[0], pts_s=np.float32(1.5))
+    assert (again.policy, again.frame.index, again.cost.oldest_s) == ("held", 1, 0.5)
+    stream.reset()
+    assert stream(images[0], pts_s=0.5).policy == "dense"
+
+
+def test_no_time_of_several_streams_goes_back_either(engine, images):
+    engine.step({"one": Frame("one", 0, 2.0, images[0])})
+    with pytest.raises(UsageError, match=r"stream 'one', frame 1: expected pts_s .* 2 or more"):
+        engine.step({"two": images[0], "one": images[0]})  # without a time: 25 frames a second
+    engine.close_stream("one")
+    engine.close_stream("two")
