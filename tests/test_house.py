@@ -41,7 +41,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     ),
     "ray": ("pipeline/workers/ray_pool.py", "pipeline/workers/worker_ray.py"),
     "decord": ("pipeline/sources/*",),
-    "av": ("pipeline/drawing/webm_main.py",),
+    "av": ("pipeline/drawing/webm_main.py", "pipeline/sources/decoding/*"),
 }
 
 TASKS = {"seg", "depth", "normals", "edges"}

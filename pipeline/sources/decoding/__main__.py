@@ -19,6 +19,7 @@ from deltascene.pipeline.processes.wire import write_message
 from deltascene.pipeline.sources.decoding.by_decord import decord_pictures, frames_at_once
 from deltascene.pipeline.sources.decoding.by_image import examine_sequence, sequence_pictures
 from deltascene.pipeline.sources.decoding.by_opencv import Complaints, opencv_pictures
+from deltascene.pipeline.sources.decoding.by_webp import animation_pictures, examine_animation, is_webp
 from deltascene.pipeline.sources.decoding.probe import examine
 from deltascene.pipeline.sources.errors import SourceError
 from deltascene.pipeline.sources.frame_table import Picture
@@ -125,14 +126,18 @@ def _bytes(request: Request) -> int:
 
 def _examine(request: Request, complaints: Complaints) -> SourceInfo:
     if request.kind == "sequence":
-        return examine_sequence(request.paths, request.fps, complaints)
+        return examine_sequence(request.paths, request.fps)
+    if is_webp(request.paths[0]):
+        return examine_animation(request.paths[0])
     return examine(request.paths[0], request.decoder, complaints)
 
 
 def _pictures(request: Request, info: SourceInfo, wanted: range, complaints: Complaints) -> Iterator[Picture]:
     if request.kind == "sequence":
-        return sequence_pictures(request.paths, wanted, complaints)
+        return sequence_pictures(request.paths, info, wanted)
     path, table = request.paths[0], info.table
+    if is_webp(path):
+        return animation_pictures(path, wanted)
     if info.decoder.startswith("decord"):
         _give_memory_back()
         at_once = frames_at_once(3 * info.width * info.height)
