@@ -56,6 +56,7 @@ class Request:
         selection: frames to decode; None only probes the source.
         info: what is known of the source; None if the process has to probe it first.
         threads: threads that decode a video.
+        positions: of a sequence, where each image is at the rate; empty is 0, 1, 2 …
     """
 
     kind: Literal["video", "sequence"]
@@ -65,6 +66,7 @@ class Request:
     selection: Selection | None
     info: SourceInfo | None
     threads: int = 1
+    positions: tuple[int, ...] = ()
 
 
 def write_request(file: BinaryIO, request: Request) -> None:
@@ -75,6 +77,7 @@ def write_request(file: BinaryIO, request: Request) -> None:
         "decoder": request.decoder,
         "fps": str(request.fps),
         "threads": request.threads,
+        "positions": request.positions,
         "selection": asdict(request.selection) if request.selection else None,
     }
     if request.info is not None:
@@ -98,6 +101,7 @@ def read_request(file: BinaryIO) -> Request | None:
         selection=Selection(**head["selection"]) if head["selection"] else None,
         info=parse_info(head["info"], block) if "info" in head else None,
         threads=head["threads"],
+        positions=tuple(head["positions"]),
     )
 
 

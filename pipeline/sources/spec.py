@@ -16,7 +16,9 @@ VIDEO_SUFFIXES = ANIMATED_SUFFIXES | frozenset(  # what FFmpeg decodes
         *("wtv", "y4m"),
     )
 )
-IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+IMAGE_SUFFIXES = frozenset(
+    [".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,13 +86,13 @@ def _bytes(request: Request) -> int:
 
 def _examine(request: Request, patience_s: float) -> SourceInfo:
     if request.kind == "sequence":
-        return examine_sequence(request.paths, request.fps)
+        return examine_sequence(request.paths, request.fps, request.positions)
     return examine_with(request.paths[0], request.decoder, lambda: _end_after(patience_s))
 
 
 def _pictures(request: Request, info: SourceInfo, wanted: range) -> Iterator[Picture]:
     if request.kind == "sequence":
-        return sequence_pictures(request.paths, wanted)
+        return sequence_pictures(request.paths, info, wanted)
     return pictures_of(request.paths[0], info, wanted, request.threads)
 
 

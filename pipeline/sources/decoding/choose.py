@@ -8,6 +8,7 @@ import numpy as np
 
 from deltascene.pipeline.sources.decoding.by_av import av_pictures
 from deltascene.pipeline.sources.decoding.by_decord import decord_name, decord_pictures, decord_sample
+from deltascene.pipeline.sources.decoding.by_image import animation_pictures, examine_animation
 from deltascene.pipeline.sources.decoding.by_opencv import opencv_name, opencv_pictures, opencv_sample
 from deltascene.pipeline.sources.decoding.probe import examine
 from deltascene.pipeline.sources.errors import UnreadableSource
@@ -31,6 +32,8 @@ def examine_with(path: Path, decoder: Decoder, alive: Callable[[], None]) -> Sou
     Raises:
         UnreadableSource: no picture comes out of it, or the decoder asked for reads it otherwise than PyAV.
     """
+    if _is_webp(path):
+        return examine_animation(path)
     info = examine(path, alive)
     if decoder in ("auto", "av"):
         return info
@@ -50,11 +53,19 @@ def examine_with(path: Path, decoder: Decoder, alive: Callable[[], None]) -> Sou
 
 def pictures_of(path: Path, info: SourceInfo, wanted: range, threads: int) -> Iterator[Picture]:
     """Pictures `wanted` of a file in order, by the decoder that its `SourceInfo` names."""
+    if _is_webp(path):
+        return animation_pictures(path, wanted)
     if info.decoder.startswith("decord"):
         return decord_pictures(path, info, wanted)
     if info.decoder.startswith("opencv"):
         return opencv_pictures(path, info, wanted)
     return av_pictures(path, info, wanted, threads=threads)
+
+
+def _is_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 
 
 def _agree(one: Image, other: Image | None) -> bool:
