@@ -32,9 +32,10 @@ class _Section(BaseModel):
 
 
 class InputConfig(_Section):
-    """Size of the model's input."""
+    """Size of the model's input, and how frames of another shape are resized to it."""
 
     size: int | tuple[int, int] | None = _result()
+    resize: Literal["stretch", "letterbox", "aspect"] | None = _result(default=None)  # runs of earlier versions lack it
 
     @field_validator("size", mode="before")
     @classmethod

@@ -1,11 +1,12 @@
 """How the pixels of a frame are placed in the model's input."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from deltascene.stages.errors import StageError
 
-ResizeMode = Literal["stretch", "letterbox"]
+ResizeMode = Literal["stretch", "letterbox", "aspect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ def plan_input(
         size: wanted height and width, or None.
         short_side: without `size`, the wanted length of the shorter side; the other keeps the frame's aspect ratio.
             With neither, the frame's own size.
-        resize: `stretch` fills the input; `letterbox` keeps the aspect ratio and pads.
+        resize: `stretch` fills the input; `letterbox` keeps the aspect ratio and pads; `aspect` gives the input the
+            frame's aspect ratio and about as many patches as `size` has, and fills it.
 
     Raises:
         StageError: the frame is smaller than one patch.
@@ -45,9 +47,25 @@ def plan_input(
         )
     enlarged = (short_side or min(frame_size)) / min(frame_size)
     wanted = size or (frame_size[0] * enlarged, frame_size[1] * enlarged)
-    height, width = (max(patch, round(side / patch) * patch) for side in wanted)
-    if resize == "stretch":
+    rows, columns = (max(1, round(side / patch)) for side in wanted)
+    if resize == "aspect" and size is not None:
+        rows, columns = _in_shape(frame_size, rows * columns)
+    height, width = rows * patch, columns * patch
+    if resize != "letterbox":
         return InputPlan(frame_size, (height, width), (0, 0, height, width))
     scale = min(height / frame_size[0], width / frame_size[1])
     inner = max(1, round(frame_size[0] * scale)), max(1, round(frame_size[1] * scale))
     return InputPlan(frame_size, (height, width), ((height - inner[0]) // 2, (width - inner[1]) // 2, *inner))
+
+
+def _in_shape(frame_size: tuple[int, int], patches: int) -> tuple[int, int]:
+    """Rows and columns of about so many patches in the frame's aspect ratio.
+
+    Each side is rounded by itself, half to even, to 1 at least and to `patches` at most. So the product is at most
+    half as many again, and the aspect ratio is kept up to `patches`:1; a frame 100 times as wide as high gets 2
+    rows of 188 patches out of 352.
+    """
+    height, width = frame_size
+    sides = (math.sqrt(patches * height / width), math.sqrt(patches * width / height))
+    rows, columns = (min(max(1, round(side)), patches) for side in sides)
+    return rows, columns

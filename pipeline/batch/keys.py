@@ -16,6 +16,8 @@ def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
     files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
     key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
     key["config.model"] = public_url(config.model)
+    if config.input.resize in (None, model.bundle.entry.input.resize):  # as in earlier versions, whose records lack it
+        del key["config.input.resize"]
     key |= {f"weights.{path.name}": file_sha256(path) for path in files}
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
 

@@ -22,7 +22,7 @@ from deltascene.pipeline.errors import BundleError, nearest
 from deltascene.pipeline.safe_yaml import read_mapping, render_yaml
 from deltascene.pipeline.text import first_problem, one_line, shown
 from deltascene.stages.errors import StageError
-from deltascene.stages.input_plan import InputPlan, plan_input
+from deltascene.stages.input_plan import InputPlan, ResizeMode, plan_input
 from deltascene.stages.kinds import Classes, Heatmaps, Kind, Scalar, Stored, Vector
 
 FORMAT = 1
@@ -52,23 +52,30 @@ class Bundle:
         return tuple(sorted({tap for task in tasks for tap in self.entry.tasks[task].taps}))
 
     def input_plan(
-        self, frame_size: tuple[int, int], patch: int, asked: int | tuple[int, int] | None = None
+        self,
+        frame_size: tuple[int, int],
+        patch: int,
+        asked: int | tuple[int, int] | None = None,
+        resize: ResizeMode | None = None,
     ) -> InputPlan:
         """How frames of a size become the model's input.
 
         Args:
             frame_size: height and width.
             patch: side of a patch in pixels.
-            asked: short side, or height and width, that replaces the bundle's.
+            asked: short side, or height and width, that replaces the bundle's; with it, `aspect` is `stretch`, as a
+                short side keeps the shape anyway, and a height and width are taken as they are.
+            resize: what replaces the bundle's `resize`.
 
         Raises:
             StageError: the frames are smaller than one patch.
         """
         entry = self.entry.input
-        size, short_side = entry.size, entry.short_side
+        size, short_side, how = entry.size, entry.short_side, resize or entry.resize
         if asked is not None:
             size, short_side = (None, asked) if isinstance(asked, int) else (asked, None)
-        return plan_input(frame_size, patch, size=size, short_side=short_side, resize=entry.resize)
+            how = "stretch" if how == "aspect" else how
+        return plan_input(frame_size, patch, size=size, short_side=short_side, resize=how)
 
     def backbone_file(self) -> Path:
         """File with the backbone's weights."""

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from deltascene.pipeline.text import first_problem
+from deltascene.stages.input_plan import ResizeMode
 from deltascene.stages.kinds import Resample
 
 KIND_KEYS: dict[str, tuple[str, ...]] = {
@@ -135,7 +136,7 @@ class InputEntry(_Strict):
     multiple: Literal["patch"] = "patch"
     mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = (0.485, 0.456, 0.406)
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
-    resize: Literal["stretch", "letterbox"] = "stretch"
+    resize: ResizeMode = "stretch"
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

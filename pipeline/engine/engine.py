@@ -41,6 +41,7 @@ class Stream:
             watch: watch over torch's threads in this process, if there is one.
         """
         self.name = name
+        self.begun: tuple[int, int] | None = None
         self._model, self._config, self._count = model, config, 0
         self.reset()
         self._watch = watch
@@ -75,7 +76,7 @@ class Stream:
 
     def reset(self) -> None:
         """Drops the state: the next frame runs dense, as at the start of a segment."""
-        self._state, self._last_s = StreamState(), 0.0
+        self._state, self._last_s = StreamState(begun=self.begun), 0.0
 
     @property
     def _geometry(self) -> InputGeometry:
@@ -213,16 +214,10 @@ class Engine:
         items = [source] if isinstance(source, (str, Path)) else source
         for are_paths, group in groupby(items, lambda item: isinstance(item, (str, Path))):
             if are_paths:
-                for path in group:
-                    yield from self._run_paths([str(path)], stream)
+                for spec in (spec for path in group for spec in find_sources([str(path)])):
+                    yield from _run_source(open_source(self.config.source, spec), stream)
             else:
-                for image in in_segments(cast("Iterator[Image]", group), stream):
-                    yield stream(image)
-
-    def _run_paths(self, paths: Sequence[str], stream: Stream) -> Iterator[FrameResult]:
-        for spec in find_sources(paths):
-            for frame in in_segments(open_source(self.config.source, spec), stream):
-                yield stream(frame)
+                yield from _run_source(cast("Iterator[Image]", group), stream)
 
     def _with(self, tasks: Sequence[str] | None) -> SceneModel:
         if tasks is None:
@@ -234,6 +229,15 @@ class Engine:
                 )
         subs = {task: sub for task, sub in self.model.sub_tasks.items() if task in tasks}
         return replace(self.model, tasks=tuple(task for task in self.model.tasks if task in tasks), sub_tasks=subs)
+
+
+def _run_source(frames: Iterable[Frame | Image], stream: Stream) -> Iterator[FrameResult]:
+    """Runs one source on a stream; frames that change their size on the way keep the input of the first."""
+    stream.begun = None
+    for frame in in_segments(frames, stream):
+        result = stream(frame)
+        stream.begun = stream._state.begun
+        yield result
 
 
 def as_frame(image: Image, source: str, index: int, pts_s: float | None) -> Frame:

@@ -89,6 +89,7 @@ class _Deciding:
         self._model, self._configs, (first, *others) = model, configs, configs
         assert all((each.input, each.segment) == (first.input, first.segment) for each in others), "pixels are shared"
         self.segment_frames = first.segment.frames
+        self._begun: tuple[int, int] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -101,10 +102,11 @@ class _Deciding:
         """Decides about one frame."""
         if not frame.valid or frame.image is None:
             return DecidedFrame(frame)
-        size = frame.image.shape[:2]
+        size = (frame.image.shape[0], frame.image.shape[1])
+        self._begun = self._begun or size
         if self._geometry is None or self._geometry[0].frame_size != size:
             self.reset()
-            self._geometry = grid_of(self._model, self._configs[0], size)
+            self._geometry = grid_of(self._model, self._configs[0], size, self._begun)
         plan, grid = self._geometry
         pixels = resize_frame(frame.image, plan)
         decisions = []

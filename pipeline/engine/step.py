@@ -56,6 +56,8 @@ class StreamState:
 
     Attributes:
         geometry: input plan, grid and positions of its frame size.
+        begun: height and width that the input was chosen for; frames that come in another size later have the same
+            input. None is those of the first frame.
         temporal: what the decisions about its pixels depend on.
         cache: scene cache of the base's blocks; overwritten in place.
         ages: ages of the patches.
@@ -63,6 +65,7 @@ class StreamState:
     """
 
     geometry: InputGeometry | None = None
+    begun: tuple[int, int] | None = None
     temporal: TemporalState = field(default_factory=TemporalState)
     cache: SceneCache | None = None
     ages: PatchAges | None = None
@@ -136,9 +139,11 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
     """Resizes a frame to the model's size and decides what is computed of it."""
     image = frame.image
     assert image is not None
-    if state.geometry is None or state.geometry.plan.frame_size != image.shape[:2]:
+    size = (image.shape[0], image.shape[1])
+    if state.geometry is None or state.geometry.plan.frame_size != size:
         frame = frame if state.geometry is None else replace(frame, cause=frame.cause or "resized")
-        state = StreamState(plan_geometry(model, config, image.shape[:2]))
+        begun = state.begun or size
+        state = StreamState(plan_geometry(model, config, size, begun), begun)
     assert state.geometry is not None
     grid = state.geometry.grid
     pixels = resize_frame(image, state.geometry.plan)
@@ -177,23 +182,36 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
     return done
 
 
-def plan_geometry(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> InputGeometry:
-    """Input size, token grid and positions for frames of one size.
+def plan_geometry(
+    model: SceneModel, config: Config, frame_size: tuple[int, int], begun: tuple[int, int] | None = None
+) -> InputGeometry:
+    """Input size, token grid and positions for frames of one size; arguments as of `grid_of`.
 
     Raises:
         StageError: the frames are smaller than one patch.
     """
-    plan, grid = grid_of(model, config, frame_size)
+    plan, grid = grid_of(model, config, frame_size, begun)
     return InputGeometry(plan, grid, model.backbone.positions(grid))
 
 
-def grid_of(model: SceneModel, config: Config, frame_size: tuple[int, int]) -> tuple[InputPlan, TokenGrid]:
+def grid_of(
+    model: SceneModel, config: Config, frame_size: tuple[int, int], begun: tuple[int, int] | None = None
+) -> tuple[InputPlan, TokenGrid]:
     """Input size and token grid for frames of one size; the model may be without weights.
+
+    Args:
+        model: the model.
+        config: resolved config.
+        frame_size: height and width.
+        begun: frame size with which their stream began, which keeps its input size; None is `frame_size`.
 
     Raises:
         StageError: the frames are smaller than one patch.
     """
-    plan = model.bundle.input_plan(frame_size, model.backbone.patch, config.input.size)
+    asked, patch = config.input.size, model.backbone.patch
+    if begun not in (None, frame_size):
+        asked = model.bundle.input_plan(begun, patch, asked, config.input.resize).model_size
+    plan = model.bundle.input_plan(frame_size, patch, asked, config.input.resize)
     return plan, model.backbone.grid(plan.model_size)
 
 

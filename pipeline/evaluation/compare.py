@@ -66,7 +66,7 @@ class Row:
         measures: every measure of every task, by task and by name.
         intervals: 95 % intervals of the headline measures by task, and of `gain`.
         gain: Delta m against the single-task networks in percent; None where there are none.
-        macs: MACs of one image.
+        macs: mean MACs of one image.
         ms: median time of one image in milliseconds.
     """
 

@@ -28,7 +28,7 @@ class ImageScores:
     Attributes:
         kinds: kinds by task.
         sums: by task, the metric's counts for the images of each group [G, rows, n].
-        macs: MACs of one image, all networks together.
+        macs: mean MACs of one image, all networks together.
         seconds: time of every image, all networks together.
     """
 
@@ -88,13 +88,13 @@ def score_images(
                     kind, where = kinds[name][task], f"{data.root / task}/{stem}"
                     known = check_truth(truth[task], kind, (value.shape[0], value.shape[1]), where)
                     counters[name][group][task].update(kind.decode(known), value)
-            macs[name] = cost
+            macs[name] += cost
         progress(number + 1, len(stems))
     return {
         name: ImageScores(
             kinds=of,
-            sums={task: _stacked([each[task].sums() for each in counters[name]]) for task in of},
-            macs=macs[name],
+            sums={task: stacked([each[task].sums() for each in counters[name]]) for task in of},
+            macs=round(macs[name] / len(stems)),
             seconds=seconds[name],
         )
         for name, of in kinds.items()
@@ -139,7 +139,7 @@ def _kinds(engines: Sequence[Engine]) -> dict[str, Kind]:
     return {task: engine.model.bundle.kinds[task] for engine in engines for task in engine.model.tasks}
 
 
-def _stacked(sums: Sequence[Sums]) -> Sums:
-    """Stacks the groups of one task; counts are padded with zeros where a group has fewer classes."""
+def stacked(sums: Sequence[Sums]) -> Sums:
+    """Stacks the sums of one task, group by group; counts are padded with zeros where a group has fewer classes."""
     width = max(each.shape[1] for each in sums)
     return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in sums])

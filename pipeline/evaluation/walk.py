@@ -12,6 +12,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.replay import Carrier, in_segments
+from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.sources.find import find_sources
@@ -98,6 +99,9 @@ def walk(
 
     Returns:
         A record for each policy; that of `exact` also has its `classes`.
+
+    Raises:
+        UsageError: the truth has another size than the predictions.
     """
     task = next(task for task, kind in kinds.items() if kind.name == "classes")
     others = [name for name in walkers if name != EXACT]
@@ -116,6 +120,7 @@ def walk(
                 row = _costs(out)
                 if judged:
                     classes, moving = out.values[task], clip.moving[number]
+                    _refuse_other_size(clip, truth, out.values)
                     reference = dense.values[task] if dense is not None else dense_classes[number]  # type: ignore[index]
                     row |= score_frame(kinds, truth, out.values, moving, number)
                     row["flicker"] = count_pixels(before.get(name, classes) != classes, ~moving)
@@ -124,6 +129,12 @@ def walk(
                     row |= {"classes": classes} if name == EXACT else {}
                 rows[name].append(row)
     return {name: {key: np.stack([row[key] for row in found]) for key in found[0]} for name, found in rows.items()}
+
+
+def _refuse_other_size(clip: Clip, truth: Mapping[str, Array], predicted: Mapping[str, Array]) -> None:
+    for task, true in truth.items():
+        if (found := true.shape[:2]) != (wanted := predicted[task].shape[:2]):
+            raise UsageError(f"{clip.path}: {task}: expected truth of {wanted}, as predicted; found {found}")
 
 
 def _costs(out: Outcome) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,6 @@ from deltascene.pipeline.engine.engine import Stream
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.workers.jobs import SpanFrames, SpanOutputs, VideoJob
 from deltascene.pipeline.workers.outputs import FrameOutput, output_of
-from deltascene.stages.errors import StageError
 from deltascene.stages.types import Frame
 
 
@@ -28,22 +27,15 @@ class EnginePart:
         self._stream = Stream(model, config, "video")
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
-        """Computes a span.
-
-        Raises:
-            StageError: a frame has another size than the first.
-        """
+        """Computes a span; all frames of a video have the input of its own size, whatever size they come in."""
         assert {*job.points} <= self._hand_over, "what is archived is handed over"
+        self._stream.begun = job.plan.frame_size
         frames = in_segments(read.frames, self._stream, start=read.span.start)
         return SpanOutputs(read.span, [self._step(job, frame, decode_s) for frame, decode_s in frames])
 
     def _step(self, job: VideoJob, frame: Frame, decode_s: float) -> FrameOutput:
         result = self._stream(frame)
-        if result.valid and self._stream.grid != job.grid:
-            raise StageError(
-                f"frame {frame.index}: expected size {job.plan.frame_size}, as the first frame;"
-                f" found {self._stream.plan.frame_size}"
-            )
+        assert not result.valid or self._stream.grid == job.grid, "a video has one grid"
         output = output_of(result, job.form, decode_s)
         if output.record.valid:
             return output

@@ -26,6 +26,7 @@ OTHER = {
     "model": "other",
     "tasks": ["seg"],
     "input.size": [224, 308],
+    "input.resize": "aspect",
     "policy.reuse": True,
     "policy.hold_identical": False,
     "policy.every": 3,
@@ -217,7 +218,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_what_is_shown_says_what_each_key_affects():
     lines = render_config(load_config(overrides=["input.size=[224, 308]"])).splitlines()
     assert lines[0].split("#")[0].strip() == "model: rooms"
-    assert [line.split() for line in lines if "size" in line] == [
+    assert [line.split() for line in lines if line.split()[0] == "size:"] == [
         ["size:", "[224,", "308]", "#", "result"],
         ["size:", "model", "#", "result"],
     ]

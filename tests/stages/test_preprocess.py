@@ -48,12 +48,50 @@ def test_letterbox_keeps_the_shape(frame_size, content):
     assert plan(frame_size, size=(224, 224), resize="letterbox") == InputPlan(frame_size, (224, 224), content)
 
 
+@pytest.mark.parametrize(
+    ("frame_size", "grid"),
+    [
+        ((480, 640), (16, 22)),  # 16.2 and 21.7: the size's own grid
+        ((224, 308), (16, 22)),
+        ((640, 480), (22, 16)),
+        ((1080, 1920), (14, 25)),  # 14.1 and 25.02
+        ((1920, 1080), (25, 14)),
+        ((272, 640), (12, 29)),  # 12.2 and 28.8
+        ((640, 272), (29, 12)),
+        ((1000, 1000), (19, 19)),  # 18.8
+        ((18, 2816), (2, 235)),  # 1.5 rows: half to even, upwards
+        ((25, 1408), (2, 141)),  # 2.5 rows: half to even, downwards; 140.8
+        ((100, 10_000), (2, 188)),
+        ((14, 16_384), (1, 352)),  # 0.5 rows and 642 columns: one row of all patches
+        ((16_384, 14), (352, 1)),
+    ],
+)
+def test_aspect_gives_the_input_the_frames_shape_and_as_many_patches(frame_size, grid):
+    model_size = (14 * grid[0], 14 * grid[1])
+    assert plan(frame_size, size=(224, 308), resize="aspect") == InputPlan(frame_size, model_size, (0, 0, *model_size))
+
+
+@given(st.integers(14, 3000), st.integers(14, 3000), st.integers(1, 30), st.integers(1, 30))
+def test_aspect_keeps_the_number_of_patches_and_turns_with_the_frame(height, width, rows, columns):
+    size, patches = (14 * rows, 14 * columns), rows * columns
+    found = plan((height, width), size=size, resize="aspect").model_size
+    assert found[0] * found[1] / 14**2 <= 1.5 * patches
+    assert plan((width, height), size=size, resize="aspect").model_size == found[::-1]
+    if height * columns == width * rows:
+        assert found == size
+
+
+def test_a_short_side_keeps_the_frames_shape_by_itself():
+    for frame_size in ((480, 640), (640, 272)):
+        assert plan(frame_size, short_side=224, resize="aspect") == plan(frame_size, short_side=224)
+
+
 @given(
     st.tuples(st.integers(16, 3000), st.integers(16, 3000)),
     st.sampled_from([8, 14, 16]),
     st.one_of(st.none(), st.tuples(st.integers(16, 800), st.integers(16, 800))),
     st.one_of(st.none(), st.integers(16, 800)),
-    st.sampled_from(["stretch", "letterbox"]),
+    st.sampled_from(["stretch", "letterbox", "aspect"]),
 )
 def test_the_picture_always_lies_inside_whole_patches(frame_size, patch, size, short_side, resize):
     found = plan(frame_size, patch, size, short_side, resize)

@@ -3,6 +3,7 @@ import pytest
 
 from deltascene.stages.input_plan import plan_input
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Stored, Vector
+from deltascene.stages.preprocess import resize_frame
 from deltascene.stages.resample import resize_map, to_frame_size
 
 
@@ -34,6 +35,35 @@ def test_unit_vectors_stay_of_unit_length():
     np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-6)
     free = to_frame_size(turned, Vector(unit_length=False), stretched((2, 4), (2, 2)))
     np.testing.assert_allclose(free[0, 1], [0.75, 0.25, 0])
+
+
+KINDS = (
+    Classes(tuple(map(str, range(250)))),
+    Scalar(),
+    Vector(unit_length=False),
+    Heatmaps(("x", "y")),
+)
+
+
+@pytest.mark.parametrize("frame_size", [(90, 160), (160, 90), (102, 240), (240, 102), (75, 100), (16, 240)])
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+def test_what_is_seen_at_a_place_is_predicted_at_that_place_to_a_pixel(kind, frame_size):
+    """The frame says where its pixels are, so that the input, taken for a prediction, says it of the prediction's."""
+    y_HW, x_HW = np.mgrid[: frame_size[0], : frame_size[1]]
+    places = np.stack([x_HW, y_HW, np.zeros_like(x_HW)], axis=-1)
+    plan = plan_input(frame_size, 14, size=(224, 308), short_side=None, resize="aspect")
+    seen = resize_frame(places.astype(np.uint8), plan).permute(1, 2, 0).numpy()
+    for axis, place_HW in enumerate((x_HW, y_HW)):
+        value = {
+            "classes": seen[..., axis],
+            "scalar": seen[..., axis].astype(np.float32),
+            "vector": seen.astype(np.float32),
+            "heatmaps": seen[..., :2].astype(np.float32),
+        }[kind.name]
+        found = to_frame_size(value, kind, plan)
+        found = found[..., axis] if found.ndim == 3 else found
+        assert found.shape == frame_size
+        assert np.abs(found.astype(np.float32) - place_HW).max() <= 1
 
 
 def test_letterbox_margins_are_cut_off():

@@ -41,6 +41,7 @@ class SetConfig:
         height: rows of a frame.
         width: columns of a frame.
         noise_sigma: maximum sensor noise of a picture, in steps of 255; each picture draws its own.
+        field_deg: minimum and maximum horizontal field of view.
         scene: distribution of rooms.
     """
 
@@ -52,6 +53,7 @@ class SetConfig:
     height: int = 224
     width: int = 308
     noise_sigma: float = 3.0
+    field_deg: tuple[float, float] = ViewConfig.field_deg
     scene: SceneConfig = field(default_factory=SceneConfig)
 
 
@@ -64,7 +66,12 @@ class RenderedFrame:
 
 
 def make_set(config: SetConfig, workers: int) -> None:
-    """Writes all rooms that don't exist yet, then split.csv.
+    """Writes the first rooms of every split, as `make_rooms` does."""
+    make_rooms(config, [seed for split, count in config.rooms.items() for seed in seeds_of(split, count)], workers)
+
+
+def make_rooms(config: SetConfig, wanted: list[int], workers: int) -> None:
+    """Writes all rooms of these seeds that don't exist yet, then split.csv.
 
     Rooms without enough good views are logged and left out.
 
@@ -74,7 +81,6 @@ def make_set(config: SetConfig, workers: int) -> None:
     load_catalogue(config.meshes_dir)
     for name in ("images", "seg", "depth", "normals", "edges", "rooms"):
         (config.out_dir / name).mkdir(parents=True, exist_ok=True)
-    wanted = [seed for split, count in config.rooms.items() for seed in seeds_of(split, count)]
     missing = [seed for seed in wanted if not _done(config.out_dir, seed).exists()]
     LOG.info("%d rooms wanted, %d to make", len(wanted), len(missing))
     chunks = [missing[i : i + ROOMS_BEFORE_FRESH_STORE] for i in range(0, len(missing), ROOMS_BEFORE_FRESH_STORE)]
@@ -113,7 +119,7 @@ def room_frames(seed: int, config: SetConfig, furniture: Furniture) -> list[Rend
     scene = build_scene(seed, config.scene, furniture)
     world = World((at_rest(scene.static),), scene.lighting)
     rng = np.random.default_rng([seed, 2])
-    view_config = ViewConfig(aspect=config.width / config.height)
+    view_config = ViewConfig(aspect=config.width / config.height, field_deg=config.field_deg)
     frames = []
     for camera in choose_views(rng, scene, world.bodies[0], config.views, view_config):
         picture = paint_view(world, camera, config.height, config.width)

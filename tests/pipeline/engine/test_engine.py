@@ -90,6 +90,41 @@ def test_a_size_change_resets_the_stream(engine, images):
     assert (result.policy, result.cause, result.valid) == ("dense", "resized", True)
 
 
+def test_aspect_gives_each_stream_the_grid_of_its_frames_and_keeps_it(tiny, images):
+    engine = Engine.load(tiny, overrides=["input.resize=aspect"])
+    wide, tall = (np.tile(images[0], (1, 2, 1))[:54, :96], np.tile(images[0], (2, 1, 1))[:96, :54])
+    alone = {name: engine.open_stream(name)(image) for name, image in (("wide", wide), ("tall", tall))}
+    together = engine.step({"wide": wide, "tall": tall, "own": images[0]})
+    shapes = {name: result["height"].array.shape for name, result in together.items()}
+    assert shapes == {"wide": (48, 80), "tall": (80, 48), "own": (48, 64)}
+    for name, result in alone.items():
+        np.testing.assert_allclose(result["height"].array, together[name]["height"].array, rtol=1e-5)
+    np.testing.assert_array_equal(
+        together["own"]["height"].array, Engine.load(tiny).open_stream("s")(images[0])["height"].array
+    )
+    changed = engine.step({"wide": tall})["wide"]
+    assert (changed.cause, changed["height"].array.shape) == ("resized", (48, 80))
+
+
+def test_a_source_keeps_its_grid_over_its_segments_and_the_next_has_its_own(tiny, images):
+    engine = Engine.load(tiny, overrides=["input.resize=aspect", "segment.frames=2"])
+    wide, tall = np.zeros((54, 96, 3), np.uint8), np.zeros((96, 54, 3), np.uint8)
+    shapes = [result["height"].array.shape for result in engine.run([wide, tall, tall, wide])]
+    assert shapes == [(48, 80)] * 4
+    assert [result["height"].array.shape for result in engine.run([tall, wide, wide])] == [(80, 48)] * 3
+    stream = engine.open_stream("free")
+    stream(wide)
+    stream.reset()
+    assert stream(tall)["height"].array.shape == (80, 48)
+
+
+def test_an_asked_size_settles_the_grid_whatever_the_frames_shape(tiny):
+    exact = Engine.load(tiny, overrides=["input.resize=aspect", "input.size=[64, 64]"])
+    assert exact.plan((54, 96)).model_size == (64, 64)
+    short = Engine.load(tiny, overrides=["input.resize=aspect", "input.size=48"])
+    assert short.plan((54, 96)).model_size == (48, 80)
+
+
 def test_streams_do_not_touch_each_other(engine, images):
     alone = [engine.open_stream("a")(images[0]), engine.open_stream("b")(images[1])]
     together = engine.step({"x": images[0], "y": images[1]})

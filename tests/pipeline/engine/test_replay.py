@@ -114,6 +114,17 @@ def test_decisions_by_pixels_alone_are_those_of_the_walk(tiny):
         assert set(told) == ({"dense", "rows", "warped", "held"} if config.policy.reuse else {"dense", "held"})
 
 
+def test_decisions_keep_the_grid_of_the_first_frame_as_a_run_does(tiny):
+    overrides = ["numerics.dtype=float32", "segment.frames=2", "input.resize=aspect"]
+    engine = Engine.load(tiny, "balanced", overrides=overrides)
+    images = [np.full((*size, 3), 90, np.uint8) for size in ((54, 96), (96, 54), (96, 54), (54, 96))]
+    frames = [Frame("a", number, number / 25, image) for number, image in enumerate(images)]
+    decided = list(decide_frames(engine.model, [engine.config], frames))
+    assert [(each.grid.height, each.grid.width) for each in decided] == [(3, 5)] * 4
+    rows = [16 if each.decisions[0].rows is None else len(each.decisions[0].rows) for each in decided]
+    assert rows == [len(result.record.rows) for result in engine.run(images)]
+
+
 def test_configs_that_see_other_pixels_are_refused(tiny):
     configs = [load_config("balanced", overrides=[f"segment.frames={frames}"]) for frames in (8, 9)]
     bundle = read_bundle(tiny)

@@ -10,7 +10,7 @@ from PIL import Image
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.images import ImageScores, gain, intervals, score_images
-from deltascene.pipeline.training.data import open_labelled
+from deltascene.pipeline.training.data import LabelledFolder, open_labelled
 from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
 from deltascene.stages.metrics import METRICS
 
@@ -52,6 +52,27 @@ def test_cost_is_that_of_all_networks_together(scored, labelled):
     assert scores["alone"].macs == sum(each)
     assert scores["one"].macs < scores["tiny"].macs
     assert all((one.seconds > 0).all() and one.seconds.shape == (4,) for one in scores.values())
+
+
+def test_images_of_several_shapes_are_scored_at_the_inputs_that_aspect_gives_them(tiny, tmp_path):
+    engine = Engine.load(tiny, tasks=["height"], overrides=["input.resize=aspect"])
+    for name in ("images", "height"):
+        (tmp_path / name).mkdir()
+    for stem, size, model_size in (
+        ("tall", (96, 54), (80, 48)),
+        ("wide", (54, 96), (48, 80)),
+        ("own", (48, 64), (48, 64)),
+    ):
+        Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(tmp_path / "images" / f"{stem}.png")
+        np.save(tmp_path / "height" / f"{stem}.npy", np.ones(model_size, np.float16))
+    data = LabelledFolder(
+        tmp_path, dict.fromkeys(("tall", "wide", "own"), "test"), {"tall": "a", "wide": "b", "own": "c"}
+    )
+    scores = score_images({"one": [engine]}, data, "test")["one"]
+    assert scores.sums["height"].shape[0] == 3
+    costs = [engine.open_stream("s")(data.image(stem)).cost.macs_executed for stem in data.stems("test")]
+    assert len(set(costs)) == 2
+    assert scores.macs == round(sum(costs) / 3)
 
 
 def test_the_gain_by_hand():

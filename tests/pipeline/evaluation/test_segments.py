@@ -7,8 +7,10 @@ import pyarrow.compute as pc
 import pytest
 
 from deltascene import Engine, open_run
+from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.replay import decide_frames
+from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, TuneRequest, rows_computed
 from deltascene.pipeline.evaluation.walk import ByEngine, walk
@@ -73,3 +75,11 @@ def test_eval_walks_a_clip_as_it_is_run(judged, engine):
     base = table.filter(pc.equal(table["task"], "parts"))
     assert walked["policy"].tolist() == base["policy"].to_pylist()
     assert walked["reason"].tolist() == base["reason"].to_pylist()
+
+
+def test_truth_of_another_size_than_the_predictions_is_refused_by_both(make_clip, tiny):
+    path, kinds = make_clip(3, size=(54, 96)), read_bundle(tiny).kinds
+    config = settle(load_config("exact", overrides=["input.resize=aspect"], values={"model": tiny}))
+    clip = Clip(path.stem, path, {"parts": np.zeros((3, 48, 64), np.uint8)}, np.zeros((3, 48, 64), bool))
+    with pytest.raises(UsageError, match=r"parts: expected truth of \(48, 80\), as predicted; found \(48, 64\)"):
+        walk(clip, kinds, {"exact": ByEngine(Engine.load(tiny).model, config)}, frames=3)

@@ -12,7 +12,6 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.workers.engine_part import EnginePart
 from deltascene.pipeline.workers.jobs import ArchiveJob, Segment, SpanFrames, VideoJob, plan_spans
-from deltascene.stages.errors import StageError
 from deltascene.stages.types import Frame
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,12 +52,14 @@ def run(part, job, segment, span_frames):
     return outputs
 
 
-def test_a_frame_of_another_shape_is_refused(engine, job):
+@pytest.mark.parametrize("start", [0, 4], ids=["inside a segment", "at a segment's start"])
+def test_a_frame_of_another_shape_has_the_input_of_the_video(engine, job, start):
     part = EnginePart(engine.model, engine.config)
-    (span,) = plan_spans(Segment(0, 2, 0, 2), 2)
-    read = SpanFrames(span, [(picture(0), 0.0), (picture(1, (96, 64)), 0.0)])
-    with pytest.raises(StageError, match=r"frame 1: expected size \(48, 64\), as the first frame; found \(96, 64\)"):
-        part.run(job, read)
+    (span,) = plan_spans(Segment(start, 2, start, 2), 2)
+    read = SpanFrames(span, [(picture(0, (96, 64)), 0.0), (picture(1), 0.0)])
+    outputs = part.run(job, read).frames
+    assert [output.record.cause for output in outputs] == ["", "resized"]
+    assert {output.tasks["height"].stored.shape for output in outputs} == {(48, 64)}
 
 
 def test_what_is_archived_has_to_be_handed_over(engine, job):
