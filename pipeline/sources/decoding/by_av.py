@@ -4,7 +4,7 @@ A packet is given its number as its time, which travels through the decoder with
 the packet that held it, whatever the container says of its time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,9 @@ def av_pictures(
     yield from ((absent, None, "corrupt") for absent in range(due, wanted.stop) if absent in wanted)
 
 
-def decode(stream: Any, packets: Iterator[Any], first: int, threads: int = 1) -> Iterator[Decoded]:
+def decode(
+    stream: Any, packets: Iterator[Any], first: int, threads: int = 1, skipped: Container[int] = ()
+) -> Iterator[Decoded]:
     """Decodes packets of a stream.
 
     Args:
@@ -71,12 +73,13 @@ def decode(stream: Any, packets: Iterator[Any], first: int, threads: int = 1) ->
         packets: its packets from a keyframe or the start of the file on.
         first: number of the first of them.
         threads: threads that decode whole frames. Threads that share a frame would hide damage.
+        skipped: numbers of packets that the decoder doesn't get.
     """
     context = stream.codec_context
     context.thread_type, context.thread_count = ThreadType.FRAME, threads
     sent: list[int] = []
     for number, packet in enumerate(packets, first):
-        if packet.size == 0:
+        if packet.size == 0 or number in skipped:
             continue
         packet.pts, packet.dts = number, None
         sent = [*sent[-threads + 1 :], number] if threads > 1 else [number]
@@ -165,7 +168,9 @@ def _from_key(
         return
     if (packet.pts, packet.size) != (pts, size):
         return
-    decoded = decode(stream, chain([packet], packets), key, threads)
+    # What is shown before the keyframe lacks its references; a decoder could even learn something wrong from it.
+    before = table.packets[: table.keys[group]]
+    decoded = decode(stream, chain([packet], packets), key, threads, set(before[before > key].tolist()))
     leading: list[Decoded] = []
     for number, frame in decoded:
         leading.append((number, frame))

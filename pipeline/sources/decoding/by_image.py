@@ -45,9 +45,7 @@ def examine_sequence(paths: Sequence[Path], fps: Fraction, positions: Sequence[i
     numbers = np.array(positions or range(len(paths)), dtype=np.float64)
     pts_s = (numbers - numbers[0]) * float(1 / fps)
     height, width = first.shape[:2]
-    return SourceInfo(
-        width, height, fps, float(pts_s[-1]) + float(1 / fps), opencv_name(), FrameTable.of_images(pts_s)
-    )
+    return SourceInfo(width, height, fps, float(pts_s[-1]) + float(1 / fps), opencv_name(), FrameTable.of_images(pts_s))
 
 
 def sequence_pictures(paths: Sequence[Path], info: SourceInfo, wanted: range) -> Iterator[Picture]:

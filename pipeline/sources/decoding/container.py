@@ -54,7 +54,9 @@ def open_container(path: Path) -> Any:
     Raises:
         UnreadableSource: FFmpeg finds no video container in it.
     """
-    formats = ",".join(sorted(name for name in av.formats_available - _NO_VIDEO if not name.endswith("_pipe")))
+    formats = ",".join(
+        sorted(name for name in av.formats_available - _NO_VIDEO if not name.endswith("_pipe") or name == "jpeg_pipe")
+    )
     try:
         return av.open(str(path), options={"protocol_whitelist": "file", "format_whitelist": formats})
     except (av.FFmpegError, ValueError) as error:
@@ -94,6 +96,8 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
             pts = dts if packet.pts is None else packet.pts
             hidden = packet.is_discard or packet.size == 0 or _is_hidden(packet)
             rows[packet.stream_index].append((pts, dts, packet.size, packet.is_keyframe, hidden))
+    except av.EOFError:
+        pass
     except av.FFmpegError:
         broke_off = True
     stream = max(streams, key=lambda each: (len(rows[each.index]) > 1, _pixels(each), -each.index))

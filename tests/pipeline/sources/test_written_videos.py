@@ -10,7 +10,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +31,10 @@ CONTAINERS = {
     "ffv1": ("mkv", "avi"),
     "libsvtav1": ("webm", "mp4"),
 }
-QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "8", "crf": "10", "svtav1-params": "lp=1"}}
+QUIET = {
+    "libx265": {"x265-params": "log-level=none"},
+    "libsvtav1": {"preset": "8", "crf": "10", "svtav1-params": "lp=1"},
+}
 KEYED = {"mjpeg", "ffv1"}
 REORDERS = {"libx264", "libx265", "mpeg4", "mpeg2video"}
 
