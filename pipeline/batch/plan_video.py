@@ -1,5 +1,6 @@
 """What there is to do for one input: its job, its segments, and which of them an earlier run finished."""
 
+import logging
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,8 +17,10 @@ from deltascene.pipeline.sources.identity import Identity
 from deltascene.pipeline.sources.info import Decoder, SourceInfo
 from deltascene.pipeline.sources.reader import probe, selected_frames
 from deltascene.pipeline.sources.spec import SourceSpec
+from deltascene.pipeline.text import path_text
 from deltascene.pipeline.workers.jobs import ArchiveJob, VideoJob, plan_segments
 
+_log = logging.getLogger(__name__)
 _EARLIER: tuple[Decoder, ...] = ("decord", "opencv")
 
 
@@ -41,6 +44,8 @@ def plan_video(run: BatchRun, spec: SourceSpec, now: Identity) -> VideoProgress:
         raise UnreadableSource(
             f"{spec.path}: expected frames between --start and --end; it is {info.duration_s:.1f} s long"
         )
+    for note in info.notes:
+        _log.warning("%s: %s", path_text(spec.path), note)
     job = _plan_job(run, spec, info, len(wanted), now)
     segments = plan_segments(wanted, config.segment.frames)
     # Earlier versions put the full hash of the input into the key.

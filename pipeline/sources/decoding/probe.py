@@ -89,7 +89,7 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
     step_s = float(1 / rate) if rate and 0 < rate < _HIGHEST_RATE else _median_step(packets, frames, time_base)
     pts_s, joins = _times(packets, frames, breaks, time_base, step_s)
     table = _table(packets, in_order, frames, breaks, pts_s, trial)
-    truncated = packets.broke_off or is_cut_off(path) or claimed > int(packets.dts.max()) + 1
+    truncated = packets.broke_off or is_cut_off(path) or 0 < int(packets.dts.max()) + 1 < claimed
     return SourceInfo(
         *trial.size,
         Fraction(1 / step_s).limit_denominator(100_000),

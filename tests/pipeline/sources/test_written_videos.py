@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -148,3 +149,16 @@ def test_what_was_written_is_read(tmp_path: Path, how: Made) -> None:
         for one, other in zip(part, frames[start:], strict=True):
             assert one[::2] == other[::2]
             assert np.array_equal(one[1], other[1]) if one[1] is not None else other[1] is None
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_raw_stream_is_timed_by_its_rate(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / ("clip.h264" if codec == "libx264" else "clip.hevc")
+    write(path, Made(codec, path.suffix, 20, 8, 2, Fraction(25), 0, 0))
+    info = examine(path, lambda: None)
+    frames = read(path, info, range(info.frames))
+    assert [number_in(image) for _, image, cause in frames if image is not None and not cause] == list(range(20))
+    assert info.table.pts_s.tolist() == pytest.approx(np.arange(20) / 25)
+    assert not info.truncated
+    part = read(path, info, range(13, 15))
+    assert all(np.array_equal(one[1], other[1]) for one, other in zip(part, frames[13:15], strict=True))
