@@ -1,6 +1,7 @@
 """What the programs `ffprobe` and `ffmpeg` say of a video stream; they are run where they are installed."""
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_TIME = int(np.iinfo(np.int64).min)
-_JUMP_S = 10.0
+JUMP_S = 10.0
+"""A longer step of a transport stream's clock begins another recording."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,26 @@ def ask_ffprobe(path: Path, stream: int) -> Told:
     return Told(about.get("codec_name", "?"), above / max(below, 1), np.array(ticks, dtype=np.int64), complaints[-1])
 
 
-def continuous(ticks: NDArray[np.int64], tick_s: float) -> NDArray[np.float64]:
-    """Times from the first frame in ticks; recordings that were joined follow one another by one frame's time."""
+def most_frames(path: Path) -> int:
+    """Frames of the longest video stream of a file that isn't a cover picture, by ffprobe."""
+    entries = "stream=index,nb_read_frames:stream_disposition=attached_pic"
+    command = ["ffprobe", "-v", "error", "-select_streams", "v", "-count_frames", "-show_entries", entries]
+    done = subprocess.run([*command, "-of", "json", str(path)], capture_output=True, check=False, text=True)
+    streams = json.loads(done.stdout or "{}").get("streams", ())
+    videos = [stream for stream in streams if not stream["disposition"]["attached_pic"]]
+    return max((int(stream.get("nb_read_frames", 0)) for stream in videos), default=0)
+
+
+def continuous(ticks: NDArray[np.int64], jump: float = math.inf) -> NDArray[np.float64]:
+    """Times from the first frame in ticks; recordings that were joined follow one another by one frame's time.
+
+    Args:
+        ticks: times in order [F].
+        jump: ticks from which a step forward is a join; a step back always is.
+    """
     steps = np.diff(ticks).astype(np.float64)
     usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-    steps[(steps < 0) | (steps * tick_s > _JUMP_S)] = usual
+    steps[(steps < 0) | (steps > jump)] = usual
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 

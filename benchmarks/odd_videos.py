@@ -10,6 +10,7 @@ compared, too. Exit status 1: some file differs.
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from ffmpeg_says import Told, ask_ffprobe, continuous, ffmpeg_pictures, is_installed
+from ffmpeg_says import JUMP_S, Told, ask_ffprobe, continuous, ffmpeg_pictures, is_installed, most_frames
 from numpy.typing import NDArray
 
 from deltascene.errors import DeltasceneError
@@ -31,6 +32,7 @@ from deltascene.stages.types import Image
 
 WORST_TICKS = 0.51
 WORST_QUARTER = 4.0
+_TRANSPORT = (".ts", ".mts", ".m2ts")
 _SKIPPED = (".json", ".md", ".txt", ".py", ".sh")
 
 
@@ -122,8 +124,7 @@ def judge(path: Path, decoder: Decoder, random: Random, truth: Mapping[str, Any]
     try:
         read = _read(spec, decoder, {})
     except DeltasceneError as error:
-        told = max((len(ask_ffprobe(path, number).ticks) for number in range(4)), default=0) if is_installed() else 0
-        row.told = told
+        told = row.told = most_frames(path) if is_installed() else 0
         row.wrong = [f"refused: {str(error).replace(str(path), path.name)}"] if told or truth else []
         row.notes = [] if row.wrong else [str(error).replace(str(path), path.name)]
         return row
@@ -159,8 +160,10 @@ def _compare_ffmpeg(row: Row, path: Path, read: Read) -> None:
     row.codec, row.told = told.codec, len(told.ticks)
     if row.told != row.frames:
         row.wrong.append("frames")
-    elif told.timed:
-        _compare_times(row, continuous(told.ticks, told.tick_s) * told.tick_s, info, told)
+        return
+    if told.timed:
+        jump = JUMP_S / told.tick_s if path.suffix in _TRANSPORT else math.inf
+        _compare_times(row, continuous(told.ticks, jump) * told.tick_s, info, told)
     filters = ["bwdif=mode=send_frame:deint=interlaced"] if info.interlaced else []
     pictures = ffmpeg_pictures(path, info.stream, filters)
     for (_, _, cause), own, picture in zip(read.frames, read.means, pictures, strict=False):
@@ -184,7 +187,7 @@ def _compare_truth(row: Row, read: Read, truth: Mapping[str, Any]) -> None:
     wrong = [key for key in ("stream", "frames", "width", "height") if getattr(info, key) != truth.get(key)]
     if "frames" not in wrong:
         ticks = np.round(np.array(truth["seconds_from_first"]) * 1e6).astype(np.int64)
-        wrong += ["times"] * bool(np.abs(info.table.pts_s - continuous(ticks, 1e-6) * 1e-6).max() > 1 / 2000)
+        wrong += ["times"] * bool(np.abs(info.table.pts_s - continuous(ticks) * 1e-6).max() > 1 / 2000)
     for index, means in truth["quarter_means"].items():
         own = read.means[int(index)] if int(index) < len(read.means) else None
         if own is None or np.abs(own - means).max() > WORST_QUARTER:
