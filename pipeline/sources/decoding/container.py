@@ -135,13 +135,15 @@ def refuse_too_large(path: Path, picture: Any) -> None:
 def clock_breaks(container: Any, packets: Packets, time_base: float) -> list[int]:
     """Numbers of the packets with which another recording begins in a file of joined ones.
 
-    There the clock goes back, or in a transport stream ahead by more than ten seconds, as FFmpeg has it.
+    There the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe; ahead to another
+    frame is a gap in one recording.
     """
     known = packets.dts != NO_TIME
     numbers = np.flatnonzero(known)
     steps = np.diff(packets.dts[known])
     far = 10 / time_base if container.format.flags & Flags.ts_discont.value else math.inf
-    return [int(numbers[at + 1]) for at in np.flatnonzero((steps < 0) | (steps > far))]
+    joined = (steps < 0) | ((steps > far) & packets.keys[numbers[1:]])
+    return [int(numbers[at + 1]) for at in np.flatnonzero(joined)]
 
 
 def is_cut_off(path: Path) -> bool:
