@@ -27,7 +27,7 @@ def check_decoders() -> list[Check]:
         if not _write_clip(path):
             found = "OpenCV can't write MPEG-4, so decoding wasn't checked"
             return [Check("decoding", "warning", found, "pip install --force-reinstall opencv-python")]
-        return [_check_decoder("decord", path), _check_decoder("opencv", path)]
+        return [_check_decoder("av", path), _check_decoder("decord", path)]
 
 
 def check_webm() -> list[Check]:
@@ -52,11 +52,11 @@ def _check_decoder(decoder: Decoder, path: Path) -> Check:
     try:
         by, difference = _read(path, decoder)
     except DeltasceneError as error:
-        if decoder == "opencv":
-            return Check(name, "problem", str(error), "pip install --force-reinstall opencv-python")
+        if decoder == "av":
+            return Check(name, "problem", str(error), "pip install --force-reinstall av")
         if not has_decord_wheel():
-            return Check(name, "ok", "absent, as decord has no wheel for this machine; OpenCV reads every file")
-        return Check(name, "warning", str(error), "pip install decord; until then OpenCV reads every file")
+            return Check(name, "ok", "absent, as decord has no wheel for this machine; PyAV reads every file")
+        return Check(name, "warning", str(error), "pip install decord, if it is to be used; PyAV reads every file")
     if difference > _WORST_MEAN:
         return Check(name, "problem", f"{by}: wrong pictures, mean error {difference:.0f} of 255", "report this table")
     return Check(name, "ok", f"{by}: {_FRAMES} frames of MPEG-4, mean error {difference:.1f} of 255")

@@ -32,14 +32,14 @@ def test_this_machine_has_no_problem_and_every_check_is_made(checks):
     for name in ("python", "deltascene", "torch", "timm", "opencv-python", "numpy", "zarr", "ray", "pyarrow"):
         assert checks[name].status == "ok", checks[name]
     made = ["torchvision", "processor", "cores", "instruction sets", "memory", "torch threads", "kernel"]
-    made += ["arithmetic", "GPU", "decord decoding", "opencv decoding", "overlay", "model", "disk"]
+    made += ["arithmetic", "GPU", "av decoding", "decord decoding", "overlay", "model", "disk"]
     assert list(checks)[-len(made) :] == made
     assert [check for check in checks.values() if check.status == "problem"] == []
     assert "runs on the CPU" in checks["GPU"].found
 
 
 def test_a_clip_is_really_read_by_each_decoder(checks):
-    assert checks["opencv decoding"].found.startswith("opencv ")
+    assert checks["av decoding"].found.startswith("av ")
     if checks["decord"].found != "absent":
         assert checks["decord decoding"].found.startswith("decord ")
     assert "mean error" in checks["overlay"].found
@@ -108,11 +108,11 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
     assert "pip install" in check.way_out
 
 
-@pytest.mark.parametrize(("decoder", "status"), [("decord", "warning"), ("opencv", "problem")])
+@pytest.mark.parametrize(("decoder", "status"), [("decord", "warning"), ("av", "problem")])
 def test_a_decoder_that_gives_wrong_pictures_or_none_is_told(monkeypatch, tmp_path, decoder, status):
     assert media._write_clip(tmp_path / "clip.mp4")
     monkeypatch.setattr(media, "_pictures", lambda: reversed(list(PICTURES)))
-    wrong = media._check_decoder("opencv", tmp_path / "clip.mp4")
+    wrong = media._check_decoder("av", tmp_path / "clip.mp4")
     assert wrong.status == "problem"
     assert "wrong pictures, mean error" in wrong.found
     (tmp_path / "clip.mp4").write_bytes(b"no video")
