@@ -47,6 +47,7 @@ OTHER = {
     "source.stride": 2,
     "source.fps": 12.5,
     "source.decoder": "opencv",
+    "source.threads": 2,
     "source.timeout_s": 60.0,
     "numerics.dtype": None,
     "numerics.threads": 1,
@@ -165,7 +166,7 @@ def test_a_file_may_use_dotted_keys_and_name_its_preset(tmp_path):
         ("source.end_s=0", "config: source.end_s: expected greater than 0; found 0"),
         (
             "source=7",
-            "config: source: expected a mapping with start_s, end_s, stride, fps, decoder, timeout_s; found 7",
+            "config: source: expected a mapping with start_s, end_s, stride, fps, decoder, threads, timeout_s; found 7",
         ),
         ("tasks=seg", "config: tasks: expected a list; found 'seg'"),
         ("input.size=0", "config: input.size: expected a short side or [height, width] in pixels, 1 to 16384; found 0"),
