@@ -84,6 +84,7 @@ def resident_mib(process: psutil.Process) -> Iterator[float]:
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0, help="length of the clip")
     parser.add_argument("--fps", type=float, default=30.0)

@@ -22,8 +22,8 @@ class Frame:
         pts_s: presentation time in seconds from the start of the source.
         image: picture, RGB uint8 [H, W, 3]; None when nothing could be decoded.
         valid: False when the picture isn't what the camera saw at that time. An invalid frame is never predicted.
-        cause: why it isn't valid: `corrupt`, `repeated`, `missing` …; or, on a valid frame, why the stream was reset
-            (`resized`). Empty otherwise.
+        cause: why it isn't valid: `corrupt`, or `missing` (an image that is gone); or, on a valid frame, why the stream
+            was reset (`resized`). Empty otherwise.
     """
 
     source: str

@@ -2,7 +2,8 @@
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,8 @@ def open_container(path: Path) -> Any:
 
 def demuxed(container: Any, *streams: Any) -> Iterator[Any]:
     """Packets of streams, without the empty one that ends each; stops where the file can't be read on."""
-    for packet in container.demux(*streams):
-        if packet.pts is not None or packet.dts is not None or packet.size:
-            yield packet
+    with suppress(av.FFmpegError):
+        yield from _packets(container, streams)
 
 
 def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
@@ -91,7 +91,7 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     rows: dict[int, list[tuple[int, int, int, bool, bool]]] = {stream.index: [] for stream in streams}
     broke_off = False
     try:
-        for packet in demuxed(container, *streams):
+        for packet in _packets(container, streams):
             dts = NO_TIME if packet.dts is None else packet.dts
             pts = dts if packet.pts is None else packet.pts
             hidden = packet.is_discard or packet.size == 0 or _is_hidden(packet)
@@ -195,6 +195,12 @@ def _ebml_bytes(head: bytes, left: int) -> int:
         return 0
     size = int.from_bytes(head[id_bytes : id_bytes + size_bytes], "big") & ((1 << 7 * size_bytes) - 1)
     return left if size == (1 << 7 * size_bytes) - 1 else id_bytes + size_bytes + size
+
+
+def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
+    for packet in container.demux(*streams):
+        if packet.pts is not None or packet.dts is not None or packet.size:
+            yield packet
 
 
 def _pixels(stream: Any) -> int:

@@ -9,15 +9,20 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import psutil
 import pytest
 
 from deltascene.pipeline.errors import WorkerLost
+from deltascene.pipeline.sources.decoding.by_av import decode
 from deltascene.pipeline.sources.decoding.by_decord import decord_name
+from deltascene.pipeline.sources.decoding.container import demuxed, open_container, read_packets
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import identity
@@ -300,3 +305,23 @@ def test_decoder_that_hangs_is_ended_by_its_alarm() -> None:
     name = "deltascene.pipeline.sources.decoding.__main__"
     program = f"from {name} import _end_after; import time; _end_after(0.1); time.sleep(20)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGALRM
+
+
+def test_what_comes_before_a_place_that_cannot_be_read_is_kept(mpeg4: Path) -> None:
+    class BreaksOff:
+        """An open file whose disk fails after five packets."""
+
+        def __init__(self, container: Any) -> None:
+            self.streams, self._container = container.streams, container
+
+        def demux(self, *streams: Any) -> Iterator[Any]:
+            yield from islice(self._container.demux(*streams), 5)
+            raise av.error.OSError(5, "Input/output error")
+
+    with open_container(mpeg4) as container:
+        stream = container.streams.video[0]
+        numbers = [number for number, _ in decode(stream, demuxed(BreaksOff(container), stream), 0)]
+    assert numbers == list(range(5))
+    with open_container(mpeg4) as container:
+        _, packets = read_packets(mpeg4, BreaksOff(container))
+        assert (len(packets.pts), packets.broke_off) == (5, True)
