@@ -4,6 +4,7 @@ Decoding happens apart from the pipeline because a file that crashes or hangs a 
 because decoding then overlaps with work.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -66,10 +67,12 @@ def _answer(request: Request, out: BinaryIO) -> None:
         write_info(out, info)
     if request.selection is not None:
         _end_after(_PATIENCE_S)
+        gc.freeze()  # what is there by now stays, and needn't be looked at again
         for index, image, cause in _pictures(request, info, request.selection.of(info.table.pts_s)):
             _end_after(0)  # the pipeline may take as long as it likes
             head = {"index": index, "cause": cause, "shape": None if image is None else image.shape}
             write_message(out, head, *(() if image is None else (image,)))
+            gc.collect()  # a frame of PyAV and its side data hold each other, and would stay for hundreds of frames
             _end_after(_PATIENCE_S)
     write_message(out, {"end": True})
 

@@ -263,7 +263,9 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path, decoder: Decoder) ->
     decoded = count * image.nbytes
     assert max(tops) < 400e6 < decoded / 2
     if decoder != "decord":  # decord's pools fill when its threads happen to run ahead: bounded, but not at once
-        assert max(tops[10:]) < max(tops[:10]) + 40e6
+        assert max(tops[10:]) < max(tops[:10]) + 20e6
+    if decoder == "av":  # without collecting PyAV's cycles 117 MB, with it 62 MB
+        assert max(tops) < 90e6
 
 
 def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
