@@ -102,5 +102,6 @@ class VideoProgress:
             fps=finished.fps,
             identity=self.identity.quick,
             identity_full=self.identity.full,
+            notes="; ".join(self.job.info.notes),
         )
         return replace(about, **self.so_far)

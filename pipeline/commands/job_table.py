@@ -47,7 +47,9 @@ class JobRow:
     def facts(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         record = self.record
-        about = {name: getattr(record, name) for name in ("id", "source", "status", "cause", "frames", "selected")}
+        about = {
+            name: getattr(record, name) for name in ("id", "source", "status", "cause", "notes", "frames", "selected")
+        }
         work = {"retries": record.retries, "seconds": record.seconds, "computed": record.computed, "fps": self.fps}
         return {**about, "sealed": self.sealed, **work, "left_s": self.left_s}
 

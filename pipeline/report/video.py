@@ -78,6 +78,7 @@ def brief_report(video: RunVideo, whole: Mapping[str, Any]) -> dict[str, Any]:
         "source": video.source,
         "status": video.status,
         "cause": video.record.cause,
+        "notes": video.record.notes,
         "fps": video.fps,
         "retries": video.record.retries,
         "wall_seconds": video.record.seconds,

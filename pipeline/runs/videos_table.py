@@ -46,6 +46,7 @@ class VideoRecord:
             have computed other videos in that time, so the sum over all videos may exceed the duration of the run.
         computed: number of frames computed in that time, without those that an earlier run had sealed.
         selected: number of frames that are to be processed; 0 if it isn't known.
+        notes: what to know of its times: gaps, and where recordings were joined; empty if there is nothing.
 
     `retries`, `seconds` and `computed` describe the last run that computed any of its frames.
     """
@@ -63,6 +64,7 @@ class VideoRecord:
     seconds: float = 0.0
     computed: int = 0
     selected: int = 0
+    notes: str = ""
 
     @property
     def failed(self) -> bool:
@@ -84,11 +86,12 @@ _SCHEMA = pa.schema(
         ("retries", pa.int64()),
         ("seconds", pa.float64()),
         *((name, pa.int64()) for name in ("computed", "selected")),
+        ("notes", pa.string()),
     ]
 )
 _NAMES = tuple(field.name for field in fields(VideoRecord))
 _TYPES = {field.name: type(getattr(VideoRecord("", "", ""), field.name)) for field in fields(VideoRecord)}
-_LATER = {"identity_full": ""}  # fields that records of earlier versions lack
+_LATER = {"identity_full": "", "notes": ""}  # fields that records of earlier versions lack
 
 
 def record_of(row: Mapping[str, Any]) -> VideoRecord:

@@ -13,7 +13,7 @@ import av
 from av.codec.context import ThreadType
 from av.video.frame import PictureType
 
-from deltascene.pipeline.sources.decoding.container import demuxed, open_container
+from deltascene.pipeline.sources.decoding.container import demuxed, open_container, starts_afresh
 from deltascene.pipeline.sources.decoding.damage import Damage
 from deltascene.pipeline.sources.decoding.upright import Converter, deinterlaced
 from deltascene.pipeline.sources.frame_table import FrameTable, Picture
@@ -78,13 +78,25 @@ def decode(
     context = stream.codec_context
     context.thread_type, context.thread_count = ThreadType.FRAME, threads
     sent: list[int] = []
+    alone = True
     for number, packet in enumerate(packets, first):
         if packet.size == 0 or number in skipped:
             continue
+        if not alone and packet.is_keyframe and starts_afresh(packet):
+            # What stands in for lost frames would come from before, if there was something before.
+            yield from _rest(context, sent)
+            context.flush_buffers()
+            sent, alone = [], True
+        alone = alone and packet.is_keyframe
         packet.pts, packet.dts = number, None
         sent = [*sent[-threads + 1 :], number] if threads > 1 else [number]
         yield from _outcomes(context, packet, sent[0])
-    while sent:  # what the decoder holds back
+    yield from _rest(context, sent)
+
+
+def _rest(context: Any, sent: list[int]) -> Iterator[Decoded]:
+    """What a decoder holds back of the packets that were sent to it last."""
+    while sent:
         try:
             yield from ((frame.pts, frame) for frame in context.decode(None) if frame.pts is not None)
             return

@@ -1,6 +1,7 @@
 """A video file as FFmpeg's demuxers see it: which stream is the video, and its packets in the order of the file."""
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -25,6 +26,8 @@ _NO_VIDEO = frozenset(  # demuxers that open other files or devices, show text a
     )
 )
 _NO_PICTURE_STREAM = Disposition.attached_pic | Disposition.timed_thumbnails
+_MOST_REORDERED = 16
+"""Frames that may be shown before one that is decoded before them, in any codec."""
 NO_TIME = np.iinfo(np.int64).min
 
 
@@ -38,7 +41,7 @@ class Packets:
         bytes: sizes [P], int64.
         keys: whether decoding can start at a packet [P], bool.
         hidden: whether a packet holds no frame that is meant to be shown [P], bool.
-        broke_off: whether reading ended with an error.
+        broke_off: whether reading ended with an error, or the last packet is shorter than it says.
     """
 
     pts: NDArray[np.int64]
@@ -89,6 +92,7 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
         found = "a cover picture and no video" if container.streams.video else "no video stream"
         raise UnreadableSource(f"{path}: expected a video, found {found}")
     rows: dict[int, list[tuple[int, int, int, bool, bool]]] = {stream.index: [] for stream in streams}
+    torn: dict[int, bool] = {}
     broke_off = False
     try:
         for packet in _packets(container, streams):
@@ -96,6 +100,7 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
             pts = dts if packet.pts is None else packet.pts
             hidden = packet.is_discard or packet.size == 0 or _is_hidden(packet)
             rows[packet.stream_index].append((pts, dts, packet.size, packet.is_keyframe, hidden))
+            torn[packet.stream_index] = bool(packet.is_corrupt)
     except av.EOFError:
         pass
     except av.FFmpegError:
@@ -112,7 +117,25 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     refuse_too_large(path, stream.codec_context)
     pts, dts, sizes = np.array([row[:3] for row in found_rows], dtype=np.int64).T
     keys, hidden = np.array([row[3:] for row in found_rows], dtype=np.bool_).T
-    return stream, Packets(pts, dts, sizes, keys, hidden, broke_off)
+    return stream, Packets(pts, dts, sizes, keys, hidden, broke_off or torn[stream.index])
+
+
+def starts_afresh(packet: Any) -> bool:
+    """Whether a packet of H.264 or HEVC has a decoder forget all that came before (instantaneous decoding refresh).
+
+    Source: ITU-T H.264, table 7-1 and H.265, table 7-1 (unit types); ISO/IEC 14496-15, 5.3 and 8.3 (lengths of units).
+    """
+    context = packet.stream.codec_context
+    if context.codec.name not in ("h264", "hevc"):
+        return False
+    hevc, about, data = context.codec.name == "hevc", context.extradata or b"", bytes(packet)
+    if about[:1] == b"\x01":
+        length = 1 + (about[21 if hevc else 4 : 22 if hevc else 5] or b"\3")[0] % 4
+        starts = list(_unit_starts(data, length))
+    else:
+        starts = [found.end() for found in re.finditer(b"\0\0\1", data)]
+    types = {data[at] >> 1 & 63 if hevc else data[at] & 31 for at in starts if at < len(data)}
+    return bool(types & ({19, 20} if hevc else {5}))
 
 
 def refuse_too_large(path: Path, picture: Any) -> None:
@@ -136,13 +159,14 @@ def clock_breaks(container: Any, packets: Packets, time_base: float) -> list[int
     """Numbers of the packets with which another recording begins in a file of joined ones.
 
     There the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe; ahead to another
-    frame is a gap in one recording.
+    frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes back and forth.
     """
     known = packets.dts != NO_TIME
     numbers = np.flatnonzero(known)
     steps = np.diff(packets.dts[known])
+    back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0
     far = 10 / time_base if container.format.flags & Flags.ts_discont.value else math.inf
-    joined = (steps < 0) | ((steps > far) & packets.keys[numbers[1:]])
+    joined = (steps < -back) | ((steps > far) & packets.keys[numbers[1:]])
     return [int(numbers[at + 1]) for at in np.flatnonzero(joined)]
 
 
@@ -203,20 +227,30 @@ def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
             yield packet
 
 
+def _unit_starts(data: bytes, length: int) -> Iterator[int]:
+    at = length
+    while at < len(data):
+        yield at
+        at += int.from_bytes(data[at - length : at], "big") + length
+
+
 def _pixels(stream: Any) -> int:
     context = stream.codec_context
     return 0 if context is None else context.width * context.height
 
 
 def _is_hidden(packet: Any) -> bool:
-    """Whether a VP8 or VP9 packet only holds a reference for others.
+    """Whether a packet of VP8 or VP9 only holds a reference for others, or one of Theora a header.
 
-    Source: RFC 6386, 9.1; VP9 bitstream specification, 6.2 and annex B (the last frame of a superframe is shown).
+    Source: RFC 6386, 9.1; VP9 bitstream specification, 6.2 and annex B (the last frame of a superframe is shown);
+    Theora specification, 6.1.
     """
     context = packet.stream.codec_context
     name = "" if context is None else context.codec.name
     if name in ("vp8", "libvpx"):
         return not memoryview(packet)[0] & 16
+    if name == "theora":
+        return bool(memoryview(packet)[0] & 128)
     if name in ("vp9", "libvpx-vp9"):
         data = memoryview(packet)
         if data[-1] & 0xE0 == 0xC0:

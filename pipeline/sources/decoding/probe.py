@@ -79,8 +79,10 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
         index, claimed = stream.index, stream.frames if is_avi else 0
     trial = _try(path, index, _TRIAL_FRAMES, alive)
     in_order = _in_order(packets, breaks)
-    doubtful = (codec == "h264" and trial.interlaced and not joins_fields) or (
-        codec == "mpeg4" and bool(np.any(packets.bytes <= _TINY_PACKET))
+    doubtful = (
+        (codec == "h264" and trial.interlaced and not joins_fields)
+        or (codec == "mpeg4" and bool(np.any(packets.bytes <= _TINY_PACKET)))
+        or not bool(np.all(packets.keys[breaks]))
     )
     frames = None if doubtful else _foretold(in_order, packets, trial)
     if frames is None:

@@ -9,12 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltascene.pipeline.sources.decoding.by_av import av_pictures
+from deltascene.pipeline.sources.decoding.container import demuxed, open_container, starts_afresh
 from deltascene.pipeline.sources.decoding.probe import examine
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.info import SourceInfo
@@ -162,3 +164,40 @@ def test_a_raw_stream_is_timed_by_its_rate(tmp_path: Path, codec: str) -> None:
     assert not info.truncated
     part = read(path, info, range(13, 15))
     assert all(np.array_equal(one[1], other[1]) for one, other in zip(part, frames[13:15], strict=True))
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_stands_in_for_lost_packets_does_not_depend_on_where_reading_began(tmp_path: Path, lost: int) -> None:
+    """H.264 without every seventh packet; FFmpeg reports nothing, and takes a picture that was decoded before."""
+    path, noise = tmp_path / "clip.mkv", np.random.default_rng(1).integers(0, 256, (24, 80, 3), dtype=np.uint8)
+    texture = cv2.resize(noise, (640, 192), interpolation=cv2.INTER_CUBIC)
+    options = {"x264-params": "keyint=12:min-keyint=12:bframes=3:scenecut=0"}
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        packets = []
+        for number in range(60):
+            image = texture[:96, 3 * number : 3 * number + 160].copy()
+            left = 5 * number % 140
+            image[40:60, left : left + 20] = (255, 0, 4 * number)
+            packets += stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+        for at, packet in enumerate([*packets, *stream.encode(None)]):
+            if at <= 5 or at % 7 != lost:
+                file.mux(packet)
+    info = examine(path, lambda: None)
+    for one in read(path, info, range(info.frames)):
+        (alone,) = read(path, info, range(one[0], one[0] + 1))
+        assert one[::2] == alone[::2]
+        assert np.array_equal(one[1], alone[1]) if one[1] is not None else alone[1] is None
+
+
+@pytest.mark.parametrize("container", ["mp4", "ts"])
+@pytest.mark.parametrize(("codec", "begins"), [("libx264", [0, 10, 20]), ("libx265", [0])])  # x265's groups are open
+def test_packets_with_which_a_decoder_begins_afresh(
+    tmp_path: Path, codec: str, begins: list[int], container: str
+) -> None:
+    path = tmp_path / f"clip.{container}"
+    write(path, Made(codec, container, 30, 10, 2, Fraction(25), 0, 0))
+    with open_container(path) as file:
+        packets = list(demuxed(file, file.streams.video[0]))
+        assert [at for at, packet in enumerate(packets) if starts_afresh(packet)] == begins
