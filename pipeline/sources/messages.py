@@ -56,7 +56,6 @@ class Request:
         selection: frames to decode; None only probes the source.
         info: what is known of the source; None if the process has to probe it first.
         threads: threads that decode a video.
-        positions: of a sequence, where each image is at the rate; empty is 0, 1, 2 …
     """
 
     kind: Literal["video", "sequence"]
@@ -66,7 +65,6 @@ class Request:
     selection: Selection | None
     info: SourceInfo | None
     threads: int = 1
-    positions: tuple[int, ...] = ()
 
 
 def write_request(file: BinaryIO, request: Request) -> None:
@@ -77,7 +75,6 @@ def write_request(file: BinaryIO, request: Request) -> None:
         "decoder": request.decoder,
         "fps": str(request.fps),
         "threads": request.threads,
-        "positions": request.positions,
         "selection": asdict(request.selection) if request.selection else None,
     }
     if request.info is not None:
@@ -101,7 +98,6 @@ def read_request(file: BinaryIO) -> Request | None:
         selection=Selection(**head["selection"]) if head["selection"] else None,
         info=parse_info(head["info"], block) if "info" in head else None,
         threads=head["threads"],
-        positions=tuple(head["positions"]),
     )
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources.decoding.by_opencv import opencv_name
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.frame_table import FrameTable, Picture
 from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
+from deltascene.pipeline.sources.pictures import positions_of
 from deltascene.stages.types import Image
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
@@ -28,13 +28,19 @@ _BYTES_AT_ONCE = 1 << 28
 _QUICKEST_MS, _USUAL_MS = 10, 100
 
 
-def examine_sequence(paths: Sequence[Path], fps: Fraction, positions: Sequence[int] = ()) -> SourceInfo:
-    """Learns the size of a sequence from its first image that can be read.
+def opencv_name() -> str:
+    """Name and version of this decoder."""
+    import cv2
+
+    return f"opencv {cv2.__version__}"
+
+
+def examine_sequence(paths: Sequence[Path], fps: Fraction) -> SourceInfo:
+    """Learns the size of a sequence from its first image that can be read, and its times from its images' numbers.
 
     Args:
         paths: the images.
-        fps: images per second.
-        positions: where each image is at that rate, ascending; empty is 0, 1, 2 … A gap is a gap in time.
+        fps: images per second; a gap between the numbers is a gap in time.
 
     Raises:
         UnreadableSource: no image can be read.
@@ -42,8 +48,7 @@ def examine_sequence(paths: Sequence[Path], fps: Fraction, positions: Sequence[i
     first = next((image for image, _ in map(_read, paths) if image is not None), None)
     if first is None:
         raise UnreadableSource(_none_line(paths))
-    numbers = np.array(positions or range(len(paths)), dtype=np.float64)
-    pts_s = (numbers - numbers[0]) * float(1 / fps)
+    pts_s = np.array(positions_of(paths) or range(len(paths)), dtype=np.float64) * float(1 / fps)
     height, width = first.shape[:2]
     return SourceInfo(width, height, fps, float(pts_s[-1]) + float(1 / fps), opencv_name(), FrameTable.of_images(pts_s))
 
@@ -57,6 +62,13 @@ def sequence_pictures(paths: Sequence[Path], info: SourceInfo, wanted: range) ->
         if image is not None and image.shape[:2] != (info.height, info.width):
             image = np.asarray(cv2.resize(image, (info.width, info.height), interpolation=cv2.INTER_AREA), np.uint8)
         yield index, image, cause
+
+
+def is_webp(path: Path) -> bool:
+    """Whether a file is a WebP by its bytes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 
 
 def examine_animation(path: Path) -> SourceInfo:

@@ -21,7 +21,7 @@ import pytest
 
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.sources.decoding.by_av import decode
-from deltascene.pipeline.sources.decoding.by_decord import decord_name
+from deltascene.pipeline.sources.decoding.by_others import decord_name
 from deltascene.pipeline.sources.decoding.container import demuxed, open_container, read_packets
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.find import find_sources

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deltascene.pipeline.sources.decoding.by_decord import decord_name
+from deltascene.pipeline.sources.decoding.by_others import decord_name
 from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import identity
