@@ -25,8 +25,7 @@ from deltascene.pipeline.sources.decoding.by_image import (
 from deltascene.pipeline.sources.decoding.by_others import judged_pictures, read_by
 from deltascene.pipeline.sources.decoding.probe import examine
 from deltascene.pipeline.sources.errors import SourceError
-from deltascene.pipeline.sources.frame_table import Picture
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import Picture, SourceInfo
 from deltascene.pipeline.sources.messages import Request, read_request, write_info
 
 _PATIENCE_S = 20.0  # for one picture

@@ -16,8 +16,7 @@ from av.video.frame import PictureType
 from deltascene.pipeline.sources.decoding.container import demuxed, open_container, starts_afresh
 from deltascene.pipeline.sources.decoding.damage import Damage
 from deltascene.pipeline.sources.decoding.upright import Converter, deinterlaced
-from deltascene.pipeline.sources.frame_table import FrameTable, Picture
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import FrameTable, Picture, SourceInfo
 
 Decoded = tuple[int, Any]
 """Number of a packet and the `av.VideoFrame` that came out of it, or None where decoding it failed."""

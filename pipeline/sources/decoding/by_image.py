@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import FrameTable, Picture
-from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
+from deltascene.pipeline.sources.info import LARGEST_PICTURE, FrameTable, Picture, SourceInfo
 from deltascene.pipeline.sources.pictures import positions_of
 from deltascene.stages.types import Image
 

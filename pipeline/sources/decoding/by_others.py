@@ -20,8 +20,7 @@ import numpy as np
 from deltascene.pipeline.sources.decoding.by_av import av_pictures
 from deltascene.pipeline.sources.decoding.by_image import opencv_name
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import Picture
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import Picture, SourceInfo
 from deltascene.stages.types import Image
 
 _WORST_MEAN = 1.5

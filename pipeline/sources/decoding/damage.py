@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import FrameTable
 
 
 class Damage:

@@ -24,8 +24,7 @@ from deltascene.pipeline.sources.decoding.container import (
 )
 from deltascene.pipeline.sources.decoding.upright import orientation
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import FrameTable
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
 _TRIAL_FRAMES = 24
 _HIGHEST_RATE = 10_000

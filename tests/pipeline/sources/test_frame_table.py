@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltascene.pipeline.sources.decoding.damage import Damage
-from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import FrameTable
 from deltascene.pipeline.sources.messages import Selection
 
 
