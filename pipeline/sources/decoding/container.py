@@ -42,6 +42,7 @@ class Packets:
         bytes: sizes [P], int64.
         keys: whether decoding can start at a packet [P], bool.
         hidden: whether a packet holds no frame that is meant to be shown [P], bool.
+        recording: number of the recording that a packet belongs to, in a file of joined ones [P], int64.
         broke_off: whether reading ended with an error, or the last packet is shorter than it says.
     """
 
@@ -50,6 +51,7 @@ class Packets:
     bytes: NDArray[np.int64]
     keys: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
+    recording: NDArray[np.int64]
     broke_off: bool
 
 
@@ -118,7 +120,8 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     refuse_too_large(path, stream.codec_context)
     pts, dts, sizes = np.array([row[:3] for row in found_rows], dtype=np.int64).T
     keys, hidden = np.array([row[3:] for row in found_rows], dtype=np.bool_).T
-    return stream, Packets(pts, dts, sizes, keys, hidden, broke_off or torn[stream.index])
+    recording = _recordings(container, stream, dts, keys)
+    return stream, Packets(pts, dts, sizes, keys, hidden, recording, broke_off or torn[stream.index])
 
 
 def starts_afresh(packet: Any) -> bool:
@@ -151,21 +154,6 @@ def refuse_too_large(path: Path, picture: Any) -> None:
             f"{path}: expected pictures of at most {LARGEST_PICTURE} pixels, found {picture.width}x{picture.height};"
             " scale it down"
         )
-
-
-def clock_breaks(container: Any, packets: Packets, time_base: float) -> list[int]:
-    """Numbers of the packets with which another recording begins in a file of joined ones.
-
-    There the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe; ahead to another
-    frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes back and forth.
-    """
-    known = packets.dts != NO_TIME
-    numbers = np.flatnonzero(known)
-    steps = np.diff(packets.dts[known])
-    back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0
-    far = 10 / time_base if container.format.flags & Flags.ts_discont.value else math.inf
-    joined = (steps < -back) | ((steps > far) & packets.keys[numbers[1:]])
-    return [int(numbers[at + 1]) for at in np.flatnonzero(joined)]
 
 
 def is_cut_off(path: Path) -> bool:
@@ -216,6 +204,22 @@ def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
     for packet in container.demux(*streams):
         if packet.pts is not None or packet.dts is not None or packet.size:
             yield packet
+
+
+def _recordings(container: Any, stream: Any, dts: NDArray[np.int64], keys: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of the recordings that packets belong to [P].
+
+    Another one begins where the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe;
+    ahead to another frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes
+    back and forth.
+    """
+    known = np.flatnonzero(dts != NO_TIME)
+    steps = np.diff(dts[known])
+    back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0
+    far = 10 / float(stream.time_base) if container.format.flags & Flags.ts_discont.value else math.inf
+    begins = np.zeros(len(dts), dtype=np.int64)
+    begins[known[1:]] = (steps < -back) | ((steps > far) & keys[known[1:]])
+    return np.cumsum(begins)
 
 
 def _pixels(stream: Any) -> int:
