@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -77,30 +78,27 @@ def examine_animation(path: Path) -> SourceInfo:
         UnreadableSource: none of its frames can be read.
     """
     durations_ms: list[int] = []
-    size = (0, 0)
-    for frames, durations in _animation(path):
-        size = frames[0].shape[:2]
-        durations_ms.extend(each if each > _QUICKEST_MS else _USUAL_MS for each in durations)
+    height = width = 0
+    for frame, duration_ms in _animation(path):
+        height, width = frame.shape[:2]
+        durations_ms.append(duration_ms if duration_ms > _QUICKEST_MS else _USUAL_MS)
     if not durations_ms:
         raise UnreadableSource(f"{path}: expected an animation that OpenCV can read, found none of its frames")
     ends_s = np.cumsum(durations_ms) / 1e3
     fps = Fraction(1000 * len(durations_ms), sum(durations_ms))
     table = FrameTable.of_images(np.concatenate([[0.0], ends_s[:-1]]))
-    return SourceInfo(size[1], size[0], fps, float(ends_s[-1]), opencv_name(), table)
+    return SourceInfo(width, height, fps, float(ends_s[-1]), opencv_name(), table)
 
 
 def animation_pictures(path: Path, wanted: range) -> Iterator[Picture]:
     """Frames `wanted` of an animated WebP over white."""
-    start = 0
-    for frames, _ in _animation(path):
-        for index in wanted:
-            if start <= index < start + len(frames):
-                yield index, _over_white(frames[index - start]), ""
-        start += len(frames)
+    for index, (frame, _) in enumerate(islice(_animation(path), wanted.stop)):
+        if index in wanted:
+            yield index, _over_white(frame), ""
 
 
-def _animation(path: Path) -> Iterator[tuple[list[NDArray[np.uint8]], list[int]]]:
-    """Frames [H, W, 4] and durations in milliseconds, as many at once as fit in memory."""
+def _animation(path: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Frames [H, W, 4] and their durations in milliseconds, decoded as many at once as fit in memory."""
     import cv2
 
     encoded = np.frombuffer(path.read_bytes(), dtype=np.uint8)
@@ -113,7 +111,7 @@ def _animation(path: Path) -> Iterator[tuple[list[NDArray[np.uint8]], list[int]]
         frames: Any = part.frames
         if not read or not frames:
             return
-        yield list(frames), [int(each) for each in part.durations]
+        yield from zip(frames, map(int, part.durations), strict=True)
         if len(frames) < count:
             return
         start, count = start + count, max(_BYTES_AT_ONCE // frames[0].nbytes, 1)

@@ -21,7 +21,7 @@ def table(packets: list[int], keys: list[int]) -> FrameTable:
 def damaged(made: FrameTable, *packets: int, slow: int | None = None) -> list[int]:
     damage = Damage(made)
     if slow is not None:
-        damage.refreshes_slowly(slow)
+        damage.predicted(slow)
     for packet in packets:
         damage.found(packet)
     return [index for index in range(made.frames) if damage.reaches(index, int(made.packets[index]))]
