@@ -75,10 +75,12 @@ def _fetched(path: Path, info: SourceInfo, wanted: Sequence[int]) -> Iterator[Im
 
 
 def _agrees(path: Path, info: SourceInfo) -> bool:
-    indices = sorted({0, min(_SAMPLE, info.frames - 1)})
+    is_decord = info.decoder.startswith("decord")
+    after_seeking = info.table.keys[1:5].tolist() if is_decord else []  # OpenCV reads from the start
+    indices = sorted({0, min(_SAMPLE, info.frames - 1), *after_seeking})
     for index, image in zip(indices, _fetched(path, info, indices), strict=True):
-        _, own, _ = next(av_pictures(path, info, range(index, index + 1)))
-        if image is None and info.decoder.startswith("decord"):
+        _, own, cause = next(av_pictures(path, info, range(index, index + 1)))
+        if is_decord and (image is None or (cause and index > 0)):
             continue  # whether it ran ahead into damage depends on its threads, and its fitness mustn't
         if image is None or own is None or image.shape != own.shape:
             return False
