@@ -1,12 +1,16 @@
 """What image files say of time: whether one is animated, and which numbers the images of a sequence have."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-LONGEST_GAP = 10_000  # images; numbers further apart count something else
+from deltascene.cache.places import Place
+from deltascene.pipeline.sources.spec import SourceSpec
+from deltascene.pipeline.units import count
+
+_LONGEST_GAP = 10_000  # images; numbers further apart count something else
 _MOST_DIGITS = 8  # longer numbers are times of day or stamps
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
@@ -25,10 +29,10 @@ def is_animated(path: Path) -> bool:
     )
 
 
-def positions_of(paths: Sequence[Path]) -> tuple[int, ...]:
-    """Positions of the images of a sequence by their numbers, from 0; empty if they have none or no gaps.
+def positions_of(paths: Sequence[Place]) -> tuple[int, ...]:
+    """Positions of the images of a sequence on its clock by their numbers, from 0; empty where they are 0, 1, 2, ….
 
-    They have numbers if their names are the same but for one number, which counts up.
+    Images have numbers if their names are the same but for one number, which counts up.
     """
     names = [re.split(r"([0-9]+)", path.name) for path in paths]
     if len({tuple(parts[::2]) for parts in names}) != 1:
@@ -38,15 +42,21 @@ def positions_of(paths: Sequence[Path]) -> tuple[int, ...]:
         return ()
     numbers = [int(number) for number in columns[0]]
     steps = _steps(numbers)
-    if all(map(_DATE.fullmatch, columns[0])) or min(steps) < 1 or max(steps) > LONGEST_GAP or max(steps) == 1:
+    if all(map(_DATE.fullmatch, columns[0])) or min(steps) < 1 or max(steps) > _LONGEST_GAP or max(steps) == 1:
         return ()
     return tuple(number - numbers[0] for number in numbers)
 
 
-def gaps_of(positions: Sequence[int]) -> str:
-    """The gaps between positions, in words."""
+def gaps_line(specs: Iterable[SourceSpec]) -> str:
+    """Which sequences have gaps between their images, in one line; empty if none has."""
+    gapped = [(spec.id, found) for spec in specs if spec.kind == "sequence" and (found := positions_of(spec.paths))]
+    if not gapped:
+        return ""
+    (first, positions), more = gapped[0], len(gapped) - 1
     gaps = [step - 1 for step in _steps(positions) if step > 1]
-    return f"{len(gaps)} {'gap' if len(gaps) == 1 else 'gaps, the longest'} of {max(gaps)} images"
+    words = f"{len(gaps)} {'gap' if len(gaps) == 1 else 'gaps, the longest'} of {max(gaps)} images"
+    others = f", and {count(more, 'more sequence')} {'has' if more == 1 else 'have'} gaps" if more else ""
+    return f"{first}: its numbered images have {words}{others}; times follow the numbers"
 
 
 def _steps(numbers: Sequence[int]) -> list[int]:

@@ -16,8 +16,7 @@ from av.video.frame import PictureType
 from deltascene.pipeline.sources.decoding.container import demuxed, open_container, starts_afresh
 from deltascene.pipeline.sources.decoding.damage import Damage
 from deltascene.pipeline.sources.decoding.upright import Converter, deinterlaced
-from deltascene.pipeline.sources.frame_table import FrameTable, Picture
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import FrameTable, Picture, SourceInfo
 
 Decoded = tuple[int, Any]
 """Number of a packet and the `av.VideoFrame` that came out of it, or None where decoding it failed."""
@@ -84,35 +83,31 @@ def decode(
             continue
         if not alone and packet.is_keyframe and starts_afresh(packet):
             # What stands in for lost frames would come from before, if there was something before.
-            yield from _rest(context, sent)
+            yield from _outcomes(context, None, sent)
             context.flush_buffers()
             sent, alone = [], True
         alone = alone and packet.is_keyframe
         packet.pts, packet.dts = number, None
         sent = [*sent[-threads + 1 :], number] if threads > 1 else [number]
-        yield from _outcomes(context, packet, sent[0])
-    yield from _rest(context, sent)
+        yield from _outcomes(context, packet, sent)
+    yield from _outcomes(context, None, sent)
 
 
-def _rest(context: Any, sent: list[int]) -> Iterator[Decoded]:
-    """What a decoder holds back of the packets that were sent to it last."""
+def _outcomes(context: Any, packet: Any, sent: list[int]) -> Iterator[Decoded]:
+    """What comes out of a decoder for a packet; for None, all that it holds back of the packets sent to it last."""
     while sent:
         try:
-            yield from ((frame.pts, frame) for frame in context.decode(None) if frame.pts is not None)
+            for frame in context.decode(packet):
+                if frame.pts is not None:  # else FFmpeg made it up
+                    yield frame.pts, frame
             return
         except EOFError:
             return
         except av.FFmpegError:
-            yield sent.pop(0), None
-
-
-def _outcomes(context: Any, packet: Any, oldest: int) -> Iterator[Decoded]:
-    try:
-        for frame in context.decode(packet):
-            if frame.pts is not None:  # else FFmpeg made it up
-                yield frame.pts, frame
-    except av.FFmpegError:
-        yield oldest, None
+            yield sent[0], None
+        if packet is not None:
+            return
+        del sent[0]
 
 
 def _judged(decoded: Iterator[Decoded], table: FrameTable) -> Iterator[tuple[int, Any, bool]]:
@@ -128,8 +123,8 @@ def _judged(decoded: Iterator[Decoded], table: FrameTable) -> Iterator[tuple[int
         number = damage.number_of(packet)
         if frame is None or number is None:
             continue
-        if damage.is_key(number) and frame.pict_type != PictureType.I:
-            damage.refreshes_slowly(number)
+        if frame.pict_type != PictureType.I:
+            damage.predicted(number)
         held.append((number, packet, frame))
         held.sort(key=lambda each: each[0])
         if len(held) > table.delay:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import FrameTable
 
 
 class Damage:
@@ -24,13 +24,10 @@ class Damage:
         """Number of the frame that a packet holds."""
         return self._numbers.get(packet)
 
-    def is_key(self, number: int) -> bool:
-        """Whether decoding can start at a frame, according to the container."""
-        return number in self._keys
-
-    def refreshes_slowly(self, number: int) -> None:
-        """Takes note of a keyframe that isn't a whole picture: the frames after it renew the picture bit by bit."""
-        self._slow.add(self._table.group_of(number))
+    def predicted(self, number: int) -> None:
+        """Takes note of a frame that isn't a whole picture: after a keyframe like that, it is renewed bit by bit."""
+        if number in self._keys:
+            self._slow.add(self._table.group_of(number))
 
     def found(self, packet: int) -> None:
         """Takes note of damage in a packet."""

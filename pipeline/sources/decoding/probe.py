@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from deltascene.pipeline.sources.decoding.by_av import av_name, decode
 from deltascene.pipeline.sources.decoding.container import (
     NO_TIME,
     Packets,
-    clock_breaks,
     demuxed,
     is_cut_off,
     open_container,
@@ -24,8 +22,7 @@ from deltascene.pipeline.sources.decoding.container import (
 )
 from deltascene.pipeline.sources.decoding.upright import orientation
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import FrameTable
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
 _TRIAL_FRAMES = 24
 _HIGHEST_RATE = 10_000
@@ -43,7 +40,7 @@ class _Trial:
 
     Attributes:
         packets: numbers of the packets of the frames, in the order in which they came.
-        sizes: width and height of the first upright picture.
+        size: width and height of the first upright picture.
         whole: whether the first picture needs no other.
         interlaced: whether a frame holds two fields.
         damaged: whether damage was found.
@@ -72,25 +69,24 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
     """
     with open_container(path) as container:
         stream, packets = read_packets(path, container)
-        breaks = clock_breaks(container, packets, float(stream.time_base))
         time_base, rate = float(stream.time_base), stream.guessed_rate or stream.average_rate
         is_avi, codec = container.format.name == "avi", stream.codec_context.codec.name
         joins_fields = container.format.name.startswith(_JOINS_FIELDS)
         index, claimed = stream.index, stream.frames if is_avi else 0
     trial = _try(path, index, _TRIAL_FRAMES, alive)
-    in_order = _in_order(packets, breaks)
+    in_order = _in_order(packets)
     doubtful = (
         (codec == "h264" and trial.interlaced and not joins_fields)
         or (codec == "mpeg4" and bool(np.any(packets.bytes <= _TINY_PACKET)))
-        or not bool(np.all(packets.keys[breaks]))
+        or bool(np.any(np.diff(packets.recording) & ~packets.keys[1:]))
     )
     frames = None if doubtful else _foretold(in_order, packets, trial)
     if frames is None:
         trial = _try(path, index, len(packets.pts), alive)
         frames = np.array(trial.packets, dtype=np.int64)
     step_s = float(1 / rate) if rate and 0 < rate < _HIGHEST_RATE else _median_step(packets, frames, time_base)
-    pts_s, joins = _times(packets, frames, breaks, time_base, step_s)
-    table = _table(packets, in_order, frames, breaks, pts_s, trial)
+    pts_s, joins = _times(packets, frames, time_base, step_s)
+    table = _table(packets, in_order, frames, pts_s, trial)
     truncated = packets.broke_off or is_cut_off(path) or 0 < int(packets.dts.max()) + 1 < claimed
     return SourceInfo(
         *trial.size,
@@ -138,14 +134,12 @@ def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Tri
     return _Trial(numbers, size, first.pict_type == PictureType.I, interlaced, damaged, ended)
 
 
-def _in_order(packets: Packets, breaks: list[int]) -> NDArray[np.int64]:
-    """Numbers of the packets that are shown, in the order of presentation."""
-    parts = []
-    for start, stop in pairwise([0, *breaks, len(packets.pts)]):
-        shown = start + np.flatnonzero(~packets.hidden[start:stop])
-        known = bool(np.all(packets.pts[shown] != NO_TIME))
-        parts.append(shown[np.argsort(packets.pts[shown], kind="stable")] if known else shown)
-    return np.concatenate(parts)
+def _in_order(packets: Packets) -> NDArray[np.int64]:
+    """Numbers of the packets that are shown, in the order of presentation; in that of the file without times."""
+    shown = np.flatnonzero(~packets.hidden)
+    pts, recording = packets.pts[shown], packets.recording[shown]
+    timeless = np.isin(recording, recording[pts == NO_TIME])
+    return shown[np.lexsort((np.where(timeless, 0, pts), recording))]
 
 
 def _foretold(in_order: NDArray[np.int64], packets: Packets, trial: _Trial) -> NDArray[np.int64] | None:
@@ -163,7 +157,7 @@ def _foretold(in_order: NDArray[np.int64], packets: Packets, trial: _Trial) -> N
 
 
 def _times(
-    packets: Packets, frames: NDArray[np.int64], breaks: list[int], time_base: float, step_s: float
+    packets: Packets, frames: NDArray[np.int64], time_base: float, step_s: float
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Times of frames in seconds from the first [F], ascending, and a sentence for each place where the clock broke."""
     ticks = packets.pts[frames]
@@ -172,10 +166,8 @@ def _times(
     parts: list[NDArray[np.float64]] = []
     notes: list[str] = []
     start_s, last_tick = 0.0, 0
-    for first, end in pairwise([0, *breaks, len(packets.pts)]):
-        own = np.sort(ticks[(frames >= first) & (frames < end)])
-        if not len(own):
-            continue
+    for number in np.unique(packets.recording[frames]):
+        own = np.sort(ticks[packets.recording[frames] == number])
         if parts:
             jump_s = (own[0] - last_tick) * time_base - step_s
             notes.append(f"another recording begins at {start_s:.2f} s: its clock jumps by {jump_s:+.2f} s")
@@ -204,13 +196,10 @@ def _table(
     packets: Packets,
     in_order: NDArray[np.int64],
     frames: NDArray[np.int64],
-    breaks: list[int],
     pts_s: NDArray[np.float64],
     trial: _Trial,
 ) -> FrameTable:
-    rank = np.zeros(len(packets.pts), dtype=np.int64)
-    rank[in_order] = np.arange(len(in_order))
-    ordered = bool(np.all(np.diff(rank[frames]) > 0))
+    ordered = np.array_equal(frames, in_order[np.isin(in_order, frames)])
     position = np.argsort(np.argsort(frames))
     delay = int(np.max(np.maximum.accumulate(position) - np.arange(len(frames))))
     keys = np.flatnonzero(packets.keys[frames])
@@ -218,26 +207,26 @@ def _table(
     return FrameTable(
         pts_s,
         frames,
-        _orphans(packets, frames, breaks, trial),
+        _orphans(packets, frames, trial),
         keys,
         packets.pts[frames[keys]],
         packets.bytes[frames[keys]],
-        seekable=ordered and unique and not breaks,
+        seekable=ordered and unique and not np.any(packets.recording),
         delay=delay,
     )
 
 
-def _orphans(packets: Packets, frames: NDArray[np.int64], breaks: list[int], trial: _Trial) -> NDArray[np.bool_]:
+def _orphans(packets: Packets, frames: NDArray[np.int64], trial: _Trial) -> NDArray[np.bool_]:
     """Which frames come before a keyframe in a recording that starts without one."""
     orphans = np.zeros(len(frames), dtype=np.bool_)
-    for start, stop in pairwise([0, *breaks, len(packets.pts)]):
-        own_keys = start + np.flatnonzero(packets.keys[start:stop])
-        inside = (frames >= start) & (frames < stop)
-        if start == 0:
-            if not trial.whole and len(own_keys):
-                orphans |= inside & (frames < own_keys[0])
+    for number in range(int(packets.recording[-1]) + 1):
+        inside = packets.recording == number
+        keys = np.flatnonzero(packets.keys & inside)
+        first_key = keys[0] if len(keys) else len(packets.pts)
+        lost = frames < first_key
+        if number > 0:
+            lost |= np.arange(len(frames)) < np.argmax(frames == first_key)
+        elif trial.whole or not len(keys):
             continue
-        before_key = frames < own_keys[0] if len(own_keys) else inside
-        leading = np.arange(len(frames)) < np.flatnonzero(frames == own_keys[0])[:1].sum() if len(own_keys) else inside
-        orphans |= inside & (before_key | leading)
+        orphans |= inside[frames] & lost
     return orphans

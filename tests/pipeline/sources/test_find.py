@@ -11,6 +11,7 @@ from PIL import Image
 from deltascene.cache.places import place
 from deltascene.pipeline.sources.errors import SourceNotFound
 from deltascene.pipeline.sources.find import Findings, find_sources, natural_key, search
+from deltascene.pipeline.sources.pictures import positions_of
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -58,6 +59,8 @@ def test_globs(tmp_path: Path) -> None:
     assert ids(f"{tmp_path}/x/**/a*") == ["a1", "a2", "y_a3", "y_z_a4"]
     assert ids(f"{tmp_path}/**/y/*.mp4") == ["x_y_a3", "x_y_b1"]
     assert ids(f"{tmp_path}/**") == ["x_a1", "x_a2", "x_y_a3", "x_y_b1", "x_y_z_a4"]
+    assert ids(f"{tmp_path}/**/y/**") == ["x_y_a3", "x_y_b1", "x_y_z_a4"]
+    assert ids(f"{tmp_path}/**/y") == ["x_y_a3", "x_y_b1", "x_y_z_a4"]
     assert ids(f"{tmp_path}/x/*") == ["a1", "a2", "y_a3", "y_b1", "y_z_a4"]
     (spec,) = find_sources([f"{tmp_path}/f/*.png"])
     assert spec.kind == "sequence"
@@ -244,13 +247,13 @@ def test_a_pipe_among_images_is_not_opened(tmp_path: Path) -> None:
 )
 def test_numbers_of_images_are_their_times(tmp_path: Path, numbers: str, positions: tuple[int, ...]) -> None:
     touch(tmp_path / "shots", *numbers.split())
-    assert [spec.positions for spec in find_sources([str(tmp_path / "shots")])] == [positions]
+    assert [positions_of(spec.paths) for spec in find_sources([str(tmp_path / "shots")])] == [positions]
 
 
 def test_gaps_are_told_once(tmp_path: Path) -> None:
     touch(tmp_path, *(f"shots/f{number:04d}.jpg" for number in (3, 4, 17, 18, 21)), "b/1.png", "b/3.png")
     (spec,) = find_sources([f"{tmp_path}/shots/f%04d.jpg"])
-    assert spec.positions == (0, 1, 14, 15, 18)
+    assert positions_of(spec.paths) == (0, 1, 14, 15, 18)
     line = "shots: its numbered images have 2 gaps, the longest of 12 images"
     assert found_in(tmp_path / "out", tmp_path / "shots").notes == (f"{line}; times follow the numbers",)
     both = found_in(tmp_path / "out", tmp_path / "shots", tmp_path / "b")

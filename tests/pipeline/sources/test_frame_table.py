@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltascene.pipeline.sources.decoding.damage import Damage
-from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import FrameTable
 from deltascene.pipeline.sources.messages import Selection
 
 
@@ -21,7 +21,7 @@ def table(packets: list[int], keys: list[int]) -> FrameTable:
 def damaged(made: FrameTable, *packets: int, slow: int | None = None) -> list[int]:
     damage = Damage(made)
     if slow is not None:
-        damage.refreshes_slowly(slow)
+        damage.predicted(slow)
     for packet in packets:
         damage.found(packet)
     return [index for index in range(made.frames) if damage.reaches(index, int(made.packets[index]))]
