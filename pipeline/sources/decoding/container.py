@@ -29,6 +29,8 @@ _NO_PICTURE_STREAM = Disposition.attached_pic | Disposition.timed_thumbnails
 _MOST_REORDERED = 16
 """Frames that may be shown before one that is decoded before them, in any codec."""
 _REFRESHING_UNITS = {"h264": "5", "hevc": "19-20"}
+_FEW = 5
+"""Frames beyond which a stream isn't taken for a cover picture."""
 NO_TIME = np.iinfo(np.int64).min
 
 
@@ -38,20 +40,24 @@ class Packets:
 
     Attributes:
         pts: presentation times in the stream's clock [P], int64; where the container has none, the decoding times.
+        timed: whether all of them are presentation times.
         dts: decoding times in the same clock [P], int64; `NO_TIME` where there is none.
         bytes: sizes [P], int64.
         keys: whether decoding can start at a packet [P], bool.
         hidden: whether a packet holds no frame that is meant to be shown [P], bool.
         recording: number of the recording that a packet belongs to, in a file of joined ones [P], int64.
-        broke_off: whether reading ended with an error, or the last packet is shorter than it says.
+        torn: whether the last packet is shorter than it says.
+        broke_off: whether that is so, or reading ended with an error.
     """
 
     pts: NDArray[np.int64]
+    timed: bool
     dts: NDArray[np.int64]
     bytes: NDArray[np.int64]
     keys: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
     recording: NDArray[np.int64]
+    torn: bool
     broke_off: bool
 
 
@@ -84,7 +90,7 @@ def demuxed(container: Any, *streams: Any) -> Iterator[Any]:
 def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     """Finds the video stream of a file and reads its packets without decoding them.
 
-    Of several it is the one with the largest picture; cover pictures, thumbnails and streams of a single frame beside
+    Of several it is the one with the largest picture; cover pictures, thumbnails and streams of a few frames beside
     longer ones don't count.
 
     Raises:
@@ -96,11 +102,15 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
         raise UnreadableSource(f"{path}: expected a video, found {found}")
     rows: dict[int, list[tuple[int, int, int, bool, bool]]] = {stream.index: [] for stream in streams}
     torn: dict[int, bool] = {}
+    timed = dict.fromkeys(rows, True)
     broke_off = False
+    # AVI has times of decoding only, of which FFmpeg makes those of other pictures.
+    has_pts = container.format.name != "avi"
     try:
         for packet in _packets(container, streams):
             dts = NO_TIME if packet.dts is None else packet.dts
-            pts = dts if packet.pts is None else packet.pts
+            timed[packet.stream_index] &= has_pts and packet.pts is not None
+            pts = packet.pts if has_pts and packet.pts is not None else dts
             hidden = packet.is_discard or packet.size == 0 or _is_hidden(packet)
             rows[packet.stream_index].append((pts, dts, packet.size, packet.is_keyframe, hidden))
             torn[packet.stream_index] = bool(packet.is_corrupt)
@@ -108,20 +118,25 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
         pass
     except av.FFmpegError:
         broke_off = True
-    stream = max(streams, key=lambda each: (len(rows[each.index]) > 1, _pixels(each), -each.index))
+    stream = max(streams, key=lambda each: (min(len(rows[each.index]), _FEW), _pixels(each), -each.index))
     found_rows = rows[stream.index]
     if not found_rows:
         raise UnreadableSource(f"{path}: expected video frames, found a container without any; is the copy complete?")
     if stream.codec_context is None:
         raise UnreadableSource(
-            f"{path}: expected a codec that FFmpeg can decode, found {stream.codec_tag or 'an unknown one'};"
-            f" way out: convert it with the program that made it"
+            f"{path}: expected a codec that FFmpeg can decode, found one that it doesn't know;"
+            " convert it with the program that made it"
         )
     refuse_too_large(path, stream.codec_context)
     pts, dts, sizes = np.array([row[:3] for row in found_rows], dtype=np.int64).T
     keys, hidden = np.array([row[3:] for row in found_rows], dtype=np.bool_).T
-    recording = _recordings(container, stream, dts, keys)
-    return stream, Packets(pts, dts, sizes, keys, hidden, recording, broke_off or torn[stream.index])
+    if np.all(hidden):
+        raise UnreadableSource(
+            f"{path}: expected video frames, found an edit list that shows none of them;"
+            f" ffmpeg -ignore_editlist 1 -i {path.name} -c copy whole{path.suffix} makes a file of all"
+        )
+    recording, cut = _recordings(container, stream, dts, keys), torn[stream.index]
+    return stream, Packets(pts, timed[stream.index], dts, sizes, keys, hidden, recording, cut, broke_off or cut)
 
 
 def starts_afresh(packet: Any) -> bool:
@@ -211,8 +226,10 @@ def _recordings(container: Any, stream: Any, dts: NDArray[np.int64], keys: NDArr
 
     Another one begins where the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe;
     ahead to another frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes
-    back and forth.
+    back and forth; in MP4 the edit list has them go back.
     """
+    if container.format.name.startswith("mov,mp4"):
+        return np.zeros(len(dts), dtype=np.int64)
     known = np.flatnonzero(dts != NO_TIME)
     steps = np.diff(dts[known])
     back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources.decoding.by_av import av_name, decode
+from deltascene.pipeline.sources.decoding.by_av import av_name, decode, from_key
 from deltascene.pipeline.sources.decoding.container import (
     NO_TIME,
     Packets,
@@ -25,6 +25,9 @@ from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
 _TRIAL_FRAMES = 24
+_LOOKED_AT = 5
+_REPEATED_AFTER = 4
+"""Frames after which MPEG-4's decoder may give a frame again."""
 _HIGHEST_RATE = 10_000
 _LONG_GAP_S = 2.0
 _MOST_GAPS = 3
@@ -42,6 +45,7 @@ class _Trial:
         packets: numbers of the packets of the frames, in the order in which they came.
         size: width and height of the first upright picture.
         whole: whether the first picture needs no other.
+        palette: whether pictures need a palette, which stands in some packets only.
         interlaced: whether a frame holds two fields.
         damaged: whether damage was found.
         ended: whether this is all that comes.
@@ -50,6 +54,7 @@ class _Trial:
     packets: list[int]
     size: tuple[int, int]
     whole: bool
+    palette: bool
     interlaced: bool
     damaged: bool
     ended: bool
@@ -83,11 +88,12 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
     frames = None if doubtful else _foretold(in_order, packets, trial)
     if frames is None:
         trial = _try(path, index, len(packets.pts), alive)
-        frames = np.array(trial.packets, dtype=np.int64)
+        frames = _by_time(packets, trial)
     step_s = float(1 / rate) if rate and 0 < rate < _HIGHEST_RATE else _median_step(packets, frames, time_base)
     pts_s, joins = _times(packets, frames, time_base, step_s)
     table = _table(packets, in_order, frames, pts_s, trial)
-    truncated = packets.broke_off or is_cut_off(path) or 0 < int(packets.dts.max()) + 1 < claimed
+    end = int(packets.dts.max()) + max(round(step_s / time_base), 1)
+    truncated = packets.broke_off or is_cut_off(path) or 0 < end < claimed
     return SourceInfo(
         *trial.size,
         Fraction(1 / step_s).limit_denominator(100_000),
@@ -95,7 +101,7 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
         av_name(),
         table,
         truncated=truncated,
-        interlaced=trial.interlaced,
+        interlaced=trial.interlaced or _turns_interlaced(path, index, table),
         notes=(*joins, *_gaps(pts_s)),
         stream=index,
     )
@@ -120,18 +126,32 @@ def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Tri
                 continue
             first = first or frame
             interlaced = interlaced or frame.interlaced_frame
-            numbers.append(number)
+            if number not in numbers[-_REPEATED_AFTER:]:
+                numbers.append(number)
             if len(numbers) == enough:
                 break
         ended = next(decoded, None) is None
         if first is None:
             raise UnreadableSource(
                 f"{path}: expected a video that can be decoded, found packets ({stream.codec_context.codec.name}) and"
-                " no picture; were its first seconds cut off?"
+                " no picture; if its beginning was cut off, cut it anew at a keyframe"
             )
     refuse_too_large(path, first)
     size = (first.height, first.width) if orientation(first)[0] else (first.width, first.height)
-    return _Trial(numbers, size, first.pict_type == PictureType.I, interlaced, damaged, ended)
+    whole, palette = first.pict_type == PictureType.I, first.format.name == "pal8"
+    return _Trial(numbers, size, whole, palette, interlaced, damaged, ended)
+
+
+def _turns_interlaced(path: Path, index: int, table: FrameTable) -> bool:
+    """Whether a keyframe further on in a file holds two fields; a few are looked at."""
+    looked_at = table.keys[np.linspace(0, len(table.keys) - 1, _LOOKED_AT).astype(int)] if len(table.keys) else []
+    for key in sorted(set(map(int, looked_at)) - {0}) if table.seekable else ():
+        with open_container(path) as container:
+            stream = container.streams[index]
+            _, frame = next(from_key(container, stream, table, table.group_of(key), table.group_of(key), 1), (0, None))
+            if frame is not None and frame.interlaced_frame:
+                return True
+    return False
 
 
 def _in_order(packets: Packets) -> NDArray[np.int64]:
@@ -140,6 +160,14 @@ def _in_order(packets: Packets) -> NDArray[np.int64]:
     pts, recording = packets.pts[shown], packets.recording[shown]
     timeless = np.isin(recording, recording[pts == NO_TIME])
     return shown[np.lexsort((np.where(timeless, 0, pts), recording))]
+
+
+def _by_time(packets: Packets, trial: _Trial) -> NDArray[np.int64]:
+    """The packets of all frames that came, in the order of their times; as they came where there are none."""
+    came = np.array(trial.packets, dtype=np.int64)
+    if not packets.timed:
+        return came
+    return came[np.lexsort((packets.pts[came], packets.recording[came]))]
 
 
 def _foretold(in_order: NDArray[np.int64], packets: Packets, trial: _Trial) -> NDArray[np.int64] | None:
@@ -200,9 +228,12 @@ def _table(
     trial: _Trial,
 ) -> FrameTable:
     ordered = np.array_equal(frames, in_order[np.isin(in_order, frames)])
-    position = np.argsort(np.argsort(frames))
-    delay = int(np.max(np.maximum.accumulate(position) - np.arange(len(frames))))
-    keys = np.flatnonzero(packets.keys[frames])
+    numbers = {packet: number for number, packet in enumerate(frames.tolist())}
+    as_come = [numbers[packet] for packet in trial.packets if packet in numbers] if trial.ended else []
+    delay = max(_delay(np.argsort(frames)), _delay(np.array(as_come, dtype=np.int64)))
+    # Decoding can start at a keyframe if nothing that is shown after it was decoded before it.
+    followed_by = np.minimum.accumulate(frames[::-1])[::-1]
+    keys = np.flatnonzero(packets.keys[frames] & (frames == followed_by))
     unique = len(np.unique(packets.pts[frames[keys]])) == len(keys)
     return FrameTable(
         pts_s,
@@ -211,22 +242,30 @@ def _table(
         keys,
         packets.pts[frames[keys]],
         packets.bytes[frames[keys]],
-        seekable=ordered and unique and not np.any(packets.recording),
+        seekable=ordered and unique and not np.any(packets.recording) and not trial.palette,
         delay=delay,
     )
 
 
+def _delay(numbers: NDArray[np.int64]) -> int:
+    """Most frames that come before a frame and are shown after it, of frames numbered by their order of presentation.
+
+    Args:
+        numbers: of the frames in the order in which they come [F].
+    """
+    position = np.argsort(numbers)
+    return int(np.max(np.maximum.accumulate(position) - np.arange(len(position)), initial=0))
+
+
 def _orphans(packets: Packets, frames: NDArray[np.int64], trial: _Trial) -> NDArray[np.bool_]:
-    """Which frames come before a keyframe in a recording that starts without one."""
-    orphans = np.zeros(len(frames), dtype=np.bool_)
+    """Which frames come before a keyframe in a recording that starts without one, or are cut off at the end."""
+    orphans = (frames == len(packets.pts) - 1) & packets.torn
     for number in range(int(packets.recording[-1]) + 1):
         inside = packets.recording == number
         keys = np.flatnonzero(packets.keys & inside)
         first_key = keys[0] if len(keys) else len(packets.pts)
-        lost = frames < first_key
-        if number > 0:
-            lost |= np.arange(len(frames)) < np.argmax(frames == first_key)
-        elif trial.whole or not len(keys):
+        if number == 0 and (trial.whole or not len(keys)):
             continue
+        lost = (frames < first_key) | (np.arange(len(frames)) < np.argmax(frames == first_key))
         orphans |= inside[frames] & lost
     return orphans
