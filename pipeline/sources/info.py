@@ -31,6 +31,8 @@ class FrameTable:
         key_bytes: sizes of their packets, to recognise them after seeking [K], int64.
         seekable: whether the container's times lead to its packets; else a file is read from its start.
         delay: most frames that are decoded before a frame and shown after it.
+        steady: whether frames follow each other without gaps from a whole picture on. What stands in for lost frames
+            depends on the threads that decode.
     """
 
     pts_s: NDArray[np.float64]
@@ -41,6 +43,7 @@ class FrameTable:
     key_bytes: NDArray[np.int64]
     seekable: bool = False
     delay: int = 0
+    steady: bool = False
 
     @classmethod
     def of_images(cls, pts_s: NDArray[np.float64]) -> "FrameTable":

@@ -22,6 +22,10 @@ Decoded = tuple[int, Any]
 """Number of a packet and the `av.VideoFrame` that came out of it, or None where decoding it failed."""
 
 
+class _DamagedInThreads(Exception):  # noqa: N818  it is no error
+    """Several threads found damage."""
+
+
 def av_name() -> str:
     """Name and version of this decoder."""
     return f"av {av.__version__}"
@@ -42,16 +46,34 @@ def av_pictures(
         threads: threads that decode whole frames; results don't depend on them.
         convert: give pictures; without, only causes are found out.
     """
+    given = 0
+    if threads > 1 and info.table.steady:
+        try:
+            for picture in _pictures(path, info, wanted, threads, convert):
+                yield picture
+                given += 1
+            return
+        except _DamagedInThreads:
+            pass
+    yield from _pictures(path, info, wanted[given:], 1, convert)
+
+
+def _pictures(path: Path, info: SourceInfo, wanted: range, threads: int, convert: bool) -> Iterator[Picture]:
+    """As `av_pictures`.
+
+    Raises:
+        _DamagedInThreads: damage was found; several threads don't tell in which packet.
+    """
     if not wanted:
         return
     table, due = info.table, wanted.start
     converter = Converter((info.width, info.height))
     first = max(wanted.start - info.interlaced, 0)  # fields are taken from the frame before, too
-    frames = _judged(_decoded_from(path, info, first, threads), table)
+    frames = _judged(_decoded_from(path, info, first, threads), table, threads)
     for number, frame, damaged in deinterlaced(frames) if info.interlaced and convert else frames:
         if number < due:
             continue
-        yield from ((absent, None, "corrupt") for absent in range(due, min(number, wanted.stop)) if absent in wanted)
+        yield from _absent(range(due, min(number, wanted.stop)), wanted, threads)
         if number in wanted:
             image = converter(frame) if convert else None
             lost = damaged or bool(table.orphans[number]) or (convert and image is None)
@@ -59,7 +81,14 @@ def av_pictures(
         due = number + 1
         if due >= wanted.stop:
             return
-    yield from ((absent, None, "corrupt") for absent in range(due, wanted.stop) if absent in wanted)
+    yield from _absent(range(due, wanted.stop), wanted, threads)
+
+
+def _absent(numbers: range, wanted: range, threads: int) -> Iterator[Picture]:
+    """Those of some frames that are wanted, as corrupt: they never came."""
+    if numbers and threads > 1:
+        raise _DamagedInThreads
+    yield from ((number, None, "corrupt") for number in numbers if number in wanted)
 
 
 def decode(
@@ -110,21 +139,25 @@ def _outcomes(context: Any, packet: Any, sent: list[int]) -> Iterator[Decoded]:
         del sent[0]
 
 
-def _judged(decoded: Iterator[Decoded], table: FrameTable) -> Iterator[tuple[int, Any, bool]]:
+def _judged(decoded: Iterator[Decoded], table: FrameTable, threads: int) -> Iterator[tuple[int, Any, bool]]:
     """Numbers of decoded frames, and whether they are damaged, in order of presentation.
 
     Frames wait until those are known that were decoded before them and are shown after them.
+
+    Raises:
+        _DamagedInThreads: damage was found by several threads.
     """
     damage = Damage(table)
     held: list[tuple[int, int, Any]] = []
     for packet, frame in decoded:
         if frame is None or frame.is_corrupt:
+            if threads > 1:
+                raise _DamagedInThreads
             damage.found(packet)
         number = damage.number_of(packet)
         if frame is None or number is None:
             continue
-        if frame.pict_type != PictureType.I:
-            damage.predicted(number)
+        damage.came(number, whole=frame.pict_type == PictureType.I)
         held.append((number, packet, frame))
         held.sort(key=lambda each: each[0])
         if len(held) > table.delay:

@@ -19,15 +19,18 @@ class Damage:
         self._keys = set(table.keys.tolist())
         self._found: dict[int, int] = {}  # group → its first damaged packet
         self._slow: set[int] = set()
+        self._came: set[int] = set()  # numbers of keyframes
 
     def number_of(self, packet: int) -> int | None:
         """Number of the frame that a packet holds."""
         return self._numbers.get(packet)
 
-    def predicted(self, number: int) -> None:
-        """Takes note of a frame that isn't a whole picture: after a keyframe like that, it is renewed bit by bit."""
+    def came(self, number: int, *, whole: bool) -> None:
+        """Takes note of a decoded frame: after a keyframe that isn't whole, the picture is renewed bit by bit."""
         if number in self._keys:
-            self._slow.add(self._table.group_of(number))
+            self._came.add(number)
+            if not whole:
+                self._slow.add(self._table.group_of(number))
 
     def found(self, packet: int) -> None:
         """Takes note of damage in a packet."""
@@ -36,15 +39,18 @@ class Damage:
         self._found[group] = min(packet, self._found.get(group, packet))
 
     def reaches(self, number: int, packet: int) -> bool:
-        """Whether a frame is damaged, or builds on damage.
+        """Whether a frame is damaged, or builds on damage or on a keyframe that didn't come.
 
         Args:
             number: of the frame.
             packet: that holds it.
         """
+        group = self._table.group_of(number)
+        if group >= 0 and int(self._table.keys[group]) not in self._came:
+            return True
         if not self._found:
             return False
-        group, began = self._table.group_of(number), self._decoded_in(packet)
+        began = self._decoded_in(packet)
         if self._found.get(group, packet + 1) <= packet:
             return True
         if group in self._slow and group - 1 in self._found:

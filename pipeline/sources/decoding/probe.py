@@ -24,12 +24,15 @@ from deltascene.pipeline.sources.decoding.upright import orientation
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
+_HAS_FIELDS = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1")
 _TRIAL_FRAMES = 24
 _LOOKED_AT = 5
 _REPEATED_AFTER = 4
 """Frames after which MPEG-4's decoder may give a frame again."""
 _HIGHEST_RATE = 10_000
 _LONG_GAP_S = 2.0
+_STEADY = 1.5
+"""Times the usual distance between two frames from which on others may have been lost between them."""
 _MOST_GAPS = 3
 _TINY_PACKET = 8
 """Bytes of an MPEG-4 packet that may hold no picture."""
@@ -78,10 +81,12 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
         is_avi, codec = container.format.name == "avi", stream.codec_context.codec.name
         joins_fields = container.format.name.startswith(_JOINS_FIELDS)
         index, claimed = stream.index, stream.frames if is_avi else 0
+        reorders = bool(stream.codec_context.has_b_frames)
     trial = _try(path, index, _TRIAL_FRAMES, alive)
     in_order = _in_order(packets)
     doubtful = (
-        (codec == "h264" and trial.interlaced and not joins_fields)
+        (reorders and not packets.timed)
+        or (codec == "h264" and trial.interlaced and not joins_fields)
         or (codec == "mpeg4" and bool(np.any(packets.bytes <= _TINY_PACKET)))
         or bool(np.any(np.diff(packets.recording) & ~packets.keys[1:]))
     )
@@ -101,7 +106,7 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
         av_name(),
         table,
         truncated=truncated,
-        interlaced=trial.interlaced or _turns_interlaced(path, index, table),
+        interlaced=trial.interlaced or (codec in _HAS_FIELDS and _turns_interlaced(path, index, table)),
         notes=(*joins, *_gaps(pts_s)),
         stream=index,
     )
@@ -143,9 +148,14 @@ def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Tri
 
 
 def _turns_interlaced(path: Path, index: int, table: FrameTable) -> bool:
-    """Whether a keyframe further on in a file holds two fields; a few are looked at."""
+    """Whether a keyframe further on in a file holds two fields; a few are looked at.
+
+    Files that are read from their start only are taken for such: what isn't interlaced stays as it is.
+    """
+    if not table.seekable:
+        return True
     looked_at = table.keys[np.linspace(0, len(table.keys) - 1, _LOOKED_AT).astype(int)] if len(table.keys) else []
-    for key in sorted(set(map(int, looked_at)) - {0}) if table.seekable else ():
+    for key in sorted(set(map(int, looked_at)) - {0}):
         with open_container(path) as container:
             stream = container.streams[index]
             _, frame = next(from_key(container, stream, table, table.group_of(key), table.group_of(key), 1), (0, None))
@@ -234,6 +244,7 @@ def _table(
     # Decoding can start at a keyframe if nothing that is shown after it was decoded before it.
     followed_by = np.minimum.accumulate(frames[::-1])[::-1]
     keys = np.flatnonzero(packets.keys[frames] & (frames == followed_by))
+    steps = np.diff(pts_s)
     unique = len(np.unique(packets.pts[frames[keys]])) == len(keys)
     return FrameTable(
         pts_s,
@@ -244,6 +255,7 @@ def _table(
         packets.bytes[frames[keys]],
         seekable=ordered and unique and not np.any(packets.recording) and not trial.palette,
         delay=delay,
+        steady=trial.whole and (steps.size == 0 or float(steps.max()) < _STEADY * float(np.median(steps))),
     )
 
 
@@ -259,7 +271,7 @@ def _delay(numbers: NDArray[np.int64]) -> int:
 
 def _orphans(packets: Packets, frames: NDArray[np.int64], trial: _Trial) -> NDArray[np.bool_]:
     """Which frames come before a keyframe in a recording that starts without one, or are cut off at the end."""
-    orphans = (frames == len(packets.pts) - 1) & packets.torn
+    orphans: NDArray[np.bool_] = (frames == len(packets.pts) - 1) & packets.torn
     for number in range(int(packets.recording[-1]) + 1):
         inside = packets.recording == number
         keys = np.flatnonzero(packets.keys & inside)

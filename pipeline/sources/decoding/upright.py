@@ -13,6 +13,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from deltascene.stages.types import Image
 
 _Judged = tuple[int, Any, bool]
+_SIMPLER_MATRIX = {8: 2, 10: 9, 11: 2, 12: 2, 13: 2, 14: 2}
+"""Matrices that swscale can't convert from, with those as which the ffmpeg program took them: YCgCo and others as
+unspecified, BT.2020 with constant luminance as without. Source: ITU-T H.273, table 4."""
 
 
 class Converter:
@@ -35,11 +38,11 @@ class Converter:
         """The picture [H, W, 3] of an `av.VideoFrame`; None if swscale can't convert it."""
         transposed, flip_x, flip_y = orientation(frame)
         width, height = reversed(self._size) if transposed else self._size
-        try:
-            rgb = self._reformatter.reformat(
-                frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1
-            )
-        except (av.FFmpegError, ValueError):
+        rgb = self._rgb(frame, width, height)
+        if rgb is None and (known := _SIMPLER_MATRIX.get(frame.colorspace)) is not None:
+            frame.colorspace = known
+            rgb = self._rgb(frame, width, height)
+        if rgb is None:
             return None
         plane = rgb.planes[0]
         rows: Image = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
@@ -47,6 +50,13 @@ class Converter:
         if transposed:
             image = image.transpose(1, 0, 2)
         return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+    def _rgb(self, frame: Any, width: int, height: int) -> Any:
+        how = Interpolation.BICUBIC
+        try:
+            return self._reformatter.reformat(frame, width, height, "rgb24", interpolation=how, threads=1)
+        except (av.FFmpegError, ValueError):
+            return None
 
 
 def orientation(frame: Any) -> tuple[bool, bool, bool]:
