@@ -15,7 +15,7 @@ from deltascene.cache.places import Place
 from deltascene.pipeline.sources.errors import SourceNotFound
 from deltascene.pipeline.sources.ids import ids_of
 from deltascene.pipeline.sources.passed_over import PassedOver, is_hidden
-from deltascene.pipeline.sources.pictures import gaps_line, is_animated
+from deltascene.pipeline.sources.pictures import gaps_line, is_animated, name_around_numbers
 from deltascene.pipeline.sources.remote import find_remote, is_remote
 from deltascene.pipeline.sources.spec import ANIMATED_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec
 from deltascene.pipeline.text import one_line
@@ -78,6 +78,8 @@ def _by_name(path: Path) -> tuple[tuple[int, int | str], ...]:
 
 
 def _resolve(argument: str, aside: PassedOver) -> list[SourceSpec]:
+    if not argument.strip():
+        raise SourceNotFound("expected a file, folder, glob or list; found an empty name; . is the current folder")
     try:
         if is_remote(argument):
             return find_remote(argument, aside)
@@ -116,7 +118,7 @@ def _from_list(list_path: Path, aside: PassedOver) -> list[SourceSpec]:
         if is_remote(entry):
             found += find_remote(entry, aside)
             continue
-        path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry)))
+        path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry.removeprefix("file://"))))
         for each in _resolve_one(path, f"{entry} ({list_path.name} line {number})", aside):
             alone = each.kind == "sequence" and len(each.paths) == 1
             at = Path(str(each.paths[0])).with_suffix("") if alone else Path(str(each.path))
@@ -158,13 +160,43 @@ def _from_files(files: Sequence[Path], root: Path, argument: str, aside: PassedO
         aside.images.update((str(file), file) for inside in images.values() for file in inside)
         return found
     for folder, inside in images.items():
-        inside.sort(key=_by_name)
-        found.append(SourceSpec(_relative_name(folder, root), "sequence", tuple(inside)))
+        found += _sequences(sorted(inside, key=_by_name), _relative_name(folder, root), aside)
     if not found and not aside.results:
         raise SourceNotFound(
             f"{argument}: expected videos, images or folders of them, found {len(files)} files of other kinds"
         )
     return found
+
+
+def _sequences(images: Sequence[Path], name: str, aside: PassedOver) -> list[SourceSpec]:
+    """The images of a folder as sequences: those whose names differ in numbers only belong together.
+
+    Where most aren't numbered like another one, all of them are one sequence; of the same names with several suffixes,
+    each suffix has its own.
+
+    Args:
+        images: in natural order.
+        name: of the folder.
+        aside: takes single images beside numbered ones.
+    """
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    twice = len({image.stem for image in images}) < len(images)
+    for image in images:
+        suffix = (image.suffix.lower(),) if twice else ()
+        groups.setdefault(name_around_numbers(image.name) + suffix, []).append(image)
+    numbered = [group for group in groups.values() if len(group) > 1]
+    single = [group[0] for group in groups.values() if len(group) == 1]
+    if len(single) >= len(images) - len(single):
+        return [SourceSpec(name, "sequence", tuple(images))]
+    aside.single.update((str(image), image) for image in single)
+    if len(numbered) == 1:
+        return [SourceSpec(name, "sequence", tuple(numbered[0]))]
+    return [SourceSpec(f"{name}/{_stem_of(group)}", "sequence", tuple(group)) for group in numbered]
+
+
+def _stem_of(numbered: Sequence[Path]) -> str:
+    """What is common to the names of numbered images."""
+    return "".join(name_around_numbers(numbered[0].name)).strip("_-. ") or "images"
 
 
 def _moves(path: Path) -> bool:
@@ -195,8 +227,14 @@ def _from_glob(pattern: Path, argument: str, aside: PassedOver) -> list[SourceSp
         files = [file for file in _walk(root, aside) if _matches(file.relative_to(root).parts, wanted)]
     else:
         matches = sorted(map(Path, glob.glob(str(pattern))), key=lambda each: natural_key(str(each)))
+        matches = [match for match in matches if not any(map(aside.drops, _between(root, match)))]
         files = [file for match in matches for file in (_walk(match, aside) if match.is_dir() else [match])]
     return _from_files([file for file in files if not aside.drops_file(file)], root, argument, aside)
+
+
+def _between(root: Path, path: Path) -> list[Path]:
+    """Folders from a folder down to a path in it, without both."""
+    return [each for each in path.parents if each != root and each.is_relative_to(root)]
 
 
 def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:

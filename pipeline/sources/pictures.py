@@ -12,16 +12,20 @@ from deltascene.pipeline.units import count
 
 _LONGEST_GAP = 10_000  # images; numbers further apart count something else
 _MOST_DIGITS = 8  # longer numbers are times of day or stamps
+_NUMBERS = re.compile("([0-9]+)")
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 
 def is_animated(path: Path) -> bool:
-    """Whether a file is an animated picture by its bytes: a GIF, or a PNG or WebP of several frames.
+    """Whether a file is an animated picture by its bytes: a GIF, or a PNG, WebP or AVIF of several frames.
 
-    Source: PNG specification, third edition, 11.3.6.2 (acTL, before IDAT); WebP container specification (VP8X, flag A).
+    Source: PNG specification, third edition, 11.3.6.2 (acTL, before IDAT); WebP container specification (VP8X, flag A);
+    AV1 Image File Format 1.1.0, 6.2 (brand avis).
     """
     with path.open("rb") as file:
         head = file.read(21)
+        if head[4:12] == b"ftypavis":
+            return True
         if head.startswith(b"\x89PNG\r\n\x1a\n"):
             return _png_frames(file) > 1
     return head.startswith((b"GIF87a", b"GIF89a")) or (
@@ -34,9 +38,9 @@ def positions_of(paths: Sequence[Place]) -> tuple[int, ...]:
 
     Images have numbers if their names are the same but for one number, which counts up.
     """
-    names = [re.split(r"([0-9]+)", path.name) for path in paths]
-    if len({tuple(parts[::2]) for parts in names}) != 1:
+    if len({name_around_numbers(path.name) for path in paths}) != 1:
         return ()
+    names = [_NUMBERS.split(_stem(path.name)) for path in paths]
     columns = [column for column in zip(*(parts[1::2] for parts in names), strict=True) if len(set(column)) > 1]
     if len(columns) != 1 or max(len(number.lstrip("0")) for number in columns[0]) > _MOST_DIGITS:
         return ()
@@ -45,6 +49,15 @@ def positions_of(paths: Sequence[Place]) -> tuple[int, ...]:
     if all(map(_DATE.fullmatch, columns[0])) or min(steps) < 1 or max(steps) > _LONGEST_GAP or max(steps) == 1:
         return ()
     return tuple(number - numbers[0] for number in numbers)
+
+
+def name_around_numbers(name: str) -> tuple[str, ...]:
+    """The parts of a file's name between its numbers, without its suffix."""
+    return tuple(_NUMBERS.split(_stem(name))[::2])
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def gaps_line(specs: Iterable[SourceSpec]) -> str:

@@ -17,7 +17,11 @@ VIDEO_SUFFIXES = ANIMATED_SUFFIXES | frozenset(  # what FFmpeg decodes
     )
 )
 IMAGE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    f".{name}"
+    for name in (
+        *("avif", "bmp", "dib", "heic", "heif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm"),
+        *("tif", "tiff", "webp"),
+    )
 )
 
 

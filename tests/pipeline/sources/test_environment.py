@@ -1,5 +1,9 @@
 """Settings that a user made for other programs with the same libraries don't reach the decoder's process."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -41,3 +45,19 @@ def test_pictures_are_the_same(make_clip, images, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     assert read() == plain
     assert not (tmp_path / "report.log").exists()
+
+
+@pytest.mark.parametrize("name", ["OPENCV_TRACE", "OPENCV_IO_MAX_IMAGE_WIDTH", "OPENCV_FOR_THREADS_NUM"])
+def test_settings_that_would_end_the_command_are_dropped(make_clip, name):
+    """OpenCV ends a process for a value that it can't read."""
+    command = [
+        sys.executable,
+        "-c",
+        "from deltascene.pipeline.cli.app import main; main()",
+        "what-if",
+        str(make_clip(2)),
+        "--presets",
+        "balanced",
+    ]
+    done = subprocess.run(command, env=os.environ | {name: "zz"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

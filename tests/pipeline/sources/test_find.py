@@ -304,3 +304,57 @@ def test_lists_that_are_no_text_and_links_to_themselves(tmp_path: Path) -> None:
     for name in ("list.txt", "loop.mp4"):
         with pytest.raises(SourceNotFound, match=name):
             find_sources([str(tmp_path / name)])
+
+
+def named(found: Findings) -> list[tuple[str, list[str]]]:
+    return [(spec.id, [path.name for path in spec.paths]) for spec in found.specs]
+
+
+def test_numbered_images_of_several_names_are_several_sequences(tmp_path: Path) -> None:
+    names = ["left_001.png", "left_002.png", "right_001.png", "right_005.png"]
+    touch(tmp_path / "two", *names)
+    found = search([str(tmp_path / "two")])
+    assert named(found) == [("two_left", names[:2]), ("two_right", names[2:])]
+    assert found.notes == ("two_right: its numbered images have 1 gap of 3 images; times follow the numbers",)
+    touch(tmp_path / "kinds", "f1_rgb.png", "f1_depth.png", "f2_rgb.png", "f2_depth.png")
+    assert named(search([str(tmp_path / "kinds")])) == [
+        ("kinds_f_depth", ["f1_depth.png", "f2_depth.png"]),
+        ("kinds_f_rgb", ["f1_rgb.png", "f2_rgb.png"]),
+    ]
+
+
+def test_a_single_image_beside_numbered_ones_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "film", "f_0001.jpg", "f_0003.JPG", "f_0009.jpg", "poster.jpg")
+    found = search([str(tmp_path / "film")])
+    assert named(found) == [("film", ["f_0001.jpg", "f_0003.JPG", "f_0009.jpg"])]
+    assert found.notes == (
+        "passed over: 1 image beside numbered ones (poster.jpg)",
+        "film: its numbered images have 2 gaps, the longest of 5 images; times follow the numbers",
+    )
+
+
+def test_photographs_of_any_name_stay_one_sequence(tmp_path: Path) -> None:
+    touch(tmp_path / "photos", "a.jpg", "b.jpg", "c1.jpg", "c2.jpg")
+    assert named(search([str(tmp_path / "photos")])) == [("photos", ["a.jpg", "b.jpg", "c1.jpg", "c2.jpg"])]
+
+
+@pytest.mark.parametrize("pattern", ["*/*", "*/videos/*/*.webm", "**"])
+def test_results_are_no_inputs_of_globs(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/a.mp4").touch()
+    inside = tmp_path / "results/videos/a"
+    inside.mkdir(parents=True)
+    (inside / "overlay.webm").touch()
+    for name in ("run.yaml", "videos.parquet"):
+        (tmp_path / "results" / name).touch()
+    if "webm" in pattern:
+        with pytest.raises(SourceNotFound, match=r"results of runs \(results\)"):
+            search([str(tmp_path / pattern)])
+    else:
+        found = search([str(tmp_path / pattern)])
+        assert [spec.path.name for spec in found.specs] == ["a.mp4"]
+
+
+def test_no_name_is_no_folder() -> None:
+    with pytest.raises(SourceNotFound, match="empty name"):
+        search([""])
