@@ -136,6 +136,8 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
             f" ffmpeg -ignore_editlist 1 -i {path.name} -c copy whole{path.suffix} makes a file of all"
         )
     recording, cut = _recordings(container, stream, dts, keys), torn[stream.index]
+    if container.format.name.startswith("mov,mp4"):
+        recording = _without_edits(recording, pts, ~hidden)
     return stream, Packets(pts, timed[stream.index], dts, sizes, keys, hidden, recording, cut, broke_off or cut)
 
 
@@ -226,10 +228,8 @@ def _recordings(container: Any, stream: Any, dts: NDArray[np.int64], keys: NDArr
 
     Another one begins where the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe;
     ahead to another frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes
-    back and forth; in MP4 the edit list has them go back.
+    back and forth.
     """
-    if container.format.name.startswith("mov,mp4"):
-        return np.zeros(len(dts), dtype=np.int64)
     known = np.flatnonzero(dts != NO_TIME)
     steps = np.diff(dts[known])
     back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0
@@ -237,6 +237,16 @@ def _recordings(container: Any, stream: Any, dts: NDArray[np.int64], keys: NDArr
     begins = np.zeros(len(dts), dtype=np.int64)
     begins[known[1:]] = (steps < -back) | ((steps > far) & keys[known[1:]])
     return np.cumsum(begins)
+
+
+def _without_edits(recording: NDArray[np.int64], pts: NDArray[np.int64], shown: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of recordings [P], where parts that an edit list shows one after the other are one."""
+    joined, end = np.zeros_like(recording), NO_TIME
+    for number in np.unique(recording[shown]):
+        own = pts[shown & (recording == number)]
+        joined[recording >= number] += int(number > 0 and own.min() < end)
+        end = own.max()
+    return joined
 
 
 def _pixels(stream: Any) -> int:

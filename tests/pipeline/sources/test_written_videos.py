@@ -3,6 +3,7 @@
 Every picture shows its own number, so that a frame tells which one it is.
 """
 
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -313,3 +314,36 @@ def test_fields_that_begin_later_are_found(tmp_path: Path) -> None:
     info = examine(joined, lambda: None)
     assert (info.frames, info.interlaced) == (60, True)
     assert_parts_are_one_pass(joined, info)
+
+
+def edited(path: Path, edits: list[tuple[int, int]]) -> Path:
+    """A copy of an MP4 file whose edit list shows these parts, as lengths and starts in units of both clocks."""
+    data = path.read_bytes()
+    at = data.index(b"elst") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    entries = b"".join(struct.pack(">IiI", length, start, 1 << 16) for length, start in edits)
+    made = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    out = bytearray(data[:at] + made + data[at + size :])
+    for name in (b"edts", b"trak", b"moov"):
+        box = out.index(name) - 4
+        out[box : box + 4] = struct.pack(">I", int.from_bytes(out[box : box + 4], "big") + len(made) - size)
+    target = path.with_name("edited.mp4")
+    target.write_bytes(out)
+    return target
+
+
+@pytest.mark.parametrize("parts", [((0, 10), (30, 10)), ((30, 10), (0, 10)), ((10, 10), (10, 10))])
+def test_the_parts_that_an_edit_list_shows_are_one_recording(
+    tmp_path: Path, parts: tuple[tuple[int, int], ...]
+) -> None:
+    path = tmp_path / "clip.mp4"
+    write(path, Made("libx264", "mp4", 60, 10, 0, Fraction(25), 0, 0))
+    with av.open(str(path)) as file:
+        tick = round(1 / (25 * file.streams.video[0].time_base))
+    shown = edited(path, [(count * 40, first * tick) for first, count in parts])
+    info = examine(shown, lambda: None)
+    wanted = [number for first, count in parts for number in range(first, first + count)]
+    assert [number_in(image) for _, image, cause in read(shown, info, range(info.frames)) if not cause] == wanted
+    assert info.table.pts_s.tolist() == pytest.approx(np.arange(20) / 25)
+    assert info.notes == ()
+    assert_parts_are_one_pass(shown, info)
