@@ -70,7 +70,10 @@ def _pictures(path: Path, info: SourceInfo, wanted: range, threads: int, convert
     converter = Converter((info.width, info.height))
     first = max(wanted.start - info.interlaced, 0)  # fields are taken from the frame before, too
     frames = _judged(_decoded_from(path, info, first, threads), table, threads)
-    for number, frame, damaged in deinterlaced(frames) if info.interlaced and convert else frames:
+    # What is read from the start only may turn interlaced wherever it will.
+    for number, frame, damaged in (
+        deinterlaced(frames) if convert and (info.interlaced or not table.seekable) else frames
+    ):
         if number < due:
             continue
         yield from _absent(range(due, min(number, wanted.stop)), wanted, threads)

@@ -24,7 +24,6 @@ from deltascene.pipeline.sources.decoding.upright import orientation
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
-_HAS_FIELDS = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1")
 _TRIAL_FRAMES = 24
 _LOOKED_AT = 5
 _REPEATED_AFTER = 4
@@ -106,7 +105,7 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
         av_name(),
         table,
         truncated=truncated,
-        interlaced=trial.interlaced or (codec in _HAS_FIELDS and _turns_interlaced(path, index, table)),
+        interlaced=trial.interlaced or _turns_interlaced(path, index, table),
         notes=(*joins, *_gaps(pts_s)),
         stream=index,
     )
@@ -148,14 +147,9 @@ def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Tri
 
 
 def _turns_interlaced(path: Path, index: int, table: FrameTable) -> bool:
-    """Whether a keyframe further on in a file holds two fields; a few are looked at.
-
-    Files that are read from their start only are taken for such: what isn't interlaced stays as it is.
-    """
-    if not table.seekable:
-        return True
+    """Whether a keyframe further on in a file holds two fields; a few are looked at, if the file can be sought in."""
     looked_at = table.keys[np.linspace(0, len(table.keys) - 1, _LOOKED_AT).astype(int)] if len(table.keys) else []
-    for key in sorted(set(map(int, looked_at)) - {0}):
+    for key in sorted(set(map(int, looked_at)) - {0}) if table.seekable else ():
         with open_container(path) as container:
             stream = container.streams[index]
             _, frame = next(from_key(container, stream, table, table.group_of(key), table.group_of(key), 1), (0, None))

@@ -64,7 +64,10 @@ def orientation(frame: Any) -> tuple[bool, bool, bool]:
 
     Source: ISO/IEC 14496-12, 8.3.2 (a point (x, y) is shown at (ax + cy, bx + dy)).
     """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # beside it there is something that PyAV doesn't know, and then it tells nothing
+        matrix = None
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
@@ -76,19 +79,28 @@ def orientation(frame: Any) -> tuple[bool, bool, bool]:
 def deinterlaced(frames: Iterator[_Judged]) -> Iterator[_Judged]:
     """Makes one picture of the two fields of every interlaced frame, by FFmpeg's filter `bwdif`.
 
-    It looks at the frame before and the frame after, so that frames come one later.
+    It looks at the frame before and the frame after, so that frames come one later from the first interlaced one on.
     """
     graph: Graph | None = None
     shape: tuple[int, int, str] | None = None
-    waiting: deque[tuple[int, bool]] = deque()
+    before: Any = None
+    waiting: deque[tuple[int, bool] | None] = deque()
     for number, frame, damaged in frames:
         found = (frame.width, frame.height, frame.format.name)
         if graph is not None and found != shape:
             graph.push(None)
             yield from _filtered(graph, waiting)
             graph = None
+        before, shape = before if found == shape else None, found
+        if graph is None and frame.interlaced_frame:
+            graph = _bwdif(frame)
+            if before is not None:
+                waiting.append(None)
+                graph.push(before)
         if graph is None:
-            graph, shape = _bwdif(frame), found
+            yield number, frame, damaged
+            before = frame
+            continue
         waiting.append((number, damaged))
         frame.pts = number
         graph.push(frame)
@@ -108,11 +120,13 @@ def _bwdif(frame: Any) -> Graph:
     return graph
 
 
-def _filtered(graph: Graph, waiting: deque[tuple[int, bool]]) -> Iterator[_Judged]:
+def _filtered(graph: Graph, waiting: deque[tuple[int, bool] | None]) -> Iterator[_Judged]:
+    """Frames that come out of a filter, with what waits for them; nothing waits for one that was given already."""
     while waiting:
         try:
             frame = graph.pull()
         except (BlockingIOError, EOFError):
             return
-        number, damaged = waiting.popleft()
-        yield number, frame, damaged
+        waited = waiting.popleft()
+        if waited is not None:
+            yield waited[0], frame, waited[1]

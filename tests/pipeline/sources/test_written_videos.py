@@ -312,7 +312,13 @@ def test_fields_that_begin_later_are_found(tmp_path: Path) -> None:
         with joined.open("ab") as file:
             file.write(path.read_bytes())
     info = examine(joined, lambda: None)
-    assert (info.frames, info.interlaced) == (60, True)
+    assert info.frames == 60
+    fields = {number: image for number, image, _ in read(joined, info, range(60)) if number in (29, 45)}
+    raw = {
+        number: frame.to_ndarray(format="rgb24") for number, frame in enumerate(av.open(str(joined)).decode(video=0))
+    }
+    assert np.array_equal(fields[29], raw[29])
+    assert not np.array_equal(fields[45], raw[45])
     assert_parts_are_one_pass(joined, info)
 
 
