@@ -22,10 +22,6 @@ Decoded = tuple[int, Any]
 """Number of a packet and the `av.VideoFrame` that came out of it, or None where decoding it failed."""
 
 
-class _DamagedInThreads(Exception):  # noqa: N818  it is no error
-    """Several threads found damage."""
-
-
 def av_name() -> str:
     """Name and version of this decoder."""
     return f"av {av.__version__}"
@@ -47,36 +43,30 @@ def av_pictures(
         convert: give pictures; without, only causes are found out.
     """
     given = 0
-    if threads > 1 and info.table.steady:
-        try:
-            for picture in _pictures(path, info, wanted, threads, convert):
-                yield picture
-                given += 1
-            return
-        except _DamagedInThreads:
-            pass
+    if threads > 1 and info.table.steady and info.table.seekable and not info.interlaced:
+        for picture in _pictures(path, info, wanted, threads, convert):
+            yield picture
+            given += 1
     yield from _pictures(path, info, wanted[given:], 1, convert)
 
 
 def _pictures(path: Path, info: SourceInfo, wanted: range, threads: int, convert: bool) -> Iterator[Picture]:
-    """As `av_pictures`.
-
-    Raises:
-        _DamagedInThreads: damage was found; several threads don't tell in which packet.
-    """
+    """As `av_pictures`; several threads end before the first damage, as they don't tell in which packet it is."""
     if not wanted:
         return
     table, due = info.table, wanted.start
     converter = Converter((info.width, info.height))
     first = max(wanted.start - info.interlaced, 0)  # fields are taken from the frame before, too
     frames = _judged(_decoded_from(path, info, first, threads), table, threads)
-    # What is read from the start only may turn interlaced wherever it will.
-    for number, frame, damaged in (
-        deinterlaced(frames) if convert and (info.interlaced or not table.seekable) else frames
-    ):
+    if convert and (info.interlaced or not table.seekable):  # what is read from its start may turn so anywhere
+        frames = deinterlaced(frames)
+    for number, frame, damaged in frames:
         if number < due:
             continue
-        yield from _absent(range(due, min(number, wanted.stop)), wanted, threads)
+        absent = [each for each in range(due, min(number, wanted.stop)) if each in wanted]
+        if absent and threads > 1:
+            return
+        yield from ((each, None, "corrupt") for each in absent)
         if number in wanted:
             image = converter(frame) if convert else None
             lost = damaged or bool(table.orphans[number]) or (convert and image is None)
@@ -84,14 +74,8 @@ def _pictures(path: Path, info: SourceInfo, wanted: range, threads: int, convert
         due = number + 1
         if due >= wanted.stop:
             return
-    yield from _absent(range(due, wanted.stop), wanted, threads)
-
-
-def _absent(numbers: range, wanted: range, threads: int) -> Iterator[Picture]:
-    """Those of some frames that are wanted, as corrupt: they never came."""
-    if numbers and threads > 1:
-        raise _DamagedInThreads
-    yield from ((number, None, "corrupt") for number in numbers if number in wanted)
+    if threads == 1:
+        yield from ((each, None, "corrupt") for each in range(due, wanted.stop) if each in wanted)
 
 
 def decode(
@@ -145,17 +129,15 @@ def _outcomes(context: Any, packet: Any, sent: list[int]) -> Iterator[Decoded]:
 def _judged(decoded: Iterator[Decoded], table: FrameTable, threads: int) -> Iterator[tuple[int, Any, bool]]:
     """Numbers of decoded frames, and whether they are damaged, in order of presentation.
 
-    Frames wait until those are known that were decoded before them and are shown after them.
-
-    Raises:
-        _DamagedInThreads: damage was found by several threads.
+    Frames wait until those are known that were decoded before them and are shown after them. Several threads end at the
+    first damage.
     """
     damage = Damage(table)
     held: list[tuple[int, int, Any]] = []
     for packet, frame in decoded:
         if frame is None or frame.is_corrupt:
             if threads > 1:
-                raise _DamagedInThreads
+                return
             damage.found(packet)
         number = damage.number_of(packet)
         if frame is None or number is None:
