@@ -242,7 +242,9 @@ def test_decoder_ends_with_its_pipeline(mpeg4: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    "decoder", [each if each == "av" else pytest.param(each, marks=pytest.mark.nightly) for each in DECODERS]
+)
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path, decoder: Decoder) -> None:
     size, count = (360, 640), 1_200
     path = tmp_path / "long.mp4"
