@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltascene.pipeline.training.rooms.clips import ClipConfig, clip_frames, clip_of_kind, make_shots
+from deltascene.pipeline.training.rooms.clip_config import ClipConfig, clip_of_kind
+from deltascene.pipeline.training.rooms.clips import clip_frames, make_shots
 from deltascene.pipeline.training.rooms.furnishing import FurnishingConfig
 from deltascene.pipeline.training.rooms.labels import class_id
 from deltascene.pipeline.training.rooms.motion import closest_m, is_free
