@@ -105,7 +105,8 @@ def _blotched(rng: Generator, picture: Bytes) -> Bytes:
     height, width = picture.shape[:2]
     coarse = rng.standard_normal((height // BLOTCH_PX + 1, width // BLOTCH_PX + 1, 3), dtype=np.float32) * BLOTCH_NOISE
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.round(np.clip(picture + noise, 0, 255)).astype(np.uint8)
+    noisy: Bytes = np.round(np.clip(picture + noise, 0, 255)).astype(np.uint8)
+    return noisy
 
 
 def _clock(picture: Bytes, seconds: float) -> Bytes:
