@@ -92,6 +92,34 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
     return flow * _closer(flow, now, computed)
 
 
+def flow_residual(flow: Flow, now: Grey, computed: Grey, gain: float, grid: TokenGrid) -> float:
+    """What a flow leaves unexplained of a frame: the root mean square, over patches, of the mean difference in a patch.
+
+    Pictures are compared at the flow's own resolution.
+
+    Args:
+        flow: flow from the frame back to the last computed image.
+        now: the frame [H, W].
+        computed: the last computed image [H, W].
+        gain: exposure of the frame against that image.
+        grid: token grid of the frame.
+
+    Returns:
+        The residual in steps of 255.
+    """
+    size = flow.shape[:0:-1]
+    coarse, before = (
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (now, computed)
+    )
+    where = flow.astype(np.float32) / (STEPS_PER_PIXEL * COARSER)
+    x = where[0] + np.arange(size[0], dtype=np.float32)
+    y = where[1] + np.arange(size[1], dtype=np.float32)[:, None]
+    fetched = cv2.remap(before.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    apart = np.abs(coarse - np.minimum(fetched * gain, 255))
+    patches = cv2.resize(apart, (grid.width, grid.height), interpolation=cv2.INTER_AREA)
+    return float(np.sqrt(np.mean(np.square(patches))))
+
+
 def standing_share(now: Grey, computed: Grey) -> float:
     """Share of a picture's corners that didn't move; 0 where too few of them are found again.
 

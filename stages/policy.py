@@ -24,12 +24,17 @@ class Rules:
         reuse: False computes every frame in full.
         hold_identical: keep the outputs where the input is byte-identical to the last computed one.
         every: moved rows run every so many frames; outputs are warped in between.
-        max_age_s: and at the latest after so many seconds; while the camera moves, all rows do.
+        max_age_s: and at the latest after so many seconds.
+        residual: rows, or all where the camera moves, run as soon as the flow is expected to leave more than this
+            unexplained (steps of 255); None computes by count alone.
+        rolling: this share of the tokens, those that weren't computed for longest, joins the moved rows.
         refresh: a dense frame every so many frames.
         refresh_s: and at the latest after so many seconds.
+        refresh_idle: also where no rows ran since the last dense frame, so that there is nothing to refresh.
         camera_share: only if more patches than this share moved may the camera move,
         camera_standing: and only if fewer corners than this share stand where they stood: a crowd leaves some.
-        camera_every: a dense frame every so many frames while it does.
+        camera_every: a dense frame every so many frames while it does,
+        camera_s: and at the latest after so many seconds.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
     """
@@ -38,11 +43,15 @@ class Rules:
     hold_identical: bool
     every: int
     max_age_s: float
+    residual: float | None
+    rolling: float
     refresh: int
     refresh_s: float
+    refresh_idle: bool
     camera_share: float
     camera_standing: float
     camera_every: int
+    camera_s: float
     cut_share: float
     light_step: float
 
@@ -64,6 +73,7 @@ class Situation:
         frames_since_dense: frames since all rows last ran.
         seconds_since_dense: the same in seconds.
         refresh_due: it is this frame's turn to run dense.
+        residual: what the flow is expected to leave unexplained if this frame is warped, in steps of 255.
     """
 
     valid: bool = True
@@ -78,6 +88,7 @@ class Situation:
     frames_since_dense: int = 1
     seconds_since_dense: float = 0.0
     refresh_due: bool = False
+    residual: float = 0.0
 
 
 def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
@@ -88,6 +99,8 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "reset"
     just_dense = now.frames_since_dense == now.frames_since_computed
     refresh = rules.reuse and (now.refresh_due or now.seconds_since_dense >= rules.refresh_s)
+    if just_dense and not rules.refresh_idle:
+        refresh = False
     if now.identical and rules.hold_identical and (just_dense or not refresh):
         return "held", "unchanged"  # after a dense pass, computing the same picture again changes nothing
     if not rules.reuse:
@@ -98,12 +111,13 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "cut"
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
-    old = now.seconds_since_computed >= rules.max_age_s
+    misfit = rules.residual is not None and now.residual > rules.residual
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
-        return ("dense" if old or now.frames_since_computed >= rules.camera_every else "warped"), "camera"
+        old = now.seconds_since_computed >= rules.camera_s or now.frames_since_computed >= rules.camera_every
+        return ("dense" if old or misfit else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
-    if old or now.frames_since_computed >= rules.every:
+    if misfit or now.seconds_since_computed >= rules.max_age_s or now.frames_since_computed >= rules.every:
         return "rows", "changed"
     return "warped", "between"
 

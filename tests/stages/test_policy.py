@@ -28,6 +28,10 @@ RULES = Rules(
     camera_share=0.5,
     camera_standing=0.3,
     camera_every=6,
+    residual=None,
+    rolling=0.0,
+    refresh_idle=True,
+    camera_s=0.5,
     cut_share=0.6,
     light_step=1.35,
 )
