@@ -20,6 +20,7 @@ _LARGEST_SIDE = 16384
 
 
 def _result(**rules: Any) -> Any:
+    """A key that changes results. One with a `default` is newer than some stores, which go on with that value."""
     return Field(json_schema_extra={"affects": "result"}, **rules)
 
 
@@ -35,7 +36,7 @@ class InputConfig(_Section):
     """Size of the model's input, and how frames of another shape are resized to it."""
 
     size: int | tuple[int, int] | None = _result()
-    resize: Literal["stretch", "letterbox", "aspect"] | None = _result(default=None)  # runs of earlier versions lack it
+    resize: Literal["stretch", "letterbox", "aspect"] | None = _result(default=None)
 
     @field_validator("size", mode="before")
     @classmethod
@@ -234,6 +235,20 @@ def key_effects(section: type[BaseModel] = Config, prefix: str = "") -> dict[str
             assert isinstance(field.json_schema_extra, dict), name
             effects[f"{prefix}{name}"] = str(field.json_schema_extra["affects"])
     return effects
+
+
+def as_before() -> dict[str, Any]:
+    """Dotted keys that earlier versions lacked, with the values under which those behaved: the defaults in the code."""
+    return dict(_defaults(Config))
+
+
+def _defaults(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _defaults(inner, f"{prefix}{name}.")
+        elif not field.is_required():
+            yield f"{prefix}{name}", field.default
 
 
 def _validate(data: dict[str, Any]) -> Config:
