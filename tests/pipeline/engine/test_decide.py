@@ -291,7 +291,9 @@ def test_the_flow_explains_what_glides_and_not_what_appears():
         cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8), (0, 0), 3)
     )
     film = [soft[10:94, 10 + shift : 122 + shift].permute(2, 0, 1).contiguous() for shift in range(4)]
-    config = without_refresh(**{"policy.every": 1000, "policy.camera_every": 1000, "policy.max_age_s": 9.0})
+    config = without_refresh(
+        **{"policy.every": 1000, "policy.camera_every": 1000, "policy.max_age_s": 9.0, "policy.cut_share": 1.0}
+    )
     _, gliding = walk_on(film, config)
     _, appearing = walk_on([film[0], with_object(9, film[1])], config)
     assert 2 * gliding[1].residual < appearing[1].residual
