@@ -101,7 +101,7 @@ def clip_of_kind(kind: str, seed: int) -> ClipConfig:
         "drift": replace(base, drift_m=0.25),
         "flicker": replace(base, exposure_swing=0.2, swing_s=3.0),
         "cut": replace(base, cut_frame=base.frames // 2),
-        "hand_slow": replace(base, path="hand_slow", blur=2),
+        "hand_slow": replace(base, path="hand_slow", blur=2, objects=0, speed_m_s=0.4),
         "hand_fast": replace(base, path="hand_fast", blur=4, people=2),
         "walk_through": replace(base, path="walk_through", blur=3, people=0, objects=0),
         "drive": replace(base, path="drive", blur=2, eye_m=LOW_M, people=1),
