@@ -15,6 +15,7 @@ from deltascene.pipeline.commands.exits import STOPPED, run_and_exit
 from deltascene.pipeline.commands.version import version_command
 from deltascene.pipeline.errors import Stopped
 from deltascene.pipeline.openmp import brief_spins
+from deltascene.pipeline.processes.child import forget_media_settings
 
 
 class _Stoppable(TyperGroup):
@@ -59,5 +60,6 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> NoReturn:
     """Runs the command and ends the process with an exit code."""
+    forget_media_settings()
     with brief_spins():
         run_and_exit(app)

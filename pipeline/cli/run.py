@@ -35,6 +35,12 @@ StartOption = Annotated[
 EndOption = Annotated[str | None, typer.Option(help="Leave out the frames from this time on.")]
 StrideOption = Annotated[int | None, typer.Option(help="Process every n-th frame only.")]
 FpsOption = Annotated[float | None, typer.Option(help="Frames per second of image sequences.")]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Decoder of videos: auto is av (PyAV). decord and opencv refuse files that they would read wrongly."
+    ),
+]
 SaveOption = Annotated[
     str | None,
     typer.Option(
@@ -105,6 +111,7 @@ def run(
     end: EndOption = None,
     stride: StrideOption = None,
     fps: FpsOption = None,
+    decoder: DecoderOption = None,
     save: SaveOption = None,
     save_size: SaveSizeOption = None,
     truth: TruthOption = None,
@@ -134,6 +141,7 @@ def run(
         "source.end_s": parse_time(end),
         "source.stride": stride,
         "source.fps": fps,
+        "source.decoder": decoder,
         "save.size": save_size,
         "run.verify": verify,
         "run.device": device,

@@ -11,6 +11,12 @@ _PIPE_BYTES = 1 << 20
 _OTHERS = ("OPENCV_", "AV_LOG", "FFREPORT", "DECORD_")  # prefixes of settings for other programs that read media
 
 
+def forget_media_settings() -> None:
+    """Drops the user's settings of media libraries from this process, before one is loaded that would end it."""
+    for name in [name for name in os.environ if name.startswith(_OTHERS)]:
+        del os.environ[name]
+
+
 def start_child(
     module: str, pictures: Literal["in", "out"], variables: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:

@@ -15,8 +15,7 @@ from deltascene.pipeline.processes.child import end_child, start_child
 from deltascene.pipeline.processes.lost import ADVICE
 from deltascene.pipeline.processes.wire import read_message
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import Picture
-from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
+from deltascene.pipeline.sources.info import LARGEST_PICTURE, Picture, SourceInfo
 from deltascene.pipeline.sources.messages import Request, parse_info, write_request
 
 _MODULE = "deltascene.pipeline.sources.decoding"

@@ -5,19 +5,20 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path
 
 from deltascene.cache.places import Place
 from deltascene.pipeline.sources.errors import SourceNotFound
 from deltascene.pipeline.sources.ids import ids_of
 from deltascene.pipeline.sources.passed_over import PassedOver, is_hidden
-from deltascene.pipeline.sources.pictures import gaps_of, is_animated, positions_of
+from deltascene.pipeline.sources.pictures import gaps_line, is_animated, name_around_numbers
 from deltascene.pipeline.sources.remote import find_remote, is_remote
-from deltascene.pipeline.sources.spec import ANIMATED_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, SourceSpec
+from deltascene.pipeline.sources.spec import ANIMATED_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec
 from deltascene.pipeline.text import one_line
-from deltascene.pipeline.units import count
 
 _LIST_SUFFIX = ".txt"
 _NUMBER_PATTERN = re.compile(r"%0?\d*d")
@@ -55,23 +56,15 @@ def search(arguments: Sequence[str], out: Place | None = None, recorded: Mapping
         SourceNotFound: nothing is at one of the paths, or there are only results of runs.
     """
     aside = PassedOver(out)
-    found = [each for argument in arguments for each in _resolve_safely(argument, aside)]
-    distinct = [each for each in found_by_place(found).values() if not aside.drops_file(each.path)]
-    if not distinct:
-        raise SourceNotFound(f"{one_line(', '.join(arguments), 80)}: expected videos or images; {aside.line}")
-    specs = [
-        SourceSpec(id_, each.kind, each.paths, each.positions)
-        for id_, each in zip(ids_of(distinct, recorded or {}), distinct, strict=True)
-    ]
-    return Findings(specs, tuple(filter(None, (aside.line, _gaps_line(specs)))))
-
-
-def found_by_place(found: Iterable[Found]) -> dict[tuple[str, ...], Found]:
-    """Sources by their files, in order; of several with the same files the first."""
-    first: dict[tuple[str, ...], Found] = {}
+    found = [each for argument in arguments for each in _resolve(argument, aside)]
+    first: dict[tuple[str, ...], SourceSpec] = {}
     for each in found:
         first.setdefault(tuple(map(str, each.paths)), each)
-    return first
+    distinct = [each for each in first.values() if not aside.drops_file(each.path)]
+    if not distinct:
+        raise SourceNotFound(f"{one_line(', '.join(arguments), 80)}: expected videos or images; {aside.line}")
+    specs = [replace(each, id=id_) for id_, each in zip(ids_of(distinct, recorded or {}), distinct, strict=True)]
+    return Findings(specs, tuple(filter(None, (aside.line, gaps_line(specs)))))
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -80,44 +73,42 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts if part)
 
 
-def _resolve_safely(argument: str, aside: PassedOver) -> list[Found]:
+def _by_name(path: Path) -> tuple[tuple[int, int | str], ...]:
+    return natural_key(path.name)
+
+
+def _resolve(argument: str, aside: PassedOver) -> list[SourceSpec]:
+    if not argument.strip():
+        raise SourceNotFound("expected a file, folder, glob or list; found an empty name; . is the current folder")
     try:
-        return _resolve(argument, aside)
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # names that no disk accepts, lists that aren't text …
+        if is_remote(argument):
+            return find_remote(argument, aside)
+        path = Path(os.path.abspath(os.path.expanduser(argument.removeprefix("file://"))))
+        if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
+            return _from_list(path, aside)
+        return _resolve_one(path, argument, aside)
+    except (OSError, ValueError, RecursionError) as error:  # names that no disk accepts, lists that aren't text …
         found = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SourceNotFound(
             f"{one_line(argument, 80)}: expected a file, folder, glob or list; found one that can't be read: {found}"
         ) from error
 
 
-def _resolve(argument: str, aside: PassedOver) -> list[Found]:
-    if is_remote(argument):
-        return find_remote(argument, aside)
-    path = Path(os.path.abspath(os.path.expanduser(argument.removeprefix("file://"))))
-    if path.is_file() and path.suffix.lower() == _LIST_SUFFIX:
-        return _from_list(path, aside)
-    return _resolve_one(path, argument, aside)
-
-
-def _resolve_one(path: Path, argument: str, aside: PassedOver) -> list[Found]:
+def _resolve_one(path: Path, argument: str, aside: PassedOver) -> list[SourceSpec]:
     if path.is_dir():
-        return _from_folder(path, argument, aside)
+        return _from_files(list(_walk(path, aside)), path, argument, aside)
     if path.exists():
         still = path.suffix.lower() in IMAGE_SUFFIXES and not _moves(path)
-        return [Found(path.stem, "sequence", (path,)) if still else Found(path.name, "video", (path,))]
+        return [SourceSpec(path.stem, "sequence", (path,)) if still else SourceSpec(path.name, "video", (path,))]
     if _NUMBER_PATTERN.search(path.name):
         return _from_numbers(path, argument)
-    if any(mark in str(path) for mark in "*?["):
+    if glob.has_magic(str(path)):
         return _from_glob(path, argument, aside)
     raise SourceNotFound(_missing_line(path, argument))
 
 
-def _from_list(list_path: Path, aside: PassedOver) -> list[Found]:
-    found: list[Found] = []
+def _from_list(list_path: Path, aside: PassedOver) -> list[SourceSpec]:
+    found: list[SourceSpec] = []
     for number, line in enumerate(_list_text(list_path).split("\n"), start=1):
         entry = line.strip()
         if len(entry) > 1 and entry[0] == entry[-1] and entry[0] in "\"'":
@@ -127,12 +118,12 @@ def _from_list(list_path: Path, aside: PassedOver) -> list[Found]:
         if is_remote(entry):
             found += find_remote(entry, aside)
             continue
-        path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry)))
+        path = Path(os.path.abspath(list_path.parent / os.path.expanduser(entry.removeprefix("file://"))))
         for each in _resolve_one(path, f"{entry} ({list_path.name} line {number})", aside):
             alone = each.kind == "sequence" and len(each.paths) == 1
             at = Path(str(each.paths[0])).with_suffix("") if alone else Path(str(each.path))
             inside = at.is_relative_to(list_path.parent)
-            found.append(replace(each, name=_relative_name(at, list_path.parent)) if inside else each)
+            found.append(replace(each, id=_relative_name(at, list_path.parent)) if inside else each)
     if not found and not aside.results:
         raise SourceNotFound(f"{list_path}: expected one path on each line, found none")
     return found
@@ -152,15 +143,7 @@ def _list_text(path: Path) -> str:
     return text
 
 
-def _from_folder(folder: Path, argument: str, aside: PassedOver) -> list[Found]:
-    files = list(_walk(folder, aside))
-    found = _from_files(files, folder, aside)
-    if not found and not aside.results:
-        raise SourceNotFound(f"{argument}: expected videos or images in the folder; found {len(files)} other files")
-    return found
-
-
-def _from_files(files: Iterable[Path], root: Path, aside: PassedOver) -> list[Found]:
+def _from_files(files: Sequence[Path], root: Path, argument: str, aside: PassedOver) -> list[SourceSpec]:
     """Videos and animated pictures, one source each; where there is no video, also the images of each folder."""
     images: dict[Path, list[Path]] = {}
     videos: list[Path] = []
@@ -172,14 +155,48 @@ def _from_files(files: Iterable[Path], root: Path, aside: PassedOver) -> list[Fo
             images.setdefault(file.parent, []).append(file)
         else:
             aside.others[str(file)] = file
-    found = [Found(_relative_name(each, root), "video", (each,)) for each in videos]
+    found = [SourceSpec(_relative_name(each, root), "video", (each,)) for each in videos]
     if any(each.suffix.lower() in VIDEO_SUFFIXES - ANIMATED_SUFFIXES for each in videos):
         aside.images.update((str(file), file) for inside in images.values() for file in inside)
         return found
     for folder, inside in images.items():
-        inside.sort(key=lambda each: natural_key(each.name))
-        found.append(Found(_relative_name(folder, root), "sequence", tuple(inside), positions_of(inside)))
+        found += _sequences(sorted(inside, key=_by_name), _relative_name(folder, root), aside)
+    if not found and not aside.results:
+        raise SourceNotFound(
+            f"{argument}: expected videos, images or folders of them, found {len(files)} files of other kinds"
+        )
     return found
+
+
+def _sequences(images: Sequence[Path], name: str, aside: PassedOver) -> list[SourceSpec]:
+    """The images of a folder as sequences: those whose names differ in numbers only belong together.
+
+    Where most aren't numbered like another one, all of them are one sequence; of the same names with several suffixes,
+    each suffix has its own.
+
+    Args:
+        images: in natural order.
+        name: of the folder.
+        aside: takes single images beside numbered ones.
+    """
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    twice = len({image.stem for image in images}) < len(images)
+    for image in images:
+        suffix = (image.suffix.lower(),) if twice else ()
+        groups.setdefault(name_around_numbers(image.name) + suffix, []).append(image)
+    numbered = [group for group in groups.values() if len(group) > 1]
+    single = [group[0] for group in groups.values() if len(group) == 1]
+    if len(single) >= len(images) - len(single):
+        return [SourceSpec(name, "sequence", tuple(images))]
+    aside.single.update((str(image), image) for image in single)
+    if len(numbered) == 1:
+        return [SourceSpec(name, "sequence", tuple(numbered[0]))]
+    return [SourceSpec(f"{name}/{_stem_of(group)}", "sequence", tuple(group)) for group in numbered]
+
+
+def _stem_of(numbered: Sequence[Path]) -> str:
+    """What is common to the names of numbered images."""
+    return "".join(name_around_numbers(numbered[0].name)).strip("_-. ") or "images"
 
 
 def _moves(path: Path) -> bool:
@@ -190,63 +207,43 @@ def _moves(path: Path) -> bool:
         return False
 
 
-def _from_numbers(pattern: Path, argument: str) -> list[Found]:
+def _from_numbers(pattern: Path, argument: str) -> list[SourceSpec]:
     before, after = _NUMBER_PATTERN.split(pattern.name, maxsplit=1)
-    name = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
-    numbered = []
-    if pattern.parent.is_dir():
-        for file in pattern.parent.iterdir():
-            match = name.fullmatch(file.name)
-            if match:
-                numbered.append((int(match[1]), file))
-    if not numbered:
+    name = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+    inside = sorted(pattern.parent.iterdir()) if pattern.parent.is_dir() else []
+    files = sorted((file for file in inside if name.fullmatch(file.name)), key=_by_name)
+    if not files:
         raise SourceNotFound(f"{argument}: expected files numbered like that, found none in {pattern.parent}")
     stem = "".join(_NUMBER_PATTERN.split(pattern.stem, maxsplit=1)).strip("_-. ") or pattern.parent.name
-    files = tuple(file for _, file in sorted(numbered))
-    return [Found(stem, "sequence", files, positions_of(files))]
+    return [SourceSpec(stem, "sequence", tuple(files))]
 
 
-def _from_glob(pattern: Path, argument: str, aside: PassedOver) -> list[Found]:
-    fixed = list(_until_magic(pattern.parts))
-    root = Path(*fixed)
+def _from_glob(pattern: Path, argument: str, aside: PassedOver) -> list[SourceSpec]:
+    fixed = list(takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    root, wanted = Path(*fixed), pattern.parts[len(fixed) :]
     if not root.is_dir():
         raise SourceNotFound(_missing_line(root, argument))
-    if "**" in pattern.parts:
-        wanted = _glob_regex(pattern.parts[len(fixed) :])
-        files = [file for file in _walk(root, aside) if wanted.match(file.relative_to(root).as_posix())]
+    if "**" in wanted:
+        files = [file for file in _walk(root, aside) if _matches(file.relative_to(root).parts, wanted)]
     else:
-        matches = sorted((Path(each) for each in glob.glob(str(pattern))), key=lambda each: natural_key(str(each)))
+        matches = sorted(map(Path, glob.glob(str(pattern))), key=lambda each: natural_key(str(each)))
+        matches = [match for match in matches if not any(map(aside.drops, _between(root, match)))]
         files = [file for match in matches for file in (_walk(match, aside) if match.is_dir() else [match])]
-    found = _from_files((file for file in files if not aside.drops_file(file)), root, aside)
-    if not found and not aside.results:
-        raise SourceNotFound(
-            f"{argument}: expected videos, images or folders of them, found {len(files)} other matches"
-        )
-    return found
+    return _from_files([file for file in files if not aside.drops_file(file)], root, argument, aside)
 
 
-def _until_magic(parts: Sequence[str]) -> Iterator[str]:
-    for part in parts:
-        if any(mark in part for mark in "*?["):
-            return
-        yield part
+def _between(root: Path, path: Path) -> list[Path]:
+    """Folders from a folder down to a path in it, without both."""
+    return [each for each in path.parents if each != root and each.is_relative_to(root)]
 
 
-def _glob_regex(parts: Sequence[str]) -> re.Pattern[str]:
-    """A glob as a regular expression: `**` matches any number of folders; all files below a matching folder match."""
-    text = ""
-    for part in parts:
-        text += "(?:[^/]+/)*" if part == "**" else _part_regex(part) + "/"
-    text = text.removesuffix("/")
-    return re.compile(text + (r"[^/]+\Z" if parts[-1] == "**" else r"(?:/.*)?\Z"))
-
-
-def _part_regex(part: str) -> str:
-    tokens = re.findall(r"\[!?\]?[^\]]*\]|.", part)
-    plain = {"*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        token.replace("[!", "[^", 1) if len(token) > 1 else plain.get(token, re.escape(token)) for token in tokens
-    )
+def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a glob matches a path or a folder that it is in; `**` stands for any number of folders."""
+    if not wanted:
+        return True
+    if wanted[0] == "**":
+        return any(_matches(parts[depth:], wanted[1:]) for depth in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _matches(parts[1:], wanted[1:])
 
 
 def _walk(folder: Path, aside: PassedOver) -> Iterator[Path]:
@@ -260,7 +257,7 @@ def _walk(folder: Path, aside: PassedOver) -> Iterator[Path]:
         entered.add((status.st_dev, status.st_ino))
         if aside.drops(here):
             return
-        for child in sorted(here.iterdir(), key=lambda each: natural_key(each.name)):
+        for child in sorted(here.iterdir(), key=_by_name):
             if is_hidden(child.name):
                 continue
             if child.is_dir():
@@ -273,16 +270,6 @@ def _walk(folder: Path, aside: PassedOver) -> Iterator[Path]:
 
 def _relative_name(path: Path, root: Path) -> str:
     return root.name if path == root else path.relative_to(root).as_posix()
-
-
-def _gaps_line(specs: Sequence[SourceSpec]) -> str:
-    """Which sequences have gaps, in one line; empty if none has."""
-    gapped = [spec for spec in specs if spec.positions]
-    if not gapped:
-        return ""
-    more = len(gapped) - 1
-    others = f", and {count(more, 'more sequence')} {'has' if more == 1 else 'have'} gaps" if more else ""
-    return f"{gapped[0].id}: its numbered images have {gaps_of(gapped[0].positions)}{others}; times follow the numbers"
 
 
 def _missing_line(path: Path, argument: str) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from deltascene.pipeline.sources.spec import Found
+from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.text import path_text
 
 _LONGEST = 100  # bytes
@@ -23,17 +23,17 @@ _DIGITS = re.compile(r"-[0-9a-f]{6,64}\Z")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for itself
 
 
-def ids_of(found: Sequence[Found], recorded: Mapping[str, str]) -> list[str]:
+def ids_of(found: Sequence[SourceSpec], recorded: Mapping[str, str]) -> list[str]:
     """A distinct id for each source, also on disks that ignore case or the form of accents.
 
     Args:
-        found: the sources.
+        found: the sources, with their paths below the folders that were named in place of ids.
         recorded: path or URL of the sources of an earlier run into the same folder, by their ids there.
     """
     bases = [safe_name(_without_suffix(each)) for each in found]
     kept = _recorded_ids(found, bases, recorded)
     ids = [kept.get(index, base) for index, base in enumerate(bases)]
-    names, places = [each.name for each in found], [str(each.paths[0]) for each in found]
+    names, places = [each.id for each in found], [str(each.paths[0]) for each in found]
     # Six digits are enough for a few of one name, but not for ten thousand.
     for texts, digits in ((names, 6), (places, 6), (places, 16), (places, 64)):
         counts = Counter(map(_folded, ids))
@@ -54,7 +54,7 @@ def safe_name(name: str) -> str:
     return f"{encoded[:_LONGEST].decode(errors='ignore').rstrip('. ')}-{_digest(name)[:6]}"
 
 
-def _recorded_ids(found: Sequence[Found], bases: Sequence[str], recorded: Mapping[str, str]) -> dict[int, str]:
+def _recorded_ids(found: Sequence[SourceSpec], bases: Sequence[str], recorded: Mapping[str, str]) -> dict[int, str]:
     """Recorded ids by the places of their sources in `found`: of the same file, or of one that was moved since."""
     known: dict[tuple[str, str], set[str]] = {}
     for id_, source in recorded.items():
@@ -79,13 +79,13 @@ def _recorded_ids(found: Sequence[Found], bases: Sequence[str], recorded: Mappin
     return kept
 
 
-def _earlier(found: Found) -> str:
+def _earlier(found: SourceSpec) -> str:
     """The id of a source as earlier versions made it, which kept only ASCII."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", _without_suffix(found)).strip(".")[:_LONGEST] or "source"
 
 
-def _without_suffix(found: Found) -> str:
-    return str(PurePosixPath(found.name).with_suffix("")) if found.kind == "video" else found.name
+def _without_suffix(found: SourceSpec) -> str:
+    return str(PurePosixPath(found.id).with_suffix("")) if found.kind == "video" else found.id
 
 
 def _last_part(path: str) -> str:

@@ -1,8 +1,8 @@
 """Messages between the pipeline and its decoder processes."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.processes.wire import read_message, write_message
-from deltascene.pipeline.sources.frame_table import FrameTable
-from deltascene.pipeline.sources.info import Decoder, SourceInfo
+from deltascene.pipeline.sources.info import Decoder, FrameTable, SourceInfo
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,6 @@ class Request:
         selection: frames to decode; None only probes the source.
         info: what is known of the source; None if the process has to probe it first.
         threads: threads that decode a video.
-        positions: of a sequence, where each image is at the rate; empty is 0, 1, 2 …
     """
 
     kind: Literal["video", "sequence"]
@@ -66,7 +64,6 @@ class Request:
     selection: Selection | None
     info: SourceInfo | None
     threads: int = 1
-    positions: tuple[int, ...] = ()
 
 
 def write_request(file: BinaryIO, request: Request) -> None:
@@ -77,14 +74,12 @@ def write_request(file: BinaryIO, request: Request) -> None:
         "decoder": request.decoder,
         "fps": str(request.fps),
         "threads": request.threads,
-        "positions": request.positions,
         "selection": asdict(request.selection) if request.selection else None,
     }
+    block = np.empty(0, dtype=np.uint8)
     if request.info is not None:
-        head["info"], blocks = _info_head(request.info), _table_blocks(request.info.table)
-        write_message(file, head, *blocks)
-    else:
-        write_message(file, head)
+        head["info"], block = _packed(request.info)
+    write_message(file, head, block)
 
 
 def read_request(file: BinaryIO) -> Request | None:
@@ -101,33 +96,29 @@ def read_request(file: BinaryIO) -> Request | None:
         selection=Selection(**head["selection"]) if head["selection"] else None,
         info=parse_info(head["info"], block) if "info" in head else None,
         threads=head["threads"],
-        positions=tuple(head["positions"]),
     )
 
 
 def write_info(file: BinaryIO, info: SourceInfo) -> None:
     """Sends the result of probing a source."""
-    write_message(file, {"info": _info_head(info)}, *_table_blocks(info.table))
+    head, block = _packed(info)
+    write_message(file, {"info": head}, block)
 
 
 def parse_info(head: dict[str, Any], block: NDArray[np.uint8]) -> SourceInfo:
     """Reads the result of probing a source from a message."""
-    fields, table = dict(head), dict(head["table"])
-    shapes = table.pop("arrays")
-    ends = np.cumsum([count * np.dtype(dtype).itemsize for _, dtype, count in shapes])
-    parts = np.split(block, ends[:-1])
-    arrays = {name: part.view(dtype) for (name, dtype, _), part in zip(shapes, parts, strict=True)}
-    fields |= {"fps": Fraction(head["fps"]), "notes": tuple(head["notes"]), "table": FrameTable(**arrays, **table)}
-    return SourceInfo(**fields)
+    file = BytesIO(block.data)
+    table = FrameTable(**{name: np.load(file) for name in head["arrays"]}, **head["table"])
+    own = head["own"]
+    return SourceInfo(**own | {"fps": Fraction(own["fps"]), "notes": tuple(own["notes"]), "table": table})
 
 
-def _info_head(info: SourceInfo) -> dict[str, Any]:
-    table = info.table
-    shapes = [(name, value.dtype.str, len(value)) for name, value in table.arrays().items()]
-    head = {name: getattr(info, name) for name in info.__dataclass_fields__}
-    rest = {"seekable": table.seekable, "delay": table.delay}
-    return head | {"fps": str(info.fps), "table": {"arrays": shapes, **rest}}
-
-
-def _table_blocks(table: FrameTable) -> Iterable[NDArray[Any]]:
-    return table.arrays().values()
+def _packed(info: SourceInfo) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """Values for JSON, and the table's arrays one after another in NumPy's format."""
+    own, table, file = dict(vars(info)), dict(vars(info.table)), BytesIO()
+    del own["table"]
+    arrays = [name for name, value in table.items() if isinstance(value, np.ndarray)]
+    for name in arrays:
+        np.save(file, table.pop(name))
+    head = {"own": own | {"fps": str(info.fps)}, "table": table, "arrays": arrays}
+    return head, np.frombuffer(file.getbuffer(), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What a search for inputs passes over: results of runs, files of other kinds, images beside videos."""
+"""What a search for inputs passes over: results of runs, files of other kinds, images beside videos or sequences."""
 
 import os
 from collections.abc import Collection
@@ -21,12 +21,14 @@ class PassedOver:
         results: folders and files of results.
         others: files that are neither videos nor images.
         images: images beside videos.
+        single: images beside numbered ones.
     """
 
     out: Place | None = None
     results: dict[str, Place] = field(default_factory=dict)
     others: dict[str, Place] = field(default_factory=dict)
     images: dict[str, Place] = field(default_factory=dict)
+    single: dict[str, Place] = field(default_factory=dict)
 
     def drops(self, folder: Place) -> bool:
         """Whether a folder has results of this run or another one; then it is counted."""
@@ -54,6 +56,8 @@ class PassedOver:
             first = next(iter(self.images.values()))
             way = f"'{first.parent}/*{first.suffix}' names them as a sequence"
             parts.append(f"{count(len(self.images), 'image')} beside videos ({way})")
+        if self.single:
+            parts.append(f"{count(len(self.single), 'image')} beside numbered ones ({_few(self.single.values())})")
         return f"passed over: {'; '.join(parts)}" if parts else ""
 
 

@@ -151,7 +151,7 @@ def _request(
     rate = _SEQUENCE_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     if rate <= 0:
         raise ValueError(f"fps: expected a rate above 0, found {fps}")
-    return Request(spec.kind, files, decoder, rate, selection, info, threads, spec.positions)
+    return Request(spec.kind, files, decoder, rate, selection, info, threads)
 
 
 def selected_frames(chosen: SourceConfig, info: SourceInfo) -> range:

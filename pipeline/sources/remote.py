@@ -15,7 +15,7 @@ from deltascene.cache.errors import NoSuchStore
 from deltascene.cache.places import Place, place
 from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
 from deltascene.pipeline.sources.passed_over import PassedOver, is_hidden
-from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES, Found, SourceSpec
+from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES, SourceSpec
 
 CACHE_BYTES = 50 << 30  # that copies may take on a machine
 _MAGIC = re.compile(r"[*?\[]")
@@ -26,7 +26,7 @@ def is_remote(argument: str) -> bool:
     return "://" in argument and not argument.startswith("file://")
 
 
-def find_remote(argument: str, aside: PassedOver) -> list[Found]:
+def find_remote(argument: str, aside: PassedOver) -> list[SourceSpec]:
     """Finds videos at a URL: one object, all below a prefix, or those that a glob matches.
 
     Args:
@@ -45,13 +45,13 @@ def find_remote(argument: str, aside: PassedOver) -> list[Found]:
     return videos
 
 
-def _videos(root: Place, argument: str, aside: PassedOver) -> Iterator[Found]:
+def _videos(root: Place, argument: str, aside: PassedOver) -> Iterator[SourceSpec]:
     assert not isinstance(root, Path)
     if _MAGIC.search(argument):
         fixed = _MAGIC.split(root.path, maxsplit=1)[0].rpartition("/")[0]
         found = root.fs.glob(root.path)
     elif root.fs.isfile(root.path):
-        yield Found(root.name, "video", (root,))
+        yield SourceSpec(root.name, "video", (root,))
         return
     else:
         fixed, found = root.path.rstrip("/"), root.fs.find(root.path)
@@ -61,7 +61,7 @@ def _videos(root: Place, argument: str, aside: PassedOver) -> Iterator[Found]:
         if any(map(is_hidden, name.split("/"))) or path.startswith(runs) or aside.drops_file(each):
             continue
         if each.suffix.lower() in VIDEO_SUFFIXES:
-            yield Found(name, "video", (each,))
+            yield SourceSpec(name, "video", (each,))
         elif "." in each.name:  # a glob names folders, too
             aside.others[str(each)] = each
 

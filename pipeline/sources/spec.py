@@ -17,7 +17,11 @@ VIDEO_SUFFIXES = ANIMATED_SUFFIXES | frozenset(  # what FFmpeg decodes
     )
 )
 IMAGE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
+    f".{name}"
+    for name in (
+        *("avif", "bmp", "dib", "heic", "heif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm"),
+        *("tif", "tiff", "webp"),
+    )
 )
 
 
@@ -26,40 +30,15 @@ class SourceSpec:
     """A video file, or the images of a sequence in order.
 
     Attributes:
-        id: name of the source in a run and of its folder there, unique in its run; `ids.py` makes it.
+        id: name of the source in a run and of its folder there, unique in its run; `ids.py` makes it of the path of the
+            video, or of the sequence's folder, below the folder that was named.
         kind: `video` or `sequence`; an animated picture is a video.
         paths: the one file of a video, or every image of a sequence.
-        positions: place of every image of a sequence on its clock, in frames from the first image's 0; empty where
-            they are 0, 1, 2 and so on.
     """
 
     id: str
     kind: Literal["video", "sequence"]
     paths: tuple[Place, ...]
-    positions: tuple[int, ...] = ()
-
-    @property
-    def path(self) -> Place:
-        """The video file, or the folder of the sequence's first image."""
-        return self.paths[0] if self.kind == "video" else self.paths[0].parent
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A source that has no id yet.
-
-    Attributes:
-        name: path of a video below the folder that was named, or its own name where the file was named; the same of
-            a sequence's folder.
-        kind: `video` or `sequence`.
-        paths: the one file of a video, or every image of a sequence.
-        positions: as in `SourceSpec`.
-    """
-
-    name: str
-    kind: Literal["video", "sequence"]
-    paths: tuple[Place, ...]
-    positions: tuple[int, ...] = ()
 
     @property
     def path(self) -> Place:

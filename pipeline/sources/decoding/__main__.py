@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deltascene.pipeline.processes.wire import write_message
-from deltascene.pipeline.sources.decoding.by_image import examine_sequence, sequence_pictures
-from deltascene.pipeline.sources.decoding.choose import examine_with, pictures_of
+from deltascene.pipeline.sources.decoding.by_av import av_pictures
+from deltascene.pipeline.sources.decoding.by_image import (
+    animation_pictures,
+    examine_animation,
+    examine_sequence,
+    is_webp,
+    sequence_pictures,
+)
+from deltascene.pipeline.sources.decoding.by_others import judged_pictures, read_by
+from deltascene.pipeline.sources.decoding.probe import examine
 from deltascene.pipeline.sources.errors import SourceError
-from deltascene.pipeline.sources.frame_table import Picture
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import Picture, SourceInfo
 from deltascene.pipeline.sources.messages import Request, read_request, write_info
 
 _PATIENCE_S = 20.0  # for one picture
@@ -88,15 +95,24 @@ def _bytes(request: Request) -> int:
 
 
 def _examine(request: Request, patience_s: float) -> SourceInfo:
+    path = request.paths[0]
     if request.kind == "sequence":
-        return examine_sequence(request.paths, request.fps, request.positions)
-    return examine_with(request.paths[0], request.decoder, lambda: _end_after(patience_s))
+        return examine_sequence(request.paths, request.fps)
+    if is_webp(path):
+        return examine_animation(path)
+    info = examine(path, lambda: _end_after(patience_s))
+    return info if request.decoder in ("auto", "av") else read_by(request.decoder, path, info)
 
 
 def _pictures(request: Request, info: SourceInfo, wanted: range) -> Iterator[Picture]:
+    path = request.paths[0]
     if request.kind == "sequence":
         return sequence_pictures(request.paths, info, wanted)
-    return pictures_of(request.paths[0], info, wanted, request.threads)
+    if is_webp(path):
+        return animation_pictures(path, wanted)
+    if info.decoder.startswith("av"):
+        return av_pictures(path, info, wanted, threads=request.threads)
+    return judged_pictures(path, info, wanted)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from av.video.frame import PictureType
 from deltascene.pipeline.sources.decoding.container import demuxed, open_container, starts_afresh
 from deltascene.pipeline.sources.decoding.damage import Damage
 from deltascene.pipeline.sources.decoding.upright import Converter, deinterlaced
-from deltascene.pipeline.sources.frame_table import FrameTable, Picture
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import FrameTable, Picture, SourceInfo
 
 Decoded = tuple[int, Any]
 """Number of a packet and the `av.VideoFrame` that came out of it, or None where decoding it failed."""
@@ -43,16 +42,31 @@ def av_pictures(
         threads: threads that decode whole frames; results don't depend on them.
         convert: give pictures; without, only causes are found out.
     """
+    given = 0
+    if threads > 1 and info.table.steady and info.table.seekable and not info.interlaced:
+        for picture in _pictures(path, info, wanted, threads, convert):
+            yield picture
+            given += 1
+    yield from _pictures(path, info, wanted[given:], 1, convert)
+
+
+def _pictures(path: Path, info: SourceInfo, wanted: range, threads: int, convert: bool) -> Iterator[Picture]:
+    """As `av_pictures`; several threads end before the first damage, as they don't tell in which packet it is."""
     if not wanted:
         return
     table, due = info.table, wanted.start
     converter = Converter((info.width, info.height))
     first = max(wanted.start - info.interlaced, 0)  # fields are taken from the frame before, too
-    frames = _judged(_decoded_from(path, info, first, threads), table)
-    for number, frame, damaged in deinterlaced(frames) if info.interlaced and convert else frames:
+    frames = _judged(_decoded_from(path, info, first, threads), table, threads)
+    if convert and (info.interlaced or not table.seekable):  # what is read from its start may turn so anywhere
+        frames = deinterlaced(frames)
+    for number, frame, damaged in frames:
         if number < due:
             continue
-        yield from ((absent, None, "corrupt") for absent in range(due, min(number, wanted.stop)) if absent in wanted)
+        absent = [each for each in range(due, min(number, wanted.stop)) if each in wanted]
+        if absent and threads > 1:
+            return
+        yield from ((each, None, "corrupt") for each in absent)
         if number in wanted:
             image = converter(frame) if convert else None
             lost = damaged or bool(table.orphans[number]) or (convert and image is None)
@@ -60,7 +74,8 @@ def av_pictures(
         due = number + 1
         if due >= wanted.stop:
             return
-    yield from ((absent, None, "corrupt") for absent in range(due, wanted.stop) if absent in wanted)
+    if threads == 1:
+        yield from ((each, None, "corrupt") for each in range(due, wanted.stop) if each in wanted)
 
 
 def decode(
@@ -84,52 +99,50 @@ def decode(
             continue
         if not alone and packet.is_keyframe and starts_afresh(packet):
             # What stands in for lost frames would come from before, if there was something before.
-            yield from _rest(context, sent)
+            yield from _outcomes(context, None, sent)
             context.flush_buffers()
             sent, alone = [], True
         alone = alone and packet.is_keyframe
         packet.pts, packet.dts = number, None
         sent = [*sent[-threads + 1 :], number] if threads > 1 else [number]
-        yield from _outcomes(context, packet, sent[0])
-    yield from _rest(context, sent)
+        yield from _outcomes(context, packet, sent)
+    yield from _outcomes(context, None, sent)
 
 
-def _rest(context: Any, sent: list[int]) -> Iterator[Decoded]:
-    """What a decoder holds back of the packets that were sent to it last."""
+def _outcomes(context: Any, packet: Any, sent: list[int]) -> Iterator[Decoded]:
+    """What comes out of a decoder for a packet; for None, all that it holds back of the packets sent to it last."""
     while sent:
         try:
-            yield from ((frame.pts, frame) for frame in context.decode(None) if frame.pts is not None)
+            for frame in context.decode(packet):
+                if frame.pts is not None:  # else FFmpeg made it up
+                    yield frame.pts, frame
             return
         except EOFError:
             return
         except av.FFmpegError:
-            yield sent.pop(0), None
+            yield sent[0], None
+        if packet is not None:
+            return
+        del sent[0]
 
 
-def _outcomes(context: Any, packet: Any, oldest: int) -> Iterator[Decoded]:
-    try:
-        for frame in context.decode(packet):
-            if frame.pts is not None:  # else FFmpeg made it up
-                yield frame.pts, frame
-    except av.FFmpegError:
-        yield oldest, None
-
-
-def _judged(decoded: Iterator[Decoded], table: FrameTable) -> Iterator[tuple[int, Any, bool]]:
+def _judged(decoded: Iterator[Decoded], table: FrameTable, threads: int) -> Iterator[tuple[int, Any, bool]]:
     """Numbers of decoded frames, and whether they are damaged, in order of presentation.
 
-    Frames wait until those are known that were decoded before them and are shown after them.
+    Frames wait until those are known that were decoded before them and are shown after them. Several threads end at the
+    first damage.
     """
     damage = Damage(table)
     held: list[tuple[int, int, Any]] = []
     for packet, frame in decoded:
         if frame is None or frame.is_corrupt:
+            if threads > 1:
+                return
             damage.found(packet)
         number = damage.number_of(packet)
         if frame is None or number is None:
             continue
-        if damage.is_key(number) and frame.pict_type != PictureType.I:
-            damage.refreshes_slowly(number)
+        damage.came(number, whole=frame.pict_type == PictureType.I)
         held.append((number, packet, frame))
         held.sort(key=lambda each: each[0])
         if len(held) > table.delay:
@@ -143,7 +156,7 @@ def _decoded_from(path: Path, info: SourceInfo, index: int, threads: int) -> Ite
     table, group = info.table, info.table.group_of(index)
     for tried in (group, group - 1, group - 8) if table.seekable and group > 0 else ():
         with open_container(path) as container:
-            decoded = _from_key(container, container.streams[info.stream], table, group, max(tried, 0), threads)
+            decoded = from_key(container, container.streams[info.stream], table, group, max(tried, 0), threads)
             first = next(decoded, None)
             if first is not None:
                 yield first
@@ -154,7 +167,7 @@ def _decoded_from(path: Path, info: SourceInfo, index: int, threads: int) -> Ite
         yield from decode(stream, demuxed(container, stream), 0, threads)
 
 
-def _from_key(
+def from_key(
     container: Any, stream: Any, table: FrameTable, group: int, sought: int, threads: int
 ) -> Iterator[Decoded]:
     """Decodes from a keyframe on; nothing if it isn't found, or isn't whole in itself (periodic intra refresh).

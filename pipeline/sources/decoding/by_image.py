@@ -9,16 +9,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources.decoding.by_opencv import opencv_name
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import FrameTable, Picture
-from deltascene.pipeline.sources.info import LARGEST_PICTURE, SourceInfo
+from deltascene.pipeline.sources.info import LARGEST_PICTURE, FrameTable, Picture, SourceInfo
+from deltascene.pipeline.sources.pictures import positions_of
 from deltascene.stages.types import Image
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
@@ -28,13 +28,19 @@ _BYTES_AT_ONCE = 1 << 28
 _QUICKEST_MS, _USUAL_MS = 10, 100
 
 
-def examine_sequence(paths: Sequence[Path], fps: Fraction, positions: Sequence[int] = ()) -> SourceInfo:
-    """Learns the size of a sequence from its first image that can be read.
+def opencv_name() -> str:
+    """Name and version of this decoder."""
+    import cv2
+
+    return f"opencv {cv2.__version__}"
+
+
+def examine_sequence(paths: Sequence[Path], fps: Fraction) -> SourceInfo:
+    """Learns the size of a sequence from its first image that can be read, and its times from its images' numbers.
 
     Args:
         paths: the images.
-        fps: images per second.
-        positions: where each image is at that rate, ascending; empty is 0, 1, 2 … A gap is a gap in time.
+        fps: images per second; a gap between the numbers is a gap in time.
 
     Raises:
         UnreadableSource: no image can be read.
@@ -42,8 +48,7 @@ def examine_sequence(paths: Sequence[Path], fps: Fraction, positions: Sequence[i
     first = next((image for image, _ in map(_read, paths) if image is not None), None)
     if first is None:
         raise UnreadableSource(_none_line(paths))
-    numbers = np.array(positions or range(len(paths)), dtype=np.float64)
-    pts_s = (numbers - numbers[0]) * float(1 / fps)
+    pts_s = np.array(positions_of(paths) or range(len(paths)), dtype=np.float64) * float(1 / fps)
     height, width = first.shape[:2]
     return SourceInfo(width, height, fps, float(pts_s[-1]) + float(1 / fps), opencv_name(), FrameTable.of_images(pts_s))
 
@@ -59,6 +64,13 @@ def sequence_pictures(paths: Sequence[Path], info: SourceInfo, wanted: range) ->
         yield index, image, cause
 
 
+def is_webp(path: Path) -> bool:
+    """Whether a file is a WebP by its bytes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
 def examine_animation(path: Path) -> SourceInfo:
     """Learns the times of an animated WebP, which FFmpeg can't decode; durations as browsers take them.
 
@@ -66,30 +78,27 @@ def examine_animation(path: Path) -> SourceInfo:
         UnreadableSource: none of its frames can be read.
     """
     durations_ms: list[int] = []
-    size = (0, 0)
-    for frames, durations in _animation(path):
-        size = frames[0].shape[:2]
-        durations_ms.extend(each if each > _QUICKEST_MS else _USUAL_MS for each in durations)
+    height = width = 0
+    for frame, duration_ms in _animation(path):
+        height, width = frame.shape[:2]
+        durations_ms.append(duration_ms if duration_ms > _QUICKEST_MS else _USUAL_MS)
     if not durations_ms:
         raise UnreadableSource(f"{path}: expected an animation that OpenCV can read, found none of its frames")
     ends_s = np.cumsum(durations_ms) / 1e3
     fps = Fraction(1000 * len(durations_ms), sum(durations_ms))
     table = FrameTable.of_images(np.concatenate([[0.0], ends_s[:-1]]))
-    return SourceInfo(size[1], size[0], fps, float(ends_s[-1]), opencv_name(), table)
+    return SourceInfo(width, height, fps, float(ends_s[-1]), opencv_name(), table)
 
 
 def animation_pictures(path: Path, wanted: range) -> Iterator[Picture]:
     """Frames `wanted` of an animated WebP over white."""
-    start = 0
-    for frames, _ in _animation(path):
-        for index in wanted:
-            if start <= index < start + len(frames):
-                yield index, _over_white(frames[index - start]), ""
-        start += len(frames)
+    for index, (frame, _) in enumerate(islice(_animation(path), wanted.stop)):
+        if index in wanted:
+            yield index, _over_white(frame), ""
 
 
-def _animation(path: Path) -> Iterator[tuple[list[NDArray[np.uint8]], list[int]]]:
-    """Frames [H, W, 4] and durations in milliseconds, as many at once as fit in memory."""
+def _animation(path: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Frames [H, W, 4] and their durations in milliseconds, decoded as many at once as fit in memory."""
     import cv2
 
     encoded = np.frombuffer(path.read_bytes(), dtype=np.uint8)
@@ -102,7 +111,7 @@ def _animation(path: Path) -> Iterator[tuple[list[NDArray[np.uint8]], list[int]]
         frames: Any = part.frames
         if not read or not frames:
             return
-        yield list(frames), [int(each) for each in part.durations]
+        yield from zip(frames, map(int, part.durations), strict=True)
         if len(frames) < count:
             return
         start, count = start + count, max(_BYTES_AT_ONCE // frames[0].nbytes, 1)

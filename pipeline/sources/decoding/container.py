@@ -1,7 +1,6 @@
 """A video file as FFmpeg's demuxers see it: which stream is the video, and its packets in the order of the file."""
 
 import math
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.format import Flags
 from av.stream import Disposition
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ _NO_VIDEO = frozenset(  # demuxers that open other files or devices, show text a
 _NO_PICTURE_STREAM = Disposition.attached_pic | Disposition.timed_thumbnails
 _MOST_REORDERED = 16
 """Frames that may be shown before one that is decoded before them, in any codec."""
+_REFRESHING_UNITS = {"h264": "5", "hevc": "19-20"}
+_FEW = 5
+"""Frames beyond which a stream isn't taken for a cover picture."""
 NO_TIME = np.iinfo(np.int64).min
 
 
@@ -37,18 +40,24 @@ class Packets:
 
     Attributes:
         pts: presentation times in the stream's clock [P], int64; where the container has none, the decoding times.
+        timed: whether all of them are presentation times.
         dts: decoding times in the same clock [P], int64; `NO_TIME` where there is none.
         bytes: sizes [P], int64.
         keys: whether decoding can start at a packet [P], bool.
         hidden: whether a packet holds no frame that is meant to be shown [P], bool.
-        broke_off: whether reading ended with an error, or the last packet is shorter than it says.
+        recording: number of the recording that a packet belongs to, in a file of joined ones [P], int64.
+        torn: whether the last packet is shorter than it says.
+        broke_off: whether that is so, or reading ended with an error.
     """
 
     pts: NDArray[np.int64]
+    timed: bool
     dts: NDArray[np.int64]
     bytes: NDArray[np.int64]
     keys: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
+    recording: NDArray[np.int64]
+    torn: bool
     broke_off: bool
 
 
@@ -81,7 +90,7 @@ def demuxed(container: Any, *streams: Any) -> Iterator[Any]:
 def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     """Finds the video stream of a file and reads its packets without decoding them.
 
-    Of several it is the one with the largest picture; cover pictures, thumbnails and streams of a single frame beside
+    Of several it is the one with the largest picture; cover pictures, thumbnails and streams of a few frames beside
     longer ones don't count.
 
     Raises:
@@ -93,11 +102,15 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
         raise UnreadableSource(f"{path}: expected a video, found {found}")
     rows: dict[int, list[tuple[int, int, int, bool, bool]]] = {stream.index: [] for stream in streams}
     torn: dict[int, bool] = {}
+    timed = dict.fromkeys(rows, True)
     broke_off = False
+    # AVI has times of decoding only, of which FFmpeg makes those of other pictures.
+    has_pts = container.format.name != "avi"
     try:
         for packet in _packets(container, streams):
             dts = NO_TIME if packet.dts is None else packet.dts
-            pts = dts if packet.pts is None else packet.pts
+            timed[packet.stream_index] &= has_pts and packet.pts is not None
+            pts = packet.pts if has_pts and packet.pts is not None else dts
             hidden = packet.is_discard or packet.size == 0 or _is_hidden(packet)
             rows[packet.stream_index].append((pts, dts, packet.size, packet.is_keyframe, hidden))
             torn[packet.stream_index] = bool(packet.is_corrupt)
@@ -105,37 +118,42 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
         pass
     except av.FFmpegError:
         broke_off = True
-    stream = max(streams, key=lambda each: (len(rows[each.index]) > 1, _pixels(each), -each.index))
+    stream = max(streams, key=lambda each: (min(len(rows[each.index]), _FEW), _pixels(each), -each.index))
     found_rows = rows[stream.index]
     if not found_rows:
         raise UnreadableSource(f"{path}: expected video frames, found a container without any; is the copy complete?")
     if stream.codec_context is None:
         raise UnreadableSource(
-            f"{path}: expected a codec that FFmpeg can decode, found {stream.codec_tag or 'an unknown one'};"
-            f" way out: convert it with the program that made it"
+            f"{path}: expected a codec that FFmpeg can decode, found one that it doesn't know;"
+            " convert it with the program that made it"
         )
     refuse_too_large(path, stream.codec_context)
     pts, dts, sizes = np.array([row[:3] for row in found_rows], dtype=np.int64).T
     keys, hidden = np.array([row[3:] for row in found_rows], dtype=np.bool_).T
-    return stream, Packets(pts, dts, sizes, keys, hidden, broke_off or torn[stream.index])
+    if np.all(hidden):
+        raise UnreadableSource(
+            f"{path}: expected video frames, found an edit list that shows none of them;"
+            f" ffmpeg -ignore_editlist 1 -i {path.name} -c copy whole{path.suffix} makes a file of all"
+        )
+    recording, cut = _recordings(container, stream, dts, keys), torn[stream.index]
+    if container.format.name.startswith("mov,mp4"):
+        recording = _without_edits(recording, pts, ~hidden)
+    return stream, Packets(pts, timed[stream.index], dts, sizes, keys, hidden, recording, cut, broke_off or cut)
 
 
 def starts_afresh(packet: Any) -> bool:
     """Whether a packet of H.264 or HEVC has a decoder forget all that came before (instantaneous decoding refresh).
 
-    Source: ITU-T H.264, table 7-1 and H.265, table 7-1 (unit types); ISO/IEC 14496-15, 5.3 and 8.3 (lengths of units).
+    Source: ITU-T H.264, table 7-1 and H.265, table 7-1 (unit types).
     """
-    context = packet.stream.codec_context
-    if context.codec.name not in ("h264", "hevc"):
+    types = _REFRESHING_UNITS.get(packet.stream.codec_context.codec.name)
+    if types is None:
         return False
-    hevc, about, data = context.codec.name == "hevc", context.extradata or b"", bytes(packet)
-    if about[:1] == b"\x01":
-        length = 1 + (about[21 if hevc else 4 : 22 if hevc else 5] or b"\3")[0] % 4
-        starts = list(_unit_starts(data, length))
-    else:
-        starts = [found.end() for found in re.finditer(b"\0\0\1", data)]
-    types = {data[at] >> 1 & 63 if hevc else data[at] & 31 for at in starts if at < len(data)}
-    return bool(types & ({19, 20} if hevc else {5}))
+    try:
+        units = BitStreamFilterContext(f"filter_units=pass_types={types}", packet.stream)
+        return bool(units.filter(av.Packet(bytes(packet))))
+    except av.FFmpegError:  # damage
+        return False
 
 
 def refuse_too_large(path: Path, picture: Any) -> None:
@@ -155,33 +173,18 @@ def refuse_too_large(path: Path, picture: Any) -> None:
         )
 
 
-def clock_breaks(container: Any, packets: Packets, time_base: float) -> list[int]:
-    """Numbers of the packets with which another recording begins in a file of joined ones.
-
-    There the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe; ahead to another
-    frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes back and forth.
-    """
-    known = packets.dts != NO_TIME
-    numbers = np.flatnonzero(known)
-    steps = np.diff(packets.dts[known])
-    back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0
-    far = 10 / time_base if container.format.flags & Flags.ts_discont.value else math.inf
-    joined = (steps < -back) | ((steps > far) & packets.keys[numbers[1:]])
-    return [int(numbers[at + 1]) for at in np.flatnonzero(joined)]
-
-
 def is_cut_off(path: Path) -> bool:
-    """Whether a file ends before its last outermost element does, by the sizes in MP4, AVI and Matroska files."""
+    """Whether an MP4 or Matroska file ends before its last outermost element does, which FFmpeg doesn't tell."""
     kind, end, at = _kind(path), path.stat().st_size, 0
-    size_of = {"mp4": _mp4_bytes, "avi": _riff_bytes, "matroska": _ebml_bytes}.get(kind)
-    if size_of is None:
+    if not kind:
         return False
+    size_of = _mp4_bytes if kind == "mp4" else _ebml_bytes
     with path.open("rb") as file:
         while at + 8 <= end:
             file.seek(at)
             size = size_of(file.read(16), end - at)
             if size < 2:
-                return kind != "matroska"
+                return kind == "mp4"
             at += size
     return at > end
 
@@ -191,9 +194,7 @@ def _kind(path: Path) -> str:
         head = file.read(12)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mp4"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else ""
+    return "matroska" if head[:4] == b"\x1a\x45\xdf\xa3" else ""
 
 
 def _mp4_bytes(head: bytes, left: int) -> int:
@@ -202,11 +203,6 @@ def _mp4_bytes(head: bytes, left: int) -> int:
     if size == 1 and len(head) == 16:
         size = int(struct.unpack(">Q", head[8:])[0])
     return size if size >= 8 else (left if size == 0 else 0)
-
-
-def _riff_bytes(head: bytes, left: int) -> int:
-    size = int(struct.unpack("<I", head[4:8])[0])
-    return 8 + size + size % 2
 
 
 def _ebml_bytes(head: bytes, left: int) -> int:
@@ -227,11 +223,30 @@ def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
             yield packet
 
 
-def _unit_starts(data: bytes, length: int) -> Iterator[int]:
-    at = length
-    while at < len(data):
-        yield at
-        at += int.from_bytes(data[at - length : at], "big") + length
+def _recordings(container: Any, stream: Any, dts: NDArray[np.int64], keys: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of the recordings that packets belong to [P].
+
+    Another one begins where the clock goes back, or in a transport stream ahead by more than ten seconds to a keyframe;
+    ahead to another frame is a gap in one recording. Matroska has no decoding times, and what FFmpeg makes of it goes
+    back and forth.
+    """
+    known = np.flatnonzero(dts != NO_TIME)
+    steps = np.diff(dts[known])
+    back = _MOST_REORDERED * np.median(np.abs([*steps, 0])) if container.format.name.startswith("matroska") else 0
+    far = 10 / float(stream.time_base) if container.format.flags & Flags.ts_discont.value else math.inf
+    begins = np.zeros(len(dts), dtype=np.int64)
+    begins[known[1:]] = (steps < -back) | ((steps > far) & keys[known[1:]])
+    return np.cumsum(begins)
+
+
+def _without_edits(recording: NDArray[np.int64], pts: NDArray[np.int64], shown: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Numbers of recordings [P], where parts that an edit list shows one after the other are one."""
+    joined, end = np.zeros_like(recording), NO_TIME
+    for number in np.unique(recording[shown]):
+        own = pts[shown & (recording == number)]
+        joined[recording >= number] += int(number > 0 and own.min() < end)
+        end = own.max()
+    return joined
 
 
 def _pixels(stream: Any) -> int:

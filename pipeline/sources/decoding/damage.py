@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import FrameTable
 
 
 class Damage:
@@ -19,18 +19,18 @@ class Damage:
         self._keys = set(table.keys.tolist())
         self._found: dict[int, int] = {}  # group → its first damaged packet
         self._slow: set[int] = set()
+        self._came: set[int] = set()  # numbers of keyframes
 
     def number_of(self, packet: int) -> int | None:
         """Number of the frame that a packet holds."""
         return self._numbers.get(packet)
 
-    def is_key(self, number: int) -> bool:
-        """Whether decoding can start at a frame, according to the container."""
-        return number in self._keys
-
-    def refreshes_slowly(self, number: int) -> None:
-        """Takes note of a keyframe that isn't a whole picture: the frames after it renew the picture bit by bit."""
-        self._slow.add(self._table.group_of(number))
+    def came(self, number: int, *, whole: bool) -> None:
+        """Takes note of a decoded frame: after a keyframe that isn't whole, the picture is renewed bit by bit."""
+        if number in self._keys:
+            self._came.add(number)
+            if not whole:
+                self._slow.add(self._table.group_of(number))
 
     def found(self, packet: int) -> None:
         """Takes note of damage in a packet."""
@@ -39,15 +39,18 @@ class Damage:
         self._found[group] = min(packet, self._found.get(group, packet))
 
     def reaches(self, number: int, packet: int) -> bool:
-        """Whether a frame is damaged, or builds on damage.
+        """Whether a frame is damaged, or builds on damage or on a keyframe that didn't come.
 
         Args:
             number: of the frame.
             packet: that holds it.
         """
+        group = self._table.group_of(number)
+        if group >= 0 and int(self._table.keys[group]) not in self._came:
+            return True
         if not self._found:
             return False
-        group, began = self._table.group_of(number), self._decoded_in(packet)
+        began = self._decoded_in(packet)
         if self._found.get(group, packet + 1) <= packet:
             return True
         if group in self._slow and group - 1 in self._found:

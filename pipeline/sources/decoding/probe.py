@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources.decoding.by_av import av_name, decode
+from deltascene.pipeline.sources.decoding.by_av import av_name, decode, from_key
 from deltascene.pipeline.sources.decoding.container import (
     NO_TIME,
     Packets,
-    clock_breaks,
     demuxed,
     is_cut_off,
     open_container,
@@ -24,12 +22,16 @@ from deltascene.pipeline.sources.decoding.container import (
 )
 from deltascene.pipeline.sources.decoding.upright import orientation
 from deltascene.pipeline.sources.errors import UnreadableSource
-from deltascene.pipeline.sources.frame_table import FrameTable
-from deltascene.pipeline.sources.info import SourceInfo
+from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
 _TRIAL_FRAMES = 24
+_LOOKED_AT = 5
+_REPEATED_AFTER = 4
+"""Frames after which MPEG-4's decoder may give a frame again."""
 _HIGHEST_RATE = 10_000
 _LONG_GAP_S = 2.0
+_STEADY = 1.5
+"""Times the usual distance between two frames from which on others may have been lost between them."""
 _MOST_GAPS = 3
 _TINY_PACKET = 8
 """Bytes of an MPEG-4 packet that may hold no picture."""
@@ -43,8 +45,9 @@ class _Trial:
 
     Attributes:
         packets: numbers of the packets of the frames, in the order in which they came.
-        sizes: width and height of the first upright picture.
+        size: width and height of the first upright picture.
         whole: whether the first picture needs no other.
+        palette: whether pictures need a palette, which stands in some packets only.
         interlaced: whether a frame holds two fields.
         damaged: whether damage was found.
         ended: whether this is all that comes.
@@ -53,6 +56,7 @@ class _Trial:
     packets: list[int]
     size: tuple[int, int]
     whole: bool
+    palette: bool
     interlaced: bool
     damaged: bool
     ended: bool
@@ -72,26 +76,28 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
     """
     with open_container(path) as container:
         stream, packets = read_packets(path, container)
-        breaks = clock_breaks(container, packets, float(stream.time_base))
         time_base, rate = float(stream.time_base), stream.guessed_rate or stream.average_rate
         is_avi, codec = container.format.name == "avi", stream.codec_context.codec.name
         joins_fields = container.format.name.startswith(_JOINS_FIELDS)
         index, claimed = stream.index, stream.frames if is_avi else 0
+        reorders = bool(stream.codec_context.has_b_frames)
     trial = _try(path, index, _TRIAL_FRAMES, alive)
-    in_order = _in_order(packets, breaks)
+    in_order = _in_order(packets)
     doubtful = (
-        (codec == "h264" and trial.interlaced and not joins_fields)
+        (reorders and not packets.timed)
+        or (codec == "h264" and trial.interlaced and not joins_fields)
         or (codec == "mpeg4" and bool(np.any(packets.bytes <= _TINY_PACKET)))
-        or not bool(np.all(packets.keys[breaks]))
+        or bool(np.any(np.diff(packets.recording) & ~packets.keys[1:]))
     )
     frames = None if doubtful else _foretold(in_order, packets, trial)
     if frames is None:
         trial = _try(path, index, len(packets.pts), alive)
-        frames = np.array(trial.packets, dtype=np.int64)
+        frames = _by_time(packets, trial)
     step_s = float(1 / rate) if rate and 0 < rate < _HIGHEST_RATE else _median_step(packets, frames, time_base)
-    pts_s, joins = _times(packets, frames, breaks, time_base, step_s)
-    table = _table(packets, in_order, frames, breaks, pts_s, trial)
-    truncated = packets.broke_off or is_cut_off(path) or 0 < int(packets.dts.max()) + 1 < claimed
+    pts_s, joins = _times(packets, frames, time_base, step_s)
+    table = _table(packets, in_order, frames, pts_s, trial)
+    end = int(packets.dts.max()) + max(round(step_s / time_base), 1)
+    truncated = packets.broke_off or is_cut_off(path) or 0 < end < claimed
     return SourceInfo(
         *trial.size,
         Fraction(1 / step_s).limit_denominator(100_000),
@@ -99,7 +105,7 @@ def examine(path: Path, alive: Callable[[], None]) -> SourceInfo:
         av_name(),
         table,
         truncated=truncated,
-        interlaced=trial.interlaced,
+        interlaced=trial.interlaced or _turns_interlaced(path, index, table),
         notes=(*joins, *_gaps(pts_s)),
         stream=index,
     )
@@ -124,28 +130,48 @@ def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Tri
                 continue
             first = first or frame
             interlaced = interlaced or frame.interlaced_frame
-            numbers.append(number)
+            if number not in numbers[-_REPEATED_AFTER:]:
+                numbers.append(number)
             if len(numbers) == enough:
                 break
         ended = next(decoded, None) is None
         if first is None:
             raise UnreadableSource(
                 f"{path}: expected a video that can be decoded, found packets ({stream.codec_context.codec.name}) and"
-                " no picture; were its first seconds cut off?"
+                " no picture; if its beginning was cut off, cut it anew at a keyframe"
             )
     refuse_too_large(path, first)
     size = (first.height, first.width) if orientation(first)[0] else (first.width, first.height)
-    return _Trial(numbers, size, first.pict_type == PictureType.I, interlaced, damaged, ended)
+    whole, palette = first.pict_type == PictureType.I, first.format.name == "pal8"
+    return _Trial(numbers, size, whole, palette, interlaced, damaged, ended)
 
 
-def _in_order(packets: Packets, breaks: list[int]) -> NDArray[np.int64]:
-    """Numbers of the packets that are shown, in the order of presentation."""
-    parts = []
-    for start, stop in pairwise([0, *breaks, len(packets.pts)]):
-        shown = start + np.flatnonzero(~packets.hidden[start:stop])
-        known = bool(np.all(packets.pts[shown] != NO_TIME))
-        parts.append(shown[np.argsort(packets.pts[shown], kind="stable")] if known else shown)
-    return np.concatenate(parts)
+def _turns_interlaced(path: Path, index: int, table: FrameTable) -> bool:
+    """Whether a keyframe further on in a file holds two fields; a few are looked at, if the file can be sought in."""
+    looked_at = table.keys[np.linspace(0, len(table.keys) - 1, _LOOKED_AT).astype(int)] if len(table.keys) else []
+    for key in sorted(set(map(int, looked_at)) - {0}) if table.seekable else ():
+        with open_container(path) as container:
+            stream = container.streams[index]
+            _, frame = next(from_key(container, stream, table, table.group_of(key), table.group_of(key), 1), (0, None))
+            if frame is not None and frame.interlaced_frame:
+                return True
+    return False
+
+
+def _in_order(packets: Packets) -> NDArray[np.int64]:
+    """Numbers of the packets that are shown, in the order of presentation; in that of the file without times."""
+    shown = np.flatnonzero(~packets.hidden)
+    pts, recording = packets.pts[shown], packets.recording[shown]
+    timeless = np.isin(recording, recording[pts == NO_TIME])
+    return shown[np.lexsort((np.where(timeless, 0, pts), recording))]
+
+
+def _by_time(packets: Packets, trial: _Trial) -> NDArray[np.int64]:
+    """The packets of all frames that came, in the order of their times; as they came where there are none."""
+    came = np.array(trial.packets, dtype=np.int64)
+    if not packets.timed:
+        return came
+    return came[np.lexsort((packets.pts[came], packets.recording[came]))]
 
 
 def _foretold(in_order: NDArray[np.int64], packets: Packets, trial: _Trial) -> NDArray[np.int64] | None:
@@ -163,7 +189,7 @@ def _foretold(in_order: NDArray[np.int64], packets: Packets, trial: _Trial) -> N
 
 
 def _times(
-    packets: Packets, frames: NDArray[np.int64], breaks: list[int], time_base: float, step_s: float
+    packets: Packets, frames: NDArray[np.int64], time_base: float, step_s: float
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Times of frames in seconds from the first [F], ascending, and a sentence for each place where the clock broke."""
     ticks = packets.pts[frames]
@@ -172,10 +198,8 @@ def _times(
     parts: list[NDArray[np.float64]] = []
     notes: list[str] = []
     start_s, last_tick = 0.0, 0
-    for first, end in pairwise([0, *breaks, len(packets.pts)]):
-        own = np.sort(ticks[(frames >= first) & (frames < end)])
-        if not len(own):
-            continue
+    for number in np.unique(packets.recording[frames]):
+        own = np.sort(ticks[packets.recording[frames] == number])
         if parts:
             jump_s = (own[0] - last_tick) * time_base - step_s
             notes.append(f"another recording begins at {start_s:.2f} s: its clock jumps by {jump_s:+.2f} s")
@@ -204,40 +228,50 @@ def _table(
     packets: Packets,
     in_order: NDArray[np.int64],
     frames: NDArray[np.int64],
-    breaks: list[int],
     pts_s: NDArray[np.float64],
     trial: _Trial,
 ) -> FrameTable:
-    rank = np.zeros(len(packets.pts), dtype=np.int64)
-    rank[in_order] = np.arange(len(in_order))
-    ordered = bool(np.all(np.diff(rank[frames]) > 0))
-    position = np.argsort(np.argsort(frames))
-    delay = int(np.max(np.maximum.accumulate(position) - np.arange(len(frames))))
-    keys = np.flatnonzero(packets.keys[frames])
+    ordered = np.array_equal(frames, in_order[np.isin(in_order, frames)])
+    numbers = {packet: number for number, packet in enumerate(frames.tolist())}
+    as_come = [numbers[packet] for packet in trial.packets if packet in numbers] if trial.ended else []
+    delay = max(_delay(np.argsort(frames)), _delay(np.array(as_come, dtype=np.int64)))
+    # Decoding can start at a keyframe if nothing that is shown after it was decoded before it.
+    followed_by = np.minimum.accumulate(frames[::-1])[::-1]
+    keys = np.flatnonzero(packets.keys[frames] & (frames == followed_by))
+    steps = np.diff(pts_s)
     unique = len(np.unique(packets.pts[frames[keys]])) == len(keys)
     return FrameTable(
         pts_s,
         frames,
-        _orphans(packets, frames, breaks, trial),
+        _orphans(packets, frames, trial),
         keys,
         packets.pts[frames[keys]],
         packets.bytes[frames[keys]],
-        seekable=ordered and unique and not breaks,
+        seekable=ordered and unique and not np.any(packets.recording) and not trial.palette,
         delay=delay,
+        steady=trial.whole and (steps.size == 0 or float(steps.max()) < _STEADY * float(np.median(steps))),
     )
 
 
-def _orphans(packets: Packets, frames: NDArray[np.int64], breaks: list[int], trial: _Trial) -> NDArray[np.bool_]:
-    """Which frames come before a keyframe in a recording that starts without one."""
-    orphans = np.zeros(len(frames), dtype=np.bool_)
-    for start, stop in pairwise([0, *breaks, len(packets.pts)]):
-        own_keys = start + np.flatnonzero(packets.keys[start:stop])
-        inside = (frames >= start) & (frames < stop)
-        if start == 0:
-            if not trial.whole and len(own_keys):
-                orphans |= inside & (frames < own_keys[0])
+def _delay(numbers: NDArray[np.int64]) -> int:
+    """Most frames that come before a frame and are shown after it, of frames numbered by their order of presentation.
+
+    Args:
+        numbers: of the frames in the order in which they come [F].
+    """
+    position = np.argsort(numbers)
+    return int(np.max(np.maximum.accumulate(position) - np.arange(len(position)), initial=0))
+
+
+def _orphans(packets: Packets, frames: NDArray[np.int64], trial: _Trial) -> NDArray[np.bool_]:
+    """Which frames come before a keyframe in a recording that starts without one, or are cut off at the end."""
+    orphans: NDArray[np.bool_] = (frames == len(packets.pts) - 1) & packets.torn
+    for number in range(int(packets.recording[-1]) + 1):
+        inside = packets.recording == number
+        keys = np.flatnonzero(packets.keys & inside)
+        first_key = keys[0] if len(keys) else len(packets.pts)
+        if number == 0 and (trial.whole or not len(keys)):
             continue
-        before_key = frames < own_keys[0] if len(own_keys) else inside
-        leading = np.arange(len(frames)) < np.flatnonzero(frames == own_keys[0])[:1].sum() if len(own_keys) else inside
-        orphans |= inside & (before_key | leading)
+        lost = (frames < first_key) | (np.arange(len(frames)) < np.argmax(frames == first_key))
+        orphans |= inside[frames] & lost
     return orphans

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,3 +93,17 @@ def test_it_is_tried_again_and_may_have_been_repaired(run_cli, tiny, clips, tmp_
     assert open_run(out)["bad"].status == "done"
     assert open_run(out)["bad"].record.frames == FRAMES + 1
     assert not (out / "errors.jsonl").exists()
+
+
+def test_a_decoder_that_reads_a_file_wrongly_is_refused_by_name(run_cli, tiny, tmp_path):
+    """OpenCV knows no flips; the same file is read without the option."""
+    flipped = Path(__file__).parents[2] / "data" / "odd_videos" / "hflip.mp4"
+    options = ["-o", tmp_path / "out", "--model", tiny, "--set", "save.video=false", "--dtype", "float32"]
+    code, text, _ = run_cli("run", flipped, *options, "--decoder", "opencv")
+    assert code == 3
+    text = " ".join(text.split())
+    assert "expected a file that opencv reads rightly" in text
+    assert "leave the decoder at auto" in text
+    code, _, error = run_cli("run", flipped, *options, "--decoder", "ffmpeg")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "source.decoder" in error

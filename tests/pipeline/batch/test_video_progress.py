@@ -27,7 +27,9 @@ def seal_of(segment):
 def video():
     """Ten frames in segments of 4, 4 and 2."""
     save = SimpleNamespace(video=False, png=True, npz=False)
-    job = SimpleNamespace(id="clip", frames=10, config=SimpleNamespace(save=save))
+    job = SimpleNamespace(
+        id="clip", frames=10, config=SimpleNamespace(save=save), info=SimpleNamespace(notes=("a", "b"))
+    )
     return VideoProgress(SPEC, job, Identity("quick", "full"), "", plan_segments(range(0, 20, 2), 4), {})
 
 
@@ -55,5 +57,6 @@ def test_lost_frames_are_not_counted_as_computed(video):
     record = video.record(Finished(frames=4, invalid=1, fps=5.0), "partial", "why")
     assert (record.id, record.source, record.status, record.cause) == ("clip", "/in/clip.avi", "partial", "why")
     assert (record.frames, record.invalid, record.fps, record.identity_full) == (4, 1, 5.0, "full")
+    assert record.notes == "a; b"
     assert (record.retries, record.computed, record.selected) == (1, 4, 10)
     assert 200 <= record.seconds < 300

@@ -23,10 +23,32 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 
 @pytest.fixture(scope="module")
-def folder(make_clip, tmp_path_factory):
+def made(make_clip, tiny, made_once):
+    """A folder of inputs, and the command's results and streams."""
+
+    def make(folder):
+        make_inputs(folder / "names", make_clip(2))
+        options = ["--model", tiny, "--no-archive", "--set", "save.video=false", "--set", "numerics.threads=1"]
+        command = [
+            sys.executable,
+            "-m",
+            "deltascene",
+            "run",
+            str(folder / "names"),
+            "-o",
+            str(folder / "out"),
+            *options,
+        ]
+        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as error:
+            done = subprocess.run(command, stdout=out, stderr=error, timeout=600, env=os.environ | {"COLUMNS": "100"})
+        (folder / "code").write_text(str(done.returncode))
+
+    return made_once("strange names", make)
+
+
+def make_inputs(root, clip):
     """Clips and broken files, one below another folder, and links that go round in circles."""
-    root = tmp_path_factory.mktemp("names")
-    clip = make_clip(2)
+    root.mkdir()
     for name in GOOD:
         shutil.copy(clip, root / f"{name}.avi")
     for name in BROKEN:
@@ -37,17 +59,18 @@ def folder(make_clip, tmp_path_factory):
     (root / "loop").symlink_to("loop")
     (root / "self.avi").symlink_to("self.avi")
     (root / "to itself").symlink_to(".")
-    return root
 
 
 @pytest.fixture(scope="module")
-def ran(folder, tiny, tmp_path_factory):
-    """The command in a process of its own, with real streams."""
-    out = tmp_path_factory.mktemp("strange") / "out"
-    options = ["--model", tiny, "--no-archive", "--set", "save.video=false", "--set", "numerics.threads=1"]
-    command = [sys.executable, "-m", "deltascene", "run", str(folder), "-o", str(out), *options]
-    done = subprocess.run(command, capture_output=True, timeout=600, check=False, env=os.environ | {"COLUMNS": "100"})
-    return out, done
+def folder(made):
+    return made / "names"
+
+
+@pytest.fixture(scope="module")
+def ran(made):
+    """OUT, and the command as it ran in a process of its own, with real streams."""
+    code, streams = int((made / "code").read_text()), [(made / name).read_bytes() for name in ("stdout", "stderr")]
+    return made / "out", subprocess.CompletedProcess([], code, *streams)
 
 
 def test_every_file_is_an_input_of_its_own(folder, ran):

@@ -21,7 +21,7 @@ import pytest
 
 from deltascene.pipeline.errors import WorkerLost
 from deltascene.pipeline.sources.decoding.by_av import decode
-from deltascene.pipeline.sources.decoding.by_decord import decord_name
+from deltascene.pipeline.sources.decoding.by_others import decord_name
 from deltascene.pipeline.sources.decoding.container import demuxed, open_container, read_packets
 from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.find import find_sources
@@ -242,7 +242,9 @@ def test_decoder_ends_with_its_pipeline(mpeg4: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(
+    "decoder", [each if each == "av" else pytest.param(each, marks=pytest.mark.nightly) for each in DECODERS]
+)
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path, decoder: Decoder) -> None:
     size, count = (360, 640), 1_200
     path = tmp_path / "long.mp4"
@@ -314,7 +316,7 @@ def test_what_comes_before_a_place_that_cannot_be_read_is_kept(mpeg4: Path) -> N
         """An open file whose disk fails after five packets."""
 
         def __init__(self, container: Any) -> None:
-            self.streams, self._container = container.streams, container
+            self.streams, self.format, self._container = container.streams, container.format, container
 
         def demux(self, *streams: Any) -> Iterator[Any]:
             yield from islice(self._container.demux(*streams), 5)

@@ -1,5 +1,9 @@
 """Settings that a user made for other programs with the same libraries don't reach the decoder's process."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -41,3 +45,12 @@ def test_pictures_are_the_same(make_clip, images, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     assert read() == plain
     assert not (tmp_path / "report.log").exists()
+
+
+def test_settings_that_would_end_the_command_are_dropped(make_clip):
+    """OpenCV ends a process for a value that it can't read."""
+    names = ("OPENCV_TRACE", "OPENCV_IO_MAX_IMAGE_WIDTH", "OPENCV_FOR_THREADS_NUM", "OPENCV_ENABLE_MEMALIGN")
+    script = "from deltascene.pipeline.cli.app import main; main()"
+    command = [sys.executable, "-c", script, "what-if", str(make_clip(2)), "--presets", "balanced"]
+    done = subprocess.run(command, env=os.environ | dict.fromkeys(names, "zz"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from PIL import Image
 from deltascene.cache.places import place
 from deltascene.pipeline.sources.errors import SourceNotFound
 from deltascene.pipeline.sources.find import Findings, find_sources, natural_key, search
+from deltascene.pipeline.sources.pictures import positions_of
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -58,6 +59,8 @@ def test_globs(tmp_path: Path) -> None:
     assert ids(f"{tmp_path}/x/**/a*") == ["a1", "a2", "y_a3", "y_z_a4"]
     assert ids(f"{tmp_path}/**/y/*.mp4") == ["x_y_a3", "x_y_b1"]
     assert ids(f"{tmp_path}/**") == ["x_a1", "x_a2", "x_y_a3", "x_y_b1", "x_y_z_a4"]
+    assert ids(f"{tmp_path}/**/y/**") == ["x_y_a3", "x_y_b1", "x_y_z_a4"]
+    assert ids(f"{tmp_path}/**/y") == ["x_y_a3", "x_y_b1", "x_y_z_a4"]
     assert ids(f"{tmp_path}/x/*") == ["a1", "a2", "y_a3", "y_b1", "y_z_a4"]
     (spec,) = find_sources([f"{tmp_path}/f/*.png"])
     assert spec.kind == "sequence"
@@ -244,13 +247,13 @@ def test_a_pipe_among_images_is_not_opened(tmp_path: Path) -> None:
 )
 def test_numbers_of_images_are_their_times(tmp_path: Path, numbers: str, positions: tuple[int, ...]) -> None:
     touch(tmp_path / "shots", *numbers.split())
-    assert [spec.positions for spec in find_sources([str(tmp_path / "shots")])] == [positions]
+    assert [positions_of(spec.paths) for spec in find_sources([str(tmp_path / "shots")])] == [positions]
 
 
 def test_gaps_are_told_once(tmp_path: Path) -> None:
     touch(tmp_path, *(f"shots/f{number:04d}.jpg" for number in (3, 4, 17, 18, 21)), "b/1.png", "b/3.png")
     (spec,) = find_sources([f"{tmp_path}/shots/f%04d.jpg"])
-    assert spec.positions == (0, 1, 14, 15, 18)
+    assert positions_of(spec.paths) == (0, 1, 14, 15, 18)
     line = "shots: its numbered images have 2 gaps, the longest of 12 images"
     assert found_in(tmp_path / "out", tmp_path / "shots").notes == (f"{line}; times follow the numbers",)
     both = found_in(tmp_path / "out", tmp_path / "shots", tmp_path / "b")
@@ -301,3 +304,57 @@ def test_lists_that_are_no_text_and_links_to_themselves(tmp_path: Path) -> None:
     for name in ("list.txt", "loop.mp4"):
         with pytest.raises(SourceNotFound, match=name):
             find_sources([str(tmp_path / name)])
+
+
+def named(found: Findings) -> list[tuple[str, list[str]]]:
+    return [(spec.id, [path.name for path in spec.paths]) for spec in found.specs]
+
+
+def test_numbered_images_of_several_names_are_several_sequences(tmp_path: Path) -> None:
+    names = ["left_001.png", "left_002.png", "right_001.png", "right_005.png"]
+    touch(tmp_path / "two", *names)
+    found = search([str(tmp_path / "two")])
+    assert named(found) == [("two_left", names[:2]), ("two_right", names[2:])]
+    assert found.notes == ("two_right: its numbered images have 1 gap of 3 images; times follow the numbers",)
+    touch(tmp_path / "kinds", "f1_rgb.png", "f1_depth.png", "f2_rgb.png", "f2_depth.png")
+    assert named(search([str(tmp_path / "kinds")])) == [
+        ("kinds_f_depth", ["f1_depth.png", "f2_depth.png"]),
+        ("kinds_f_rgb", ["f1_rgb.png", "f2_rgb.png"]),
+    ]
+
+
+def test_a_single_image_beside_numbered_ones_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "film", "f_0001.jpg", "f_0003.JPG", "f_0009.jpg", "poster.jpg")
+    found = search([str(tmp_path / "film")])
+    assert named(found) == [("film", ["f_0001.jpg", "f_0003.JPG", "f_0009.jpg"])]
+    assert found.notes == (
+        "passed over: 1 image beside numbered ones (poster.jpg)",
+        "film: its numbered images have 2 gaps, the longest of 5 images; times follow the numbers",
+    )
+
+
+def test_photographs_of_any_name_stay_one_sequence(tmp_path: Path) -> None:
+    touch(tmp_path / "photos", "a.jpg", "b.jpg", "c1.jpg", "c2.jpg")
+    assert named(search([str(tmp_path / "photos")])) == [("photos", ["a.jpg", "b.jpg", "c1.jpg", "c2.jpg"])]
+
+
+@pytest.mark.parametrize("pattern", ["*/*", "*/videos/*/*.webm", "**"])
+def test_results_are_no_inputs_of_globs(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip/a.mp4").touch()
+    inside = tmp_path / "results/videos/a"
+    inside.mkdir(parents=True)
+    (inside / "overlay.webm").touch()
+    for name in ("run.yaml", "videos.parquet"):
+        (tmp_path / "results" / name).touch()
+    if "webm" in pattern:
+        with pytest.raises(SourceNotFound, match=r"results of runs \(results\)"):
+            search([str(tmp_path / pattern)])
+    else:
+        found = search([str(tmp_path / pattern)])
+        assert [spec.path.name for spec in found.specs] == ["a.mp4"]
+
+
+def test_no_name_is_no_folder() -> None:
+    with pytest.raises(SourceNotFound, match="empty name"):
+        search([""])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltascene.pipeline.sources.decoding.damage import Damage
-from deltascene.pipeline.sources.frame_table import FrameTable
+from deltascene.pipeline.sources.info import FrameTable
 from deltascene.pipeline.sources.messages import Selection
 
 
@@ -18,10 +18,11 @@ def table(packets: list[int], keys: list[int]) -> FrameTable:
     return FrameTable(np.arange(count) / 25, np.array(packets), none, at, at, at)
 
 
-def damaged(made: FrameTable, *packets: int, slow: int | None = None) -> list[int]:
+def damaged(made: FrameTable, *packets: int, slow: int | None = None, lost: int | None = None) -> list[int]:
     damage = Damage(made)
-    if slow is not None:
-        damage.refreshes_slowly(slow)
+    for number in range(made.frames):
+        if number != lost:
+            damage.came(number, whole=number != slow)
     for packet in packets:
         damage.found(packet)
     return [index for index in range(made.frames) if damage.reaches(index, int(made.packets[index]))]
@@ -53,6 +54,11 @@ def test_what_leans_on_a_broken_keyframe_from_before_it_is_damaged() -> None:
 
 def test_a_slow_refresh_takes_a_group() -> None:
     assert damaged(CLOSED, 1, slow=3) == [1, 2, 3, 4, 5]
+
+
+def test_what_builds_on_a_keyframe_that_never_came_is_damaged() -> None:
+    assert damaged(CLOSED, lost=3) == [3, 4, 5]
+    assert damaged(CLOSED, lost=4) == []
 
 
 @given(

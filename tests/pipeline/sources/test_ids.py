@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from deltascene.pipeline.sources import ids
 from deltascene.pipeline.sources.ids import ids_of, safe_name
-from deltascene.pipeline.sources.spec import Found
+from deltascene.pipeline.sources.spec import SourceSpec
 
 NAMES = st.text(max_size=60) | st.binary(max_size=60).map(os.fsdecode)
 E_NFC, E_NFD = "\u00e9", "e\u0301"
 
 
-def videos(*names: str, root: str = "/in") -> list[Found]:
-    return [Found(name, "video", (Path(f"{root}/{name}"),)) for name in names]
+def videos(*names: str, root: str = "/in") -> list[SourceSpec]:
+    return [SourceSpec(name, "video", (Path(f"{root}/{name}"),)) for name in names]
 
 
 def ids_by_name(*names: str, recorded: Mapping[str, str] | None = None, root: str = "/in") -> dict[str, str]:
@@ -108,19 +108,19 @@ def test_of_two_files_of_one_name_only_that_on_record_keeps_the_id() -> None:
 
 
 def test_two_sequences_of_one_folder_are_told_apart() -> None:
-    one, two = (Found(name, "sequence", (Path(f"/in/{name}1.jpg"),)) for name in ("кадр", "b"))
+    one, two = (SourceSpec(name, "sequence", (Path(f"/in/{name}1.jpg"),)) for name in ("кадр", "b"))
     assert ids_of([one, two], {"____": "/in"}) == ["____", "b"]
     assert ids_of([two], {"____": "/in"}) == ["b"]
 
 
 def test_sequences_of_one_folder_and_name_get_digits_of_their_first_images() -> None:
-    found = [Found("img", "sequence", (Path(f"/in/img1{suffix}"),)) for suffix in (".jpg", ".png")]
+    found = [SourceSpec("img", "sequence", (Path(f"/in/img1{suffix}"),)) for suffix in (".jpg", ".png")]
     assert len(set(ids_of(found, {}))) == 2
 
 
 def test_ten_thousand_of_one_name_have_ids_of_their_own() -> None:
     """Six digits of a hash would give some three pairs of them one folder."""
-    found = [Found("日本.mp4", "video", (Path(f"/in/{number}/日本.mp4"),)) for number in range(10_000)]
+    found = [SourceSpec("日本.mp4", "video", (Path(f"/in/{number}/日本.mp4"),)) for number in range(10_000)]
     made = ids_of(found, {})
     assert len(set(made)) == 10_000
     assert {len(each.removeprefix("日本-")) for each in made} == {6, 16}

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deltascene.pipeline.sources.decoding.by_decord import decord_name
+from deltascene.pipeline.sources.decoding.by_others import decord_name
 from deltascene.pipeline.sources.errors import SourceNotFound, UnreadableSource
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.identity import identity
@@ -260,9 +260,16 @@ def test_arguments_are_checked(mpeg4: Path) -> None:
 
 @needs_decord
 def test_asking_for_decord_where_it_errs_is_refused(tmp_path: Path) -> None:
-    for name in ("mid.mkv", "cat_overlap.ts", "hflip.mp4", "avchd.mts", "th.ogv"):
+    with av.open(str(tmp_path / "open.mp4"), "w") as file:  # in an open group, decord errs after seeking to it
+        options = {"x264-params": "open-gop=1:keyint=15:min-keyint=15:bframes=3:b-adapt=0:scenecut=0"}
+        stream = file.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        frames = (av.VideoFrame.from_ndarray(image, format="rgb24") for image in pictures(40, (96, 128)))
+        file.mux([packet for frame in (*frames, None) for packet in stream.encode(frame)])
+    odd = (ODD_VIDEOS / name for name in ("mid.mkv", "cat_overlap.ts", "hflip.mp4", "avchd.mts", "th.ogv"))
+    for path in (*odd, tmp_path / "open.mp4"):
         with pytest.raises(UnreadableSource, match=r"decord reads rightly.*leave the decoder at auto"):
-            probe(source(ODD_VIDEOS / name), decoder="decord")
+            probe(source(path), decoder="decord")
 
 
 def test_identity_is_of_the_content(tmp_path: Path) -> None:

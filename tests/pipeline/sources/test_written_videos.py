@@ -3,6 +3,8 @@
 Every picture shows its own number, so that a frame tells which one it is.
 """
 
+import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -201,3 +203,153 @@ def test_packets_with_which_a_decoder_begins_afresh(
     with open_container(path) as file:
         packets = list(demuxed(file, file.streams.video[0]))
         assert [at for at, packet in enumerate(packets) if starts_afresh(packet)] == begins
+
+
+def remux(path: Path, kept: Callable[[int, bool], bool], container: str) -> Path:
+    """A copy of some packets, by their number and whether they are keyframes."""
+    target = path.with_name(f"part.{container}")
+    with av.open(str(path)) as file, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(file.streams.video[0])
+        for number, packet in enumerate(demuxed(file, file.streams.video[0])):
+            if kept(number, packet.is_keyframe):
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+def assert_parts_are_one_pass(path: Path, info: SourceInfo) -> None:
+    for threads in (1, 2, 4):
+        pictures = list(av_pictures(path, info, range(info.frames), threads=threads))
+        for index in range(0, info.frames, 3):
+            for one, other in zip(read(path, info, range(index, index + 2)), pictures[index : index + 2], strict=False):
+                assert one[::2] == other[::2], (threads, index)
+                assert np.array_equal(one[1], other[1]) if one[1] is not None else other[1] is None
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4", "ts", "flv"])
+def test_after_a_lost_keyframe_pictures_keep_their_times(tmp_path: Path, container: str) -> None:
+    """FFmpeg gives the picture after the hole before some that come before it."""
+    path = tmp_path / "clip.mkv"
+    about = write(path, Made("libx264", "mkv", 60, 20, 2, Fraction(25), 0, 0))
+    assert about[20][0]
+    part = remux(path, lambda number, _: number != 20, container)
+    info = examine(part, lambda: None)
+    for index, image, cause in read(part, info, range(info.frames)):
+        if image is not None and not cause and not 20 <= info.table.pts_s[index] * 25 < 41:
+            assert number_in(image) == round(info.table.pts_s[index] * 25)
+    assert_parts_are_one_pass(part, info)
+
+
+def test_avi_has_the_times_of_decoding(tmp_path: Path) -> None:
+    """Of H.264 with B-frames, which others than we put into AVI; the last frame is as long as all."""
+    avi = tmp_path / "clip.avi"
+    write(avi, Made("libx264", "avi", 60, 20, 2, Fraction(25), 0, 0))
+    info = examine(avi, lambda: None)
+    assert info.table.pts_s.tolist() == pytest.approx(np.arange(60) / 25)
+    assert [number_in(image) for _, image, _ in read(avi, info, range(60)) if image is not None] == list(range(60))
+    assert not info.truncated
+
+
+def test_leading_pictures_of_a_recording_that_starts_mid_group_are_not_taken_for_good(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    write(path, Made("mpeg4", "avi", 60, 12, 2, Fraction(25), 0, 0))
+    part = remux(path, lambda number, _: number >= 5, "avi")
+    info = examine(part, lambda: None)
+    assert len(set(info.table.packets.tolist())) == info.frames
+    good = [
+        number_in(image) for _, image, cause in read(part, info, range(info.frames)) if not cause and image is not None
+    ]
+    assert good == list(range(12, 60))
+
+
+def test_a_palette_that_stands_in_the_first_packet_is_there_after_a_seek(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "pal8"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24").reformat(format="rgb8")
+            grey = frame.reformat(format="gray").to_ndarray()
+            palette = np.stack([np.full(256, 255), np.arange(256), 255 - np.arange(256), np.arange(256) // 2], axis=1)
+            for packet in stream.encode(av.VideoFrame.from_ndarray((grey, palette.astype(np.uint8)), format="pal8")):
+                file.mux(packet)
+    info = examine(path, lambda: None)
+    assert info.frames == 20
+    assert_parts_are_one_pass(path, info)
+
+
+@pytest.mark.parametrize("matrix", [8, 10])
+def test_matrices_that_cannot_be_converted_are_taken_as_the_ffmpeg_program_took_them(
+    tmp_path: Path, matrix: int
+) -> None:
+    """YCgCo, and BT.2020 with constant luminance: near enough to see what is in the picture."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        for number in range(5):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="rgb24")))
+        file.mux(stream.encode(None))
+    info = examine(path, lambda: None)
+    frames = read(path, info, range(info.frames))
+    assert [(number_in(image), cause) for _, image, cause in frames if image is not None] == [(n, "") for n in range(5)]
+
+
+def test_fields_that_begin_later_are_found(tmp_path: Path) -> None:
+    """A channel that goes from progressive to interlaced: every picture is one again, and the same in parts."""
+    joined = tmp_path / "joined.ts"
+    for part, flags in (("clip", ""), ("fields", "+ildct+ilme")):
+        path = tmp_path / f"{part}.ts"
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("mpeg2video", rate=25, options={"flags": flags} if flags else {})
+            stream.width, stream.height, stream.pix_fmt, stream.gop_size = 160, 96, "yuv420p", 10
+            stream.bit_rate = 2_000_000
+            for number in range(30):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="rgb24")))
+            file.mux(stream.encode(None))
+        assert examine(path, lambda: None).interlaced == bool(flags)
+        with joined.open("ab") as file:
+            file.write(path.read_bytes())
+    info = examine(joined, lambda: None)
+    assert info.frames == 60
+    fields = {number: image for number, image, _ in read(joined, info, range(60)) if number in (29, 45)}
+    raw = {
+        number: frame.to_ndarray(format="rgb24") for number, frame in enumerate(av.open(str(joined)).decode(video=0))
+    }
+    assert np.array_equal(fields[29], raw[29])
+    assert not np.array_equal(fields[45], raw[45])
+    assert_parts_are_one_pass(joined, info)
+
+
+def edited(path: Path, edits: list[tuple[int, int]]) -> Path:
+    """A copy of an MP4 file whose edit list shows these parts, as lengths and starts in units of both clocks."""
+    data = path.read_bytes()
+    at = data.index(b"elst") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    entries = b"".join(struct.pack(">IiI", length, start, 1 << 16) for length, start in edits)
+    made = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(edits)) + entries
+    out = bytearray(data[:at] + made + data[at + size :])
+    for name in (b"edts", b"trak", b"moov"):
+        box = out.index(name) - 4
+        out[box : box + 4] = struct.pack(">I", int.from_bytes(out[box : box + 4], "big") + len(made) - size)
+    target = path.with_name("edited.mp4")
+    target.write_bytes(out)
+    return target
+
+
+@pytest.mark.parametrize("parts", [((0, 10), (30, 10)), ((30, 10), (0, 10)), ((10, 10), (10, 10))])
+def test_the_parts_that_an_edit_list_shows_are_one_recording(
+    tmp_path: Path, parts: tuple[tuple[int, int], ...]
+) -> None:
+    path = tmp_path / "clip.mp4"
+    write(path, Made("libx264", "mp4", 60, 10, 0, Fraction(25), 0, 0))
+    with av.open(str(path)) as file:
+        tick = round(1 / (25 * file.streams.video[0].time_base))
+    shown = edited(path, [(count * 40, first * tick) for first, count in parts])
+    info = examine(shown, lambda: None)
+    wanted = [number for first, count in parts for number in range(first, first + count)]
+    assert [number_in(image) for _, image, cause in read(shown, info, range(info.frames)) if not cause] == wanted
+    assert info.table.pts_s.tolist() == pytest.approx(np.arange(20) / 25)
+    assert info.notes == ()
+    assert_parts_are_one_pass(shown, info)
