@@ -55,6 +55,7 @@ class PolicyConfig(_Section):
     every: int = _result(ge=1, le=1000)
     max_age_s: float = _result(gt=0)
     residual: float | None = _result(default=None, gt=0)
+    residual_moved: float | None = _result(default=None, gt=0)
     rolling: float = _result(default=0.0, ge=0, le=1)
     refresh: int = _result(ge=1, le=100_000)
     refresh_s: float = _result(gt=0)

@@ -92,20 +92,35 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
     return flow * _closer(flow, now, computed)
 
 
-def flow_residual(flow: Flow, now: Grey, computed: Grey, gain: float, grid: TokenGrid) -> float:
-    """What a flow leaves unexplained of a frame: the root mean square, over patches, of the mean difference in a patch.
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What a flow leaves unexplained: the root mean square, over patches, of the mean difference in a patch.
 
-    Pictures are compared at the flow's own resolution.
+    Attributes:
+        whole: over all patches, in steps of 255.
+        moved: over those that moved; 0 if none did.
+    """
+
+    whole: float = 0.0
+    moved: float = 0.0
+
+    def faded(self, share: float) -> "Residual":
+        """A share of it."""
+        return Residual(self.whole * share, self.moved * share)
+
+
+def flow_residual(
+    flow: Flow, now: Grey, computed: Grey, gain: float, moved: NDArray[np.bool_], grid: TokenGrid
+) -> Residual:
+    """What a flow leaves unexplained of a frame. Pictures are compared at the flow's own resolution.
 
     Args:
         flow: flow from the frame back to the last computed image.
         now: the frame [H, W].
         computed: the last computed image [H, W].
         gain: exposure of the frame against that image.
+        moved: patches that changed since they were last computed [h, w].
         grid: token grid of the frame.
-
-    Returns:
-        The residual in steps of 255.
     """
     size = flow.shape[:0:-1]
     coarse, before = (
@@ -117,7 +132,8 @@ def flow_residual(flow: Flow, now: Grey, computed: Grey, gain: float, grid: Toke
     fetched = cv2.remap(before.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     apart = np.abs(coarse - np.minimum(fetched * gain, 255))
     patches = cv2.resize(apart, (grid.width, grid.height), interpolation=cv2.INTER_AREA)
-    return float(np.sqrt(np.mean(np.square(patches))))
+    squares = np.square(patches)
+    return Residual(float(np.sqrt(squares.mean())), float(np.sqrt(squares[moved].mean())) if moved.any() else 0.0)
 
 
 def standing_share(now: Grey, computed: Grey) -> float:

@@ -26,7 +26,8 @@ class Rules:
         every: moved rows run every so many frames; outputs are warped in between.
         max_age_s: and at the latest after so many seconds.
         residual: rows, or all where the camera moves, run as soon as the flow is expected to leave more than this
-            unexplained (steps of 255); None computes by count alone.
+            unexplained over the picture (steps of 255); None computes by count alone.
+        residual_moved: and as soon as it is expected to leave more than this in the patches that moved.
         rolling: this share of the tokens, those that weren't computed for longest, joins the moved rows.
         refresh: a dense frame every so many frames.
         refresh_s: and at the latest after so many seconds.
@@ -44,6 +45,7 @@ class Rules:
     every: int
     max_age_s: float
     residual: float | None
+    residual_moved: float | None
     rolling: float
     refresh: int
     refresh_s: float
@@ -73,7 +75,8 @@ class Situation:
         frames_since_dense: frames since all rows last ran.
         seconds_since_dense: the same in seconds.
         refresh_due: it is this frame's turn to run dense.
-        residual: what the flow is expected to leave unexplained if this frame is warped, in steps of 255.
+        residual: what the flow is expected to leave unexplained over the picture if this frame is warped, steps of 255.
+        residual_moved: the same of the patches that moved.
     """
 
     valid: bool = True
@@ -89,6 +92,7 @@ class Situation:
     seconds_since_dense: float = 0.0
     refresh_due: bool = False
     residual: float = 0.0
+    residual_moved: float = 0.0
 
 
 def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
@@ -111,7 +115,7 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "cut"
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
-    misfit = rules.residual is not None and now.residual > rules.residual
+    misfit = _over(now.residual, rules.residual) or _over(now.residual_moved, rules.residual_moved)
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
         old = now.seconds_since_computed >= rules.camera_s or now.frames_since_computed >= rules.camera_every
         return ("dense" if old or misfit else "warped"), "camera"
@@ -120,6 +124,10 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
     if misfit or now.seconds_since_computed >= rules.max_age_s or now.frames_since_computed >= rules.every:
         return "rows", "changed"
     return "warped", "between"
+
+
+def _over(value: float, bound: float | None) -> bool:
+    return bound is not None and value > bound
 
 
 def asks_for_standing(rules: Rules, now: Situation) -> bool:

@@ -4,7 +4,7 @@ The same decision drives a run, a live stream and a what-if replay; `decide` is 
 frame.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, estimate_flow, flow_residual, standing_share, to_grey
+from deltascene.stages.motion import Flow, Residual, estimate_flow, flow_residual, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -44,8 +44,7 @@ class TemporalState:
         computed_P: number of the processed frame, in the segment, at which each patch last ran, int64 [patches].
         frames: processed frames so far.
         gain: exposure of the last computed frame against the last dense one.
-        residual: what the flow left unexplained in the last warped frame since rows ran, in steps of 255; None where
-            there was none.
+        residual: what the flow left unexplained in the last warped frame since rows ran; None where there was none.
         first_residual: the same of the last frame that was warped right after rows ran; it fades while none is.
     """
 
@@ -59,8 +58,8 @@ class TemporalState:
     computed_P: Tensor | None = None
     frames: int = 0
     gain: float = 1.0
-    residual: float | None = None
-    first_residual: float = 0.0
+    residual: Residual | None = None
+    first_residual: Residual = field(default_factory=Residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +109,7 @@ def decide(
     cells_PQ = cell_means(pixels, grid, config.change.cell_px)
     gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
     patches = moved_patches(strength_P, config.change.threshold)
+    expected = state.first_residual if state.residual is None else state.residual
     situation = Situation(
         first=state.pixels is None,
         identical=_identical(pixels, state.pixels),
@@ -121,7 +121,8 @@ def decide(
         frames_since_dense=state.frames_since_dense + 1,
         seconds_since_dense=frame.pts_s - state.dense_s,
         refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
-        residual=state.first_residual if state.residual is None else state.residual,
+        residual=expected.whole,
+        residual_moved=expected.moved,
     )
     rules = rules_of(config)
     if state.pixels is not None and asks_for_standing(rules, situation):
@@ -138,7 +139,7 @@ def decide(
             dense_s=frame.pts_s,
             computed_P=torch.full((grid.patches,), state.frames),
             frames=state.frames + 1,
-            first_residual=0.0 if reason in ("reset", "cut") else _remembered(state),
+            first_residual=Residual() if reason in ("reset", "cut") else _remembered(state),
         )
         return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
     assert state.reference is not None
@@ -169,6 +170,11 @@ def decide(
     return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
 
 
+def uses_evidence(config: Config) -> bool:
+    """Whether decisions depend on how well the flow fits."""
+    return config.policy.residual is not None or config.policy.residual_moved is not None
+
+
 def follow(grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Tensor) -> tuple[TemporalState, Flow]:
     """Finds the flow of a frame that is to be warped, and how much of the picture it leaves unexplained.
 
@@ -182,14 +188,14 @@ def follow(grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Te
     assert state.reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
     flow = estimate_flow(now, computed, decision.moved, grid)
-    residual = flow_residual(flow, now, computed, state.reference.gain / state.gain, grid)
+    residual = flow_residual(flow, now, computed, state.reference.gain / state.gain, decision.moved, grid)
     first = residual if state.residual is None else state.first_residual
     return replace(state, residual=residual, first_residual=first), flow
 
 
-def _remembered(state: TemporalState) -> float:
+def _remembered(state: TemporalState) -> Residual:
     """What to expect of the flow right after rows ran: fading where no flow was looked at since they ran before."""
-    return state.first_residual * (FADES if state.residual is None else 1.0)
+    return state.first_residual.faded(FADES) if state.residual is None else state.first_residual
 
 
 def _with_stalest(patches: Tensor, computed_P: Tensor, share: float) -> Tensor:

@@ -32,6 +32,7 @@ OTHER = {
     "policy.every": 3,
     "policy.max_age_s": 1.0,
     "policy.residual": 4.0,
+    "policy.residual_moved": 9.0,
     "policy.rolling": 0.02,
     "policy.refresh": 16,
     "policy.refresh_s": 4.0,

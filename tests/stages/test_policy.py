@@ -29,6 +29,7 @@ RULES = Rules(
     camera_standing=0.3,
     camera_every=6,
     residual=None,
+    residual_moved=None,
     rolling=0.0,
     refresh_idle=True,
     camera_s=0.5,
@@ -104,6 +105,9 @@ def test_every_situation_has_its_policy(now, expected):
     [
         (replace(MOVED, residual=3.0), ("warped", "between")),
         (replace(MOVED, residual=3.1), ("rows", "changed")),
+        (replace(MOVED, residual_moved=9.0), ("warped", "between")),
+        (replace(MOVED, residual_moved=9.1), ("rows", "changed")),
+        (replace(PAN, residual_moved=9.1), ("dense", "camera")),
         (replace(STILL, residual=3.1), ("held", "unchanged")),
         (replace(MOVED, seconds_since_computed=0.5), ("rows", "changed")),
         (replace(PAN, residual=3.0, seconds_since_computed=0.6), ("warped", "camera")),
@@ -116,7 +120,9 @@ def test_every_situation_has_its_policy(now, expected):
     ],
 )
 def test_evidence_decides_when_and_there_is_no_refresh_without_need(now, expected):
-    rules = replace(RULES, every=1000, camera_every=1000, residual=3.0, refresh_idle=False, camera_s=0.7)
+    rules = replace(
+        RULES, every=1000, camera_every=1000, residual=3.0, residual_moved=9.0, refresh_idle=False, camera_s=0.7
+    )
     assert choose_policy(rules, now) == expected
 
 
