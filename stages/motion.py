@@ -129,7 +129,7 @@ def flow_residual(
     where = flow.astype(np.float32) / (STEPS_PER_PIXEL * COARSER)
     x = where[0] + np.arange(size[0], dtype=np.float32)
     y = where[1] + np.arange(size[1], dtype=np.float32)[:, None]
-    fetched = cv2.remap(before.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    fetched = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     apart = np.abs(coarse - np.minimum(fetched * gain, 255))
     patches = cv2.resize(apart, (grid.width, grid.height), interpolation=cv2.INTER_AREA)
     squares = np.square(patches)

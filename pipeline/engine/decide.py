@@ -175,10 +175,13 @@ def uses_evidence(config: Config) -> bool:
     return config.policy.residual is not None or config.policy.residual_moved is not None
 
 
-def follow(grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Tensor) -> tuple[TemporalState, Flow]:
-    """Finds the flow of a frame that is to be warped, and how much of the picture it leaves unexplained.
+def follow(
+    config: Config, grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Tensor
+) -> tuple[TemporalState, Flow]:
+    """Finds the flow of a frame that is to be warped and, if later decisions ask for it, how well it fits.
 
     Args:
+        config: resolved config.
         grid: token grid of the frame.
         state: after `decide`.
         decision: about the frame.
@@ -188,6 +191,8 @@ def follow(grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Te
     assert state.reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
     flow = estimate_flow(now, computed, decision.moved, grid)
+    if not uses_evidence(config):
+        return state, flow
     residual = flow_residual(flow, now, computed, state.reference.gain / state.gain, decision.moved, grid)
     first = residual if state.residual is None else state.first_residual
     return replace(state, residual=residual, first_residual=first), flow

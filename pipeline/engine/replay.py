@@ -113,6 +113,6 @@ class _Deciding:
         for place, config in enumerate(self._configs):
             self._states[place], decision = decide(config, grid, self._states[place], frame, pixels)
             if decision.policy == "warped" and uses_evidence(config):
-                self._states[place], _ = follow(grid, self._states[place], decision, pixels)
+                self._states[place], _ = follow(config, grid, self._states[place], decision, pixels)
             decisions.append(decision)
         return DecidedFrame(frame, grid, decisions)

@@ -154,7 +154,7 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
     clock.lap("mask")
     flow = None
     if decision.policy == "warped":
-        temporal, flow = follow(grid, temporal, decision, pixels)
+        temporal, flow = follow(config, grid, temporal, decision, pixels)
         clock.lap("flow")
     if config.policy.reuse and state.cache is None:
         shapes = key_shapes(model.backbone.blocks[: model.base_depth])

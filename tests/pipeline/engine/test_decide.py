@@ -246,7 +246,7 @@ def walk_on(films, config, fps=25.0):
     for number, pixels in enumerate(films):
         state, decision = decide(config, GRID, state, Frame("a", number, number / fps, None), pixels)
         if decision.policy == "warped":
-            state, _ = follow(GRID, state, decision, pixels)
+            state, _ = follow(config, GRID, state, decision, pixels)
         decisions.append(decision)
         states.append(state)
     return decisions, states
@@ -292,7 +292,13 @@ def test_the_flow_explains_what_glides_and_not_what_appears():
     )
     film = [soft[10:94, 10 + left : 122 + left].permute(2, 0, 1).contiguous() for left in (0, 5)]
     config = without_refresh(
-        **{"policy.every": 1000, "policy.camera_every": 1000, "policy.max_age_s": 9.0, "policy.cut_share": 1.0}
+        **{
+            "policy.every": 1000,
+            "policy.camera_every": 1000,
+            "policy.max_age_s": 9.0,
+            "policy.cut_share": 1.0,
+            "policy.residual": 200,
+        }
     )
     _, gliding = walk_on(film, config)
     _, appearing = walk_on([film[0], with_object(9, film[1])], config)
@@ -301,7 +307,7 @@ def test_the_flow_explains_what_glides_and_not_what_appears():
 
 
 def test_exposure_is_taken_out_of_the_residual():
-    config = without_refresh(**{"policy.every": 1000, "policy.max_age_s": 9.0})
+    config = without_refresh(**{"policy.every": 1000, "policy.max_age_s": 9.0, "policy.residual": 200})
     darker = (with_object(3).float() * 0.85).round().byte()
     _, states = walk_on([still(), with_object(3)], config)
     _, dimmed = walk_on([still(), darker], config)

@@ -152,8 +152,7 @@ def test_kinds_like_life_repeat_and_differ_from_a_plain_clip(furniture: Furnitur
     length = replace(SMALL, frames=8, fps=1.0)
     config = replace(length, path=named.path, blur=named.blur, effects=named.effects)
     plain, first, second = (
-        list(clip_frames(each, make_shots(each, furniture), images=True))
-        for each in (length, config, config)
+        list(clip_frames(each, make_shots(each, furniture), images=True)) for each in (length, config, config)
     )
     for one, two in zip(first, second, strict=True):
         assert one.image_HW3 is not None
