@@ -15,6 +15,7 @@ class ClipSpec:
         kind: of its content.
         noise: of the sensor, in steps of 255.
         crf: rate factor of the codec.
+        rate: frames per second.
     """
 
     name: str
@@ -22,17 +23,53 @@ class ClipSpec:
     kind: str
     noise: float = 2.0
     crf: int = 16
+    rate: int = 15
 
     @property
     def still(self) -> bool:
         """Whether the camera is still throughout the clip; means are over these clips."""
-        return self.kind not in ("pan", "drift", "cut")
+        return self.kind not in ("pan", "drift", "cut", *MOVING)
 
     def arguments(self, folder: Path, meshes: Path, cache: Path) -> list[str]:
         """Arguments of the command that renders it."""
         where = ["--meshes", str(meshes), "--cache", str(cache), "--out", str(folder / f"{self.name}.mp4")]
         about = ["--seed", str(self.seed), "--kind", self.kind, "--noise", str(self.noise), "--crf", str(self.crf)]
+        if self.rate != 15 or self.name.endswith("_15"):  # one motion at several rates
+            about += ["--fps", "60", "--frames", "600", "--step", str(60 // self.rate)]
         return ["clip", *where, *about]
+
+
+MOVING = ("hand_slow", "hand_fast", "walk_through", "drive", "tripod", "shake")
+RATES = (5, 15, 30, 60)
+
+
+def like_life(part: str, seed: int) -> list[ClipSpec]:
+    """Clips of what cameras see in people's lives, H.264 at rate factors of 23 to 32; each kind in another room."""
+    kinds = {
+        "hand_slow": 26,
+        "hand_fast": 26,
+        "walk_through": 23,
+        "drive": 28,
+        "tripod": 25,
+        "shake": 28,
+        "clock": 28,
+        "foliage": 30,
+        "rain": 28,
+        "night": 32,
+        "infrared": 30,
+        "headlights": 28,
+        "pumping": 26,
+        "idle": 28,
+        "calm_busy": 26,
+        "light_switch": 26,
+    }
+    seeds = {kind: seed + at for at, kind in enumerate(kinds)}
+    if part == "test":
+        seeds["drive"] = 300433  # 300403 is a room without a good view from near the floor
+    clips = [ClipSpec(f"{part}_{kind}", seeds[kind], kind, crf=crf) for kind, crf in kinds.items()]
+    for at, kind in enumerate(("lively", "hand_slow")):
+        clips += [ClipSpec(f"{part}_{kind}_{rate}", seed + 50 + at, kind, crf=26, rate=rate) for rate in RATES]
+    return clips
 
 
 CLIPS: Mapping[str, Sequence[ClipSpec]] = {
@@ -62,6 +99,8 @@ CLIPS: Mapping[str, Sequence[ClipSpec]] = {
         ClipSpec("test_quiet", 300210, "static"),
         ClipSpec("test_empty", 300211, "empty"),
     ),
+    "life_val": tuple(like_life("val", 300300)),
+    "life_test": tuple(like_life("test", 300400)),
 }
 
 

@@ -20,6 +20,7 @@ _LARGEST_SIDE = 16384
 
 
 def _result(**rules: Any) -> Any:
+    """A key that changes results. One with a `default` is newer than some stores, which go on with that value."""
     return Field(json_schema_extra={"affects": "result"}, **rules)
 
 
@@ -35,7 +36,7 @@ class InputConfig(_Section):
     """Size of the model's input, and how frames of another shape are resized to it."""
 
     size: int | tuple[int, int] | None = _result()
-    resize: Literal["stretch", "letterbox", "aspect"] | None = _result(default=None)  # runs of earlier versions lack it
+    resize: Literal["stretch", "letterbox", "aspect"] | None = _result(default=None)
 
     @field_validator("size", mode="before")
     @classmethod
@@ -53,11 +54,16 @@ class PolicyConfig(_Section):
     hold_identical: bool = _result()
     every: int = _result(ge=1, le=1000)
     max_age_s: float = _result(gt=0)
+    residual: float | None = _result(default=None, gt=0)
+    residual_moved: float | None = _result(default=None, gt=0)
+    rolling: float = _result(default=0.0, ge=0, le=1)
     refresh: int = _result(ge=1, le=100_000)
     refresh_s: float = _result(gt=0)
+    refresh_idle: bool = _result(default=True)
     camera_share: float = _result(ge=0, le=1)
     camera_standing: float = _result(ge=0, le=1)
     camera_every: int = _result(ge=1, le=1000)
+    camera_s: float | None = _result(default=None, gt=0)
     cut_share: float = _result(ge=0, le=1)
     light_step: float = _result(gt=1)
 
@@ -230,6 +236,20 @@ def key_effects(section: type[BaseModel] = Config, prefix: str = "") -> dict[str
             assert isinstance(field.json_schema_extra, dict), name
             effects[f"{prefix}{name}"] = str(field.json_schema_extra["affects"])
     return effects
+
+
+def as_before() -> dict[str, Any]:
+    """Dotted keys that earlier versions lacked, with the values under which those behaved: the defaults in the code."""
+    return dict(_defaults(Config))
+
+
+def _defaults(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _defaults(inner, f"{prefix}{name}.")
+        elif not field.is_required():
+            yield f"{prefix}{name}", field.default
 
 
 def _validate(data: dict[str, Any]) -> Config:

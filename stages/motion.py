@@ -92,6 +92,50 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
     return flow * _closer(flow, now, computed)
 
 
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What a flow leaves unexplained: the root mean square, over patches, of the mean difference in a patch.
+
+    Attributes:
+        whole: over all patches, in steps of 255.
+        moved: over those that moved; 0 if none did.
+    """
+
+    whole: float = 0.0
+    moved: float = 0.0
+
+    def faded(self, share: float) -> "Residual":
+        """A share of it."""
+        return Residual(self.whole * share, self.moved * share)
+
+
+def flow_residual(
+    flow: Flow, now: Grey, computed: Grey, gain: float, moved: NDArray[np.bool_], grid: TokenGrid
+) -> Residual:
+    """What a flow leaves unexplained of a frame. Pictures are compared at the flow's own resolution.
+
+    Args:
+        flow: flow from the frame back to the last computed image.
+        now: the frame [H, W].
+        computed: the last computed image [H, W].
+        gain: exposure of the frame against that image.
+        moved: patches that changed since they were last computed [h, w].
+        grid: token grid of the frame.
+    """
+    size = flow.shape[:0:-1]
+    coarse, before = (
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (now, computed)
+    )
+    where = flow.astype(np.float32) / (STEPS_PER_PIXEL * COARSER)
+    x = where[0] + np.arange(size[0], dtype=np.float32)
+    y = where[1] + np.arange(size[1], dtype=np.float32)[:, None]
+    fetched = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    apart = np.abs(coarse - np.minimum(fetched * gain, 255))
+    patches = cv2.resize(apart, (grid.width, grid.height), interpolation=cv2.INTER_AREA)
+    squares = np.square(patches)
+    return Residual(float(np.sqrt(squares.mean())), float(np.sqrt(squares[moved].mean())) if moved.any() else 0.0)
+
+
 def standing_share(now: Grey, computed: Grey) -> float:
     """Share of a picture's corners that didn't move; 0 where too few of them are found again.
 

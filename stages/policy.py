@@ -24,12 +24,18 @@ class Rules:
         reuse: False computes every frame in full.
         hold_identical: keep the outputs where the input is byte-identical to the last computed one.
         every: moved rows run every so many frames; outputs are warped in between.
-        max_age_s: and at the latest after so many seconds; while the camera moves, all rows do.
+        max_age_s: and at the latest after so many seconds.
+        residual: rows, or all where the camera moves, run as soon as the flow is expected to leave more than this
+            unexplained over the picture (steps of 255); None computes by count alone.
+        residual_moved: and as soon as it is expected to leave more than this in the patches that moved.
+        rolling: this share of the tokens, those that weren't computed for longest, joins the moved rows.
         refresh: a dense frame every so many frames.
         refresh_s: and at the latest after so many seconds.
+        refresh_idle: also where no rows ran since the last dense frame, so that there is nothing to refresh.
         camera_share: only if more patches than this share moved may the camera move,
         camera_standing: and only if fewer corners than this share stand where they stood: a crowd leaves some.
-        camera_every: a dense frame every so many frames while it does.
+        camera_every: a dense frame every so many frames while it does,
+        camera_s: and at the latest after so many seconds.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
     """
@@ -38,11 +44,16 @@ class Rules:
     hold_identical: bool
     every: int
     max_age_s: float
+    residual: float | None
+    residual_moved: float | None
+    rolling: float
     refresh: int
     refresh_s: float
+    refresh_idle: bool
     camera_share: float
     camera_standing: float
     camera_every: int
+    camera_s: float
     cut_share: float
     light_step: float
 
@@ -64,6 +75,8 @@ class Situation:
         frames_since_dense: frames since all rows last ran.
         seconds_since_dense: the same in seconds.
         refresh_due: it is this frame's turn to run dense.
+        residual: what the flow is expected to leave unexplained over the picture if this frame is warped, steps of 255.
+        residual_moved: the same of the patches that moved.
     """
 
     valid: bool = True
@@ -78,6 +91,8 @@ class Situation:
     frames_since_dense: int = 1
     seconds_since_dense: float = 0.0
     refresh_due: bool = False
+    residual: float = 0.0
+    residual_moved: float = 0.0
 
 
 def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
@@ -88,6 +103,8 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "reset"
     just_dense = now.frames_since_dense == now.frames_since_computed
     refresh = rules.reuse and (now.refresh_due or now.seconds_since_dense >= rules.refresh_s)
+    if just_dense and not rules.refresh_idle:
+        refresh = False
     if now.identical and rules.hold_identical and (just_dense or not refresh):
         return "held", "unchanged"  # after a dense pass, computing the same picture again changes nothing
     if not rules.reuse:
@@ -98,14 +115,19 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "cut"
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
-    old = now.seconds_since_computed >= rules.max_age_s
+    misfit = _over(now.residual, rules.residual) or _over(now.residual_moved, rules.residual_moved)
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
-        return ("dense" if old or now.frames_since_computed >= rules.camera_every else "warped"), "camera"
+        old = now.seconds_since_computed >= rules.camera_s or now.frames_since_computed >= rules.camera_every
+        return ("dense" if old or misfit else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
-    if old or now.frames_since_computed >= rules.every:
+    if misfit or now.seconds_since_computed >= rules.max_age_s or now.frames_since_computed >= rules.every:
         return "rows", "changed"
     return "warped", "between"
+
+
+def _over(value: float, bound: float | None) -> bool:
+    return bound is not None and value > bound
 
 
 def asks_for_standing(rules: Rules, now: Situation) -> bool:

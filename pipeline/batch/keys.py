@@ -7,7 +7,7 @@ from deltascene.cache.keys import file_sha256, fingerprint
 from deltascene.pipeline.bundles.bundle import Bundle
 from deltascene.pipeline.bundles.fetch import public_url
 from deltascene.pipeline.bundles.scene_model import SceneModel
-from deltascene.pipeline.config import Config
+from deltascene.pipeline.config import Config, as_before
 from deltascene.pipeline.numerics.settle import numerics_record
 
 
@@ -16,8 +16,11 @@ def result_key(config: Config, model: SceneModel) -> dict[str, Any]:
     files = [model.bundle.folder / "bundle.yaml", *model.bundle.weight_files(model.tasks)]
     key: dict[str, Any] = {f"config.{name}": value for name, value in config.result_keys().items()}
     key["config.model"] = public_url(config.model)
-    if config.input.resize in (None, model.bundle.entry.input.resize):  # as in earlier versions, whose records lack it
-        del key["config.input.resize"]
+    if config.input.resize == model.bundle.entry.input.resize:
+        key["config.input.resize"] = None  # that is what null means
+    for name, value in as_before().items():  # the records of earlier versions lack them
+        if key.get(f"config.{name}", ...) == value:
+            del key[f"config.{name}"]
     key |= {f"weights.{path.name}": file_sha256(path) for path in files}
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
 

@@ -19,7 +19,7 @@ from deltascene.cache.places import remove
 from deltascene.cache.seal import Seal, read_seal
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.bundles.fetch import public_url
-from deltascene.pipeline.config import Config, NumericsConfig
+from deltascene.pipeline.config import Config, NumericsConfig, as_before
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.runs.done import Done
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
@@ -56,7 +56,8 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
     """
     if folder.run_yaml.is_file() and not force:
         before = read_run_yaml(folder).get("key")
-        difference = first_difference(before if isinstance(before, dict) else {}, key)
+        lacking = {f"config.{name}": value for name, value in as_before().items()}
+        difference = first_difference({**lacking, **(before if isinstance(before, dict) else {})}, {**lacking, **key})
         if difference:
             name, found, wanted = difference
             raise OutputError(

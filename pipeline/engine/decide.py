@@ -4,7 +4,7 @@ The same decision drives a run, a live stream and a what-if replay; `decide` is 
 frame.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,11 +21,12 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import standing_share, to_grey
+from deltascene.stages.motion import Flow, Residual, estimate_flow, flow_residual, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
 WHOLE_RANGE = 255.0  # no difference is over it
+FADES = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class TemporalState:
         frames_since_dense: frames since all rows last ran.
         computed_s: time of the frame where rows last ran.
         dense_s: time of the frame where all rows last ran.
+        computed_P: number of the processed frame, in the segment, at which each patch last ran, int64 [patches].
+        frames: processed frames so far.
+        gain: exposure of the last computed frame against the last dense one.
+        residual: what the flow left unexplained in the last warped frame since rows ran; None where there was none.
+        first_residual: the same of the last frame that was warped right after rows ran; it fades while none is.
     """
 
     pixels: Tensor | None = None
@@ -49,6 +55,11 @@ class TemporalState:
     frames_since_dense: int = 0
     computed_s: float = 0.0
     dense_s: float = 0.0
+    computed_P: Tensor | None = None
+    frames: int = 0
+    gain: float = 1.0
+    residual: Residual | None = None
+    first_residual: Residual = field(default_factory=Residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class Decision:
 
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
-    return Rules(**config.policy.model_dump())
+    numbers = config.policy.model_dump()
+    return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 
 def decide(
@@ -97,6 +109,7 @@ def decide(
     cells_PQ = cell_means(pixels, grid, config.change.cell_px)
     gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
     patches = moved_patches(strength_P, config.change.threshold)
+    expected = state.first_residual if state.residual is None else state.residual
     situation = Situation(
         first=state.pixels is None,
         identical=_identical(pixels, state.pixels),
@@ -108,6 +121,8 @@ def decide(
         frames_since_dense=state.frames_since_dense + 1,
         seconds_since_dense=frame.pts_s - state.dense_s,
         refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
+        residual=expected.whole,
+        residual_moved=expected.moved,
     )
     rules = rules_of(config)
     if state.pixels is not None and asks_for_standing(rules, situation):
@@ -116,7 +131,16 @@ def decide(
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":
         reference = as_computed(Reference(cells_PQ), cells_PQ, 1.0, None)
-        after = TemporalState(pixels, reference, cells_PQ, computed_s=frame.pts_s, dense_s=frame.pts_s)
+        after = TemporalState(
+            pixels,
+            reference,
+            cells_PQ,
+            computed_s=frame.pts_s,
+            dense_s=frame.pts_s,
+            computed_P=torch.full((grid.patches,), state.frames),
+            frames=state.frames + 1,
+            first_residual=Residual() if reason in ("reset", "cut") else _remembered(state),
+        )
         return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
     assert state.reference is not None
     after = replace(
@@ -125,13 +149,71 @@ def decide(
         cells_PQ=cells_PQ,
         frames_since_computed=situation.frames_since_computed,
         frames_since_dense=situation.frames_since_dense,
+        frames=state.frames + 1,
     )
     rows = torch.empty(0, dtype=torch.int64)
     if policy == "rows":
+        assert state.computed_P is not None
+        patches = _with_stalest(patches, state.computed_P, config.policy.rolling)
         rows = rows_of(patches, grid)
-        reference = as_computed(state.reference, cells_PQ, gain, patches)
-        after = replace(after, pixels=pixels, reference=reference, frames_since_computed=0, computed_s=frame.pts_s)
+        after = replace(
+            after,
+            pixels=pixels,
+            reference=as_computed(state.reference, cells_PQ, gain, patches),
+            frames_since_computed=0,
+            computed_s=frame.pts_s,
+            computed_P=state.computed_P.index_fill(0, patches, state.frames),
+            gain=gain,
+            residual=None,
+            first_residual=_remembered(state),
+        )
     return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
+
+
+def uses_evidence(config: Config) -> bool:
+    """Whether decisions depend on how well the flow fits."""
+    return config.policy.residual is not None or config.policy.residual_moved is not None
+
+
+def follow(
+    config: Config, grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Tensor
+) -> tuple[TemporalState, Flow]:
+    """Finds the flow of a frame that is to be warped and, if later decisions ask for it, how well it fits.
+
+    Args:
+        config: resolved config.
+        grid: token grid of the frame.
+        state: after `decide`.
+        decision: about the frame.
+        pixels: the frame at the model's size, uint8 [3, H, W].
+    """
+    assert decision.computed is not None
+    assert state.reference is not None
+    now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
+    flow = estimate_flow(now, computed, decision.moved, grid)
+    if not uses_evidence(config):
+        return state, flow
+    residual = flow_residual(flow, now, computed, state.reference.gain / state.gain, decision.moved, grid)
+    first = residual if state.residual is None else state.first_residual
+    return replace(state, residual=residual, first_residual=first), flow
+
+
+def _remembered(state: TemporalState) -> Residual:
+    """What to expect of the flow right after rows ran: fading where no flow was looked at since they ran before."""
+    return state.first_residual.faded(FADES) if state.residual is None else state.first_residual
+
+
+def _with_stalest(patches: Tensor, computed_P: Tensor, share: float) -> Tensor:
+    """Patches to compute and, of the others, a share of the grid that wasn't computed for longest; increasing.
+
+    Not more than were to be computed anyway, so that little motion stays cheap.
+    """
+    count = min(round(share * len(computed_P)), len(patches), len(computed_P) - len(patches))
+    if count == 0:
+        return patches
+    others = torch.ones(len(computed_P), dtype=torch.bool).index_fill(0, patches, False).nonzero()[:, 0]
+    stalest = others[torch.argsort(computed_P[others], stable=True)[:count]]
+    return torch.cat([patches, stalest]).sort().values
 
 
 def _decide_without_reuse(

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
+from deltascene.pipeline.engine.decide import Decision, TemporalState, decide, follow, uses_evidence
 from deltascene.pipeline.engine.step import grid_of
 from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.stages.input_plan import InputPlan
@@ -112,5 +112,7 @@ class _Deciding:
         decisions = []
         for place, config in enumerate(self._configs):
             self._states[place], decision = decide(config, grid, self._states[place], frame, pixels)
+            if decision.policy == "warped" and uses_evidence(config):
+                self._states[place], _ = follow(config, grid, self._states[place], decision, pixels)
             decisions.append(decision)
         return DecidedFrame(frame, grid, decisions)

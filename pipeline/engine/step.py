@@ -18,7 +18,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.codec import encode_rows
 from deltascene.pipeline.engine.cost import frame_costs, skipped_costs
-from deltascene.pipeline.engine.decide import Decision, TemporalState, decide
+from deltascene.pipeline.engine.decide import Decision, TemporalState, decide, follow
 from deltascene.pipeline.engine.results import FrameCost, FrameResult, Prediction
 from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
 from deltascene.pipeline.engine.task_step import (
@@ -34,7 +34,7 @@ from deltascene.stages.age import PatchAges
 from deltascene.stages.backbone import Positions, cut_patches
 from deltascene.stages.change import patches_of
 from deltascene.stages.input_plan import InputPlan
-from deltascene.stages.motion import estimate_flow, to_grey
+from deltascene.stages.motion import Flow
 from deltascene.stages.preprocess import normalise_patches, resize_frame
 from deltascene.stages.rows import StreamRows, key_shapes, run_streams
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
@@ -82,6 +82,7 @@ class _Walk:
         clock: seconds spent on the frame.
         pixels: the frame at the model's size, uint8 [3, H, W].
         decision: what is computed of the frame.
+        flow: of a frame that is to be warped, from it back to the last computed one.
         tapped: the base's tokens of the computed rows [R, D], by tap.
     """
 
@@ -90,6 +91,7 @@ class _Walk:
     clock: Stopwatch
     pixels: Tensor
     decision: Decision
+    flow: Flow | None = None
     tapped: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -150,10 +152,14 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
     clock.lap("preprocess")
     temporal, decision = decide(config, grid, state.temporal, frame, pixels)
     clock.lap("mask")
+    flow = None
+    if decision.policy == "warped":
+        temporal, flow = follow(config, grid, temporal, decision, pixels)
+        clock.lap("flow")
     if config.policy.reuse and state.cache is None:
         shapes = key_shapes(model.backbone.blocks[: model.base_depth])
         state = replace(state, cache=allocate_cache(shapes, grid.tokens, model.backbone.width, ()))
-    return _Walk(replace(state, temporal=temporal), frame, clock, pixels, decision)
+    return _Walk(replace(state, temporal=temporal), frame, clock, pixels, decision, flow)
 
 
 def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> list[tuple[StreamState, FrameResult]]:
@@ -241,12 +247,7 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
 
 def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
     """The base's record: the rows' tokens at the splits, or a warped frame's flow since the last computed frame."""
-    frame, decision, flow = walk.frame, walk.decision, None
-    if decision.policy == "warped":
-        assert decision.computed is not None
-        now, computed = to_grey(walk.pixels.numpy()), to_grey(decision.computed.numpy())
-        flow = estimate_flow(now, computed, decision.moved, walk.grid)
-        walk.clock.lap("flow")
+    frame, decision = walk.frame, walk.decision
     handed = _encoded(model, config, walk.tapped)
     if walk.tapped:
         walk.clock.lap("blocks")
@@ -260,7 +261,7 @@ def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
         rows=recorded_rows(decision.rows, walk.grid),
         activations=handed,
         change=decision.strength,
-        flow=flow,
+        flow=walk.flow,
     )
 
 

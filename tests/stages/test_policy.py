@@ -28,6 +28,11 @@ RULES = Rules(
     camera_share=0.5,
     camera_standing=0.3,
     camera_every=6,
+    residual=None,
+    residual_moved=None,
+    rolling=0.0,
+    refresh_idle=True,
+    camera_s=0.5,
     cut_share=0.6,
     light_step=1.35,
 )
@@ -81,6 +86,9 @@ SAME_AS_DENSE = replace(SAME, frames_since_computed=9)
         (replace(PAN, moved=0.5), ("rows", "changed")),
         (replace(PAN, standing=0.3), ("rows", "changed")),
         (replace(MOVED, moved=0.9), ("rows", "changed")),  # a crowd before a still camera
+        # evidence counts where there is a bound for it, with a still camera and a moving one
+        (replace(MOVED, frames_since_computed=1, residual=99.0), ("warped", "between")),
+        (replace(PAN, frames_since_computed=5, residual=99.0), ("warped", "camera")),
         # nothing is known before, or nothing should be
         (replace(MOVED, first=True), ("dense", "reset")),
         (replace(SAME, first=True, refresh_due=True), ("dense", "reset")),
@@ -90,6 +98,32 @@ SAME_AS_DENSE = replace(SAME, frames_since_computed=9)
 )
 def test_every_situation_has_its_policy(now, expected):
     assert choose_policy(RULES, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (replace(MOVED, residual=3.0), ("warped", "between")),
+        (replace(MOVED, residual=3.1), ("rows", "changed")),
+        (replace(MOVED, residual_moved=9.0), ("warped", "between")),
+        (replace(MOVED, residual_moved=9.1), ("rows", "changed")),
+        (replace(PAN, residual_moved=9.1), ("dense", "camera")),
+        (replace(STILL, residual=3.1), ("held", "unchanged")),
+        (replace(MOVED, seconds_since_computed=0.5), ("rows", "changed")),
+        (replace(PAN, residual=3.0, seconds_since_computed=0.6), ("warped", "camera")),
+        (replace(PAN, residual=3.1), ("dense", "camera")),
+        (replace(PAN, seconds_since_computed=0.7), ("dense", "camera")),
+        # nothing is refreshed where nothing ran since the last dense frame
+        (replace(STILL, refresh_due=True, frames_since_computed=9), ("held", "unchanged")),
+        (replace(STILL, seconds_since_dense=1e6, frames_since_computed=9), ("held", "unchanged")),
+        (replace(STILL, refresh_due=True), ("dense", "refresh")),
+    ],
+)
+def test_evidence_decides_when_and_there_is_no_refresh_without_need(now, expected):
+    rules = replace(
+        RULES, every=1000, camera_every=1000, residual=3.0, residual_moved=9.0, refresh_idle=False, camera_s=0.7
+    )
+    assert choose_policy(rules, now) == expected
 
 
 @pytest.mark.parametrize(("valid", "first", "identical", "hold"), list(product((False, True), repeat=4)))

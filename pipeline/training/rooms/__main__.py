@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deltascene.errors import ExitCode
 from deltascene.pipeline.training.rooms.catalogue import load_catalogue
-from deltascene.pipeline.training.rooms.clips import clip_of_kind
+from deltascene.pipeline.training.rooms.clip_config import clip_of_kind
 from deltascene.pipeline.training.rooms.errors import RoomsError
 from deltascene.pipeline.training.rooms.meshes import MeshStore
 from deltascene.pipeline.training.rooms.scene import Furniture
@@ -41,9 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     clip = commands.add_parser("clip", help="write a clip and its truth beside it")
     clip.set_defaults(run=_clip)
     clip.add_argument("--seed", type=int, required=True, help="room seed")
-    clip.add_argument("--kind", default="static", help="static, lively, busy, empty, pan, drift, flicker or cut")
-    clip.add_argument("--frames", type=int, default=150)
+    clip.add_argument("--kind", default="static", help="of content; an unknown one is told with all that there are")
+    clip.add_argument("--frames", type=int, help="number of frames, before those that --step leaves out")
     clip.add_argument("--fps", type=float, default=15.0)
+    clip.add_argument("--step", type=int, default=1, help="render only every so many frames")
     clip.add_argument("--size", type=size_of, default="480x640", help="HEIGHTxWIDTH of the frames")
     clip.add_argument("--noise", type=float, default=2.0, help="sensor noise in steps of 255")
     clip.add_argument("--crf", type=int, default=16, help="H.264 rate factor")
@@ -78,7 +79,13 @@ def _clip(options: argparse.Namespace) -> None:
     height, width = options.size
     base = clip_of_kind(options.kind, options.seed)
     config = replace(
-        base, frames=options.frames, fps=options.fps, height=height, width=width, noise_sigma=options.noise
+        base,
+        frames=options.frames or base.frames,
+        fps=options.fps,
+        step=options.step,
+        height=height,
+        width=width,
+        noise_sigma=options.noise,
     )
     furniture = Furniture(load_catalogue(options.meshes), MeshStore(_cache_dir(options)))
     moved = write_clip(options.out, config, furniture, options.crf)

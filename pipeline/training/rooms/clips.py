@@ -1,123 +1,74 @@
 """Short clips of rooms with exact truth: moving people and things, camera motion, sensor noise and cuts."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from deltascene.pipeline.training.rooms.backdrop import Backdrop, light_backdrop, light_over, make_backdrop, overlay
+from deltascene.pipeline.training.rooms.camera_paths import camera_path, freest_heading
 from deltascene.pipeline.training.rooms.catalogue import Model
-from deltascene.pipeline.training.rooms.furnishing import FurnishingConfig
+from deltascene.pipeline.training.rooms.clip_config import ClipConfig
+from deltascene.pipeline.training.rooms.effects import Effects
 from deltascene.pipeline.training.rooms.lighting import auto_gain
-from deltascene.pipeline.training.rooms.motion import Track, carried, closest_m, free_floor, swing_camera, walk
-from deltascene.pipeline.training.rooms.rays import Camera
-from deltascene.pipeline.training.rooms.render import (
-    World,
-    add_noise,
-    highlight_cap,
-    paint_view,
-    see,
-    shade,
-    to_bytes,
-    truth_of,
+from deltascene.pipeline.training.rooms.motion import (
+    Track,
+    carried,
+    closest_m,
+    floor_point,
+    free_floor,
+    swayed,
+    visiting,
+    walk,
 )
-from deltascene.pipeline.training.rooms.scene import Furniture, Scene, SceneConfig, build_scene, dress
+from deltascene.pipeline.training.rooms.rays import Camera
+from deltascene.pipeline.training.rooms.render import World, highlight_cap, paint_view, see, shade, to_bytes, truth_of
+from deltascene.pipeline.training.rooms.scene import Furniture, Scene, build_scene, dress
 from deltascene.pipeline.training.rooms.soup import yaw_matrix
 from deltascene.pipeline.training.rooms.surfels import Body, Posed, at_rest, make_body
 from deltascene.pipeline.training.rooms.truth import Truth
 from deltascene.pipeline.training.rooms.views import ViewConfig, choose_views
 
-INDOORS = ("living", "bedroom", "kitchen", "office", "dining")
 NEXT_ROOM = 50_000
 FIRST_MOVER = 1000
 VIEWS_TO_CHOOSE_FROM = 10
 WALKS_TO_CHOOSE_FROM = 8
 WALKER_M = 0.25
 HAND_3 = (-0.2, 1.05, 0.28)
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """Parameters of a clip.
-
-    Attributes:
-        seed: room seed, of the split `clip`.
-        frames: number of frames.
-        fps: frames per second.
-        height: rows of a frame.
-        width: columns of a frame.
-        truth_height: rows of the truth, over the same field of view.
-        truth_width: columns of the truth.
-        noise_sigma: sensor noise in steps of 255.
-        people: number of people that walk.
-        objects: number of other things that move or are carried.
-        speed_m_s: walking speed.
-        exposure_swing: amplitude of the oscillation of exposure, as a share; 0 for none.
-        swing_s: period of the oscillation of exposure or camera in seconds.
-        pan_deg: maximum rotation of the camera to each side.
-        drift_m: maximum shift of the camera to each side.
-        cut_frame: first frame of the next room, None for no cut.
-        scene: distribution of rooms.
-    """
-
-    seed: int
-    frames: int = 150
-    fps: float = 15.0
-    height: int = 480
-    width: int = 640
-    truth_height: int = 224
-    truth_width: int = 308
-    noise_sigma: float = 2.0
-    people: int = 1
-    objects: int = 1
-    speed_m_s: float = 0.8
-    exposure_swing: float = 0.0
-    swing_s: float = 8.0
-    pan_deg: float = 0.0
-    drift_m: float = 0.0
-    cut_frame: int | None = None
-    scene: SceneConfig = field(default_factory=lambda: SceneConfig(INDOORS, FurnishingConfig(people_chance=0.0)))
-
-    @property
-    def still(self) -> bool:
-        """Whether the camera stands still."""
-        return self.pan_deg == 0 and self.drift_m == 0
-
-
-def clip_of_kind(kind: str, seed: int) -> ClipConfig:
-    """The config of a named kind of clip.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    base = ClipConfig(seed)
-    kinds = {
-        "empty": replace(base, people=0, objects=0),
-        "static": base,
-        "lively": replace(base, people=3, objects=2),
-        "busy": replace(base, people=4, objects=4, speed_m_s=1.3),
-        "pan": replace(base, pan_deg=18.0, drift_m=0.15),
-        "drift": replace(base, drift_m=0.25),
-        "flicker": replace(base, exposure_swing=0.2, swing_s=3.0),
-        "cut": replace(base, cut_frame=base.frames // 2),
-    }
-    if kind not in kinds:
-        raise ValueError(f"clip kind {kind!r} is none of {', '.join(kinds)}")
-    return kinds[kind]
+SHUTTER = 0.5
+"""Share of a frame's time in which the shutter is open, where motion blurs."""
 
 
 @dataclass(frozen=True)
 class Mover:
-    """A body with its track."""
+    """A body with its track.
+
+    Attributes:
+        body: the body.
+        track: its poses.
+        visits: first frames and ends of the times in which it is there; empty is always.
+    """
 
     body: Body
     track: Track
+    visits: tuple[tuple[float, float], ...] = ()
 
-    def at(self, frame: int) -> Posed:
-        """The body at its pose in a frame."""
-        return Posed(self.body, yaw_matrix(float(self.track.yaw_T[frame])), self.track.shift_T3[frame])
+    def is_there(self, frame: float) -> bool:
+        """Whether the body is there in a frame."""
+        return not self.visits or any(start <= frame < end for start, end in self.visits)
+
+    def at(self, frame: float) -> Posed:
+        """The body at its pose in a frame, or at a moment between two."""
+        first = min(int(frame), len(self.track.yaw_T) - 1)
+        following, share = min(first + 1, len(self.track.yaw_T) - 1), frame - first
+        shift_3, yaw = self.track.shift_T3[first], float(self.track.yaw_T[first])
+        if share:
+            turn = float(self.track.yaw_T[following]) - yaw
+            yaw += share * float((turn + np.pi) % (2 * np.pi) - np.pi)
+            shift_3 = shift_3 + share * (self.track.shift_T3[following] - shift_3)
+        return Posed(self.body, yaw_matrix(yaw), shift_3)
 
 
 @dataclass(frozen=True)
@@ -138,9 +89,10 @@ class Shot:
     movers: tuple[Mover, ...]
     models: tuple[Model, ...]
 
-    def world(self, frame: int) -> World:
-        """All bodies at their poses in a frame."""
-        return World((self.room, *(mover.at(frame) for mover in self.movers)), self.scene.lighting)
+    def world(self, frame: float) -> World:
+        """All bodies at their poses in a frame, or at a moment between two."""
+        there = (mover.at(frame) for mover in self.movers if mover.is_there(frame))
+        return World((self.room, *there), self.scene.lighting)
 
 
 def make_shots(config: ClipConfig, furniture: Furniture) -> list[tuple[int, int, Shot]]:
@@ -160,9 +112,12 @@ def _shot(config: ClipConfig, seed: int, furniture: Furniture) -> Shot:
     rng = np.random.default_rng([seed, 3])
     scene = build_scene(seed, config.scene, furniture)
     room = at_rest(scene.static)
-    view = ViewConfig(aspect=config.width / config.height, field_deg=(64.0, 80.0), eye_m=(1.3, 1.8), far_m=2.0)
+    view = ViewConfig(aspect=config.width / config.height, field_deg=(64.0, 80.0), eye_m=config.eye_m, far_m=2.0)
     cameras = choose_views(rng, scene, room, VIEWS_TO_CHOOSE_FROM, view)
-    camera = max(cameras, key=lambda candidate: free_floor(scene.space, candidate, WALKER_M))
+    if config.path in ("walk_through", "drive"):
+        camera = max(cameras, key=lambda candidate: freest_heading(scene.space, candidate)[1])
+    else:
+        camera = max(cameras, key=lambda candidate: free_floor(scene.space, candidate, WALKER_M))
     movers, models = _movers(rng, scene, camera, config, furniture)
     return Shot(scene, room, camera, tuple(movers), scene.models + tuple(models))
 
@@ -172,6 +127,7 @@ def _movers(
 ) -> tuple[list[Mover], list[Model]]:
     """People first; then things, alternately on the floor and carried by a person."""
     step_m = config.speed_m_s / config.fps
+    visits = tuple((start * config.fps, end * config.fps) for start, end in config.visits_s)
     movers: list[Mover] = []
     models: list[Model] = []
 
@@ -179,7 +135,9 @@ def _movers(
         model = pool[int(rng.integers(len(pool)))]
         mesh = furniture.store.load(model)
         soup = dress(rng, model, mesh, FIRST_MOVER + len(movers), config.scene, night=False)
-        movers.append(Mover(make_body(soup), track))
+        if visits:
+            track = visiting(track, config.visits_s, config.fps, floor_point(camera, 2.5, 1.4 * 2.5))
+        movers.append(Mover(make_body(soup), track, visits))
         models.append(model)
 
     def free_walk(pace: float, bob_m: float) -> Track:
@@ -196,6 +154,9 @@ def _movers(
             add(_carried(furniture.models), carried(holder.track, np.array(HAND_3)))
         else:
             add(_runners(furniture.models), free_walk(step_m * 1.3, 0.0))
+    for _ in range(config.plants):
+        place_3 = free_walk(step_m, 0.0).shift_T3[0]
+        add(_plants(furniture.models), swayed(rng, place_3, config.frames, config.fps))
     return movers, models
 
 
@@ -206,6 +167,10 @@ def _people(models: tuple[Model, ...]) -> list[Model]:
 def _carried(models: tuple[Model, ...]) -> list[Model]:
     pool = [m for m in models if m.class_name == "small_object" and m.label.moving and m.label.placement == "tabletop"]
     return [m for m in pool if 0.1 < max(m.size_m) < 0.4]
+
+
+def _plants(models: tuple[Model, ...]) -> list[Model]:
+    return [m for m in models if m.class_name == "plant" and m.label.placement == "floor" and 0.7 < m.size_m[1] < 2.2]
 
 
 def _runners(models: tuple[Model, ...]) -> list[Model]:
@@ -230,20 +195,22 @@ def clip_frames(config: ClipConfig, shots: list[tuple[int, int, Shot]], images: 
         shots: its shots, from `make_shots`.
         images: whether pictures are rendered in addition to truth.
     """
+    effects = Effects(config)
     for start, end, shot in shots:
         truth_at, light_at = _still_shot(config, shot, images) if config.still else _moving_shot(config, shot)
         gain: float | None = None
-        for frame in range(start, end):
+        for frame in (each for each in config.rendered if start <= each < end):
+            seconds = frame / config.fps
             truth = truth_at(frame)
             if not images:
                 yield ClipFrame(None, truth)
                 continue
-            light_HW3 = light_at(frame)
+            light_HW3 = effects.light(light_at(frame), seconds)
             gain = gain if gain is not None else auto_gain(shot.scene.lighting, light_HW3.reshape(-1, 3))
             turn = 2 * np.pi * frame / (config.swing_s * config.fps)
-            picture = to_bytes(light_HW3, gain * (1 + config.exposure_swing * float(np.sin(turn))))
-            noisy = add_noise(np.random.default_rng([config.seed, 4, frame]), picture, config.noise_sigma)
-            yield ClipFrame(noisy, truth)
+            exposure = (1 + config.exposure_swing * float(np.sin(turn))) * effects.gain(seconds)
+            picture = to_bytes(light_HW3, gain * exposure)
+            yield ClipFrame(effects.sensor(picture, frame, seconds), truth)
 
 
 _TruthAt = Callable[[int], Truth]
@@ -276,20 +243,22 @@ def average_blocks(fine_R3: NDArray[np.float32], height: int, width: int) -> NDA
 
 
 def _moving_shot(config: ClipConfig, shot: Shot) -> tuple[_TruthAt, _LightAt]:
-    """Functions for the frames of a moving camera; each frame is traced anew."""
-
-    def camera_at(frame: int) -> Camera:
-        phase = frame / (config.swing_s * config.fps)
-        return swing_camera(shot.camera, phase, float(np.radians(config.pan_deg)), config.drift_m)
+    """Functions for the frames of a moving camera; each frame is traced anew, where motion blurs at several moments."""
+    path = camera_path(config, shot.scene.space, shot.camera)
+    moments = SHUTTER * ((np.arange(config.blur) + 0.5) / config.blur - 0.5)
 
     def truth_at(frame: int) -> Truth:
-        world, camera = shot.world(frame), camera_at(frame)
+        world, camera = shot.world(frame), path(frame / config.fps)
         back = make_backdrop(shot.room, camera, config.truth_height, config.truth_width)
         return truth_of(overlay(back, world.bodies[1:])[0], camera, config.truth_height, config.truth_width)
 
     cap = highlight_cap(shade(shot.world(0), see(shot.world(0), shot.camera, shot.camera.rays(60, 80), 0.01)))
 
     def light_at(frame: int) -> NDArray[np.float32]:
-        return paint_view(shot.world(frame), camera_at(frame), config.height, config.width, cap).radiance_HW3
+        light_HW3 = np.zeros((config.height, config.width, 3), np.float32)
+        for moment in np.maximum(frame + moments, 0):
+            camera = path(moment / config.fps)
+            light_HW3 += paint_view(shot.world(moment), camera, config.height, config.width, cap).radiance_HW3
+        return light_HW3 / np.float32(config.blur)
 
     return truth_at, light_at

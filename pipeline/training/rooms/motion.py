@@ -12,6 +12,7 @@ from deltascene.pipeline.training.rooms.soup import yaw_matrix
 from deltascene.pipeline.training.rooms.space import Extent, Space
 
 STEP_M = 0.1
+ENTERING_S = 1.2
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def carried(track: Track, offset_3: NDArray[np.float64]) -> Track:
 def free_floor(space: Space, camera: Camera, radius_m: float) -> float:
     """Share of a grid of floor points within 1.5 to 4.5 m before a camera on which a walker may stand."""
     depths, asides = np.linspace(1.5, 4.5, 9), np.linspace(-0.9, 0.9, 9)
-    points = [_floor_point(camera, float(d), float(a * d)) for d in depths for a in asides]
+    points = [floor_point(camera, float(d), float(a * d)) for d in depths for a in asides]
     return float(np.mean([is_free(space, point, radius_m) for point in points]))
 
 
@@ -73,7 +74,7 @@ def closest_m(track: Track, others: list[Track]) -> float:
     return float(min(gaps, default=np.inf))
 
 
-def _floor_point(camera: Camera, ahead_m: float, aside: float) -> NDArray[np.float64]:
+def floor_point(camera: Camera, ahead_m: float, aside: float) -> NDArray[np.float64]:
     """Floor point so far ahead of a camera; `aside` is in halves of the view's width at 1 m."""
     ahead = camera.axes_33[2] * [1, 0, 1] / np.linalg.norm(camera.axes_33[2] * [1, 0, 1])
     right = camera.axes_33[0] * [1, 0, 1] / np.linalg.norm(camera.axes_33[0] * [1, 0, 1])
@@ -83,10 +84,10 @@ def _floor_point(camera: Camera, ahead_m: float, aside: float) -> NDArray[np.flo
 def _waypoints(rng: Generator, space: Space, camera: Camera, radius_m: float) -> NDArray[np.float64]:
     """Two to five floor points in view with free straight lines between them [K, 3]."""
     points: list[NDArray[np.float64]] = []
-    spare = _floor_point(camera, 2.0, 0.0)
+    spare = floor_point(camera, 2.0, 0.0)
     for _ in range(400):
         depth = float(rng.uniform(1.5, 4.5))
-        point = _floor_point(camera, depth, float(rng.uniform(-0.9, 0.9)) * depth)
+        point = floor_point(camera, depth, float(rng.uniform(-0.9, 0.9)) * depth)
         if not is_free(space, point, radius_m):
             continue
         spare = point
@@ -112,6 +113,37 @@ def is_free(space: Space, point_3: NDArray[np.float64], radius_m: float) -> bool
 def _way_is_free(space: Space, start_3: NDArray[np.float64], end_3: NDArray[np.float64], radius_m: float) -> bool:
     steps = int(np.ceil(np.linalg.norm(end_3 - start_3) / STEP_M)) + 1
     return all(is_free(space, start_3 + (end_3 - start_3) * share, radius_m) for share in np.linspace(0, 1, steps))
+
+
+def ease(time: float, times: list[float], values: list[float]) -> float:
+    """Value at a time between given ones, from which it starts and at which it ends without a jerk."""
+    at = min(max(int(np.searchsorted(times, time, side="right")) - 1, 0), len(times) - 2)
+    share = min(max((time - times[at]) / max(times[at + 1] - times[at], 1e-9), 0.0), 1.0)
+    return values[at] + (values[at + 1] - values[at]) * share * share * (3 - 2 * share)
+
+
+def swayed(rng: Generator, place_3: NDArray[np.float64], frames: int, fps: float) -> Track:
+    """A plant in a wind that comes and goes: it turns a few degrees to and fro on its place."""
+    seconds_T = np.arange(frames) / fps
+    gust_T = 0.3 + 0.7 * np.sin(2 * np.pi * float(rng.uniform(0.1, 0.25)) * seconds_T + rng.uniform(0, 6)) ** 2
+    sway_T = np.sin(2 * np.pi * float(rng.uniform(0.8, 1.4)) * seconds_T + rng.uniform(0, 6))
+    flutter_T = 0.4 * np.sin(2 * np.pi * float(rng.uniform(2.0, 3.0)) * seconds_T)
+    yaw_T = np.radians(5.0) * gust_T * (sway_T + flutter_T) + rng.uniform(0, 2 * np.pi)
+    shift_T3 = place_3 + np.outer(0.015 * gust_T * sway_T, [1.0, 0.0, 0.4])
+    return Track(shift_T3, yaw_T)
+
+
+def visiting(
+    track: Track, visits_s: tuple[tuple[float, float], ...], fps: float, outside_3: NDArray[np.float64]
+) -> Track:
+    """A track that begins and ends each visit at a point outside the view, within `ENTERING_S`."""
+    seconds_T = np.arange(len(track.yaw_T)) / fps
+    inside_T = np.zeros_like(seconds_T)
+    for start, end in visits_s:
+        inside_T = np.maximum(inside_T, np.clip(np.minimum(seconds_T - start, end - seconds_T) / ENTERING_S, 0, 1))
+    shift_T3 = outside_3 + (track.shift_T3 - outside_3) * inside_T[:, None]
+    ahead_T3 = ndimage.gaussian_filter1d(np.gradient(shift_T3, axis=0), 2.5, axis=0, mode="nearest")
+    return Track(shift_T3, np.arctan2(ahead_T3[:, 0], ahead_T3[:, 2]))
 
 
 def swing_camera(camera: Camera, phase: float, pan_rad: float, drift_m: float) -> Camera:

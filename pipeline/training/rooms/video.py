@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltascene.pipeline.training.rooms.catalogue import Model
-from deltascene.pipeline.training.rooms.clips import ClipConfig, clip_frames, make_shots
+from deltascene.pipeline.training.rooms.clip_config import ClipConfig
+from deltascene.pipeline.training.rooms.clips import clip_frames, make_shots
 from deltascene.pipeline.training.rooms.scene import Furniture
-from deltascene.pipeline.training.rooms.truth import Truth, changed_share
+from deltascene.pipeline.training.rooms.truth import Truth, changed_share, moving_window
 
-X264 = ("-c:v", "libx264", "-preset", "slow", "-tune", "grain", "-pix_fmt", "yuv420p", "-threads", "1")
+X264 = ("-c:v", "libx264", "-preset", "slow", "-pix_fmt", "yuv420p", "-threads", "1")
 EXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-movflags", "+faststart")
 
 
@@ -29,12 +30,14 @@ class Mp4Config:
         height: rows.
         width: columns.
         crf: constant rate factor of H.264; lower keeps more of the noise.
+        grain: keep noise where the encoder would rather smooth it away.
     """
 
     fps: float
     height: int
     width: int
     crf: int = 16
+    grain: bool = True
 
 
 def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], config: Mp4Config) -> None:
@@ -48,8 +51,9 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], config: Mp4Config
         _write_opencv(path, frames, config)
         return
     size = f"{config.width}x{config.height}"
+    tune = ("-tune", "grain") if config.grain else ()
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(config.fps), "-i", "-")
-    command = ("ffmpeg", "-y", "-loglevel", "error", *source, *X264, "-crf", str(config.crf), *EXACT, str(path))
+    command = ("ffmpeg", "-y", "-loglevel", "error", *source, *X264, *tune, "-crf", str(config.crf), *EXACT, str(path))
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for frame in frames:
@@ -87,9 +91,10 @@ def write_clip(path: Path, config: ClipConfig, furniture: Furniture, crf: int) -
             assert frame.image_HW3 is not None
             yield frame.image_HW3
 
-    write_mp4(path, pictures(), Mp4Config(config.fps, config.height, config.width, crf))
+    fps = config.fps / config.step
+    write_mp4(path, pictures(), Mp4Config(fps, config.height, config.width, crf, grain=not config.like_life))
     models = tuple(model for _, _, shot in shots for model in shot.models)
-    return write_truth(truth_path(path), truths, config.fps, config.seed, models)
+    return write_truth(truth_path(path), truths, fps, config.seed, models)
 
 
 def truth_path(video: Path) -> Path:
@@ -106,7 +111,7 @@ def write_truth(path: Path, truths: list[Truth], fps: float, seed: int, models: 
     Returns:
         The moved share.
     """
-    shares = changed_share(truths)
+    shares = changed_share(truths, moving_window(fps))
     moved = float(shares.mean()) if len(shares) else 0.0
     credits = sorted({"|".join((m.label.catalog, m.label.name, m.label.creator, m.label.licence)) for m in models})
     arrays: dict[str, NDArray[Any]] = {

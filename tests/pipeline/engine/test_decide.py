@@ -1,8 +1,10 @@
 """What a frame needs, from its pixels alone: whole little films of decisions, without a network."""
 
+import re
 from collections import Counter
 from itertools import pairwise, product
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine.decide import TemporalState, decide
+from deltascene.pipeline.engine.decide import TemporalState, decide, follow
 from deltascene.stages.types import Frame, TokenGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -237,3 +239,79 @@ def test_a_decision_changes_neither_state_nor_pixels():
     for index in (1, 2):
         decide(BALANCED, GRID, state, Frame("a", index, index / 25, None), with_object(index))
     assert all(map(torch.equal, kept, (state.pixels, state.reference.cells_PQ, state.cells_PQ)))
+
+
+def walk_on(films, config, fps=25.0):
+    """As `walk`, with the flow of warped frames looked at; also the states after every frame."""
+    state, decisions, states = TemporalState(), [], []
+    for number, pixels in enumerate(films):
+        state, decision = decide(config, GRID, state, Frame("a", number, number / fps, None), pixels)
+        if decision.policy == "warped":
+            state, _ = follow(config, GRID, state, decision, pixels)
+        decisions.append(decision)
+        states.append(state)
+    return decisions, states
+
+
+def test_nothing_is_refreshed_where_nothing_ran():
+    generator = torch.Generator().manual_seed(1)
+    films = [(still().float() + 3 * torch.randn(still().shape, generator=generator)).clamp(0, 255).byte()] * 60
+    decisions = walk([still(), *films], load_config("balanced", overrides=["policy.refresh_idle=false"]))
+    assert told(decisions) == [("dense", "reset")] + [("held", "unchanged")] * 60
+
+
+def test_the_stalest_tokens_join_until_all_were_computed():
+    """Never more of them than moved: two patches a frame here, so 48 are through in 24 frames at the latest."""
+    config = without_refresh(**{"policy.every": 1, "policy.rolling": 0.1})
+    decisions, states = walk_on(map(with_object, range(26)), config)
+    assert {decision.policy for decision in decisions[1:]} == {"rows"}
+    assert {len(decision.rows) - GRID.prefix for decision in decisions[1:]} == {4}
+    assert int(states[-1].computed_P.min()) > 0
+    for before, after, decision in zip(states, states[1:], decisions[1:], strict=False):
+        patches = decision.rows[GRID.prefix :] - GRID.prefix
+        assert patches.tolist() == sorted(set(patches.tolist()))
+        kept = torch.ones(GRID.patches, dtype=torch.bool).index_fill(0, patches, False)
+        rolled = patches[~torch.from_numpy(decision.moved.ravel())[patches]]
+        assert len(rolled) == 2
+        assert before.computed_P[rolled].max() <= before.computed_P[kept].min()
+        assert torch.equal(before.computed_P[kept], after.computed_P[kept])
+
+
+@pytest.mark.parametrize(("residual", "longest"), [(0.01, 1), (200.0, 9)])
+def test_rows_run_when_the_flow_leaves_too_much_unexplained(residual, longest):
+    """Nothing flows to a square that jumps by a patch. With a bound out of reach, only age decides."""
+    keys = {"policy.every": 1000, "policy.residual": residual, "policy.max_age_s": 0.39}
+    decisions, _ = walk_on(map(with_object, range(46)), without_refresh(**keys))
+    policies = "".join(decision.policy[0] for decision in decisions)
+    assert policies.startswith("dw")
+    assert max(map(len, re.findall("w+", policies))) == longest
+    assert policies.count("r") == 46 - 1 - policies.count("w") >= 4
+
+
+def test_the_flow_explains_what_glides_and_not_what_appears():
+    soft = torch.from_numpy(
+        cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8), (0, 0), 3)
+    )
+    film = [soft[10:94, 10 + left : 122 + left].permute(2, 0, 1).contiguous() for left in (0, 5)]
+    config = without_refresh(
+        **{
+            "policy.every": 1000,
+            "policy.camera_every": 1000,
+            "policy.max_age_s": 9.0,
+            "policy.cut_share": 1.0,
+            "policy.residual": 200,
+        }
+    )
+    _, gliding = walk_on(film, config)
+    _, appearing = walk_on([film[0], with_object(9, film[1])], config)
+    assert 2 * gliding[1].residual.whole < appearing[1].residual.whole
+    assert gliding[1].first_residual == gliding[1].residual
+
+
+def test_exposure_is_taken_out_of_the_residual():
+    config = without_refresh(**{"policy.every": 1000, "policy.max_age_s": 9.0, "policy.residual": 200})
+    darker = (with_object(3).float() * 0.85).round().byte()
+    _, states = walk_on([still(), with_object(3)], config)
+    _, dimmed = walk_on([still(), darker], config)
+    assert dimmed[-1].residual.whole == pytest.approx(states[-1].residual.whole, rel=0.25)
+    assert states[-1].residual.moved > 2 * states[-1].residual.whole

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltascene.pipeline.training.rooms.clips import ClipConfig, clip_frames, clip_of_kind, make_shots
+from deltascene.pipeline.training.rooms.clip_config import ClipConfig, clip_of_kind
+from deltascene.pipeline.training.rooms.clips import clip_frames, make_shots
 from deltascene.pipeline.training.rooms.furnishing import FurnishingConfig
 from deltascene.pipeline.training.rooms.labels import class_id
 from deltascene.pipeline.training.rooms.motion import closest_m, is_free
@@ -136,3 +137,49 @@ def test_walls_face_inward() -> None:
     for wall in four_walls(Space(4.0, 6.0, 2.5)):
         inside, outside = wall.point(0.0, 0.5, 1.0), wall.point(0.0, 0.0, 1.0)
         assert np.hypot(*inside[[0, 2]]) < np.hypot(*outside[[0, 2]])
+
+
+@pytest.mark.usefixtures("needs_embree")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("hand_slow", "hand_fast", "walk_through", "drive", "tripod", "shake", "clock", "rain", "night"),
+        *("infrared", "headlights", "pumping"),
+    ],
+)
+def test_kinds_like_life_repeat_and_differ_from_a_plain_clip(furniture: Furniture, kind: str) -> None:
+    named = clip_of_kind(kind, 5)
+    length = replace(SMALL, frames=8, fps=1.0)
+    config = replace(length, path=named.path, blur=named.blur, effects=named.effects)
+    plain, first, second = (
+        list(clip_frames(each, make_shots(each, furniture), images=True)) for each in (length, config, config)
+    )
+    for one, two in zip(first, second, strict=True):
+        assert one.image_HW3 is not None
+        assert two.image_HW3 is not None
+        assert one.image_HW3.tobytes() == two.image_HW3.tobytes()
+    assert any(not np.array_equal(one.image_HW3, other.image_HW3) for one, other in zip(first, plain, strict=True))
+    same_truth = all(np.array_equal(a.truth.depth_HW, b.truth.depth_HW) for a, b in zip(first, plain, strict=True))
+    assert same_truth == (not named.path)
+
+
+@pytest.mark.usefixtures("needs_embree")
+def test_every_other_frame_is_the_same_motion(furniture: Furniture) -> None:
+    config = replace(SMALL, path="hand_fast")
+    every, half = (
+        [frame.truth.depth_HW for frame in clip_frames(each, make_shots(each, furniture), images=False)]
+        for each in (config, replace(config, step=2))
+    )
+    assert len(half) == 3
+    assert all(np.array_equal(one, other) for one, other in zip(every[::2], half, strict=True))
+
+
+@pytest.mark.usefixtures("needs_embree")
+def test_visitors_are_there_during_their_visit_only(furniture: Furniture) -> None:
+    config = replace(SMALL, frames=40, fps=10.0, objects=0, visits_s=((1.0, 3.0),))
+    (_, _, shot), = make_shots(config, furniture)  # fmt: skip
+    there = [len(shot.world(frame).bodies) - 1 for frame in range(40)]
+    assert there == [0] * 10 + [1] * 20 + [0] * 10
+    track = shot.movers[0].track.shift_T3
+    assert np.linalg.norm(track[10] - track[29]) < 0.5  # comes from and goes to the same place outside
+    assert np.abs(np.diff(track[10:30], axis=0)).max() > 0.05
