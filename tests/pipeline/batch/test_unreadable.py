@@ -74,6 +74,7 @@ def test_a_video_without_a_valid_frame_is_unreadable(run_cli, tiny_delta, clips,
     assert open_run(out)["bad"].status == "unreadable"
 
 
+@pytest.mark.nightly
 def test_it_is_tried_again_and_may_have_been_repaired(run_cli, tiny, clips, tmp_path, bad_decoded, make_clip):
     out = tmp_path / "out"
     arguments = ["run", *clips, "-o", out, "--model", tiny, "--json", *OPTIONS]
