@@ -27,6 +27,7 @@ from deltascene.stages.types import Frame, TokenGrid
 
 WHOLE_RANGE = 255.0  # no difference is over it
 FADES = 0.8
+"""Share of an expected residual that is left after rows ran without a warped frame in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +110,8 @@ def decide(
     cells_PQ = cell_means(pixels, grid, config.change.cell_px)
     gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
     patches = moved_patches(strength_P, config.change.threshold)
-    expected = state.first_residual if state.residual is None else state.residual
-    situation = Situation(
-        first=state.pixels is None,
-        identical=_identical(pixels, state.pixels),
-        moved=len(patches) / grid.patches,
-        jumped=jumped,
-        gain=gain,
-        frames_since_computed=state.frames_since_computed + 1,
-        seconds_since_computed=frame.pts_s - state.computed_s,
-        frames_since_dense=state.frames_since_dense + 1,
-        seconds_since_dense=frame.pts_s - state.dense_s,
-        refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
-        residual=expected.whole,
-        residual_moved=expected.moved,
+    situation = replace(
+        _situation(config, state, frame, pixels), moved=len(patches) / grid.patches, jumped=jumped, gain=gain
     )
     rules = rules_of(config)
     if state.pixels is not None and asks_for_standing(rules, situation):
@@ -168,6 +157,22 @@ def decide(
             first_residual=_remembered(state),
         )
     return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
+
+
+def _situation(config: Config, state: TemporalState, frame: Frame, pixels: Tensor) -> Situation:
+    """What is known of a frame from what came before, and what is due; what changed isn't in it yet."""
+    expected = state.first_residual if state.residual is None else state.residual
+    return Situation(
+        first=state.pixels is None,
+        identical=_identical(pixels, state.pixels),
+        frames_since_computed=state.frames_since_computed + 1,
+        seconds_since_computed=frame.pts_s - state.computed_s,
+        frames_since_dense=state.frames_since_dense + 1,
+        seconds_since_dense=frame.pts_s - state.dense_s,
+        refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
+        residual=expected.whole,
+        residual_moved=expected.moved,
+    )
 
 
 def uses_evidence(config: Config) -> bool:
