@@ -156,7 +156,7 @@ def _decoded_from(path: Path, info: SourceInfo, index: int, threads: int) -> Ite
     table, group = info.table, info.table.group_of(index)
     for tried in (group, group - 1, group - 8) if table.seekable and group > 0 else ():
         with open_container(path) as container:
-            decoded = from_key(container, container.streams[info.stream], table, group, max(tried, 0), threads)
+            decoded = _from_key(container, container.streams[info.stream], table, group, max(tried, 0), threads)
             first = next(decoded, None)
             if first is not None:
                 yield first
@@ -167,7 +167,7 @@ def _decoded_from(path: Path, info: SourceInfo, index: int, threads: int) -> Ite
         yield from decode(stream, demuxed(container, stream), 0, threads)
 
 
-def from_key(
+def _from_key(
     container: Any, stream: Any, table: FrameTable, group: int, sought: int, threads: int
 ) -> Iterator[Decoded]:
     """Decodes from a keyframe on; nothing if it isn't found, or isn't whole in itself (periodic intra refresh).

@@ -1,16 +1,19 @@
 """Look at a file: its frames with their times and keyframes, its size and rate. Runs in the decoder process."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from deltascene.pipeline.sources.decoding.by_av import av_name, decode, from_key
+from deltascene.pipeline.sources.decoding.by_av import av_name, decode
 from deltascene.pipeline.sources.decoding.container import (
     NO_TIME,
     Packets,
@@ -25,7 +28,7 @@ from deltascene.pipeline.sources.errors import UnreadableSource
 from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
 _TRIAL_FRAMES = 24
-_LOOKED_AT = 5
+_LOOKED_AT = 3
 _REPEATED_AFTER = 4
 """Frames after which MPEG-4's decoder may give a frame again."""
 _HIGHEST_RATE = 10_000
@@ -148,13 +151,16 @@ def _try(path: Path, index: int, enough: int, alive: Callable[[], None]) -> _Tri
 
 def _turns_interlaced(path: Path, index: int, table: FrameTable) -> bool:
     """Whether a keyframe further on in a file holds two fields; a few are looked at, if the file can be sought in."""
-    looked_at = table.keys[np.linspace(0, len(table.keys) - 1, _LOOKED_AT).astype(int)] if len(table.keys) else []
-    for key in sorted(set(map(int, looked_at)) - {0}) if table.seekable else ():
-        with open_container(path) as container:
-            stream = container.streams[index]
-            _, frame = next(from_key(container, stream, table, table.group_of(key), table.group_of(key), 1), (0, None))
-            if frame is not None and frame.interlaced_frame:
-                return True
+    if not table.seekable or len(table.keys) < 2:
+        return False
+    with open_container(path) as container:
+        stream = container.streams[index]
+        stream.codec_context.thread_count = 1  # several would decode more frames than one
+        for group in np.unique(np.linspace(1, len(table.keys) - 1, _LOOKED_AT).astype(int)):
+            with suppress(av.FFmpegError):
+                container.seek(int(table.key_pts[group]), stream=stream)
+                if any(frame.interlaced_frame for frame in islice(container.decode(stream), 1)):
+                    return True
     return False
 
 

@@ -353,3 +353,36 @@ def test_the_parts_that_an_edit_list_shows_are_one_recording(
     assert info.table.pts_s.tolist() == pytest.approx(np.arange(20) / 25)
     assert info.notes == ()
     assert_parts_are_one_pass(shown, info)
+
+
+def test_fields_that_begin_later_in_one_recording_are_found(tmp_path: Path) -> None:
+    """The same in one stream of packets, which can be sought in."""
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as file:
+        out = None
+        for part, flags in enumerate(({}, {"flags": "+ildct+ilme"})):
+            encoder = av.CodecContext.create("mpeg2video", "w")
+            encoder.width, encoder.height, encoder.pix_fmt, encoder.gop_size = 160, 96, "yuv420p", 10
+            encoder.bit_rate, encoder.time_base, encoder.framerate, encoder.options = (
+                2_000_000,
+                Fraction(1, 25),
+                25,
+                flags,
+            )
+            packets = [
+                packet
+                for n in range(40)
+                for packet in encoder.encode(
+                    av.VideoFrame.from_ndarray(numbered(n), format="rgb24").reformat(format="yuv420p")
+                )
+            ]
+            out = out or file.add_stream("mpeg2video", rate=25)
+            if not part:
+                out.width, out.height, out.pix_fmt = 160, 96, "yuv420p"
+            for number, packet in enumerate([*packets, *encoder.encode(None)]):
+                packet.pts = packet.dts = 40 * part + number
+                packet.stream, packet.time_base = out, Fraction(1, 25)
+                file.mux(packet)
+    info = examine(path, lambda: None)
+    assert (info.frames, info.table.seekable, info.interlaced) == (80, True, True)
+    assert_parts_are_one_pass(path, info)
