@@ -29,6 +29,7 @@ from deltascene.pipeline.sources.info import FrameTable, SourceInfo
 
 _TRIAL_FRAMES = 24
 _LOOKED_AT = 3
+_BACK_SHARE = 0.05
 _REPEATED_AFTER = 4
 """Frames after which MPEG-4's decoder may give a frame again."""
 _HIGHEST_RATE = 10_000
@@ -173,9 +174,13 @@ def _in_order(packets: Packets) -> NDArray[np.int64]:
 
 
 def _by_time(packets: Packets, trial: _Trial) -> NDArray[np.int64]:
-    """The packets of all frames that came, in the order of their times; as they came where there are none."""
+    """The packets of all frames that came, in the order of their times; as they came where there are none.
+
+    Times that go back again and again are those of decoding (some ASF and MXF files, packed MPEG-4 in Matroska).
+    """
     came = np.array(trial.packets, dtype=np.int64)
-    if not packets.timed:
+    back = int(np.sum(np.diff(packets.pts[came]) < 0))
+    if not packets.timed or back > max(_BACK_SHARE * len(came), 1 + int(packets.recording[-1])):
         return came
     return came[np.lexsort((packets.pts[came], packets.recording[came]))]
 

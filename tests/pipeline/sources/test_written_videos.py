@@ -386,3 +386,13 @@ def test_fields_that_begin_later_in_one_recording_are_found(tmp_path: Path) -> N
     info = examine(path, lambda: None)
     assert (info.frames, info.table.seekable, info.interlaced) == (80, True, True)
     assert_parts_are_one_pass(path, info)
+
+
+def test_a_container_that_has_times_of_decoding_for_those_of_presentation(tmp_path: Path) -> None:
+    """ASF: pictures come in the order of the decoder, and share the times in their order."""
+    path = tmp_path / "clip.asf"
+    write(path, Made("libx264", "asf", 50, 15, 3, Fraction(25), 0, 0))
+    info = examine(path, lambda: None)
+    frames = read(path, info, range(info.frames))
+    assert [number_in(image) for _, image, cause in frames if image is not None and not cause] == list(range(50))
+    assert_parts_are_one_pass(path, info)
