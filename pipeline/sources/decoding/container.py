@@ -138,8 +138,9 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     recording, cut = _recordings(container, stream, dts, keys), torn[stream.index]
     if container.format.name.startswith("mov,mp4"):
         recording = _without_edits(recording, pts, ~hidden)
-    # Where frames are reordered, both times can't be the same: ASF gives those of decoding for those of presentation.
-    presented = timed[stream.index] and not (stream.codec_context.has_b_frames and np.array_equal(pts, dts))
+    # Where frames are reordered, times of presentation don't ascend in the file; in ASF those of decoding stand for them.
+    reorders = bool(stream.codec_context.has_b_frames)
+    presented = timed[stream.index] and not (reorders and bool(np.all(np.diff(pts) > 0)))
     return stream, Packets(pts, presented, dts, sizes, keys, hidden, recording, cut, broke_off or cut)
 
 
