@@ -138,7 +138,7 @@ def read_packets(path: Path, container: Any) -> tuple[Any, Packets]:
     recording, cut = _recordings(container, stream, dts, keys), torn[stream.index]
     if container.format.name.startswith("mov,mp4"):
         recording = _without_edits(recording, pts, ~hidden)
-    # Where frames are reordered, times of presentation don't ascend in the file; in ASF those of decoding stand for them.
+    # Where frames are reordered, times of presentation don't ascend; in ASF those of decoding stand for them.
     reorders = bool(stream.codec_context.has_b_frames)
     presented = timed[stream.index] and not (reorders and bool(np.all(np.diff(pts) > 0)))
     return stream, Packets(pts, presented, dts, sizes, keys, hidden, recording, cut, broke_off or cut)
