@@ -27,6 +27,7 @@ CORNERS, CORNER_QUALITY, CORNER_APART = 100, 0.02, 8  # largest number, share of
 FEWEST_CORNERS = 12
 STANDS = 0.75  # pixels that a point may move and still count as standing
 AROUND_CORNER = (11, 11)  # window in pixels to find a corner again; 21 gives the same results in twice the time
+LEAST_TEXTURE = 1.0  # steps of 255, of a picture in which there is nothing to see
 COMPARED = (9, 9)  # window in pixels that decides whether the flow fits
 
 Grey = NDArray[np.uint8]
@@ -96,8 +97,11 @@ def estimate_flow(now: Grey, computed: Grey, moved: NDArray[np.bool_], grid: Tok
 class Residual:
     """What a flow leaves unexplained: the root mean square, over patches, of the mean difference in a patch.
 
+    It is a share of the picture's texture, the mean difference of neighbouring cells down and across, as the same
+    difference means more where little is to be seen.
+
     Attributes:
-        whole: over all patches, in steps of 255.
+        whole: over all patches.
         moved: over those that moved; 0 if none did.
     """
 
@@ -132,8 +136,12 @@ def flow_residual(
     fetched = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     apart = np.abs(coarse - np.minimum(fetched * gain, 255))
     patches = cv2.resize(apart, (grid.width, grid.height), interpolation=cv2.INTER_AREA)
-    squares = np.square(patches)
+    squares = np.square(patches / max(_texture(coarse), LEAST_TEXTURE))
     return Residual(float(np.sqrt(squares.mean())), float(np.sqrt(squares[moved].mean())) if moved.any() else 0.0)
+
+
+def _texture(cells: NDArray[np.float32]) -> float:
+    return sum(float(np.abs(np.diff(cells, axis=axis)).mean()) for axis in (0, 1))
 
 
 def standing_share(now: Grey, computed: Grey) -> float:
