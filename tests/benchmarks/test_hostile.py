@@ -26,7 +26,7 @@ def test_nothing_hostile_does_harm(hostile, tmp_path, every):
     with hostile.Arena(tmp_path) as arena:
         verdicts = [arena.meet(case) for case in chosen]
     assert not [(v.case.kind, v.case.name, problem) for v in verdicts for problem in v.wrong]
-    assert {code for v in verdicts for code in v.codes} >= {0, 2, 3}
+    assert {code for v in verdicts for code in v.codes} >= {0, 2}
 
 
 def test_cases_are_the_same_for_the_same_seed(hostile):
