@@ -54,6 +54,8 @@ class PolicyConfig(_Section):
     hold_identical: bool = _result()
     every: int | None = _result(ge=1, le=1000)
     max_age_s: float = _result(gt=0)
+    loss: float | None = _result(default=None, gt=0)
+    loss_moved: float | None = _result(default=None, gt=0)
     residual: float | None = _result(default=None, gt=0)
     residual_moved: float | None = _result(default=None, gt=0)
     rolling: float = _result(default=0.0, ge=0, le=1)
