@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from records import Records
-from yardsticks import PHASES, Dense, Ours, dense_networks, measure, score_clip, timed
+from yardsticks import PHASES, Dense, Ours, measure, score_clip, timed
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.engine.engine import Engine
@@ -137,7 +137,7 @@ def main() -> None:
         records = Records.of(options.store or Path(passing), model, options.frames)
         for stretch in stretches:
             clip = open_clip(options.clips / f"{stretch.name}.mp4", model.bundle.kinds)
-            dense = dense_networks(model, ours.configs[EXACT], clip, openvino=not options.no_openvino)
+            dense = Dense.of(model, ours.configs[EXACT], clip, openvino=not options.no_openvino)
             measured.append(measure_stretch(stretch, clip, model, ours, records, dense, options.minutes))
             print(f"{stretch.name}: {measured[-1].minutes:.1f} minutes are measured", file=sys.stderr, flush=True)
     minutes, ks = sum(one.minutes for one in measured), {one.stretch.name: dict(one.ks) for one in measured}

@@ -24,15 +24,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
-from baselines import by_openvino, by_torch, networks
+from baselines import Network, by_openvino, by_torch, networks
 from clip_sets import CLIPS, rendered
 from quality import DEMO, Candidate, candidates, precision_of, read_setting, score, settings, time_policies
 from records import Records
+from torch import Tensor
 from walkers import ByNetworks, EveryKth, Gated, Seldom
 from yardstick_tables import Row, Scored, means, table
 
@@ -75,7 +76,7 @@ def main() -> None:
             clip = open_clip(folder / f"{spec.name}.mp4", model.bundle.kinds)
             size = clip.moving.shape[1], clip.moving.shape[2]
             if size not in dense:
-                dense[size] = dense_networks(model, ours.configs[EXACT], clip, openvino=not options.no_openvino)
+                dense[size] = Dense.of(model, ours.configs[EXACT], clip, openvino=not options.no_openvino)
             passes = 0 if options.no_time else options.passes
             rows += judge_clip(clip, spec.group, model, ours, records, options.phases, dense[size], passes)
             print(f"{spec.name} is judged", file=sys.stderr, flush=True)
@@ -120,19 +121,71 @@ class Ours:
 
 @dataclass(frozen=True)
 class Dense:
-    """Dense networks for frames of one size.
+    """Dense networks for frames of one size, compiled when they are first wanted.
 
     Attributes:
-        what: how they run.
-        single: B1.
-        shared: B2.
-        macs_single: MACs of B1 in percent of B2's.
+        model: the loaded model.
+        exact: config of dense prediction.
+        image: an example of an input [1, 3, H, W].
+        grid: its token grid.
+        openvino: whether OpenVINO runs them; else this package does.
     """
 
-    what: str
-    single: Walker
-    shared: Walker
-    macs_single: float
+    model: SceneModel
+    exact: Config
+    image: Tensor
+    grid: TokenGrid
+    openvino: bool
+
+    @classmethod
+    def of(cls, model: SceneModel, exact: Config, clip: Clip, *, openvino: bool = True) -> "Dense":
+        """Networks for a clip's frames, by OpenVINO if it is wanted and installed."""
+        with read_frames(find_sources([str(clip.path)])[0]) as reader:
+            first = next(iter(reader)).image
+        assert first is not None
+        geometry, entry = plan_geometry(model, exact, first.shape[:2]), model.bundle.entry.input
+        image = normalise(resize_frame(first, geometry.plan), entry.mean, entry.std)[None]
+        return cls(model, exact, image, geometry.grid, openvino and find_spec("openvino") is not None)
+
+    @property
+    def what(self) -> str:
+        """How they run."""
+        return f"OpenVINO {precision_of(self.exact)}" if self.openvino else "this package"
+
+    def start_single(self) -> Walker:
+        """B1."""
+        return ByNetworks(self.model, self.exact, self._single)
+
+    def start(self) -> Walker:
+        """B2."""
+        # The engine holds a frame that it was given before, so each policy has one of its own.
+        return ByNetworks(self.model, self.exact, self._shared) if self.openvino else ByEngine(self.model, self.exact)
+
+    @property
+    def macs_single(self) -> float:
+        """MACs of B1 in percent of B2's."""
+
+        def macs(tasks: Sequence[str]) -> int:
+            sketch = sketch_model(self.model.bundle, tasks, merged=self.exact.numerics.delta == "merged")
+            return sum(cost.dense.total for cost in frame_costs(sketch, None, self.grid, Stopwatch()).values())
+
+        return 100 * sum(macs([task]) for task in self.model.tasks) / macs(self.model.tasks)
+
+    @cached_property
+    def _single(self) -> list[Network]:
+        return self._networks(single_task=True)
+
+    @cached_property
+    def _shared(self) -> list[Network]:
+        return self._networks(single_task=False)
+
+    def _networks(self, *, single_task: bool) -> list[Network]:
+        nets = networks(self.model.bundle, self.model.tasks, self.grid, single_task=single_task)
+        best, threads = precision_of(self.exact), torch.get_num_threads()
+        ready = [by_openvino(net, self.image, threads, best) if self.openvino else by_torch(net, best) for net in nets]
+        for net in ready:
+            net(self.image)  # the first time is longer
+        return ready
 
 
 def best_k(losses: Mapping[int, Mapping[str, float]], ours: Mapping[str, float], bounds: Mapping[str, float]) -> int:
@@ -195,12 +248,13 @@ def score_clip(clip: Clip, model: SceneModel, ours: Ours, records: Records, phas
     return ClipRecords(found, ks)
 
 
-def gate(model: SceneModel, ours: Ours, k: int, dense: Walker | None = None) -> Candidate:
-    """B3 with dense frames by `exact`, or by a network."""
+def gate(model: SceneModel, ours: Ours, k: int, dense: Callable[[], Walker] | None = None) -> Candidate:
+    """B3 with dense frames by `exact`, or by another policy."""
     mask, exact = ours.configs["balanced"], ours.configs[EXACT]
+    computes = dense or partial(ByEngine, model, exact)
 
     def start() -> Walker:
-        return Gated(model, mask, k, warped=True, dense=dense or ByEngine(model, exact))
+        return Gated(model, mask, k, warped=True, dense=computes())
 
     return Candidate({"gate": k, "change": mask.change.model_dump(), **exact.result_keys()}, start)
 
@@ -209,19 +263,22 @@ def timed(model: SceneModel, ours: Ours, ks: Iterable[int], dense: Dense) -> dic
     """Policies whose times are measured together."""
     how, exact = {"threads": torch.get_num_threads(), "by": dense.what}, ours.configs[EXACT]
     found = {
-        "B1": Candidate({"B1": SELDOM, **how}, partial(Seldom, dense.single, SELDOM)),
-        "B2": Candidate({"B2": SELDOM, **how}, partial(Seldom, dense.shared, SELDOM)),
+        "B1": Candidate({"B1": SELDOM, **how}, lambda: Seldom(dense.start_single(), SELDOM)),
+        "B2": Candidate({"B2": SELDOM, **how}, lambda: Seldom(dense.start(), SELDOM)),
     }
     for k in sorted(set(ks)):
-        behind = gate(model, ours, k, dense.shared)
+        behind = gate(model, ours, k, dense.start)
         found[f"B3 {k}"] = Candidate({**behind.what, **how}, behind.start)
         if k > 1:
-            start = partial(EveryKth, model, exact, k, warped=True, dense=dense.shared)
-            found[f"B2 warp {k}"] = Candidate({"every": k, **how}, start)
+            found[f"B2 warp {k}"] = Candidate({"every": k, **how}, partial(_warp, model, exact, k, dense))
     for name in ours.names:
         config = ours.configs[name]
         found[name] = Candidate({**config.result_keys(), **how}, partial(ByEngine, model, config))
     return found
+
+
+def _warp(model: SceneModel, exact: Config, k: int, dense: Dense) -> Walker:
+    return EveryKth(model, exact, k, warped=True, dense=dense.start())
 
 
 def measure(
@@ -234,44 +291,9 @@ def measure(
             times[name] = record
     if passes and len(times) < len(policies):
         times = time_policies(clip, model, policies, records, passes)
+    if len(times) < len(policies):
+        return {}  # what there is may be of several walks
     return {name: 1e3 * float(error_of(add_up(record)["seconds"])) for name, record in times.items()}
-
-
-def dense_networks(model: SceneModel, exact: Config, clip: Clip, *, openvino: bool = True) -> Dense:
-    """Dense networks for frames of a clip's size."""
-    with read_frames(find_sources([str(clip.path)])[0]) as reader:
-        first = next(iter(reader)).image
-    assert first is not None
-    geometry, entry = plan_geometry(model, exact, first.shape[:2]), model.bundle.entry.input
-    image = normalise(resize_frame(first, geometry.plan), entry.mean, entry.std)[None]
-    best, threads = precision_of(exact), torch.get_num_threads()
-    macs = single_task_share(model, exact, geometry.grid)
-
-    def walker(single_task: bool, run: Callable[..., Any]) -> Walker:
-        nets = networks(model.bundle, model.tasks, geometry.grid, single_task=single_task)
-        ready = [run(net) for net in nets]
-        for net in ready:
-            net(image)  # the first time is longer
-        return ByNetworks(model, exact, ready)
-
-    try:
-        if not openvino:
-            raise UsageError("OpenVINO isn't wanted")
-        compiled = partial(by_openvino, example_BCHW=image, threads=threads, precision=best)
-        return Dense(f"OpenVINO {best}", walker(True, compiled), walker(False, compiled), macs)
-    except UsageError:
-        own = ByEngine(model, exact)
-        return Dense("this package", walker(True, partial(by_torch, precision=best)), own, macs)
-
-
-def single_task_share(model: SceneModel, exact: Config, grid: TokenGrid) -> float:
-    """MACs of a network for each task, in percent of the bundle's dense network's."""
-
-    def macs(tasks: Sequence[str]) -> int:
-        sketch = sketch_model(model.bundle, tasks, merged=exact.numerics.delta == "merged")
-        return sum(cost.dense.total for cost in frame_costs(sketch, None, grid, Stopwatch()).values())
-
-    return 100 * sum(macs([task]) for task in model.tasks) / macs(model.tasks)
 
 
 def _losses(records: Mapping[str, Columns], name: str) -> dict[str, float]:

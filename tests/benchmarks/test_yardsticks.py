@@ -93,7 +93,7 @@ def test_settings_stand_on_a_preset_and_its_bounds(programs, ours):
 def test_a_clip_is_judged_once(programs, model, ours, clip, tmp_path, monkeypatch):
     yardsticks, records = programs.yardsticks, programs.records.Records.of(tmp_path, model, FRAMES)
     monkeypatch.setattr(yardsticks, "KS", (2, 4))
-    dense = yardsticks.dense_networks(model, ours.configs["exact"], clip, openvino=False)
+    dense = yardsticks.Dense.of(model, ours.configs["exact"], clip, openvino=False)
     assert 100 < dense.macs_single < 400
     rows = yardsticks.judge_clip(clip, "still", model, ours, records, 2, dense, 1)
     assert [row.name for row in rows] == ours.names
