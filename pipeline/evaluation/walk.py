@@ -1,5 +1,6 @@
 """Runs several policies through a clip together: all see a frame before the next one, so that times are comparable."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,6 +19,7 @@ from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.kinds import Array, Kind
+from deltascene.stages.motion import Residual
 from deltascene.stages.types import Frame
 
 EXACT = "exact"
@@ -34,6 +36,7 @@ class Outcome:
         macs_dense: MACs of dense prediction of the frame.
         policy: name of the policy that was applied.
         reason: why it was applied.
+        residual: what the flow of a warped frame left unexplained, if the policy looks at it; None otherwise.
     """
 
     values: Mapping[str, Array]
@@ -42,6 +45,7 @@ class Outcome:
     macs_dense: int
     policy: str
     reason: str = ""
+    residual: Residual | None = None
 
 
 class Walker(Carrier, Protocol):
@@ -75,6 +79,7 @@ class ByEngine:
             macs_dense=cost.macs_dense,
             policy=result.policy,
             reason=result.reason,
+            residual=result.residual,
         )
 
 
@@ -146,9 +151,12 @@ def _refuse_other_size(clip: Clip, truth: Mapping[str, Array], predicted: Mappin
 
 
 def _costs(out: Outcome) -> dict[str, NDArray[Any]]:
+    residual = out.residual or Residual(math.nan, math.nan)
     return {
         "seconds": np.array([[out.seconds], [1.0]]),
         "macs": np.array([[float(out.macs)], [float(out.macs_dense)]]),
         "policy": np.array(out.policy),
         "reason": np.array(out.reason),
+        "residual": np.array(residual.whole, np.float32),
+        "residual_moved": np.array(residual.moved, np.float32),
     }
