@@ -107,37 +107,17 @@ def estimate_flow(
     return flow * _closer(flow, now, computed)
 
 
-@dataclass(frozen=True, slots=True)
-class Residual:
+def flow_residual(flow: Flow, now: Grey, computed: Grey, gain: float, grid: TokenGrid) -> float:
     """What a flow leaves unexplained: the root mean square, over patches, of the mean difference in a patch.
 
     It is a share of the picture's texture, the mean difference of neighbouring cells down and across, as the same
-    difference means more where little is to be seen.
-
-    Attributes:
-        whole: over all patches.
-        moved: over those that moved; 0 if none did.
-    """
-
-    whole: float = 0.0
-    moved: float = 0.0
-
-    def faded(self, share: float) -> "Residual":
-        """A share of it."""
-        return Residual(self.whole * share, self.moved * share)
-
-
-def flow_residual(
-    flow: Flow, now: Grey, computed: Grey, gain: float, moved: NDArray[np.bool_], grid: TokenGrid
-) -> Residual:
-    """What a flow leaves unexplained of a frame. Pictures are compared at the flow's own resolution.
+    difference means more where little is to be seen. Pictures are compared at the flow's own resolution.
 
     Args:
         flow: flow from the frame back to the last computed image.
         now: the frame [H, W].
         computed: the last computed image [H, W].
         gain: exposure of the frame against that image.
-        moved: patches that changed since they were last computed [h, w].
         grid: token grid of the frame.
     """
     size = flow.shape[:0:-1]
@@ -150,8 +130,7 @@ def flow_residual(
     fetched = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     apart = np.abs(coarse - np.minimum(fetched * gain, 255))
     patches = cv2.resize(apart, (grid.width, grid.height), interpolation=cv2.INTER_AREA)
-    squares = np.square(patches / max(_texture(coarse), LEAST_TEXTURE))
-    return Residual(float(np.sqrt(squares.mean())), float(np.sqrt(squares[moved].mean())) if moved.any() else 0.0)
+    return float(np.sqrt(np.square(patches).mean())) / max(_texture(coarse), LEAST_TEXTURE)
 
 
 def _texture(cells: NDArray[np.float32]) -> float:

@@ -25,9 +25,9 @@ class Rules:
         hold_identical: keep the outputs where the input is byte-identical to the last computed one.
         every: moved rows run every so many frames; outputs are warped in between; None leaves it to the time.
         max_age_s: and at the latest after so many seconds.
-        residual: rows, or all where the camera moves, run as soon as the flow is expected to leave more than this
-            unexplained over the picture, as a share of its texture; None computes by count and time alone.
-        residual_moved: and as soon as it is expected to leave more than this in the patches that moved.
+        price: what computing every row costs, in seconds during which a flow leaves all of a picture's texture
+            unexplained: rows, or all where the camera moves, run as soon as one more warped frame would raise the mean
+            of both, what is unexplained and what is paid, since rows last ran. None computes by count and time alone.
         rolling: this share of the tokens, those that weren't computed for longest, joins the moved rows.
         refresh: a dense frame every so many frames; None leaves it to the time.
         refresh_s: and at the latest after so many seconds.
@@ -44,8 +44,7 @@ class Rules:
     hold_identical: bool
     every: int | None
     max_age_s: float
-    residual: float | None
-    residual_moved: float | None
+    price: float | None
     rolling: float
     refresh: int | None
     refresh_s: float
@@ -75,9 +74,8 @@ class Situation:
         frames_since_dense: frames since all rows last ran.
         seconds_since_dense: the same in seconds.
         refresh_due: it is this frame's turn to run dense.
-        residual: what the flow is expected to leave unexplained over the picture if this frame is warped, as a share of
-            its texture.
-        residual_moved: the same of the patches that moved.
+        residual: what the flow is expected to leave unexplained if this frame is warped, as a share of the texture.
+        unexplained_s: the same of the frames that were warped since rows last ran, times the seconds that they stood.
     """
 
     valid: bool = True
@@ -93,7 +91,7 @@ class Situation:
     seconds_since_dense: float = 0.0
     refresh_due: bool = False
     residual: float = 0.0
-    residual_moved: float = 0.0
+    unexplained_s: float = 0.0
 
 
 def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
@@ -116,23 +114,30 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "cut"
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
-    misfit = _over(now.residual, rules.residual) or _over(now.residual_moved, rules.residual_moved)
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
         old = now.seconds_since_computed >= rules.camera_s or _due(now.frames_since_computed, rules.camera_every)
-        return ("dense" if old or misfit else "warped"), "camera"
+        return ("dense" if old or _pays(rules, now, share=1.0) else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
-    if misfit or now.seconds_since_computed >= rules.max_age_s or _due(now.frames_since_computed, rules.every):
-        return "rows", "changed"
-    return "warped", "between"
+    old = now.seconds_since_computed >= rules.max_age_s or _due(now.frames_since_computed, rules.every)
+    return ("rows", "changed") if old or _pays(rules, now, share=now.moved) else ("warped", "between")
+
+
+def _pays(rules: Rules, now: Situation, share: float) -> bool:
+    """Whether running a share of the rows now is better than warping once more.
+
+    From one run to the next, the mean over time of what is unexplained and paid falls while one more warped frame is
+    below that mean, and rises after: the least mean is where they meet.
+
+    Source: the marginal value theorem (Charnov, "Optimal foraging, the marginal value theorem", 1976).
+    """
+    if rules.price is None:
+        return False
+    return now.residual * now.seconds_since_computed > now.unexplained_s + rules.price * share
 
 
 def _due(frames: int, every: int | None) -> bool:
     return every is not None and frames >= every
-
-
-def _over(value: float, bound: float | None) -> bool:
-    return bound is not None and value > bound
 
 
 def asks_for_standing(rules: Rules, now: Situation) -> bool:

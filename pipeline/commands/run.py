@@ -26,7 +26,7 @@ from deltascene.pipeline.commands.summary import RunResult, print_json, print_re
 from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.commands.truth import read_truths, write_scores
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.bounds import with_residuals
+from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
@@ -91,7 +91,7 @@ def run_command(config: Config, options: RunOptions, console: Console) -> ExitCo
     config = config if options.force else as_begun(folder, config)
     if options.dry_run:
         return dry_run_command(Engine.from_config(config, allow_code=options.allow_code), specs, console)
-    config, model = settle_executor(settle(with_residuals(config)), specs, allow_code=options.allow_code)
+    config, model = settle_executor(settle(with_price(config)), specs, allow_code=options.allow_code)
     if lost_s := seconds_lost():
         _log.warning("%s", describe(lost_s))
     if not options.force:

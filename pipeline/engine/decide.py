@@ -4,7 +4,7 @@ The same decision drives a run, a live stream and a what-if replay; `decide` is 
 frame.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, Residual, estimate_flow, flow_residual, flow_size, standing_share, to_grey
+from deltascene.stages.motion import Flow, estimate_flow, flow_residual, flow_size, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -48,6 +48,9 @@ class TemporalState:
         flow: flow of the last warped frame since rows ran; None where there was none.
         residual: what the flow left unexplained in the last warped frame since rows ran; None where there was none.
         first_residual: the same of the last frame that was warped right after rows ran; it fades while none is.
+        unexplained_s: residuals of the frames that were warped since rows ran, times the seconds that they stood.
+        last_s: time of the frame before.
+        step_s: seconds from the frame before that to it.
     """
 
     pixels: Tensor | None = None
@@ -61,8 +64,11 @@ class TemporalState:
     frames: int = 0
     gain: float = 1.0
     flow: Flow | None = None
-    residual: Residual | None = None
-    first_residual: Residual = field(default_factory=Residual)
+    residual: float | None = None
+    first_residual: float = 0.0
+    unexplained_s: float = 0.0
+    last_s: float = 0.0
+    step_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,8 @@ class Decision:
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
     policy = config.policy
-    assert policy.loss is None or policy.residual is not None, "bounds on loss are turned into residuals before a run"
-    assert policy.loss_moved is None or policy.residual_moved is not None
+    bounded = policy.loss is not None or policy.loss_moved is not None
+    assert not bounded or policy.price is not None, "bounds on loss are turned into a price before a run"
     numbers = policy.model_dump(exclude={"flow", "loss", "loss_moved"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
@@ -133,7 +139,8 @@ def decide(
             dense_s=frame.pts_s,
             computed_P=torch.full((grid.patches,), state.frames),
             frames=state.frames + 1,
-            first_residual=Residual() if reason in ("reset", "cut") else _remembered(state),
+            first_residual=0.0 if reason in ("reset", "cut") else _remembered(state),
+            last_s=frame.pts_s,
         )
         return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
     assert state.reference is not None
@@ -144,6 +151,8 @@ def decide(
         frames_since_computed=situation.frames_since_computed,
         frames_since_dense=situation.frames_since_dense,
         frames=state.frames + 1,
+        last_s=frame.pts_s,
+        step_s=frame.pts_s - state.last_s,
     )
     rows = torch.empty(0, dtype=torch.int64)
     if policy == "rows":
@@ -161,13 +170,13 @@ def decide(
             flow=None,
             residual=None,
             first_residual=_remembered(state),
+            unexplained_s=0.0,
         )
     return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
 
 
 def _situation(config: Config, state: TemporalState, frame: Frame, pixels: Tensor) -> Situation:
     """What is known of a frame from what came before, and what is due; what changed isn't in it yet."""
-    expected = state.first_residual if state.residual is None else state.residual
     return Situation(
         first=state.pixels is None,
         identical=_identical(pixels, state.pixels),
@@ -176,14 +185,14 @@ def _situation(config: Config, state: TemporalState, frame: Frame, pixels: Tenso
         frames_since_dense=state.frames_since_dense + 1,
         seconds_since_dense=frame.pts_s - state.dense_s,
         refresh_due=refresh_due(frame.source, frame.index // config.source.stride, config.policy.refresh),
-        residual=expected.whole,
-        residual_moved=expected.moved,
+        residual=state.first_residual if state.residual is None else state.residual,
+        unexplained_s=state.unexplained_s,
     )
 
 
 def uses_evidence(config: Config) -> bool:
     """Whether decisions depend on how well the flow fits."""
-    return config.policy.residual is not None or config.policy.residual_moved is not None
+    return config.policy.price is not None
 
 
 def follow(
@@ -198,8 +207,8 @@ def follow(
         decision: about the frame.
         pixels: the frame at the model's size, uint8 [3, H, W].
     """
-    assert decision.computed is not None
     reference = state.reference
+    assert decision.computed is not None
     assert reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
     onward = config.policy.flow == "onward"
@@ -208,14 +217,15 @@ def follow(
     state = replace(state, flow=flow)
     if not uses_evidence(config):
         return state, flow
-    residual = flow_residual(flow, now, computed, reference.gain / state.gain, decision.moved, grid)
+    residual = flow_residual(flow, now, computed, reference.gain / state.gain, grid)
     first = residual if state.residual is None else state.first_residual
-    return replace(state, residual=residual, first_residual=first), flow
+    unexplained_s = state.unexplained_s + residual * state.step_s
+    return replace(state, residual=residual, first_residual=first, unexplained_s=unexplained_s), flow
 
 
-def _remembered(state: TemporalState) -> Residual:
+def _remembered(state: TemporalState) -> float:
     """What to expect of the flow right after rows ran: fading where no flow was looked at since they ran before."""
-    return state.first_residual.faded(FADES) if state.residual is None else state.first_residual
+    return FADES * state.first_residual if state.residual is None else state.first_residual
 
 
 def _with_stalest(patches: Tensor, computed_P: Tensor, share: float) -> Tensor:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from deltascene.cache.segment import FrameRecord
 from deltascene.stages.cost import Macs
 from deltascene.stages.kinds import Kind
-from deltascene.stages.motion import Residual
 from deltascene.stages.types import Frame, Image
 
 
@@ -99,7 +98,7 @@ class FrameResult:
     predictions: Mapping[str, Prediction]
     cost: FrameCost
     age: NDArray[np.uint8] | None = None
-    residual: Residual | None = None
+    residual: float | None = None
 
     @property
     def policy(self) -> str:

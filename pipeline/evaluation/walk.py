@@ -19,7 +19,6 @@ from deltascene.pipeline.evaluation.clips import Clip
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.kinds import Array, Kind
-from deltascene.stages.motion import Residual
 from deltascene.stages.types import Frame
 
 EXACT = "exact"
@@ -45,7 +44,7 @@ class Outcome:
     macs_dense: int
     policy: str
     reason: str = ""
-    residual: Residual | None = None
+    residual: float | None = None
 
 
 class Walker(Carrier, Protocol):
@@ -151,12 +150,10 @@ def _refuse_other_size(clip: Clip, truth: Mapping[str, Array], predicted: Mappin
 
 
 def _costs(out: Outcome) -> dict[str, NDArray[Any]]:
-    residual = out.residual or Residual(math.nan, math.nan)
     return {
         "seconds": np.array([[out.seconds], [1.0]]),
         "macs": np.array([[float(out.macs)], [float(out.macs_dense)]]),
         "policy": np.array(out.policy),
         "reason": np.array(out.reason),
-        "residual": np.array(residual.whole, np.float32),
-        "residual_moved": np.array(residual.moved, np.float32),
+        "residual": np.array(math.nan if out.residual is None else out.residual, np.float32),
     }
