@@ -28,8 +28,7 @@ RULES = Rules(
     camera_share=0.5,
     camera_standing=0.3,
     camera_every=6,
-    residual=None,
-    residual_moved=None,
+    price=None,
     rolling=0.0,
     refresh_idle=True,
     camera_s=0.5,
@@ -100,18 +99,24 @@ def test_every_situation_has_its_policy(now, expected):
     assert choose_policy(RULES, now) == expected
 
 
+WARPED = {"seconds_since_computed": 0.2, "unexplained_s": 0.05}  # a mean of 0.25, and of the price of 0.1 in 0.2 s
+
+
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (replace(MOVED, residual=3.0), ("warped", "between")),
-        (replace(MOVED, residual=3.1), ("rows", "changed")),
-        (replace(MOVED, residual_moved=9.0), ("warped", "between")),
-        (replace(MOVED, residual_moved=9.1), ("rows", "changed")),
-        (replace(PAN, residual_moved=9.1), ("dense", "camera")),
-        (replace(STILL, residual=3.1), ("held", "unchanged")),
+        # a frame is warped while it is below the mean of what is unexplained and paid since rows ran
+        (replace(PAN, residual=0.74, **WARPED), ("warped", "camera")),
+        (replace(PAN, residual=0.76, **WARPED), ("dense", "camera")),
+        # rows cost their share of the picture
+        (replace(MOVED, moved=0.1, residual=0.29, **WARPED), ("warped", "between")),
+        (replace(MOVED, moved=0.1, residual=0.31, **WARPED), ("rows", "changed")),
+        # at first only the price counts
+        (replace(PAN, residual=0.9, seconds_since_computed=0.1), ("warped", "camera")),
+        (replace(PAN, residual=1.1, seconds_since_computed=0.1), ("dense", "camera")),
+        (replace(STILL, residual=9.0, **WARPED), ("held", "unchanged")),
         (replace(MOVED, seconds_since_computed=0.5), ("rows", "changed")),
-        (replace(PAN, residual=3.0, seconds_since_computed=0.6), ("warped", "camera")),
-        (replace(PAN, residual=3.1), ("dense", "camera")),
+        (replace(PAN, seconds_since_computed=0.6), ("warped", "camera")),
         (replace(PAN, seconds_since_computed=0.7), ("dense", "camera")),
         # nothing is refreshed where nothing ran since the last dense frame
         (replace(STILL, refresh_due=True, frames_since_computed=9), ("held", "unchanged")),
@@ -120,10 +125,30 @@ def test_every_situation_has_its_policy(now, expected):
     ],
 )
 def test_evidence_decides_when_and_there_is_no_refresh_without_need(now, expected):
-    rules = replace(
-        RULES, every=1000, camera_every=1000, residual=3.0, residual_moved=9.0, refresh_idle=False, camera_s=0.7
-    )
+    rules = replace(RULES, every=None, camera_every=None, price=0.1, refresh_idle=False, camera_s=0.7)
     assert choose_policy(rules, now) == expected
+
+
+@given(
+    growth=st.floats(0.1, 20),
+    price=st.floats(0.001, 0.1),
+    fps=st.sampled_from([5, 15, 30, 60]),
+)
+def test_the_price_gives_the_least_mean_at_any_rate(growth, price, fps):
+    """Where residuals grow steadily, no other number of frames from run to run has a lower mean."""
+    rules = replace(RULES, every=None, camera_every=None, price=price, refresh_idle=False, camera_s=1e9, max_age_s=1e9)
+
+    def mean(frames: int) -> float:
+        return sum(growth * frame / fps for frame in range(frames)) / frames + price * fps / frames
+
+    unexplained_s, frames = 0.0, 1
+    while True:
+        residual = growth * frames / fps
+        now = replace(PAN, residual=residual, unexplained_s=unexplained_s, seconds_since_computed=frames / fps)
+        if choose_policy(rules, now)[0] == "dense":
+            break
+        unexplained_s, frames = unexplained_s + residual / fps, frames + 1
+    assert mean(frames) <= min(mean(frames + 1), mean(max(1, frames - 1))) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(("valid", "first", "identical", "hold"), list(product((False, True), repeat=4)))

@@ -277,10 +277,10 @@ def test_the_stalest_tokens_join_until_all_were_computed():
         assert torch.equal(before.computed_P[kept], after.computed_P[kept])
 
 
-@pytest.mark.parametrize(("residual", "longest"), [(0.01, 1), (200.0, 9)])
-def test_rows_run_when_the_flow_leaves_too_much_unexplained(residual, longest):
-    """Nothing flows to a square that jumps by a patch. With a bound out of reach, only age decides."""
-    keys = {"policy.every": 1000, "policy.residual": residual, "policy.max_age_s": 0.39}
+@pytest.mark.parametrize(("price", "longest"), [("0.00001", 1), ("200", 9)])
+def test_rows_run_when_the_flow_leaves_too_much_unexplained(price, longest):
+    """Nothing flows to a square that jumps by a patch. With a price out of reach, only age decides."""
+    keys = {"policy.every": "null", "policy.price": price, "policy.max_age_s": 0.39}
     decisions, _ = walk_on(map(with_object, range(46)), without_refresh(**keys))
     policies = "".join(decision.policy[0] for decision in decisions)
     assert policies.startswith("dw")
@@ -295,23 +295,23 @@ def test_the_flow_explains_what_glides_and_not_what_appears():
     film = [soft[10:94, 10 + left : 122 + left].permute(2, 0, 1).contiguous() for left in (0, 5)]
     config = without_refresh(
         **{
-            "policy.every": 1000,
-            "policy.camera_every": 1000,
+            "policy.every": "null",
+            "policy.camera_every": "null",
             "policy.max_age_s": 9.0,
             "policy.cut_share": 1.0,
-            "policy.residual": 200,
+            "policy.price": 200,
         }
     )
     _, gliding = walk_on(film, config)
     _, appearing = walk_on([film[0], with_object(9, film[1])], config)
-    assert 2 * gliding[1].residual.whole < appearing[1].residual.whole
+    assert 2 * gliding[1].residual < appearing[1].residual
     assert gliding[1].first_residual == gliding[1].residual
+    assert gliding[1].unexplained_s == pytest.approx(gliding[1].residual * gliding[1].step_s)
 
 
 def test_exposure_is_taken_out_of_the_residual():
-    config = without_refresh(**{"policy.every": 1000, "policy.max_age_s": 9.0, "policy.residual": 200})
+    config = without_refresh(**{"policy.every": "null", "policy.max_age_s": 9.0, "policy.price": 200})
     darker = (with_object(3).float() * 0.85).round().byte()
     _, states = walk_on([still(), with_object(3)], config)
     _, dimmed = walk_on([still(), darker], config)
-    assert dimmed[-1].residual.whole == pytest.approx(states[-1].residual.whole, rel=0.25)
-    assert states[-1].residual.moved > 2 * states[-1].residual.whole
+    assert dimmed[-1].residual == pytest.approx(states[-1].residual, rel=0.25)
