@@ -13,7 +13,7 @@ import torch
 
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
-from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.config import DEFAULT_PRESET, Config, load_config
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
@@ -128,7 +128,7 @@ class Engine:
     def load(
         cls,
         model: str = "rooms",
-        preset: str = "exact",
+        preset: str = DEFAULT_PRESET,
         tasks: Sequence[str] | None = None,
         *,
         overrides: Sequence[str] = (),
@@ -138,7 +138,7 @@ class Engine:
 
         Args:
             model: name of a packaged bundle, a folder, or an fsspec URL.
-            preset: name of a preset.
+            preset: name of a preset; `exact` computes every token of every frame.
             tasks: tasks to load; None is all of the bundle's.
             overrides: config keys as `dotted.key=value`.
             allow_code: whether a bundle may bring its own head class.
