@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deltascene.cache.keys import shortened
 from deltascene.pipeline.config import (
     DEFAULT_PRESET,
     Config,
@@ -95,7 +96,7 @@ def choose_config(
     if asked not in (None, name):
         load_config(asked)  # unknown ones are refused as such
         said = f"--preset {asked}" if extends is None else f"--config {file}, extends {extends}"
-        raise OutputError(f"{said}: {folder.root} was begun with {name}; {WAY_OUT}")
+        raise OutputError(f"{said}: {folder.root} was begun with {shortened(name)}; {WAY_OUT}")
     config = load_config(None, file, overrides, values, begun=begun)
     return Choice(_closed(config, begun), name, True, typed)
 

@@ -4,6 +4,7 @@ Results depend on a key (`pipeline/batch/keys.py`). Results of different keys ar
 from the recorded one is refused, and the error names the first value that differs.
 """
 
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,6 @@ from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.runs.done import Done
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
 from deltascene.pipeline.runs.schema import SCHEMA_VERSION
-from deltascene.pipeline.safe_yaml import render_yaml
 from deltascene.pipeline.sources.identity import Identity, recognise
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.versions import machine_record, versions_record
@@ -68,12 +68,18 @@ def refuse_other(folder: RunFolder, key: Mapping[str, Any], typed: Mapping[str, 
     if difference := first_difference(before, now):
         name, found, wanted = difference
         if name in options:
-            text = render_yaml([found], inline=True).strip()[1:-1]
-            raise OutputError(f"{public_url(options[name])}: {folder.root} has {shortened(text)}; {WAY_OUT}")
+            raise OutputError(f"{public_url(options[name])}: {folder.root} has {_as_typed(found)}; {WAY_OUT}")
         raise OutputError(
             f"{folder.root}: holds a run with {name} = {shortened(found)}; this one has {shortened(wanted)};"
             " choose another -o, or --force to replace it"
         )
+
+
+def _as_typed(value: object) -> str:
+    """A recorded value as one would type it."""
+    if isinstance(value, list):
+        return shortened(", ".join(map(str, value)))
+    return json.dumps(value) if value is None or isinstance(value, bool) else shortened(value)
 
 
 def claim_folder(folder: RunFolder, choice: Choice, key: Mapping[str, Any], *, force: bool) -> None:

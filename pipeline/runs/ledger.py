@@ -49,6 +49,7 @@ SCHEMA = pa.schema(
 )
 
 _BLOCK = 8 << 20  # bytes of a file read at once
+_LONGEST_NUMBER = 10  # digits
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -105,10 +106,10 @@ def _in_arrows_memory(file: BinaryIO) -> pa.BufferReader:
     return pa.BufferReader(content.getvalue())
 
 
-def _schema_version(source: pa.BufferReader) -> str | None:
-    found = (pq.read_schema(source).metadata or {}).get(b"schema_version")
+def _schema_version(source: pa.BufferReader) -> int | None:
+    found = (pq.read_schema(source).metadata or {}).get(b"schema_version", b"")
     source.seek(0)
-    return None if found is None else found.decode("ascii", "replace")
+    return int(found) if found.isdigit() and len(found) < _LONGEST_NUMBER else None
 
 
 def split_tasks(table: pa.Table) -> dict[str, pa.Table]:

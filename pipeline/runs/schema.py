@@ -5,6 +5,7 @@ Files without one were written before there was one, and are read as version 1.
 """
 
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.text import shown
 
 SCHEMA_VERSION = 1
 
@@ -14,13 +15,13 @@ def refuse_newer(path: object, found: object) -> None:
 
     Args:
         path: the file, as an error names it.
-        found: its `schema_version`, as a number or a text; None where it has none.
+        found: its `schema_version`; anything but a number is none.
 
     Raises:
         OutputError: it is newer.
     """
-    if str(found).isdecimal() and int(str(found)) > SCHEMA_VERSION:
+    if isinstance(found, int) and found > SCHEMA_VERSION:
         raise OutputError(
-            f"{path}: was written by a newer deltascene: schema_version {found}, and this one reads up to"
+            f"{path}: was written by a newer deltascene: schema_version {shown(found)}, and this one reads up to"
             f" {SCHEMA_VERSION}; update deltascene"
         )

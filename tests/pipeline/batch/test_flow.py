@@ -17,7 +17,8 @@ QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", 
 
 
 def test_a_run_leaves_everything_and_open_run_reads_it(run_cli, tiny, make_clip, tmp_path):
-    code, text, _ = run_cli("run", make_clip(20), "-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8")
+    options = ["--model", tiny, "--preset", "exact", "--set", "segment.frames=8"]
+    code, text, _ = run_cli("run", make_clip(20), "-o", tmp_path / "out", *options)
     assert code == 0, text
     assert "clip: writing overlay" in text
     files = {path.name for path in (tmp_path / "out").iterdir()}

@@ -22,9 +22,8 @@ def store(request, tmp_path, monkeypatch):
         kept.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
     record = yaml.safe_load(Path("out/run.yaml").read_text())
-    key = {
-        name.removeprefix("numerics."): value for name, value in record["key"].items() if name.startswith("numerics.")
-    }
+    heads = [name.partition(".") for name in record["key"]]
+    key = {name: record["key"][f"numerics.{name}"] for head, _, name in heads if head == "numerics"}
     for module in ("batch.keys", "batch.backfill", "numerics.settle"):
         monkeypatch.setattr(f"deltascene.pipeline.{module}.numerics_record", lambda config: key)
     probe, decoder = plan_video.probe, f"av {record['versions']['av']}"
