@@ -257,7 +257,7 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
     assert run_cli("run", *options, "-o", late, "--save", "arrays")[0] == 0
     (late / "videos/clip/done.json").unlink()
     assert (pieces_in(out), pieces_in(late)) == (3, 0)
-    code, text, _ = run_cli("run", *options, "-o", late, "--json")
+    code, text, _ = run_cli("run", *options, "-o", late, "--save", "video", "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
     joined, drawn = ([*pictures(open_run(each)["clip"].files.overlay)] for each in (out, late))
