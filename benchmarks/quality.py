@@ -32,6 +32,7 @@ from walkers import ByNetworks, Eager, EveryKth
 
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.engine.bounds import with_residuals
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.clip_scores import Columns
@@ -109,11 +110,11 @@ class Candidate:
 
 def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
     """Configs to compare, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`."""
-    found = {name: settle(load_config(name, values={"model": model})) for name in (EXACT, *PRESETS)}
+    found = {name: settle(with_residuals(load_config(name, values={"model": model}))) for name in (EXACT, *PRESETS)}
     for text in texts:
         name, _, changes = text.partition(":")
         overrides = [change for change in changes.split(",") if change]
-        found[name] = settle(load_config("balanced", overrides=overrides, values={"model": model}))
+        found[name] = settle(with_residuals(load_config("balanced", overrides=overrides, values={"model": model})))
     return found
 
 

@@ -23,18 +23,18 @@ class Rules:
     Attributes:
         reuse: False computes every frame in full.
         hold_identical: keep the outputs where the input is byte-identical to the last computed one.
-        every: moved rows run every so many frames; outputs are warped in between.
+        every: moved rows run every so many frames; outputs are warped in between; None leaves it to the time.
         max_age_s: and at the latest after so many seconds.
         residual: rows, or all where the camera moves, run as soon as the flow is expected to leave more than this
-            unexplained over the picture (steps of 255); None computes by count alone.
+            unexplained over the picture, as a share of its texture; None computes by count and time alone.
         residual_moved: and as soon as it is expected to leave more than this in the patches that moved.
         rolling: this share of the tokens, those that weren't computed for longest, joins the moved rows.
-        refresh: a dense frame every so many frames.
+        refresh: a dense frame every so many frames; None leaves it to the time.
         refresh_s: and at the latest after so many seconds.
         refresh_idle: also where no rows ran since the last dense frame, so that there is nothing to refresh.
         camera_share: only if more patches than this share moved may the camera move,
         camera_standing: and only if fewer corners than this share stand where they stood: a crowd leaves some.
-        camera_every: a dense frame every so many frames while it does,
+        camera_every: a dense frame every so many frames while it does; None leaves it to the time,
         camera_s: and at the latest after so many seconds.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
@@ -42,17 +42,17 @@ class Rules:
 
     reuse: bool
     hold_identical: bool
-    every: int
+    every: int | None
     max_age_s: float
     residual: float | None
     residual_moved: float | None
     rolling: float
-    refresh: int
+    refresh: int | None
     refresh_s: float
     refresh_idle: bool
     camera_share: float
     camera_standing: float
-    camera_every: int
+    camera_every: int | None
     camera_s: float
     cut_share: float
     light_step: float
@@ -75,7 +75,8 @@ class Situation:
         frames_since_dense: frames since all rows last ran.
         seconds_since_dense: the same in seconds.
         refresh_due: it is this frame's turn to run dense.
-        residual: what the flow is expected to leave unexplained over the picture if this frame is warped, steps of 255.
+        residual: what the flow is expected to leave unexplained over the picture if this frame is warped, as a share of
+            its texture.
         residual_moved: the same of the patches that moved.
     """
 
@@ -117,13 +118,17 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "light"
     misfit = _over(now.residual, rules.residual) or _over(now.residual_moved, rules.residual_moved)
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
-        old = now.seconds_since_computed >= rules.camera_s or now.frames_since_computed >= rules.camera_every
+        old = now.seconds_since_computed >= rules.camera_s or _due(now.frames_since_computed, rules.camera_every)
         return ("dense" if old or misfit else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
-    if misfit or now.seconds_since_computed >= rules.max_age_s or now.frames_since_computed >= rules.every:
+    if misfit or now.seconds_since_computed >= rules.max_age_s or _due(now.frames_since_computed, rules.every):
         return "rows", "changed"
     return "warped", "between"
+
+
+def _due(frames: int, every: int | None) -> bool:
+    return every is not None and frames >= every
 
 
 def _over(value: float, bound: float | None) -> bool:
@@ -136,11 +141,13 @@ def asks_for_standing(rules: Rules, now: Situation) -> bool:
     return len(outcomes) > 1
 
 
-def refresh_due(source: str, index: int, refresh: int) -> bool:
+def refresh_due(source: str, index: int, refresh: int | None) -> bool:
     """Whether a frame is its source's turn to run dense.
 
     The phase is a hash of the source's name, so that many streams take turns, and the same video does the same wherever
     and whenever it runs.
     """
+    if refresh is None:
+        return False
     phase = int.from_bytes(sha256(source.encode("utf-8", "surrogateescape")).digest()[:8], "big")
     return (index + phase) % refresh == 0

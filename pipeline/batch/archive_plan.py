@@ -11,6 +11,7 @@ from deltascene.pipeline.workers.jobs import VideoJob
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.types import TokenGrid
 
+USUAL_EVERY = 2  # frames, where rows run by time
 EXPECTED_MOVED = 0.2  # share of the tokens, where nothing is known of a video yet: people walk about in a room
 
 
@@ -42,8 +43,8 @@ def expected_bytes(config: Config, info: SegmentInfo, frames: int, moved: float 
     policy = config.policy
     if not policy.reuse:
         return estimate_bytes(info, frames, dense=1, rows=0, warped=0, segment_frames=config.segment.frames)
-    dense = min(1.0, 1 / policy.refresh + 1 / config.segment.frames)
-    warped = (1 - dense) * (1 - 1 / policy.every)
+    dense = min(1.0, (1 / policy.refresh if policy.refresh else 0) + 1 / config.segment.frames)
+    warped = (1 - dense) * (1 - 1 / (policy.every or USUAL_EVERY))
     sizes = {"dense": dense, "rows": moved, "warped": warped if moved else 0.0}
     return estimate_bytes(info, frames, **sizes, segment_frames=config.segment.frames)
 

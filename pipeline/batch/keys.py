@@ -15,6 +15,14 @@ from deltascene.pipeline.numerics.settle import numerics_record
 
 _OF_BYTES = "weights.bundle.yaml"  # in keys of earlier versions: SHA-256 of the file's bytes
 
+# Of packaged bundles at that time: what the bytes meant, by their hash.
+_MEANING_OF_BYTES = {
+    # rooms, version 1
+    "ec855d716d16af0b0b5e6a649c04e6dcf26cc268581cd4b2e78ed4b581031515": (
+        "c6d7250c39c3e3f2265b3dee3ca8f983005ea0786ae2397856312a20bf90ed80"
+    ),
+}
+
 
 def result_key(config: Config, model: SceneModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Everything that results depend on besides the input: result config, weights and numerics.
@@ -31,10 +39,12 @@ def result_key(config: Config, model: SceneModel, before: Mapping[str, Any] | No
     for name, value in as_before().items():  # the records of earlier versions lack them
         if key.get(f"config.{name}", ...) == value:
             del key[f"config.{name}"]
-    if _OF_BYTES in (before or {}):
-        key[_OF_BYTES] = file_sha256(model.bundle.folder / "bundle.yaml")
+    meaning, of_bytes = fingerprint(_plain(model.bundle.entry)), (before or {}).get(_OF_BYTES)
+    if of_bytes is None:
+        key["weights.bundle"] = meaning
     else:
-        key["weights.bundle"] = _bundle_meaning(model.bundle)
+        same = _MEANING_OF_BYTES.get(of_bytes) == meaning
+        key[_OF_BYTES] = of_bytes if same else file_sha256(model.bundle.folder / "bundle.yaml")
     key |= {f"weights.{path.name}": file_sha256(path) for path in model.bundle.weight_files(model.tasks)}
     return key | {f"numerics.{name}": value for name, value in numerics_record(config).items()}
 
@@ -81,17 +91,11 @@ def segment_key(run_key: Mapping[str, Any], input_: str, decoder: str) -> str:
     return fingerprint({**run_key, "input": input_, "decoder": decoder})
 
 
-def _bundle_meaning(bundle: Bundle) -> str:
-    """Fingerprint of what results depend on in `bundle.yaml`: not of its text, and neither of name nor evidence.
-
-    Of the evidence, only the policy's coefficients decide anything.
-    """
-    policy = json.dumps(bundle.entry.evidence.get("policy"), sort_keys=True, default=str)
-    return fingerprint(_plain(bundle.entry) | ({} if policy == "null" else {"policy": policy}))
-
-
 def _plain(part: BaseModel, *, defaults: bool = False) -> dict[str, Any]:
-    """A part of a bundle's description as plain values, those that are the default left out unless asked for."""
+    """A part of a bundle's description as plain values, those that are the default left out unless asked for.
+
+    Name and evidence change no result by themselves: the policy's bounds that come from evidence are in the config.
+    """
     text = part.model_dump_json(exclude={"name", "evidence"}, exclude_defaults=not defaults)
     values: dict[str, Any] = json.loads(text)
     return values

@@ -86,7 +86,10 @@ class Decision:
 
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
-    numbers = config.policy.model_dump()
+    policy = config.policy
+    assert policy.loss is None or policy.residual is not None, "bounds on loss are turned into residuals before a run"
+    assert policy.loss_moved is None or policy.residual_moved is not None
+    numbers = policy.model_dump(exclude={"loss", "loss_moved"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from deltascene.cache.segment import FrameRecord
 from deltascene.stages.cost import Macs
 from deltascene.stages.kinds import Kind
+from deltascene.stages.motion import Residual
 from deltascene.stages.types import Frame, Image
 
 
@@ -90,6 +91,7 @@ class FrameResult:
         predictions: predictions by task; empty for an invalid frame.
         cost: cost of every task, and always of the base, as its blocks serve every task.
         age: frames since each pixel was computed [H, W], the same for every task; None for an invalid frame.
+        residual: what the flow of a warped frame left unexplained, if the policy looks at it; None otherwise.
     """
 
     frame: Frame
@@ -97,6 +99,7 @@ class FrameResult:
     predictions: Mapping[str, Prediction]
     cost: FrameCost
     age: NDArray[np.uint8] | None = None
+    residual: Residual | None = None
 
     @property
     def policy(self) -> str:

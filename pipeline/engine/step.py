@@ -184,7 +184,8 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
         costs = frame_costs(model, base_output.rows, walk.grid, walk.clock)
         cost = FrameCost(costs, base_output.ages.oldest_s(walk.frame.pts_s))
         after = replace(walk.state, ages=base_output.ages, tasks={**walk.state.tasks, **states})
-        done.append((after, FrameResult(walk.frame, base_output.record, made, cost, base_output.age)))
+        residual = walk.state.temporal.residual if walk.decision.policy == "warped" else None
+        done.append((after, FrameResult(walk.frame, base_output.record, made, cost, base_output.age, residual)))
     return done
 
 

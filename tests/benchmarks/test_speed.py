@@ -50,7 +50,7 @@ def test_everybody_takes_turns(speed):
     assert all(ms >= 0 for ms in found.values())
 
 
-@pytest.mark.parametrize("single_task", [True, False])
+@pytest.mark.parametrize("single_task", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_the_baselines_predict_what_the_exact_engine_predicts(tiny_delta, single_task):
     baselines = importlib.import_module("baselines")
     engine, bundle = Engine.load(tiny_delta, "exact", overrides=["numerics.dtype=float32"]), read_bundle(tiny_delta)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -160,3 +160,16 @@ def test_rows_are_the_prefix_and_the_patches(patches):
     rows = rows_of(torch.tensor(sorted(patches), dtype=torch.int64), GRID)
     assert rows.tolist() == [0, 1, 2, 3, 4, *(number + 5 for number in sorted(patches))]
     assert rows.dtype == torch.int64
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 12), st.sampled_from([1, 2, 7, 8, 14, 16]), st.integers(1, 20), st.data())
+def test_cells_are_those_of_torchs_pooling_bit_for_bit(height, width, patch, cell_px, data):
+    """Stores of earlier versions were begun with it."""
+    grid = TokenGrid(height, width, patch, prefix=1)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, *grid.image_size), np.uint8))
+    side = cells_per_side(patch, cell_px)
+    pooled = functional.adaptive_avg_pool2d(pixels.float(), (height * side, width * side))
+    expected = pooled.view(3, height, side, width, side).permute(1, 3, 0, 2, 4).reshape(grid.patches, -1)
+    assert torch.equal(cell_means(pixels, grid, cell_px), expected)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector
+from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector, unit_vectors
 from deltascene.stages.motion import (
     STEPS_PER_PIXEL,
     Lookup,
@@ -153,6 +153,27 @@ def test_a_flow_of_one_vector_moves_every_pixel_by_it(height, width, x, y):
     expected = by(x / 32, np.float32(y / 32), height, width)
     np.testing.assert_allclose(where.x, expected.x, atol=1e-4)
     np.testing.assert_allclose(where.y, expected.y, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(3, 90), st.integers(3, 90), st.sampled_from([0.0, 0.003, 0.03, 1.0]), st.integers(0, 2**16))
+def test_only_what_flows_is_looked_up_and_that_is_the_same_as_looking_all_up(height, width, share, seed):
+    rng, size = np.random.default_rng(seed), (height, width)
+    flow = rng.integers(-300, 300, (2, *flow_size(size)), np.int16)
+    where = plan_lookup(flow * (rng.random(flow.shape[1:]) < share), size)
+    elsewhere = np.ones(size, bool)
+    for box in where.boxes:
+        elsewhere[box] = False
+    rows, columns = np.nonzero(elsewhere)
+    np.testing.assert_array_equal(where.y[elsewhere], rows)
+    np.testing.assert_array_equal(where.x[elsewhere], columns)
+    everywhere = Lookup(where.x, where.y)
+    labels, numbers = rng.integers(0, 255, size).astype(np.uint8), rng.random((*size, 7), np.float32)
+    vectors = rng.normal(size=(*size, 3)).astype(np.float32)
+    for kind, value in ((Classes(("a", "b")), labels), (Heatmaps(tuple("abcdefg")), numbers)):
+        np.testing.assert_array_equal(warp(value, kind, where), warp(value, kind, everywhere))
+    taken = [cv2.remap(part.copy(), where.x, where.y, cv2.INTER_LINEAR) for part in np.moveaxis(vectors, -1, 0)]
+    np.testing.assert_array_equal(warp(vectors, Vector(3), where), unit_vectors(np.dstack(taken)))
 
 
 def test_grey_is_what_the_eye_sees():

@@ -7,7 +7,7 @@ import yaml
 
 from deltascene.cache.places import place
 from deltascene.pipeline.batch.choose_config import Given, choose_config
-from deltascene.pipeline.batch.keys import archive_key, result_key
+from deltascene.pipeline.batch.keys import _MEANING_OF_BYTES, archive_key, result_key
 from deltascene.pipeline.batch.resume import refuse_other
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import sketch_model
@@ -164,7 +164,7 @@ def test_the_meaning_of_a_bundle_counts_not_its_text(key_of):
     plain = key_of()
     for old, new in (
         ("format: 1\n", "format: 1 # a comment\n\n"),
-        ("name: tiny\nbackbone:", "evidence: {licence: MIT}\nname: other\nbackbone:"),
+        ("name: tiny\nbackbone:", "evidence: {licence: MIT, share: .nan}\nname: other\nbackbone:"),
         ("kind: scalar, unit: m,", "unit: m, kind: scalar,"),
         ("args: {img_size: 64}", "weights: base.safetensors, args: {img_size: 64}"),
         ("input: {size: [48, 64]}", "input: {resize: stretch, size: [48, 64], mean: [0.485, 0.456, 0.406]}"),
@@ -174,7 +174,14 @@ def test_the_meaning_of_a_bundle_counts_not_its_text(key_of):
         changed = key_of(old, new)
         assert [name for name in plain[0] if changed[0][name] != plain[0][name]] == ["weights.bundle"]
         assert changed[1] == plain[1]
-    assert key_of("format: 1", "evidence: {policy: {still: .nan}}\nformat: 1") != plain
+
+
+def test_the_packaged_model_goes_on_with_keys_of_what_its_bytes_were():
+    bundle = read_bundle("rooms")
+    (of_bytes,) = _MEANING_OF_BYTES
+    config = settle(load_config(overrides=["numerics.dtype=float32"]))
+    key = result_key(config, sketch_model(bundle, ("seg",)), {"weights.bundle.yaml": of_bytes})
+    assert key["weights.bundle.yaml"] == of_bytes
 
 
 def test_a_store_whose_key_is_of_a_bundle_s_bytes_keeps_that_form(key_of):

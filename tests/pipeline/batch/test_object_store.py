@@ -75,6 +75,7 @@ def test_a_run_from_a_bucket_into_a_bucket(bucket, run_cli, tiny_delta, make_cli
     assert "checked" in text
 
 
+@pytest.mark.nightly
 def test_what_was_begun_in_a_bucket_goes_on(bucket, run_cli, tiny_delta, make_clip, local, monkeypatch):
     """With a segment that isn't what was sealed; and after the end, with a torn shard."""
     out = ["-o", "s3://films/again", "--model", tiny_delta, *OPTIONS, "--json"]

@@ -133,7 +133,14 @@ def count(events, name):
     return sum(event["event"] == name for event in events)
 
 
-@pytest.mark.parametrize(("first", "then"), [*product(WAYS, WAYS), ("older full", "quick"), ("older full", "full")])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        *product(WAYS, WAYS),
+        ("older full", "quick"),
+        pytest.param("older full", "full", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_finished_run_stays_finished_under_the_other_way(run, film, copied, first, then):
     out = copied(first)
     code, events, error = run(film, out, "--verify", then)

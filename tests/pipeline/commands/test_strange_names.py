@@ -73,6 +73,7 @@ def ran(made):
     return made / "out", subprocess.CompletedProcess([], code, *streams)
 
 
+@pytest.mark.nightly
 def test_every_file_is_an_input_of_its_own(folder, ran):
     out, done = ran
     assert done.returncode == 3, done.stderr.decode()
@@ -92,6 +93,7 @@ def test_every_file_is_an_input_of_its_own(folder, ran):
     assert all(len(video) == 2 and video.frame(1).valid for video in run.videos if video.status == "done")
 
 
+@pytest.mark.nightly
 def test_the_terminal_gets_nothing_but_lines_of_text(ran):
     out, done = ran
     jobs = subprocess.run([sys.executable, "-m", "deltascene", "jobs", str(out)], capture_output=True, check=True)
@@ -101,6 +103,7 @@ def test_the_terminal_gets_nothing_but_lines_of_text(ran):
     assert len(jobs.stdout.decode().splitlines()) == len(GOOD) + len(BROKEN) + 3
 
 
+@pytest.mark.nightly
 def test_files_for_programs_can_be_read(ran):
     out, _ = ran
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))

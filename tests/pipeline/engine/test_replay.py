@@ -95,7 +95,7 @@ def test_decisions_by_pixels_alone_are_those_of_the_walk(tiny):
     """Of several configs at once, and each as it would be on its own."""
     plain = ["numerics.dtype=float32", "segment.frames=11", "policy.refresh=9"]
     configs = [load_config(preset, overrides=plain) for preset in ("exact", "balanced", "fast")]
-    evidence = ["policy.every=1000", "policy.residual=3", "policy.max_age_s=0.4", "policy.rolling=0.1"]
+    evidence = ["policy.every=null", "policy.residual=0.3", "policy.max_age_s=0.4", "policy.rolling=0.1"]
     configs.append(load_config("balanced", overrides=[*plain, *evidence]))
     engine = Engine.load(tiny, overrides=["numerics.dtype=float32", "numerics.kernel=torch"])
     bundle = read_bundle(tiny)

@@ -3,9 +3,10 @@
 Every picture shows its own number, so that a frame tells which one it is.
 """
 
+import os
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -97,6 +98,17 @@ def number_in(image: Image) -> int:
     return sum((image[16:32, 12 + bit * 20 : 20 + bit * 20].mean() > 127) << bit for bit in range(BITS))
 
 
+@contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """SVT-AV1, run by root, leaves its caller with real-time priority: it and its children would starve all others."""
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setscheduler"):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@usual_scheduling()
 def write(path: Path, how: Made) -> list[tuple[bool, int]]:
     """Writes a video; returns of every packet that the encoder made whether it is a keyframe, and its picture."""
     packets = []

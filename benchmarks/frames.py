@@ -1,0 +1,126 @@
+"""Time of frames that compute no rows: `python benchmarks/frames.py`.
+
+Medians of whole frames and of their stages for the packaged model's four tasks at its own input size, of three made-up
+films that take turns: *still*, whose frames are held, as there is only noise; *moving*, in which textured objects move
+before a still background, and whose frames are warped in between rows; and *camera*, a camera that pans. Pictures come
+at the model's size, so that neither decoding nor resizing is in it, nor writing.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.engine.results import FrameResult
+from deltascene.pipeline.versions import cpu_name
+from deltascene.stages.types import Image
+
+STAGES = ("preprocess", "mask", "flow", "warp")
+NOISE = 1.5  # standard deviation in steps of 255
+OBJECTS = ((16, 20, 76, 62, 3, 1), (96, 90, 54, 58, -4, 0), (50, 210, 72, 48, 0, 3))  # top, left, height, width, dx, dy
+RULES = ("policy.every=3", "policy.camera_every=3", "policy.refresh=100000", "policy.refresh_s=1000000.0")
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=240, help="of every film")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the config")
+    options = parser.parse_args()
+    rules = (*RULES, f"numerics.threads={options.threads}", *options.set)
+    engine = Engine.load("rooms", "balanced", overrides=rules)
+    print(f"{cpu_name()}, {options.threads} threads, kernel {engine.config.numerics.kernel}, medians, ms")
+    print(f"\n| film | frames | patches moved | {' | '.join(STAGES)} | all |\n|---|---|---|{'---|' * (len(STAGES) + 1)}")
+    for line in measure(engine, options.frames):
+        print(line)
+
+
+def measure(engine: Engine, frames: int) -> Iterator[str]:
+    """Lines of the table."""
+    size = engine.plan((480, 640)).model_size
+    films = {"still": still(size), "moving": moving(size), "camera": camera(size)}
+    streams = {name: engine.open_stream(name) for name in films}
+    asked = {"still": "held", "moving": "warped", "camera": "warped"}
+    taken: dict[str, list[tuple[float, FrameResult]]] = {name: [] for name in films}
+    for number in range(frames):
+        for name, film in films.items():
+            picture = next(film)
+            began = time.perf_counter()
+            result = streams[name](picture)
+            spent = time.perf_counter() - began
+            if number > 5 and result.policy == asked[name]:
+                taken[name].append((spent, result))
+    threshold = engine.config.change.threshold
+    for name, results in taken.items():
+        share = statistics.median((result.record.change > threshold).mean() for _, result in results)
+        by_stage = [1e3 * statistics.median(_seconds(result, stage) for _, result in results) for stage in STAGES]
+        whole = 1e3 * statistics.median(spent for spent, _ in results)
+        listed = " | ".join(f"{value:.2f}" for value in (*by_stage, whole))
+        yield f"| {name} | {len(results)} {asked[name]} | {share:.0%} | {listed} |"
+
+
+def still(size: tuple[int, int]) -> Iterator[Image]:
+    """A still scene with noise."""
+    return _noisy(lambda number: _texture(size, 0), 1)
+
+
+def moving(size: tuple[int, int]) -> Iterator[Image]:
+    """Textured objects that move before a still background, to and fro."""
+    ground = _texture(size, 0)
+    things = [_texture((height, width), seed) for seed, (_, _, height, width, _, _) in enumerate(OBJECTS, 1)]
+
+    def draw(number: int) -> Image:
+        picture, swing = ground.copy(), 8 - abs(number % 32 - 16) * 1.0
+        for thing, (top, left, height, width, dx, dy) in zip(things, OBJECTS, strict=True):
+            y, x = (max(0, round(at + step * swing)) for at, step in ((top, dy), (left, dx)))
+            there = picture[y : y + height, x : x + width]
+            there[...] = thing[: there.shape[0], : there.shape[1]]
+        return picture
+
+    return _noisy(draw, 2)
+
+
+def camera(size: tuple[int, int]) -> Iterator[Image]:
+    """A camera that pans over a texture to and fro, with the objects of `moving` left out."""
+    margin = 80
+    wide = _texture((size[0] + margin, size[1] + margin), 4)
+
+    def draw(number: int) -> Image:
+        swing = abs(number % 32 - 16)
+        top, left = 2 * swing, 5 * swing
+        return wide[top : top + size[0], left : left + size[1]]
+
+    return _noisy(draw, 3)
+
+
+def _noisy(draw: Callable[[int], Image], seed: int) -> Iterator[Image]:
+    """Pictures with noise of their own."""
+    rng, number = np.random.default_rng(seed), 0
+    while True:
+        picture = draw(number).astype(np.float32)
+        picture += rng.normal(0, NOISE, picture.shape).astype(np.float32)
+        yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        number += 1
+
+
+def _texture(size: tuple[int, int], seed: int) -> Image:
+    """Structure of all sizes, RGB [H, W, 3]."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.random((size[0] // side + 2, size[1] // side + 2, 3), np.float32), size[::-1]) * side**0.5
+        for side in (4, 8, 16, 32, 64)
+    ]
+    return np.asarray(cv2.normalize(sum(layers), None, 25, 225, cv2.NORM_MINMAX), np.uint8)
+
+
+def _seconds(result: FrameResult, stage: str) -> float:
+    return sum(task.seconds.get(stage, 0.0) for task in result.cost.tasks.values())
+
+
+if __name__ == "__main__":
+    main()
