@@ -30,6 +30,13 @@ class ClipSpec:
         """Whether the camera is still throughout the clip; means are over these clips."""
         return self.kind not in ("pan", "drift", "cut", *MOVING)
 
+    @property
+    def group(self) -> str:
+        """Kinds over which means are taken: `still`, `busy`, `idle`, `cut`, or `moving camera`."""
+        if self.kind in (*MOVING, "pan", "drift"):
+            return "moving camera"
+        return {"empty": "idle"}.get(self.kind, self.kind if self.kind in ("busy", "idle", "cut") else "still")
+
     def arguments(self, folder: Path, meshes: Path, cache: Path) -> list[str]:
         """Arguments of the command that renders it."""
         where = ["--meshes", str(meshes), "--cache", str(cache), "--out", str(folder / f"{self.name}.mp4")]

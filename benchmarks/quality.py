@@ -9,11 +9,13 @@ scored by
 
 and timed, on an otherwise idle machine, by the second command with `--timing 3`. Records in `--store` are reused, also
 after changes of the code. `loss` is the mean over tasks of error / error of dense prediction - 1; bootstrap intervals
-draw blocks of frames, those of means also clips.
+draw blocks of frames, those of means also clips. With `--phases 2`, clips are also begun 5 frames later, and scores are
+sums over both passes: much of the loss is the luck of which frame is kept.
 """
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
+from deltascene.pipeline.evaluation.phases import APART, over_phases, passes, phases_that_fit, since
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker, walk
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
@@ -44,6 +47,7 @@ from deltascene.pipeline.sources.reader import read_frames
 
 DEMO = Path(__file__).resolve().parent.parent / "configs" / "demo"
 EVERY_KTH = (2, 3, 4, 6, 8)
+WAYS = ("hold", "warp")
 PRESETS = ("balanced", "fast")
 EAGER = "timm"
 WARPED = (2, 3)  # the k of flow-warp within the bounds of balanced and fast
@@ -73,12 +77,14 @@ def main() -> None:
     for spec in specs:
         clip = open_clip(folder / f"{spec.name}.mp4", model.bundle.kinds)
         policies = candidates(model, configs)
-        found = score(clip, model, policies, records)
+        phases = phases_that_fit(clip, options.frames, options.phases)
+        found = score(clip, model, policies, records, phases)
         others = {EAGER: eager(model, configs)}
         if options.timing and options.baselines:
             others |= baselines(model, configs[EXACT], clip)
         times = time_policies(clip, model, {**others, **policies}, records, options.timing)
-        clips[spec.name] = {name: {**record, **times.get(name, {})} for name, record in found.items()}
+        seconds = {name: since(record, APART * (phases - 1)) for name, record in times.items()}
+        clips[spec.name] = {name: {**record, **seconds.get(name, {})} for name, record in found.items()}
         clips[spec.name] |= {EAGER: times[EAGER]} if times else {}
         if times:
             print_times(times)
@@ -109,23 +115,34 @@ class Candidate:
 
 
 def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
-    """Configs to compare, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`."""
+    """Configs to compare, by name: the presets, and `NAME:key=value,key=value` on top of `balanced`.
+
+    With the name of another preset among the changes, as in `NAME:fast,key=value`, they are on top of that one.
+    """
     found = {name: settle(with_residuals(load_config(name, values={"model": model}))) for name in (EXACT, *PRESETS)}
     for text in texts:
-        name, _, changes = text.partition(":")
-        overrides = [change for change in changes.split(",") if change]
-        found[name] = settle(with_residuals(load_config("balanced", overrides=overrides, values={"model": model})))
+        name, base, overrides = read_setting(text)
+        found[name] = settle(with_residuals(load_config(base, overrides=overrides, values={"model": model})))
     return found
 
 
-def candidates(model: SceneModel, configs: Mapping[str, Config]) -> dict[str, Candidate]:
+def read_setting(text: str) -> tuple[str, str, list[str]]:
+    """Name, preset and changes of a setting: `NAME:key=value` or `NAME=key=value`."""
+    name, *rest = re.split("[:=]", text, maxsplit=1)
+    changes = [change for part in rest for change in part.split(",") if change]
+    bases = [change for change in changes if "=" not in change]
+    return name, bases[-1] if bases else PRESETS[0], [change for change in changes if "=" in change]
+
+
+def candidates(
+    model: SceneModel, configs: Mapping[str, Config], every: Sequence[int] = EVERY_KTH, ways: Sequence[str] = WAYS
+) -> dict[str, Candidate]:
     """Policies to compare, by name, in the order of the table; dense prediction is first."""
     dense = configs[EXACT]
     found = {EXACT: Candidate(dense.result_keys(), partial(ByEngine, model, dense))}
-    for k, warped in product(EVERY_KTH, (False, True)):
-        name = f"{'warp' if warped else 'hold'} {k}"
-        start = partial(EveryKth, model, dense, k, warped=warped)
-        found[name] = Candidate({"every": k, "warped": warped, **dense.result_keys()}, start, reuses=True)
+    for k, way in product(every, ways):
+        start = partial(EveryKth, model, dense, k, warped=way == "warp")
+        found[f"{way} {k}"] = Candidate({"every": k, "warped": way == "warp", **dense.result_keys()}, start, True)
     for name, config in configs.items():
         if name != EXACT:
             found[name] = Candidate(config.result_keys(), partial(ByEngine, model, config))
@@ -176,19 +193,24 @@ def print_times(times: Mapping[str, Columns]) -> None:
         print(f"| {name} | {spent:.1f} |", flush=True)
 
 
-def score(clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records) -> dict[str, Columns]:
-    """Records of all policies on a clip; those that aren't in the store are computed."""
-    kept = {name: records.read(clip, name, policy.what) for name, policy in policies.items()}
-    missing = {name for name, record in kept.items() if record is None}
-    if any(policies[name].reuses for name in missing):
+def score(
+    clip: Clip, model: SceneModel, policies: Mapping[str, Candidate], records: Records, phases: int = 1
+) -> dict[str, Columns]:
+    """Records of all policies on a clip, sums over phases; passes that aren't in the store are computed."""
+    planned = passes(policies, phases)
+    kept = {key: records.read(clip, key, policies[name].what) for key, (name, _) in planned.items()}
+    missing = {key for key, record in kept.items() if record is None}
+    if any(policies[planned[key][0]].reuses for key in missing):
         missing.add(EXACT)
     known = kept[EXACT]
-    walkers = {name: policies[name].start() for name in policies if name in missing}
+    walkers = {key: policies[name].start() for key, (name, _) in planned.items() if key in missing}
     dense = None if known is None else known["classes"]
-    found = walk(clip, model.bundle.kinds, walkers, dense, frames=records.frames) if walkers else {}
-    for name, record in found.items():
-        records.write(clip, name, policies[name].what, record)
-    return {name: found.get(name, record) for name, record in kept.items()}  # type: ignore[misc]
+    starts = {key: start for key, (_, start) in planned.items()}
+    found = walk(clip, model.bundle.kinds, walkers, dense, frames=records.frames, starts=starts) if walkers else {}
+    for key, record in found.items():
+        records.write(clip, key, policies[planned[key][0]].what, record)
+    done = {key: found.get(key, record) for key, record in kept.items()}
+    return over_phases(done, policies, phases)  # type: ignore[arg-type]
 
 
 def time_policies(
@@ -234,8 +256,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", choices=list(CLIPS), default="val", help="which clips of the folder")
     parser.add_argument("--only", nargs="+", help="names of some of them")
     parser.add_argument("--model", default="rooms", help="packaged bundle or folder")
-    parser.add_argument("--setting", action="append", default=[], help="NAME:key=value,key=value on top of balanced")
+    parser.add_argument("--setting", action="append", default=[], help="NAME:key=value,… on top of balanced")
     parser.add_argument("--frames", type=int, default=10_000, help="maximum number of each clip")
+    parser.add_argument("--phases", type=int, default=1, help="first frames from which each clip is run, 5 apart")
     parser.add_argument("--store", type=Path, help="folder where records are kept and found again")
     parser.add_argument(
         "--timing", type=int, default=0, metavar="PASSES", help="measure times in this number of passes"

@@ -1,7 +1,7 @@
 """Records of scores on disk, so that clips aren't scored twice."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ class Records:
             folder.mkdir(parents=True, exist_ok=True)
         sums = [file_sha256(path) for path in model.bundle.weight_files(model.tasks)]
         return cls(folder, fingerprint({"weights": sums, "tasks": list(model.tasks)}), frames)
+
+    def within(self, name: str) -> "Records":
+        """Records of the same model in a folder below this one."""
+        if self.folder is None:
+            return self
+        (self.folder / name).mkdir(exist_ok=True)
+        return replace(self, folder=self.folder / name)
 
     def read(self, clip: Clip, name: str, what: Mapping[str, Any]) -> Columns | None:
         """The kept record of a policy on a clip; None if there is none with the same clip, weights and settings."""

@@ -59,6 +59,7 @@ class PolicyConfig(_Section):
     loss_moved: float | None = _result(default=None, gt=0)
     residual: float | None = _result(default=None, gt=0)
     residual_moved: float | None = _result(default=None, gt=0)
+    flow: Literal["afresh", "onward"] = _result(default="afresh")
     rolling: float = _result(default=0.0, ge=0, le=1)
     refresh: int | None = _result(ge=1, le=100_000)
     refresh_s: float = _result(gt=0)

@@ -197,6 +197,11 @@ METRICS: Mapping[str, type[Accumulator]] = {
 }
 
 
+def moving_window(fps: float) -> int:
+    """Number of frames in which a pixel must have changed to count as moving: those of 8/15 s."""
+    return max(1, round(8 / 15 * fps))
+
+
 def moved_region(
     truth_classes: Array, truth_depth: Array, t: int, window: int = 8, depth_tolerance: float = 0.05
 ) -> Mask:

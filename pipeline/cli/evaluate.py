@@ -10,6 +10,10 @@ from deltascene.pipeline.cli.values import parse_budgets, parse_models, split_na
 from deltascene.pipeline.errors import UsageError
 
 FramesOption = Annotated[int, typer.Option(help="Largest number of frames that are read of each clip.")]
+PhasesOption = Annotated[
+    int,
+    typer.Option(min=1, help="Passes through each clip that begin 5 frames apart; scores are sums over all of them."),
+]
 
 
 def what_if(
@@ -57,6 +61,7 @@ def evaluate(
     ] = None,
     preset: Annotated[str, typer.Option(help="Preset that is scored on the clips.")] = "balanced",
     frames: FramesOption = 10_000,
+    phases: PhasesOption = 1,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for eval.json and tradeoff.svg.")] = None,
 ) -> None:
     """Score models on labelled images, and a preset on clips with known truth, with 95 % intervals."""
@@ -65,7 +70,7 @@ def evaluate(
     from deltascene.pipeline.evaluation.compare import EvalRequest
 
     models = parse_models(model or ["rooms"])
-    request = EvalRequest(data, part, models, stl or (), frozen, clips, preset, frames, out)
+    request = EvalRequest(data, part, models, stl or (), frozen, clips, preset, frames, out, phases)
     raise typer.Exit(eval_command(request, open_console()))
 
 
@@ -85,6 +90,7 @@ def tune(
     model: Annotated[str, typer.Option(help="Model bundle: a packaged name, a folder or a URL.")] = "rooms",
     preset: Annotated[str, typer.Option(help="Preset whose frequency, refresh and threshold are varied.")] = "balanced",
     frames: Annotated[int, typer.Option(min=2, help="Largest number of frames that are read of each clip.")] = 150,
+    phases: PhasesOption = 2,
 ) -> None:
     """Find the cheapest preset for your own clips within a budget of loss against truth or dense prediction."""
     from deltascene.pipeline.commands.terminal import open_console
@@ -94,5 +100,5 @@ def tune(
     if objective not in ("time", "macs"):
         raise UsageError(f"--objective: expected time or macs; found {objective!r}")
     budgets = parse_budgets(budget or ["moved.loss<=0.05", "whole.loss<=0.01"])
-    request = TuneRequest(sources, out, model, budgets, objective, preset, frames)  # type: ignore[arg-type]
+    request = TuneRequest(sources, out, model, budgets, objective, preset, frames, phases)  # type: ignore[arg-type]
     raise typer.Exit(tune_command(request, open_console()))

@@ -21,7 +21,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, Residual, estimate_flow, flow_residual, standing_share, to_grey
+from deltascene.stages.motion import Flow, Residual, estimate_flow, flow_residual, flow_size, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -45,6 +45,7 @@ class TemporalState:
         computed_P: number of the processed frame, in the segment, at which each patch last ran, int64 [patches].
         frames: processed frames so far.
         gain: exposure of the last computed frame against the last dense one.
+        flow: flow of the last warped frame since rows ran; None where there was none.
         residual: what the flow left unexplained in the last warped frame since rows ran; None where there was none.
         first_residual: the same of the last frame that was warped right after rows ran; it fades while none is.
     """
@@ -59,6 +60,7 @@ class TemporalState:
     computed_P: Tensor | None = None
     frames: int = 0
     gain: float = 1.0
+    flow: Flow | None = None
     residual: Residual | None = None
     first_residual: Residual = field(default_factory=Residual)
 
@@ -89,7 +91,7 @@ def rules_of(config: Config) -> Rules:
     policy = config.policy
     assert policy.loss is None or policy.residual is not None, "bounds on loss are turned into residuals before a run"
     assert policy.loss_moved is None or policy.residual_moved is not None
-    numbers = policy.model_dump(exclude={"loss", "loss_moved"})
+    numbers = policy.model_dump(exclude={"flow", "loss", "loss_moved"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 
@@ -156,6 +158,7 @@ def decide(
             computed_s=frame.pts_s,
             computed_P=state.computed_P.index_fill(0, patches, state.frames),
             gain=gain,
+            flow=None,
             residual=None,
             first_residual=_remembered(state),
         )
@@ -196,12 +199,16 @@ def follow(
         pixels: the frame at the model's size, uint8 [3, H, W].
     """
     assert decision.computed is not None
-    assert state.reference is not None
+    reference = state.reference
+    assert reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
-    flow = estimate_flow(now, computed, decision.moved, grid)
+    onward = config.policy.flow == "onward"
+    start = (np.zeros((2, *flow_size(now.shape)), np.int16) if state.flow is None else state.flow) if onward else None
+    flow = estimate_flow(now, computed, decision.moved, grid, start)
+    state = replace(state, flow=flow)
     if not uses_evidence(config):
         return state, flow
-    residual = flow_residual(flow, now, computed, state.reference.gain / state.gain, decision.moved, grid)
+    residual = flow_residual(flow, now, computed, reference.gain / state.gain, decision.moved, grid)
     first = residual if state.residual is None else state.first_residual
     return replace(state, residual=residual, first_residual=first), flow
 

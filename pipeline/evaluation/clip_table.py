@@ -59,7 +59,7 @@ def judge(clips: Sequence[Mapping[str, Columns]], name: str) -> Judged:
     counted = Counter(
         f"{policy}/{reason}" if reason else str(policy)
         for clip in clips
-        for policy, reason in zip(clip[name]["policy"], clip[name]["reason"], strict=True)
+        for policy, reason in zip(clip[name]["policy"].flat, clip[name]["reason"].flat, strict=True)
     )
 
     def mean(column: str, scale: float) -> float:

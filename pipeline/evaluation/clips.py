@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.runs.accuracy import read_truth
+from deltascene.pipeline.sources.find import find_sources
+from deltascene.pipeline.sources.reader import probe
 from deltascene.pipeline.sources.spec import VIDEO_SUFFIXES
 from deltascene.stages.kinds import Array, Kind
-from deltascene.stages.metrics import moved_region
+from deltascene.stages.metrics import moved_region, moving_window
 
 Masks = NDArray[np.bool_]
 
@@ -25,7 +27,7 @@ class Clip:
         name: of its file.
         path: of the video.
         truth: stored-form arrays by task, time first.
-        moving: pixels whose class or depth changed within the last 8 frames [T, H, W].
+        moving: pixels whose class or depth changed within the last 8/15 s [T, H, W].
     """
 
     name: str
@@ -54,18 +56,36 @@ def open_clip(path: Path, kinds: Mapping[str, Kind]) -> Clip:
 
     Raises:
         UsageError: the truth can't be read, or has no classes.
+        SourceError: the truth doesn't say the video's rate, `fps`, and the video can't be read.
+    """
+    truth, fps = truth_of(path, kinds)
+    classes = next(truth[task] for task, kind in kinds.items() if kind.name == "classes" and task in truth)
+    numbers = [truth[task] for task, kind in kinds.items() if kind.name == "scalar" and task in truth]
+    depth = numbers[0].astype(np.float32) if numbers else np.zeros(classes.shape, np.float32)
+    fps = fps or float(probe(find_sources([str(path)])[0]).fps)
+    return Clip(path.stem, path, truth, moving_region(classes, depth, fps))
+
+
+def moving_region(classes: NDArray[Any], depth: NDArray[Any], fps: float) -> Masks:
+    """Pixels whose class or depth [T, H, W] changed within the last 8/15 s, in every frame."""
+    window = moving_window(fps)
+    return np.stack([moved_region(classes, depth, frame, window) for frame in range(len(classes))])
+
+
+def truth_of(path: Path, kinds: Mapping[str, Kind]) -> tuple[dict[str, NDArray[Any]], float | None]:
+    """Stored-form truth beside a video by task, time first, and the video's rate if the truth says it.
+
+    Raises:
+        UsageError: the truth can't be read, or has no classes.
     """
     truth_path = path.with_name(f"{path.stem}.truth.npz")
     found = read_truth(truth_path)
     truth = {task: np.ascontiguousarray(np.moveaxis(found[task], -1, 0)) for task in kinds if task in found}
-    shown = [truth[task] for task, kind in kinds.items() if kind.name == "classes" and task in truth]
-    if not shown:
+    if not any(kind.name == "classes" and task in truth for task, kind in kinds.items()):
         known = (
             ", ".join(task for task, kind in kinds.items() if kind.name == "classes") or "which the model has none of"
         )
         raise UsageError(f"{truth_path}: expected truth of a task of classes, {known}; found {', '.join(found)}")
-    classes = shown[0]
-    numbers = [truth[task] for task, kind in kinds.items() if kind.name == "scalar" and task in truth]
-    depth = numbers[0].astype(np.float32) if numbers else np.zeros(classes.shape, np.float32)
-    moving = np.stack([moved_region(classes, depth, frame) for frame in range(len(classes))])
-    return Clip(path.stem, path, truth, moving)
+    rate = found.get("fps", np.array("unknown"))
+    said = rate.ndim == 0 and rate.dtype.kind in "fiu" and 0 < rate < np.inf
+    return truth, float(rate) if said else None

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clip_table import Judged, judge
-from deltascene.pipeline.evaluation.clips import find_clips, open_clip
+from deltascene.pipeline.evaluation.clips import find_clips, open_clip, truth_of
 from deltascene.pipeline.evaluation.images import ImageScores, Interval, gain, intervals, score_images
+from deltascene.pipeline.evaluation.phases import walk_phases
 from deltascene.pipeline.evaluation.progress import Progress, unseen
 from deltascene.pipeline.evaluation.tradeoff import Point, plot_tradeoff
-from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
+from deltascene.pipeline.evaluation.walk import EXACT, ByEngine
 from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.training.data import LabelledFolder
@@ -46,6 +48,7 @@ class EvalRequest:
         preset: preset that is compared with dense prediction on the clips.
         frames: largest number of frames that are read of each clip.
         out: folder for `eval.json` and `tradeoff.svg`; None writes neither.
+        phases: number of first frames from which every clip is run.
     """
 
     data: Path | None
@@ -57,6 +60,7 @@ class EvalRequest:
     preset: str = "balanced"
     frames: int = 10_000
     out: Path | None = None
+    phases: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,7 @@ def compare_clips(model: str, request: EvalRequest, progress: Progress = unseen)
         raise UsageError(f"{request.clips}: expected videos with <stem>.truth.npz beside them; found none")
     loaded = Engine.load(model).model
     for path in paths:
-        open_clip(path, loaded.bundle.kinds)  # a damaged truth is refused now, not after an hour
+        truth_of(path, loaded.bundle.kinds)  # a damaged truth is refused now, not after an hour
     configs = {
         name: settle(with_residuals(load_config(name, values={"model": model}))) for name in (EXACT, request.preset)
     }
@@ -212,8 +216,10 @@ def compare_clips(model: str, request: EvalRequest, progress: Progress = unseen)
     progress("clips", 0, len(paths))
     for path in paths:
         clip = open_clip(path, loaded.bundle.kinds)
-        walkers = {name: ByEngine(loaded, config) for name, config in configs.items()}
-        records[path.stem] = walk(clip, loaded.bundle.kinds, walkers, frames=request.frames)
+        starters = {name: partial(ByEngine, loaded, config) for name, config in configs.items()}
+        records[path.stem] = walk_phases(
+            clip, loaded.bundle.kinds, starters, frames=request.frames, phases=request.phases
+        )
         progress("clips", len(records), len(paths))
     judged = {clip: {name: judge([record], name) for name in configs} for clip, record in records.items()}
     if len(records) > 1:

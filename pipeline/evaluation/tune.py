@@ -7,6 +7,7 @@ to the budget.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,8 @@ from deltascene.pipeline.engine.replay import decide_frames, in_segments
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.evaluation.clip_scores import REGIONS, Columns, add_up, error_of, mean_of_known
 from deltascene.pipeline.evaluation.clip_table import judge
-from deltascene.pipeline.evaluation.clips import Clip, open_clip
+from deltascene.pipeline.evaluation.clips import Clip, moving_region, open_clip
+from deltascene.pipeline.evaluation.phases import over_phases, phases_that_fit, walk_phases
 from deltascene.pipeline.evaluation.progress import Progress, unseen
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, walk
 from deltascene.pipeline.numerics.plain_torch import plain_torch
@@ -28,7 +30,6 @@ from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.sources.reader import read_frames
 from deltascene.stages.change import count_rows
-from deltascene.stages.metrics import moved_region
 
 Objective = Literal["time", "macs"]
 
@@ -52,6 +53,7 @@ class TuneRequest:
         objective: what is minimised.
         preset: the preset that the candidates vary.
         frames: largest number of frames that are read of each clip.
+        phases: number of first frames from which every clip is run.
     """
 
     sources: Sequence[str]
@@ -61,6 +63,7 @@ class TuneRequest:
     objective: Objective
     preset: str = "balanced"
     frames: int = 150
+    phases: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def tune(request: TuneRequest, progress: Progress = unseen) -> Tuned:
     progress(_TRYING, 0, len(candidates))
     for first in range(0, len(order), AT_ONCE):
         group = order[first : first + AT_ONCE]
-        tried += _try([candidates[place] for place in group], clips, engine, request.frames)
+        tried += _try([candidates[place] for place in group], clips, engine, request)
         progress(_TRYING, len(tried), len(candidates))
         if any(each.fits(request.budgets) for each in tried):
             break
@@ -169,6 +172,7 @@ def _dense_as_truth(path: Path, engine: Engine, dense: Config, frames: int) -> C
     kinds = engine.model.bundle.kinds
     stream, answers = Engine(engine.model, dense).open_stream("dense"), []
     with read_frames(find_sources([str(path)])[0]) as reader:
+        fps = float(reader.info.fps)
         for frame in in_segments(islice(reader, frames), stream):
             predictions = stream(frame).predictions
             answers.append({task: kinds[task].stored.encode(made.array) for task, made in predictions.items()})
@@ -178,8 +182,7 @@ def _dense_as_truth(path: Path, engine: Engine, dense: Config, frames: int) -> C
         raise UsageError("tune: expected a model with a task of classes, as its classes show what moves; found none")
     classes = truth[names["classes"]]
     numbers = kinds[names["scalar"]].decode(truth[names["scalar"]]) if "scalar" in names else np.zeros(classes.shape)
-    moving = np.stack([moved_region(classes, numbers, number) for number in range(len(classes))])
-    return Clip(path.stem, path, truth, moving)
+    return Clip(path.stem, path, truth, moving_region(classes, numbers, fps))
 
 
 def _candidates(base: Config) -> Iterator[Config]:
@@ -207,14 +210,15 @@ def rows_computed(
     return totals
 
 
-def _try(configs: Sequence[Config], clips: Sequence[JudgedClip], engine: Engine, frames: int) -> list[Tried]:
+def _try(configs: Sequence[Config], clips: Sequence[JudgedClip], engine: Engine, request: TuneRequest) -> list[Tried]:
     """Runs some candidates side by side over all clips."""
     names, kinds = [f"{place}" for place in range(len(configs))], engine.model.bundle.kinds
     records: list[dict[str, Columns]] = []
     for judged in clips:
-        walkers = {name: ByEngine(engine.model, config) for name, config in zip(names, configs, strict=True)}
-        walked = walk(judged.clip, kinds, walkers, judged.dense["classes"], frames=frames)
-        records.append({EXACT: judged.dense, **walked})
+        starters = {name: partial(ByEngine, engine.model, config) for name, config in zip(names, configs, strict=True)}
+        dense, phases = judged.dense["classes"], phases_that_fit(judged.clip, request.frames, request.phases)
+        walked = walk_phases(judged.clip, kinds, starters, dense, frames=request.frames, phases=phases)
+        records.append({**over_phases({EXACT: judged.dense}, [EXACT], phases), **walked})
     tried = []
     for name, config in zip(names, configs, strict=True):
         row = judge(records, name)

@@ -29,7 +29,8 @@ def preset_text(tuned: Tuned) -> str:
     names = ", ".join(Path(str(spec.path)).name for spec in find_sources(request.sources))
     lines = [
         f"# Tuned by `deltascene tune` for {wanted}; least {request.objective}; losses against {against}.",
-        f"# Clips: {names}; at most {request.frames} frames of each. Model: {tuned.base.model}. Machine: {cpu_name()}.",
+        f"# Clips: {names}; at most {request.frames} frames and {request.phases} phases of each."
+        f" Model: {tuned.base.model}. Machine: {cpu_name()}.",
         "#",
         "# every  refresh  threshold  whole %  moved %  MACs %      ms",
     ]

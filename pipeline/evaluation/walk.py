@@ -1,7 +1,7 @@
 """Runs several policies through a clip together: all see a frame before the next one, so that times are comparable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.engine.replay import Carrier, in_segments
+from deltascene.pipeline.engine.replay import Carrier, begins_segment
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
 from deltascene.pipeline.evaluation.clips import Clip
@@ -86,6 +86,7 @@ def walk(
     *,
     frames: int,
     judged: bool = True,
+    starts: Mapping[str, int] | None = None,
 ) -> dict[str, Columns]:
     """Runs every policy through a clip, frame by frame.
 
@@ -96,24 +97,29 @@ def walk(
         dense_classes: classes of dense prediction [T, H, W], if `exact` isn't among the policies.
         frames: maximum number of frames.
         judged: whether to score; otherwise only times and costs are recorded.
+        starts: frame at which a policy begins, as if the clip began there; 0 where it isn't named.
 
     Returns:
-        A record for each policy; that of `exact` also has its `classes`.
+        A record for each policy, from its first frame on; that of `exact` also has its `classes`.
 
     Raises:
-        UsageError: the truth has another size than the predictions.
+        UsageError: the truth has another size than the predictions, or the clip ends before a policy begins.
     """
     task = next(task for task, kind in kinds.items() if kind.name == "classes")
     others = [name for name in walkers if name != EXACT]
+    begins = {name: (starts or {}).get(name, 0) for name in walkers}
     rows: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in walkers}
     before: dict[str, Array] = {}
     with read_frames(find_sources([str(clip.path)])[0]) as reader:
         walked = islice(reader, min(frames, len(clip.moving)))
-        for number, frame in enumerate(in_segments(walked, *walkers.values())):
+        for number, frame in enumerate(walked):
+            for name, walker in walkers.items():
+                if (since := number - begins[name]) >= 0 and begins_segment(since, walker.segment_frames):
+                    walker.reset()
             dense = walkers[EXACT](frame, None) if EXACT in walkers else None
             first = number % max(1, len(others))
-            order = [*others[first:], *others[:first]]
-            outcomes = {name: walkers[name](frame, dense) for name in order}
+            order = [name for name in (*others[first:], *others[:first]) if number >= begins[name]]
+            outcomes = {name: walkers[name](replace(frame, index=frame.index - begins[name]), dense) for name in order}
             outcomes |= {} if dense is None else {EXACT: dense}
             truth = clip.natural(kinds, number) if judged else {}
             for name, out in outcomes.items():
@@ -128,6 +134,8 @@ def walk(
                     before[name] = classes
                     row |= {"classes": classes} if name == EXACT else {}
                 rows[name].append(row)
+    if late := next((name for name, found in rows.items() if not found), None):
+        raise UsageError(f"{clip.path}: expected more than {begins[late]} frames, where a policy begins; found fewer")
     return {name: {key: np.stack([row[key] for row in found]) for key in found[0]} for name, found in rows.items()}
 
 

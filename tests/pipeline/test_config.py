@@ -35,6 +35,7 @@ OTHER = {
     "policy.loss_moved": 5.0,
     "policy.residual": 0.3,
     "policy.residual_moved": 0.5,
+    "policy.flow": "onward",
     "policy.rolling": 0.02,
     "policy.refresh": 16,
     "policy.refresh_s": 4.0,

@@ -113,11 +113,6 @@ def assemble(z_HW: NDArray[np.float32], normals_HW3: NDArray[np.float32], seg_HW
     )
 
 
-def moving_window(fps: float) -> int:
-    """Number of frames in which a pixel must have changed to count as moving: those of 8/15 s."""
-    return max(1, round(8 / 15 * fps))
-
-
 def changed_share(truths: list[Truth], window: int = 8, depth_share: float = 0.02) -> NDArray[np.float64]:
     """Share of pixels whose class or depth differs from any of the frames before, for each frame from `window` on.
 

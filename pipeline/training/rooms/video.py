@@ -15,7 +15,8 @@ from deltascene.pipeline.training.rooms.catalogue import Model
 from deltascene.pipeline.training.rooms.clip_config import ClipConfig
 from deltascene.pipeline.training.rooms.clips import clip_frames, make_shots
 from deltascene.pipeline.training.rooms.scene import Furniture
-from deltascene.pipeline.training.rooms.truth import Truth, changed_share, moving_window
+from deltascene.pipeline.training.rooms.truth import Truth, changed_share
+from deltascene.stages.metrics import moving_window
 
 X264 = ("-c:v", "libx264", "-preset", "slow", "-pix_fmt", "yuv420p", "-threads", "1")
 EXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", "-movflags", "+faststart")
