@@ -19,6 +19,7 @@ from deltascene.cache.segment import raw_bytes
 from deltascene.cache.zarr_store import ZarrStore
 from deltascene.pipeline.batch.backfill import plan_backfill, run_backfill
 from deltascene.pipeline.batch.batch_run import BatchRun
+from deltascene.pipeline.batch.choose_config import Choice
 from deltascene.pipeline.batch.events import Stop
 from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.keys import result_key
@@ -41,7 +42,7 @@ def run(clip: Path, out: Path, preset: str, tasks: tuple[str, ...], model: str, 
     engine = Engine.from_config(load_config(preset, values=values))
     folder, key = RunFolder(out), result_key(engine.config, engine.model)
     with locked(out) as fence:
-        claim_folder(folder, engine.config, key, force=False)
+        claim_folder(folder, Choice(engine.config, preset), key, force=False)
         pool = open_pool(engine.model, engine.config)
         run_batch(BatchRun(engine.model, engine.config, pool, folder, key, fence, Quiet()), find_sources([str(clip)]))
     return open_run(out).ledger()

@@ -165,7 +165,7 @@ def main() -> None:
         make(options.data, options.meshes, options.rooms, options.views)
         return
     plain = ["numerics.dtype=float32"]  # the same for both, whatever a measurement of the moment says
-    engines = {way: Engine.load(options.model, overrides=[f"input.resize={way}", *plain]) for way in WAYS}
+    engines = {way: Engine.load(options.model, "exact", overrides=[f"input.resize={way}", *plain]) for way in WAYS}
     report: dict[str, Any] = {"model": options.model, "margin_percent": MARGIN_PERCENT, "shapes": {}}
     for shape in SHAPES:
         data = open_labelled(options.data / shape.name)

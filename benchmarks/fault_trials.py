@@ -15,6 +15,7 @@ from fault_killer import Killer, Trial, Watch, actors, below, left_behind
 from deltascene import Engine
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.batch.batch_run import BatchRun
+from deltascene.pipeline.batch.choose_config import Choice
 from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import claim_folder
@@ -153,7 +154,7 @@ class OpenPool:
         folder, config = RunFolder(out), self._engine.config
         with locked(folder.root) as fence:
             key = result_key(config, self._engine.model)
-            claim_folder(folder, config, key, force=False)
+            claim_folder(folder, Choice(config, "balanced"), key, force=False)
             batch = BatchRun(self._engine.model, config, self.pool, folder, key, fence, JsonEvents(watch))
             records = run_batch(batch, find_sources([str(sources)]))
         return 0 if all(record.status == "done" for record in records) else 3

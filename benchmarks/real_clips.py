@@ -31,7 +31,7 @@ def main() -> None:
         print(*(f"{clip.file}: {clip.origin}" for clip in clips), sep="\n")
         return
     try:
-        engine = Engine.load(options.model)
+        engine = Engine.load(options.model, "exact")
         judged = judge_clips(engine, options.videos, clips)
     except DeltasceneError as error:
         print(error, file=sys.stderr)

@@ -15,6 +15,7 @@ from deltascene.pipeline.errors import ConfigError, nearest
 from deltascene.pipeline.safe_yaml import parse_yaml, read_mapping, render_yaml
 from deltascene.pipeline.text import first_problem, shown
 
+DEFAULT_PRESET = "balanced"
 LONGEST_TIMEOUT_S = 86400
 _LARGEST_SIDE = 16384
 
@@ -179,28 +180,45 @@ def presets() -> list[str]:
 
 
 def load_config(
-    preset: str = "exact",
+    preset: str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
+    *,
+    begun: Config | None = None,
 ) -> Config:
     """Resolves a config.
 
     Args:
-        preset: name of a packaged preset.
+        preset: name of a packaged preset; None is `DEFAULT_PRESET`.
         file: a user's YAML, whose values replace the preset's; its key `extends` names another preset.
         overrides: `dotted.key=value`, the value in YAML.
         values: dotted keys from options of the command line; None values are left out.
+        begun: the config of a run that goes on, which takes the place of any preset.
 
     Raises:
         ConfigError: an unknown preset, key or value; the text names the nearest known one.
     """
-    data = _read_user_file(file, preset) if file is not None else _read_preset(preset)
+    above = read_user_file(file) if file is not None else {}
+    name = above.pop("extends", preset or DEFAULT_PRESET)
+    data = _merged(_read_preset(name) if begun is None else begun.model_dump(mode="json"), above)
     for text in overrides:
         _assign(data, *parse_override(text))
     for key, value in (values or {}).items():
         if value is not None:
             _assign(data, key, value)
+    return _validate(data)
+
+
+def recorded_config(recorded: Mapping[str, Any]) -> Config:
+    """The config that a run recorded; a key that its version lacked has the value under which that one behaved.
+
+    Raises:
+        ConfigError: it isn't a config of this version or an earlier one.
+    """
+    data = _read_preset("defaults")
+    for key, value in {**as_before(), **flatten(recorded)}.items():
+        _assign(data, key, value)
     return _validate(data)
 
 
@@ -282,7 +300,12 @@ def _read_preset(name: object) -> dict[str, Any]:
     return _merged(_read_preset(data.pop("extends")), data) if "extends" in data else data
 
 
-def _read_user_file(file: Path, preset: str) -> dict[str, Any]:
+def read_user_file(file: Path) -> dict[str, Any]:
+    """Content of a user's YAML file, its dotted keys as sections; the preset that it names is the key `extends`.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
     try:
         data = read_mapping(file)
     except ValueError as error:
@@ -290,7 +313,7 @@ def _read_user_file(file: Path, preset: str) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in flatten(data).items():
         _assign(nested, key, value)
-    return _merged(_read_preset(nested.pop("extends", preset)), nested)
+    return nested
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

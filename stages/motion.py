@@ -199,7 +199,7 @@ def _near(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
-    """An array looked up by OpenCV, whose remap takes at most four channels, and four in a third of the time of three."""
+    """An array looked up by OpenCV, which takes at most four channels, and four in a third of the time of three."""
     moved = value.copy()
     planes, onto = (array.reshape(*value.shape[:2], -1) for array in (value, moved))
     for first in range(0, planes.shape[2], 4):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.keys import file_sha256, fingerprint
@@ -22,8 +21,8 @@ from deltascene.pipeline.batch.events import Events, Stop
 from deltascene.pipeline.batch.keys import base_key
 from deltascene.pipeline.bundles.bundle import Bundle, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_sub_task_model, prepare_model
-from deltascene.pipeline.config import Config
-from deltascene.pipeline.errors import OutputError, UsageError, nearest
+from deltascene.pipeline.config import Config, recorded_config
+from deltascene.pipeline.errors import ConfigError, OutputError, UsageError, nearest
 from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.pipeline.numerics.settle import honour, numerics_record, settle, split_dtype
 from deltascene.pipeline.runs import ledger
@@ -112,7 +111,7 @@ def plan_backfill(
         wanted = {name: recorded.get(name) for name in numerics_record(config)}
         honour(config, wanted)
     loaded = load_sub_task_model(bundle, task, allow_code=allow_code, merged=config.numerics.delta == "merged")
-    base = base_key(bundle, file_sha256(bundle.backbone_file()))
+    base = base_key(bundle, file_sha256(bundle.backbone_file()), run.config["key"])
     loaded = prepare_model(_with_blocks(loaded, task, config), config.numerics)
     return Backfill(run, task, loaded, config, _task_key(bundle, task, config), base)
 
@@ -120,9 +119,10 @@ def plan_backfill(
 def _config_of(run: Run) -> Config:
     """The recorded config of a run."""
     try:
-        config = Config.model_validate(run.config["config"])
+        assert isinstance(run.config["config"], dict)
         assert isinstance(run.config["key"], dict)
-    except (KeyError, AssertionError, ValidationError) as error:
+        config = recorded_config(run.config["config"])
+    except (KeyError, AssertionError, ConfigError) as error:
         raise OutputError(
             f"{run.folder / 'run.yaml'}: expected the run's config and key; found them damaged; run it again"
         ) from error

@@ -4,6 +4,7 @@ Results depend on a key (`pipeline/batch/keys.py`). Results of different keys ar
 from the recorded one is refused, and the error names the first value that differs.
 """
 
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -11,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from deltascene.cache.errors import BrokenSeal, CacheError
 from deltascene.cache.keys import fingerprint, first_difference, shortened
 from deltascene.cache.places import remove
 from deltascene.cache.seal import Seal, read_seal
 from deltascene.cache.zarr_store import ZarrStore
+from deltascene.pipeline.batch.choose_config import WAY_OUT, Choice
 from deltascene.pipeline.bundles.fetch import public_url
-from deltascene.pipeline.config import Config, NumericsConfig, as_before
+from deltascene.pipeline.config import as_before
 from deltascene.pipeline.errors import OutputError
 from deltascene.pipeline.runs.done import Done
 from deltascene.pipeline.runs.folder import RunFolder, VideoFolder, read_run_yaml, write_run_yaml
+from deltascene.pipeline.runs.schema import SCHEMA_VERSION
 from deltascene.pipeline.sources.identity import Identity, recognise
 from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.versions import machine_record, versions_record
@@ -42,12 +43,51 @@ def refuse_foreign(folder: RunFolder) -> None:
         )
 
 
-def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, force: bool) -> None:
+def recorded_key(folder: RunFolder) -> dict[str, Any]:
+    """Key of the run that was begun in a folder; empty where there is none."""
+    key = read_run_yaml(folder).get("key") if folder.run_yaml.is_file() else None
+    return key if isinstance(key, dict) else {}
+
+
+def refuse_other(folder: RunFolder, key: Mapping[str, Any], typed: Mapping[str, str], *, all_: bool = True) -> None:
+    """Refuses to go on where the folder's run has another key.
+
+    Args:
+        folder: the output folder.
+        key: key of this run, as returned by `result_key`.
+        typed: what the user typed, by the dotted key of the config that it gives a value.
+        all_: compare everything, or only what the user typed.
+
+    Raises:
+        OutputError: a value differs; it is named as the user typed it, if the user did.
+    """
+    options = {f"config.{name}": text for name, text in typed.items()}
+    lacking = {f"config.{name}": value for name, value in as_before().items()}
+    keys = [{**lacking, **each} for each in (recorded_key(folder), key)]
+    before, now = keys if all_ else ({name: each.get(name) for name in options} for each in keys)
+    if difference := first_difference(before, now):
+        name, found, wanted = difference
+        if name in options:
+            raise OutputError(f"{public_url(options[name])}: {folder.root} has {_as_typed(found)}; {WAY_OUT}")
+        raise OutputError(
+            f"{folder.root}: holds a run with {name} = {shortened(found)}; this one has {shortened(wanted)};"
+            " choose another -o, or --force to replace it"
+        )
+
+
+def _as_typed(value: object) -> str:
+    """A recorded value as one would type it."""
+    if isinstance(value, list):
+        return shortened(", ".join(map(str, value)))
+    return json.dumps(value) if value is None or isinstance(value, bool) else shortened(value)
+
+
+def claim_folder(folder: RunFolder, choice: Choice, key: Mapping[str, Any], *, force: bool) -> None:
     """Writes `run.yaml`, or checks that the one there describes the same run.
 
     Args:
         folder: the output folder.
-        config: resolved config of this run.
+        choice: settled config of this run, and how it was chosen.
         key: key of this run, as returned by `result_key`.
         force: whether an earlier run's results are removed instead.
 
@@ -55,50 +95,26 @@ def claim_folder(folder: RunFolder, config: Config, key: Mapping[str, Any], *, f
         OutputError: the folder holds results of another config, model or machine.
     """
     if folder.run_yaml.is_file() and not force:
-        before = read_run_yaml(folder).get("key")
-        lacking = {f"config.{name}": value for name, value in as_before().items()}
-        difference = first_difference({**lacking, **(before if isinstance(before, dict) else {})}, {**lacking, **key})
-        if difference:
-            name, found, wanted = difference
-            raise OutputError(
-                f"{folder.root}: holds a run with {name} = {shortened(found)}; this one has {shortened(wanted)};"
-                " choose another -o, or --force to replace it"
-            )
+        refuse_other(folder, key, choice.typed)
         return
     if force:
         remove(folder.root / "videos")
         folder.videos_parquet.unlink(missing_ok=True)
+    config = choice.config
     write_run_yaml(
         folder,
         {
             "deltascene": 1,
+            "schema_version": SCHEMA_VERSION,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "fingerprint": fingerprint(key),
+            "preset": choice.preset,
             "config": {**config.model_dump(mode="json"), "model": public_url(config.model)},
             "versions": versions_record(),
             "machine": machine_record(),
             "key": dict(key),
         },
     )
-
-
-def as_begun(folder: RunFolder, config: Config) -> Config:
-    """The config with numerics that it leaves open (None or `auto`) taken from the recorded run, so that it can resume.
-
-    Otherwise threads, dtype and kernel could differ because a measurement came out differently, or because the run
-    computes on another machine.
-    """
-    recorded = read_run_yaml(folder).get("config") if folder.run_yaml.is_file() else None
-    before = recorded.get("numerics") if isinstance(recorded, dict) else None
-    if not isinstance(before, dict):
-        return config
-    asked = config.numerics.model_dump()
-    answers = {name: before[name] for name in asked if asked[name] in (None, "auto") and name in before}
-    try:
-        numerics = NumericsConfig.model_validate(asked | answers)
-    except ValidationError:  # `claim_folder` compares the keys and names what differs
-        return config
-    return config.model_copy(update={"numerics": numerics})
 
 
 def sealed_segments(

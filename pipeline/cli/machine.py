@@ -26,7 +26,7 @@ def doctor(
 
 @config_app.command("show")
 def config_show(
-    preset: PresetOption = "exact",
+    preset: PresetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     model: ModelOption = None,

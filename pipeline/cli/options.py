@@ -12,7 +12,10 @@ ModelOption = Annotated[
 TasksOption = Annotated[
     str | None, typer.Option(help="Tasks to predict, separated by commas. Default: all tasks of the model.")
 ]
-PresetOption = Annotated[str, typer.Option(help="Packaged preset: exact, balanced or fast.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(help="Packaged preset: exact, balanced or fast. Default: balanced; a begun run goes on with its own."),
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML file whose keys replace those of the preset.")
 ]

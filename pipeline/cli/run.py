@@ -103,7 +103,7 @@ def run(
     out: OutOption = None,
     model: ModelOption = None,
     tasks: TasksOption = None,
-    preset: PresetOption = "exact",
+    preset: PresetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     size: SizeOption = None,
@@ -131,21 +131,26 @@ def run(
     audit_every: AuditOption = None,
     archive_budget: BudgetOption = None,
 ) -> None:
-    """Run a model over videos. The same command continues a run that was stopped."""
+    """Run a model over videos. The same command continues a run that was stopped, and so does a shorter one.
+
+    Options that are left out are then as the run in OUT was begun with.
+    """
     budget_bytes = parse_bytes(archive_budget)
     values = {
-        "model": model,
-        "tasks": split_names(tasks),
-        "input.size": parse_size(size),
-        "source.start_s": parse_time(start),
-        "source.end_s": parse_time(end),
-        "source.stride": stride,
-        "source.fps": fps,
-        "source.decoder": decoder,
-        "save.size": save_size,
+        ("model", f"--model {model}"): model,
+        ("tasks", f"--tasks {tasks}"): split_names(tasks),
+        ("input.size", f"--size {size}"): parse_size(size),
+        ("source.start_s", f"--start {start}"): parse_time(start),
+        ("source.end_s", f"--end {end}"): parse_time(end),
+        ("source.stride", f"--stride {stride}"): stride,
+        ("source.fps", f"--fps {fps}"): fps,
+        ("source.decoder", f"--decoder {decoder}"): decoder,
+        ("save.size", f"--save-size {save_size}"): save_size,
+        ("numerics.dtype", f"--dtype {dtype}"): dtype,
+    }
+    of_the_run = {
         "run.verify": verify,
         "run.device": device,
-        "numerics.dtype": dtype,
         "run.executor": executor,
         "run.placement": placement,
         "run.workers": workers,
@@ -156,17 +161,21 @@ def run(
         **parse_save(save),
     }
     _check_inputs(sources, out, force=force, only_failed=only_failed)
-    from deltascene.pipeline.config import load_config
-
-    resolved = load_config(preset, config, set_ or (), values)
     with quick_imports():
         from deltascene.cache.places import place
+        from deltascene.pipeline.batch.choose_config import Given, choose_config
+        from deltascene.pipeline.runs.folder import RunFolder
+
+    folder = place(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    given = [Given(key, value, typed) for (key, typed), value in values.items()]
+    given += [Given(key, value, key) for key, value in of_the_run.items()]
+    choice = choose_config(None if force else RunFolder(folder), preset, config, set_ or (), given)
+    with quick_imports():
         from deltascene.pipeline.commands.run import RunOptions, run_command
         from deltascene.pipeline.commands.terminal import open_console
 
-    folder = place(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed)
-    raise typer.Exit(run_command(resolved, options, open_console()))
+    raise typer.Exit(run_command(choice, options, open_console()))
 
 
 def _check_inputs(sources: list[str] | None, out: str | None, *, force: bool, only_failed: bool) -> None:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,12 +12,13 @@ from rich.console import Console
 from deltascene.cache.places import Place
 from deltascene.errors import ExitCode
 from deltascene.pipeline.batch.batch_run import BatchRun
+from deltascene.pipeline.batch.choose_config import Choice
 from deltascene.pipeline.batch.choose_executor import settle_executor
 from deltascene.pipeline.batch.failed_inputs import failed_inputs
 from deltascene.pipeline.batch.flow import run_batch
 from deltascene.pipeline.batch.inputs import find_inputs
 from deltascene.pipeline.batch.keys import result_key
-from deltascene.pipeline.batch.resume import as_begun, claim_folder, refuse_foreign
+from deltascene.pipeline.batch.resume import claim_folder, recorded_key, refuse_foreign, refuse_other
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.commands.dry_run import dry_run_command
 from deltascene.pipeline.commands.progress import JsonEvents, bars_of, choose_events
@@ -25,7 +26,6 @@ from deltascene.pipeline.commands.stop import stoppable
 from deltascene.pipeline.commands.summary import RunResult, print_json, print_result
 from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.commands.truth import read_truths, write_scores
-from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.numerics.settle import settle
@@ -40,6 +40,12 @@ from deltascene.pipeline.sources.spec import SourceSpec
 from deltascene.pipeline.workers.open_pool import open_pool
 
 _log = logging.getLogger(__name__)
+
+# What is said of the preset that is taken where nobody chose one.
+_NOT_CHOSEN = (
+    "preset %s, as none was chosen: its mean loss against full compute is at most 1 %% over the whole frame and 5 %%"
+    " where something moves, on the validation clips; --preset exact computes every frame in full"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +73,11 @@ class RunOptions:
     only_failed: bool = False
 
 
-def run_command(config: Config, options: RunOptions, console: Console) -> ExitCode:
+def run_command(choice: Choice, options: RunOptions, console: Console) -> ExitCode:
     """Runs the model over all inputs.
 
     Args:
-        config: resolved config.
+        choice: resolved config, and how it was chosen.
         options: the other values of the command.
         console: where to print.
 
@@ -88,15 +94,14 @@ def run_command(config: Config, options: RunOptions, console: Console) -> ExitCo
     folder = RunFolder(options.out)
     if not options.dry_run:
         refuse_busy(folder.root)
-    config = config if options.force else as_begun(folder, config)
     if options.dry_run:
-        return dry_run_command(Engine.from_config(config, allow_code=options.allow_code), specs, console)
-    config, model = settle_executor(settle(with_price(config)), specs, allow_code=options.allow_code)
+        return _dry_run(choice, options, specs, console)
+    config, model = settle_executor(settle(with_price(choice.config)), specs, allow_code=options.allow_code)
     if lost_s := seconds_lost():
         _log.warning("%s", describe(lost_s))
     if not options.force:
         refuse_foreign(folder)
-    result = _run(config, model, options, specs, truths, console)
+    result = _run(replace(choice, config=config), model, options, specs, truths, console)
     if options.json:
         print_json(result)
     else:
@@ -104,8 +109,17 @@ def run_command(config: Config, options: RunOptions, console: Console) -> ExitCo
     return result.exit_code
 
 
+def _dry_run(choice: Choice, options: RunOptions, specs: Sequence[SourceSpec], console: Console) -> ExitCode:
+    engine, folder = Engine.from_config(choice.config, allow_code=options.allow_code), RunFolder(options.out)
+    if not options.force and (before := recorded_key(folder)):
+        refuse_other(folder, result_key(engine.config, engine.model, before), choice.typed, all_=False)
+    if not choice.chosen:
+        _log.warning(_NOT_CHOSEN, choice.preset)
+    return dry_run_command(engine, specs, console)
+
+
 def _run(
-    config: Config,
+    choice: Choice,
     model: SceneModel,
     options: RunOptions,
     specs: Sequence[SourceSpec],
@@ -113,11 +127,14 @@ def _run(
     console: Console,
 ) -> RunResult:
     """Computes all inputs, scores them and writes the report, while the folder is locked."""
-    folder, with_ray = RunFolder(options.out), config.run.executor == "ray"
+    folder, config = RunFolder(options.out), choice.config
+    with_ray = config.run.executor == "ray"
     events = choose_events(console, len(specs), as_json=options.json)
     with locked(folder.root) as fence, stoppable(config.segment.frames) as stop:
-        key = result_key(config, model)
-        claim_folder(folder, config, key, force=options.force)
+        key = result_key(config, model, {} if options.force else recorded_key(folder))
+        claim_folder(folder, choice, key, force=options.force)
+        if not choice.chosen:
+            _log.warning(_NOT_CHOSEN, choice.preset)
         budget = None if config.archive.budget_gb is None else round(config.archive.budget_gb * 1e9)
         began_s = time.perf_counter()
         if with_ray and not options.json:

@@ -30,7 +30,7 @@ def check_model_runs(model: str | None = None) -> list[Check]:
         return [Check("model", "problem", "no packaged model in this installation", "reinstall deltascene")]
     begun = time.perf_counter()
     try:
-        engine = Engine.load(name)
+        engine = Engine.load(name, "exact")
     except DeltasceneError as error:
         return [Check("model", "problem", str(error), "reinstall deltascene, or give the bundle what is missing")]
     loaded = time.perf_counter() - begun

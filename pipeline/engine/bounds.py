@@ -1,7 +1,7 @@
 """Bounds on the loss of a policy, turned into the price at which it computes.
 
-What a price loses depends on the model, so the table belongs to the bundle: its `evidence.policy`, measured on clips with
-truth. A run keeps the price in its record, so that its decisions can be replayed without the bundle.
+What a price loses depends on the model, so the table belongs to the bundle: its `evidence.policy`, measured on clips
+with truth. A run keeps the price in its record, so that its decisions can be replayed without the bundle.
 """
 
 import logging

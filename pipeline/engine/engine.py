@@ -13,7 +13,7 @@ import torch
 
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
-from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.config import DEFAULT_PRESET, Config, load_config
 from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import FrameResult
@@ -129,7 +129,7 @@ class Engine:
     def load(
         cls,
         model: str = "rooms",
-        preset: str = "exact",
+        preset: str = DEFAULT_PRESET,
         tasks: Sequence[str] | None = None,
         *,
         overrides: Sequence[str] = (),
@@ -139,7 +139,7 @@ class Engine:
 
         Args:
             model: name of a packaged bundle, a folder, or an fsspec URL.
-            preset: name of a preset.
+            preset: name of a preset; `exact` computes every token of every frame.
             tasks: tasks to load; None is all of the bundle's.
             overrides: config keys as `dotted.key=value`.
             allow_code: whether a bundle may bring its own head class.

@@ -158,10 +158,10 @@ def compare_images(request: EvalRequest, data: LabelledFolder, progress: Progres
     """
     engines: dict[str, list[Engine]] = {}
     if request.stl:
-        engines[STL] = [Engine.load(model) for model in request.stl]
+        engines[STL] = [Engine.load(model, EXACT) for model in request.stl]
     if request.frozen is not None:
-        engines[FROZEN] = [Engine.load(request.frozen)]
-    engines |= {name: [Engine.load(model)] for name, model in request.models.items()}
+        engines[FROZEN] = [Engine.load(request.frozen, EXACT)]
+    engines |= {name: [Engine.load(model, EXACT)] for name, model in request.models.items()}
     _refuse_unmatched(engines)
     work = f"images of {request.part}"
     scores = score_images(engines, data, request.part, lambda done, total: progress(work, done, total))

@@ -118,7 +118,7 @@ def tune(request: TuneRequest, progress: Progress = unseen) -> Tuned:
     if request.out.exists():
         raise OutputError(f"{request.out}: expected a new file; found one; remove it or give another name")
     paths = [Path(str(spec.path)) for spec in find_sources(request.sources)]
-    engine = Engine.load(request.model)
+    engine = Engine.load(request.model, "exact")
     base = settle(with_price(load_config(request.preset, values={"model": request.model})))
     clips = _clips(request, paths, engine, progress)
     costs = rows_computed(request, base, engine, paths, progress)

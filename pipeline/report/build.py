@@ -2,7 +2,7 @@
 
 `report.json` (format 1) is the one source of every number on the page:
 
-    format, name, started, model, fingerprint
+    format, schema_version (see `runs.schema`), name, started, model, fingerprint
     headline     what: what was run; saved: what was saved in MACs and in time
     totals       of all videos: see `report.totals.Totals.result`; media_seconds: length of what was processed
     tasks        by task: `totals` of its rows, and stage_seconds (median, p95, mean by stage)
@@ -40,6 +40,7 @@ from deltascene.pipeline.report.totals import TaskTotals, Totals, totals
 from deltascene.pipeline.report.video import Limits, brief_report, video_report
 from deltascene.pipeline.runs.ledger import SCHEMA
 from deltascene.pipeline.runs.reader import Run, RunVideo
+from deltascene.pipeline.runs.schema import SCHEMA_VERSION
 
 FORMAT = 1
 # Limits that keep the page readable and of bounded size, of all videos together …
@@ -96,6 +97,7 @@ def _build(run: Run, videos: Sequence[RunVideo]) -> tuple[dict[str, Any], dict[s
     report: dict[str, Any] = json_values(
         {
             "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
             "name": run.folder.resolve().name,
             "started": run.config.get("started"),
             "model": (run.config.get("config") or {}).get("model"),

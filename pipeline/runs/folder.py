@@ -10,6 +10,7 @@ from typing import Any
 
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.runs.schema import refuse_newer
 from deltascene.pipeline.safe_yaml import parse_yaml, render_yaml
 from deltascene.pipeline.text import one_line
 
@@ -89,7 +90,7 @@ def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
     """Reads `run.yaml`.
 
     Raises:
-        OutputError: there is none, or it can't be read.
+        OutputError: there is none, or it can't be read, or a newer version wrote it.
     """
     try:
         if not folder.run_yaml.is_file():
@@ -99,4 +100,5 @@ def read_run_yaml(folder: RunFolder) -> dict[str, Any]:
         raise OutputError(f"{folder.run_yaml}: can't be read: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise OutputError(f"{folder.run_yaml}: expected a mapping; found {type(data).__name__}")
+    refuse_newer(folder.run_yaml, data.get("schema_version"))
     return data

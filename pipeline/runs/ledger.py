@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from deltascene.cache.places import Place, open_anywhere
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.runs.schema import SCHEMA_VERSION, refuse_newer
 from deltascene.pipeline.text import one_line
 
 # Stages that are timed. What all tasks share (decoding, the mask, the base's blocks …) is timed in the base task's row,
@@ -43,10 +44,12 @@ SCHEMA = pa.schema(
         ("bytes_read", pa.int64()),  # of activations, from the archive
         ("bytes_written", pa.int64()),  # of activations, into the archive; before compression
         ("drift", pa.float64()),  # null unless audited
-    ]
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 
 _BLOCK = 8 << 20  # bytes of a file read at once
+_LONGEST_NUMBER = 10  # digits
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -65,7 +68,7 @@ def read_rows(path: Place | BytesIO) -> pa.Table:
     """Reads the ledger of a segment, or a whole `frames.parquet`.
 
     Raises:
-        OutputError: the file is damaged.
+        OutputError: the file is damaged, or a newer version wrote it.
     """
     return read_parquet(path, SCHEMA)
 
@@ -74,11 +77,12 @@ def read_parquet(path: Place | BytesIO, schema: pa.Schema | None = None) -> pa.T
     """Reads a Parquet file of a run.
 
     Raises:
-        OutputError: the file is damaged.
+        OutputError: the file is damaged, or a newer version wrote it.
     """
     try:
         with nullcontext(path) if isinstance(path, BytesIO) else open_anywhere(path) as file:
             source = _in_arrows_memory(file)
+        refuse_newer(path, _schema_version(source))
         return pq.read_table(source, schema=schema, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise OutputError(
@@ -100,6 +104,12 @@ def _in_arrows_memory(file: BinaryIO) -> pa.BufferReader:
     while block := file.read(_BLOCK):
         content.write(block)
     return pa.BufferReader(content.getvalue())
+
+
+def _schema_version(source: pa.BufferReader) -> int | None:
+    found = (pq.read_schema(source).metadata or {}).get(b"schema_version", b"")
+    source.seek(0)
+    return int(found) if found.isdigit() and len(found) < _LONGEST_NUMBER else None
 
 
 def split_tasks(table: pa.Table) -> dict[str, pa.Table]:

@@ -44,7 +44,7 @@ def clip(make_clip) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(tiny) -> Engine:
-    return Engine.load(tiny)
+    return Engine.load(tiny, "exact")
 
 
 @pytest.fixture(scope="module")

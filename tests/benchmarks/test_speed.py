@@ -53,7 +53,7 @@ def test_everybody_takes_turns(speed):
 @pytest.mark.parametrize("single_task", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_the_baselines_predict_what_the_exact_engine_predicts(tiny_delta, single_task):
     baselines = importlib.import_module("baselines")
-    engine, bundle = Engine.load(tiny_delta, overrides=["numerics.dtype=float32"]), read_bundle(tiny_delta)
+    engine, bundle = Engine.load(tiny_delta, "exact", overrides=["numerics.dtype=float32"]), read_bundle(tiny_delta)
     grid = engine.model.backbone.grid((48, 64))
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     expected = engine.open_stream("still")(picture)

@@ -116,7 +116,7 @@ def test_a_run_whose_record_lacks_the_key_goes_on_stretched(run_cli, run_of, cli
     again = ["run", clips["wide"], "-o", out, "--model", tiny_delta, "--preset", "balanced", "--tasks", "parts", *QUIET]
     code, _, error = run_cli(*again, *ASPECT)
     assert (code, error.count("\n")) == (2, 1)
-    assert "config.input.resize = None; this one has aspect" in error
+    assert f"--set input.resize=aspect: {out} has null; " in error
     assert run_cli(*again, "--set", "input.resize=stretch")[0] == 0
     assert open_run(out)["wide"].size == (48, 64)
     code, text, _ = run_cli("backfill", out, "--task", "height")

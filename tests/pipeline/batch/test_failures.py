@@ -97,7 +97,7 @@ def test_a_full_disk_is_exit_4_and_loses_no_sealed_segment(run_cli, tiny, make_c
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", small], capture_output=True).returncode:
         pytest.skip("mount isn't allowed here")
     try:
-        clip, options = make_clip(160), ["--model", tiny, "--set", "segment.frames=16", *QUIET]
+        clip, options = make_clip(160), ["--model", tiny, "--preset", "exact", "--set", "segment.frames=16", *QUIET]
         code, text, error = run_cli("run", clip, "-o", small / "out", *options)
         assert (code, error.count("\n")) == (4, 1), text + error
         assert "its archive takes" in error

@@ -17,7 +17,8 @@ QUIET = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", 
 
 
 def test_a_run_leaves_everything_and_open_run_reads_it(run_cli, tiny, make_clip, tmp_path):
-    code, text, _ = run_cli("run", make_clip(20), "-o", tmp_path / "out", "--model", tiny, "--set", "segment.frames=8")
+    options = ["--model", tiny, "--preset", "exact", "--set", "segment.frames=8"]
+    code, text, _ = run_cli("run", make_clip(20), "-o", tmp_path / "out", *options)
     assert code == 0, text
     assert "clip: writing overlay" in text
     files = {path.name for path in (tmp_path / "out").iterdir()}
@@ -256,7 +257,7 @@ def test_an_overlay_is_joined_from_segments_or_drawn_anew_where_they_have_none(
     assert run_cli("run", *options, "-o", late, "--save", "arrays")[0] == 0
     (late / "videos/clip/done.json").unlink()
     assert (pieces_in(out), pieces_in(late)) == (3, 0)
-    code, text, _ = run_cli("run", *options, "-o", late, "--json")
+    code, text, _ = run_cli("run", *options, "-o", late, "--save", "video", "--json")
     assert code == 0
     assert not any(json.loads(line)["event"] == "frame" for line in text.splitlines())
     joined, drawn = ([*pictures(open_run(each)["clip"].files.overlay)] for each in (out, late))

@@ -22,15 +22,25 @@ SEGMENTS_OF_4 = ["--set", "segment.frames=4", *QUIET]
 
 
 def test_running_again_redoes_nothing_and_run_only_keys_may_change(run_cli, tiny, make_clip, tmp_path):
+    """And options that aren't given are as the run was begun; a preset that nobody chose is told once."""
     clip, out = make_clip(10), tmp_path / "out"
-    run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)
+    _, _, error = run_cli("run", clip, "-o", out, "--model", tiny, "--stride", 2, *QUIET)
+    assert error.startswith("note: preset balanced, as none was chosen: ")
+    assert error.count("\n") == 1
     before = (out / "videos/clip/done.json").stat().st_mtime_ns
-    code, text, _ = run_cli("run", clip, "-o", out, "--model", tiny, "--verify", "quick", "--json", *QUIET)
-    events = [json.loads(line) for line in text.splitlines()]
-    assert code == 0
-    assert [event["event"] for event in events] == ["video_ended", "run_ended"]
-    assert events[0]["reused"]
-    assert (out / "videos/clip/done.json").stat().st_mtime_ns == before
+    for options in (
+        ["--set", "source.threads=2"],
+        ["--preset", "balanced", "--stride", 2, "--set", "policy.reuse=true"],
+    ):
+        code, text, error = run_cli("run", clip, "-o", out, "--json", *options)
+        events = [json.loads(line) for line in text.splitlines()]
+        assert (code, error) == (0, "")
+        assert [event["event"] for event in events] == ["video_ended", "run_ended"]
+        assert events[0]["reused"]
+        assert (out / "videos/clip/done.json").stat().st_mtime_ns == before
+    assert run_cli("run", clip, "-o", out, "--dry-run")[1].startswith("clip: 5 frames")
+    for options in (["--preset", "exact"], ["--stride", 1]):
+        assert run_cli("run", clip, "-o", out, "--dry-run", *options)[0] == 2
 
 
 def test_ids_stay_when_files_are_added_and_results_lie_among_the_inputs(run_cli, tiny, make_clip, tmp_path):
@@ -88,7 +98,8 @@ def test_the_same_command_goes_on_even_if_another_dtype_measures_as_faster_now(
     assert "by an earlier run" in text
     code, _, error = run_cli("run", *options, "--set", "numerics.dtype=bfloat16")
     assert code == 2
-    assert "config.numerics.dtype = float32; this one has bfloat16" in error
+    assert "--set numerics.dtype=bfloat16: " in error
+    assert "/out has float32; " in error
 
 
 def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differing_key(
@@ -98,7 +109,7 @@ def test_another_config_input_or_model_in_the_same_out_is_refused_by_the_differi
     assert run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)[0] == 0
     code, _, error = run_cli("run", clip, "-o", out, "--model", tiny, "--stride", 2, *QUIET)
     assert (code, error.count("\n")) == (2, 1)
-    assert "config.source.stride = 1; this one has 2" in error
+    assert f"--stride 2: {out} has 1; " in error
     shutil.copy(make_clip(5), clip)
     code, _, error = run_cli("run", clip, "-o", out, "--model", tiny, *QUIET)
     assert (code, error.count("\n")) == (2, 1)

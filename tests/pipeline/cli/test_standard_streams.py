@@ -12,7 +12,7 @@ from deltascene.errors import ExitCode
 from deltascene.pipeline.cli import app
 from deltascene.pipeline.commands.progress import JsonEvents
 
-OPTIONS = ["--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
+OPTIONS = ["--preset", "exact", "--set", "save.video=false", "--set", "numerics.threads=1", "--dtype", "float32"]
 FULL = Path("/dev/full")
 OUTPUT_CLOSED = 141  # as of other commands in a pipe: 128 + SIGPIPE
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

@@ -52,7 +52,7 @@ def single_task_by_hand(task):
 @pytest.fixture(scope="module")
 def demo(run_cli, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "out"
-    arguments = ["--end", FRAMES / 15, "--truth", DEMO / "room.truth.npz"]
+    arguments = ["--preset", "exact", "--end", FRAMES / 15, "--truth", DEMO / "room.truth.npz"]
     assert run_cli("run", DEMO / "room.mp4", "-o", out, *arguments)[0] == 0
     return out
 

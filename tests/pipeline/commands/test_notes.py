@@ -43,7 +43,8 @@ def test_a_message_that_cannot_be_shown_ends_nothing(capsys, monkeypatch):
 
 def test_a_run_shows_its_warning_once_beside_its_json(run_cli, tiny, make_clip, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "seconds_lost", lambda: 0.25)
-    code, text, error = run_cli("run", make_clip(2), "-o", tmp_path / "out", "--model", tiny, "--json")
+    options = ["--model", tiny, "--preset", "exact", "--json"]
+    code, text, error = run_cli("run", make_clip(2), "-o", tmp_path / "out", *options)
     assert code == 0, error
     (line,) = error.splitlines()
     assert line.startswith("note: torch's ")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def engine(tiny):
-    return Engine.load(tiny)
+    return Engine.load(tiny, "exact")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_held_only_when_byte_identical_and_ages_grow(engine, images):
 
 
 def test_holding_can_be_switched_off(tiny, images):
-    stream = Engine.load(tiny, overrides=["policy.hold_identical=false"]).open_stream("s")
+    stream = Engine.load(tiny, "exact", overrides=["policy.hold_identical=false"]).open_stream("s")
     assert [stream(images[0]).policy for _ in range(2)] == ["dense", "dense"]
 
 
@@ -243,6 +243,7 @@ def test_presets_compute_less_and_segments_start_afresh(tiny_delta, make_clip):
     assert set(policies["exact"]) == {"dense"}
     assert set(policies["balanced"]) == {"dense", "rows", "warped"}
     assert macs["exact"] > 2 * macs["balanced"] > 2 * macs["fast"]
+    assert Engine.load(tiny_delta).config == Engine.load(tiny_delta, "balanced").config
 
 
 def test_a_stream_can_be_reset(tiny_delta, images):

@@ -1,9 +1,11 @@
 """What lies in a run's folder and isn't as a run writes it: one clear error, no hang, nothing made up."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from deltascene.pipeline.errors import OutputError
@@ -58,6 +60,20 @@ def test_commands_on_a_damaged_run_end_with_a_line(run_cli, finished, tmp_path, 
         assert code in (0, 2, 3), error
         assert error.count("\n") == (code == 2)
     assert run_cli(*call, "-o", out, "--force")[0] == 0
+
+
+def test_files_say_their_schema_and_a_newer_ledger_is_told_in_a_line(run_cli, finished, tmp_path):
+    out = shutil.copytree(finished[1], tmp_path / "out")
+    ledger = out / "videos/clip/frames.parquet"
+    table = pq.read_table(ledger)
+    assert table.schema.metadata == {b"schema_version": b"1"}
+    assert json.loads((out / "report.json").read_text())["schema_version"] == 1
+    assert read_run_yaml(RunFolder(out))["schema_version"] == 1
+    for version, code in ((b"new", 0), (b"2", 2)):
+        pq.write_table(table.replace_schema_metadata({"schema_version": version}), ledger)
+        found, _, error = run_cli("report", out)
+        assert (found, error.count("\n")) == (code, code == 2)
+    assert "frames.parquet: was written by a newer deltascene: schema_version 2, " in error
 
 
 def test_file_names_that_are_not_utf8(run_cli, tiny, make_clip, tmp_path):
