@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from dense_networks import Dense
 from records import Records
-from yardsticks import PHASES, Dense, Ours, measure, score_clip, timed
+from yardsticks import PHASES, Ours, measure, score_clip, timed
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.engine.engine import Engine

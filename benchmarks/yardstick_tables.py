@@ -46,6 +46,7 @@ class Row:
         gate: B3.
         dense: B2.
         single: B1.
+        int8: B2 in int8, if that was wanted.
     """
 
     clip: str
@@ -57,6 +58,7 @@ class Row:
     gate: Scored
     dense: Scored
     single: Scored
+    int8: Scored | None = None
 
     def times_faster(self, other: Scored) -> float | None:
         """Time of a yardstick in ours."""
@@ -95,6 +97,16 @@ def means(rows: Sequence[Row]) -> str:
         faster = [_with_least(mine, choose) for choose in (_warp, _gate, Row.better)]
         than_dense = _times(_geometric([row.times_faster(row.dense) for row in mine]))
         lines.append(f"| {' | '.join([group, f'{len(mine)}', name, *scores, shares, *faster, than_dense])} |")
+    return "\n".join(lines)
+
+
+def int8_table(rows: Sequence[Row]) -> str:
+    """B2 in int8 with its own loss, for each clip."""
+    lines = ["| clip | B2 int8: loss whole / moving % | ms | B2 ms |", "|---|---|---|---|"]
+    for row in {row.clip: row for row in rows}.values():
+        if row.int8 is not None:
+            losses = _scores(row.int8).partition(" @")[0]
+            lines.append(f"| {row.clip} | {losses} | {_ms(row.int8)} | {_ms(row.dense)} |")
     return "\n".join(lines)
 
 

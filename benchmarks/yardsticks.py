@@ -24,34 +24,25 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 
 import torch
-from baselines import Network, by_openvino, by_torch, networks
 from clip_sets import CLIPS, rendered
-from quality import DEMO, Candidate, candidates, precision_of, read_setting, score, settings, time_policies
+from dense_networks import Dense
+from quality import DEMO, Candidate, candidates, read_setting, score, settings, time_policies
 from records import Records
-from torch import Tensor
-from walkers import ByNetworks, EveryKth, Gated, Seldom
-from yardstick_tables import Row, Scored, means, table
+from walkers import EveryKth, Gated, Seldom
+from yardstick_tables import Row, Scored, int8_table, means, table
 
-from deltascene.pipeline.bundles.scene_model import SceneModel, sketch_model
+from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.cost import frame_costs
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.engine.step import plan_geometry
-from deltascene.pipeline.engine.stopwatch import Stopwatch
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE, Columns, add_up, error_of, loss_percent
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.phases import phases_that_fit
 from deltascene.pipeline.evaluation.walk import EXACT, ByEngine, Walker
-from deltascene.pipeline.sources.find import find_sources
-from deltascene.pipeline.sources.reader import read_frames
-from deltascene.stages.preprocess import normalise, resize_frame
-from deltascene.stages.types import TokenGrid
 
 KS = (2, 3, 4, 6, 8, 12, 16)
 BOUNDS = {"balanced": {WHOLE: 1.0, MOVING: 5.0}, "fast": {WHOLE: 3.0, MOVING: 10.0}}
@@ -62,12 +53,13 @@ SELDOM = 5  # frames from one measurement of a dense network to the next; its ti
 def main() -> None:
     """The command."""
     options = _parser().parse_args()
-    part, folder = ("demo", DEMO) if options.clips is None else (options.part, options.clips)
+    parts, folder = (["demo"], DEMO) if options.clips is None else (options.part, options.clips)
     torch.set_num_threads(options.threads)
     model, ours = Engine.load(options.model).model, Ours.of(options.model, options.setting)
-    specs = [spec for spec in rendered(folder, part) if options.only is None or spec.name in options.only]
+    there = [spec for part in parts for spec in rendered(folder, part)]
+    specs = [spec for spec in there if options.only is None or spec.name in options.only]
     if not specs:
-        sys.exit(f"{folder}: expected clips of part {part} that were asked for; found none")
+        sys.exit(f"{folder}: expected clips of {', '.join(parts)}, and those asked for; found none")
     dense: dict[tuple[int, int], Dense] = {}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as passing:
@@ -76,7 +68,8 @@ def main() -> None:
             clip = open_clip(folder / f"{spec.name}.mp4", model.bundle.kinds)
             size = clip.moving.shape[1], clip.moving.shape[2]
             if size not in dense:
-                dense[size] = Dense.of(model, ours.configs[EXACT], clip, openvino=not options.no_openvino)
+                wanted = {"openvino": not options.no_openvino, "int8": options.int8}
+                dense[size] = Dense.of(model, ours.configs[EXACT], clip, **wanted)
             passes = 0 if options.no_time else options.passes
             rows += judge_clip(clip, spec.group, model, ours, records, options.phases, dense[size], passes)
             print(f"{spec.name} is judged", file=sys.stderr, flush=True)
@@ -86,7 +79,7 @@ def main() -> None:
         f"{len(specs)} clips, {options.phases} phases, {options.threads} threads; dense networks by {runs},"
         f" ours in {numerics.dtype} with kernel {numerics.kernel}; B1 takes {rows[0].single.macs:.0f} % of B2's MACs"
     )
-    print(f"\n{table(rows)}\n\n{means(rows)}")
+    print(f"\n{table(rows)}\n\n{means(rows)}" + (f"\n\n{int8_table(rows)}" if options.int8 else ""))
     if options.out is not None:
         options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
@@ -119,75 +112,6 @@ class Ours:
         return [name for name in self.configs if name != EXACT]
 
 
-@dataclass(frozen=True)
-class Dense:
-    """Dense networks for frames of one size, compiled when they are first wanted.
-
-    Attributes:
-        model: the loaded model.
-        exact: config of dense prediction.
-        image: an example of an input [1, 3, H, W].
-        grid: its token grid.
-        openvino: whether OpenVINO runs them; else this package does.
-    """
-
-    model: SceneModel
-    exact: Config
-    image: Tensor
-    grid: TokenGrid
-    openvino: bool
-
-    @classmethod
-    def of(cls, model: SceneModel, exact: Config, clip: Clip, *, openvino: bool = True) -> "Dense":
-        """Networks for a clip's frames, by OpenVINO if it is wanted and installed."""
-        with read_frames(find_sources([str(clip.path)])[0]) as reader:
-            first = next(iter(reader)).image
-        assert first is not None
-        geometry, entry = plan_geometry(model, exact, first.shape[:2]), model.bundle.entry.input
-        image = normalise(resize_frame(first, geometry.plan), entry.mean, entry.std)[None]
-        return cls(model, exact, image, geometry.grid, openvino and find_spec("openvino") is not None)
-
-    @property
-    def what(self) -> str:
-        """How they run."""
-        return f"OpenVINO {precision_of(self.exact)}" if self.openvino else "this package"
-
-    def start_single(self) -> Walker:
-        """B1."""
-        return ByNetworks(self.model, self.exact, self._single)
-
-    def start(self) -> Walker:
-        """B2."""
-        # The engine holds a frame that it was given before, so each policy has one of its own.
-        return ByNetworks(self.model, self.exact, self._shared) if self.openvino else ByEngine(self.model, self.exact)
-
-    @property
-    def macs_single(self) -> float:
-        """MACs of B1 in percent of B2's."""
-
-        def macs(tasks: Sequence[str]) -> int:
-            sketch = sketch_model(self.model.bundle, tasks, merged=self.exact.numerics.delta == "merged")
-            return sum(cost.dense.total for cost in frame_costs(sketch, None, self.grid, Stopwatch()).values())
-
-        return 100 * sum(macs([task]) for task in self.model.tasks) / macs(self.model.tasks)
-
-    @cached_property
-    def _single(self) -> list[Network]:
-        return self._networks(single_task=True)
-
-    @cached_property
-    def _shared(self) -> list[Network]:
-        return self._networks(single_task=False)
-
-    def _networks(self, *, single_task: bool) -> list[Network]:
-        nets = networks(self.model.bundle, self.model.tasks, self.grid, single_task=single_task)
-        best, threads = precision_of(self.exact), torch.get_num_threads()
-        ready = [by_openvino(net, self.image, threads, best) if self.openvino else by_torch(net, best) for net in nets]
-        for net in ready:
-            net(self.image)  # the first time is longer
-        return ready
-
-
 def best_k(losses: Mapping[int, Mapping[str, float]], ours: Mapping[str, float], bounds: Mapping[str, float]) -> int:
     """The largest k whose loss in every region is at most ours or the bound, whichever is more; 1 if there is none.
 
@@ -216,11 +140,14 @@ def judge_clip(
     times = measure(clip, model, timed(model, ours, found.ks.values(), dense), records, passes)
     reference = Scored(dict.fromkeys(REGIONS, 0.0), 100.0, times.get("B2"))
     single = Scored(reference.loss, dense.macs_single, times.get("B1"))
+    int8 = score_int8(clip, model, ours, records, dense, times.get("B2 int8")) if dense.int8 else None
     rows = []
     for name, k in found.ks.items():
         warp = reference if k == 1 else found.scored(f"warp {k}", times.get(f"B2 warp {k}"))
         gate = found.scored(f"gate {k}", times.get(f"B3 {k}"))
-        rows.append(Row(clip.name, group, name, k, found.scored(name, times.get(name)), warp, gate, reference, single))
+        rows.append(
+            Row(clip.name, group, name, k, found.scored(name, times.get(name)), warp, gate, reference, single, int8)
+        )
     return rows
 
 
@@ -248,6 +175,16 @@ def score_clip(clip: Clip, model: SceneModel, ours: Ours, records: Records, phas
     return ClipRecords(found, ks)
 
 
+def score_int8(clip: Clip, model: SceneModel, ours: Ours, records: Records, dense: Dense, ms: float | None) -> Scored:
+    """B2 in int8 against truth."""
+    exact = ours.configs[EXACT]
+    policies = {
+        EXACT: Candidate(exact.result_keys(), partial(ByEngine, model, exact)),
+        "B2 int8": Candidate({"int8": True, **exact.result_keys()}, dense.start_int8),
+    }
+    return Scored(_losses(score(clip, model, policies, records), "B2 int8"), 100.0, ms)
+
+
 def gate(model: SceneModel, ours: Ours, k: int, dense: Callable[[], Walker] | None = None) -> Candidate:
     """B3 with dense frames by `exact`, or by another policy."""
     mask, exact = ours.configs["balanced"], ours.configs[EXACT]
@@ -266,6 +203,8 @@ def timed(model: SceneModel, ours: Ours, ks: Iterable[int], dense: Dense) -> dic
         "B1": Candidate({"B1": SELDOM, **how}, lambda: Seldom(dense.start_single(), SELDOM)),
         "B2": Candidate({"B2": SELDOM, **how}, lambda: Seldom(dense.start(), SELDOM)),
     }
+    if dense.int8:
+        found["B2 int8"] = Candidate({"int8": SELDOM, **how}, lambda: Seldom(dense.start_int8(), SELDOM))
     for k in sorted(set(ks)):
         behind = gate(model, ours, k, dense.start)
         found[f"B3 {k}"] = Candidate({**behind.what, **how}, behind.start)
@@ -304,7 +243,7 @@ def _losses(records: Mapping[str, Columns], name: str) -> dict[str, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, help="folder of rendered clips; without it, the packaged demo clip")
-    parser.add_argument("--part", choices=list(CLIPS), default="val", help="which clips of the folder")
+    parser.add_argument("--part", nargs="+", choices=list(CLIPS), default=["val"], help="which clips of the folder")
     parser.add_argument("--only", nargs="+", help="names of some of them")
     parser.add_argument("--model", default="rooms", help="packaged bundle or folder")
     parser.add_argument(
@@ -316,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--passes", type=int, default=3, help="walks that are timed")
     parser.add_argument("--no-time", action="store_true", help="measure no times")
     parser.add_argument("--no-openvino", action="store_true", help="dense networks by this package")
+    parser.add_argument("--int8", action="store_true", help="B2 in int8, too, with its own loss (nncf)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file for all numbers")
     return parser

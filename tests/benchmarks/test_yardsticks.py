@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def programs() -> Iterator[SimpleNamespace]:
     """The programs and their parts, imported from their folder as they import each other."""
-    names = ("yardsticks", "yardstick_tables", "day", "quality", "walkers", "records")
+    names = ("yardsticks", "dense_networks", "yardstick_tables", "day", "quality", "walkers", "records")
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
@@ -108,6 +109,11 @@ def test_tables_by_hand(programs):
     assert f"| still | 2 | fast | {losses} | 0.40, 0.40 (one) | {faster} |" in tables.means(rows)
     for text in (tables.table(rows), tables.means(rows)):
         assert len({line.count("|") for line in text.splitlines()}) == 1
+    quantised = tables.int8_table([replace(row, int8=row.gate) for row in (rows[0], *rows)])
+    assert quantised.splitlines()[2:] == [
+        "| one | +0.5 / +2.0 | 10.0 | 60.0 |",
+        "| two | +0.5 / – | 40.0 | 60.0 |",
+    ]
     untimed = row_of(programs, "one", None, None, None)
     assert "+0.5 / +2.0 @ 5.0 |  |  |  | 60.0 | 120.0 | 0.40 |  |  |  |" in tables.table([untimed])
     assert "| 0.40, 0.40 (one) |  |  |  |  |" in tables.means([untimed])
@@ -117,7 +123,7 @@ def test_tables_by_hand(programs):
 def test_a_clip_is_judged_once(programs, model, ours, clip, tmp_path, monkeypatch):
     yardsticks, records = programs.yardsticks, programs.records.Records.of(tmp_path, model, FRAMES)
     monkeypatch.setattr(yardsticks, "KS", (2, 4))
-    dense = yardsticks.Dense.of(model, ours.configs["exact"], clip, openvino=False)
+    dense = programs.dense_networks.Dense.of(model, ours.configs["exact"], clip, openvino=False)
     assert 100 < dense.macs_single < 400
     rows = yardsticks.judge_clip(clip, "still", model, ours, records, 2, dense, 1)
     assert [row.name for row in rows] == ours.names
