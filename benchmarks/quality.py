@@ -34,7 +34,6 @@ from walkers import ByNetworks, Eager, EveryKth
 
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import Config, load_config
-from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.clip_scores import Columns
@@ -119,10 +118,10 @@ def settings(model: str, texts: Sequence[str]) -> dict[str, Config]:
 
     With the name of another preset among the changes, as in `NAME:fast,key=value`, they are on top of that one.
     """
-    found = {name: settle(with_price(load_config(name, values={"model": model}))) for name in (EXACT, *PRESETS)}
+    found = {name: settle(load_config(name, values={"model": model})) for name in (EXACT, *PRESETS)}
     for text in texts:
         name, base, overrides = read_setting(text)
-        found[name] = settle(with_price(load_config(base, overrides=overrides, values={"model": model})))
+        found[name] = settle(load_config(base, overrides=overrides, values={"model": model}))
     return found
 
 

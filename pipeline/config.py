@@ -55,9 +55,6 @@ class PolicyConfig(_Section):
     hold_identical: bool = _result()
     every: int | None = _result(ge=1, le=1000)
     max_age_s: float = _result(gt=0)
-    price: float | None = _result(default=None, gt=0)
-    loss: float | None = _result(default=None, gt=0)
-    loss_moved: float | None = _result(default=None, gt=0)
     flow: Literal["afresh", "onward"] = _result(default="afresh")
     rolling: float = _result(default=0.0, ge=0, le=1)
     refresh: int | None = _result(ge=1, le=100_000)
@@ -67,6 +64,7 @@ class PolicyConfig(_Section):
     camera_standing: float = _result(ge=0, le=1)
     camera_every: int | None = _result(ge=1, le=1000)
     camera_s: float | None = _result(default=None, gt=0)
+    camera_price: float | None = _result(default=None, gt=0)
     cut_share: float = _result(ge=0, le=1)
     light_step: float = _result(gt=1)
 

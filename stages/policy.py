@@ -25,9 +25,6 @@ class Rules:
         hold_identical: keep the outputs where the input is byte-identical to the last computed one.
         every: moved rows run every so many frames; outputs are warped in between; None leaves it to the time.
         max_age_s: and at the latest after so many seconds.
-        price: what computing every row costs, in seconds during which a flow leaves all of a picture's texture
-            unexplained: rows, or all where the camera moves, run as soon as one more warped frame would raise the mean
-            of both, what is unexplained and what is paid, since rows last ran. None computes by count and time alone.
         rolling: this share of the tokens, those that weren't computed for longest, joins the moved rows.
         refresh: a dense frame every so many frames; None leaves it to the time.
         refresh_s: and at the latest after so many seconds.
@@ -36,6 +33,9 @@ class Rules:
         camera_standing: and only if fewer corners than this share stand where they stood: a crowd leaves some.
         camera_every: a dense frame every so many frames while it does; None leaves it to the time,
         camera_s: and at the latest after so many seconds.
+        camera_price: what a dense frame costs while the camera moves, in seconds during which the flow leaves all of a
+            picture's texture unexplained. It comes as soon as one more warped frame would raise the mean, since rows
+            ran, of both: what is unexplained and what is paid. None goes by count and time alone.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
     """
@@ -44,7 +44,6 @@ class Rules:
     hold_identical: bool
     every: int | None
     max_age_s: float
-    price: float | None
     rolling: float
     refresh: int | None
     refresh_s: float
@@ -53,6 +52,7 @@ class Rules:
     camera_standing: float
     camera_every: int | None
     camera_s: float
+    camera_price: float | None
     cut_share: float
     light_step: float
 
@@ -116,24 +116,25 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
         return "dense", "light"
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
         old = now.seconds_since_computed >= rules.camera_s or _due(now.frames_since_computed, rules.camera_every)
-        return ("dense" if old or _pays(rules, now, share=1.0) else "warped"), "camera"
+        return ("dense" if old or _pays(rules, now) else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
-    old = now.seconds_since_computed >= rules.max_age_s or _due(now.frames_since_computed, rules.every)
-    return ("rows", "changed") if old or _pays(rules, now, share=now.moved) else ("warped", "between")
+    if now.seconds_since_computed >= rules.max_age_s or _due(now.frames_since_computed, rules.every):
+        return "rows", "changed"
+    return "warped", "between"
 
 
-def _pays(rules: Rules, now: Situation, share: float) -> bool:
-    """Whether running a share of the rows now is better than warping once more.
+def _pays(rules: Rules, now: Situation) -> bool:
+    """Whether a dense frame now is better than warping once more.
 
-    From one run to the next, the mean over time of what is unexplained and paid falls while one more warped frame is
-    below that mean, and rises after: the least mean is where they meet.
+    From one dense frame to the next, the mean over time of what is unexplained and paid falls while one more warped
+    frame is below that mean, and rises after: the least mean is where they meet.
 
     Source: the marginal value theorem (Charnov, "Optimal foraging, the marginal value theorem", 1976).
     """
-    if rules.price is None:
+    if rules.camera_price is None:
         return False
-    return now.residual * now.seconds_since_computed > now.unexplained_s + rules.price * share
+    return now.residual * now.seconds_since_computed > now.unexplained_s + rules.camera_price
 
 
 def _due(frames: int, every: int | None) -> bool:

@@ -26,7 +26,6 @@ from deltascene.pipeline.commands.stop import stoppable
 from deltascene.pipeline.commands.summary import RunResult, print_json, print_result
 from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.commands.truth import read_truths, write_scores
-from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
@@ -96,7 +95,7 @@ def run_command(choice: Choice, options: RunOptions, console: Console) -> ExitCo
         refuse_busy(folder.root)
     if options.dry_run:
         return _dry_run(choice, options, specs, console)
-    config, model = settle_executor(settle(with_price(choice.config)), specs, allow_code=options.allow_code)
+    config, model = settle_executor(settle(choice.config), specs, allow_code=options.allow_code)
     if lost_s := seconds_lost():
         _log.warning("%s", describe(lost_s))
     if not options.force:

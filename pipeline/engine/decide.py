@@ -94,10 +94,7 @@ class Decision:
 
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
-    policy = config.policy
-    bounded = policy.loss is not None or policy.loss_moved is not None
-    assert not bounded or policy.price is not None, "bounds on loss are turned into a price before a run"
-    numbers = policy.model_dump(exclude={"flow", "loss", "loss_moved"})
+    numbers = config.policy.model_dump(exclude={"flow"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 
@@ -192,7 +189,7 @@ def _situation(config: Config, state: TemporalState, frame: Frame, pixels: Tenso
 
 def uses_evidence(config: Config) -> bool:
     """Whether decisions depend on how well the flow fits."""
-    return config.policy.price is not None
+    return config.policy.camera_price is not None
 
 
 def follow(

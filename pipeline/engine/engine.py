@@ -14,7 +14,6 @@ import torch
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model, prepare_model
 from deltascene.pipeline.config import DEFAULT_PRESET, Config, load_config
-from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.engine.step import InputGeometry, StreamState, plan_geometry, step_streams
@@ -154,7 +153,7 @@ class Engine:
     @plain_torch()
     def from_config(cls, config: Config, *, allow_code: bool = False) -> "Engine":
         """Loads the model and tasks of a resolved config."""
-        bundle, config = read_bundle(config.model), settle(with_price(config))
+        bundle, config = read_bundle(config.model), settle(config)
         tasks = choose_tasks(bundle, config.tasks)
         model = load_model(bundle, tasks, allow_code=allow_code, merged=config.numerics.delta == "merged")
         return cls(prepare_model(model, config.numerics), config)

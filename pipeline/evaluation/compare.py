@@ -12,7 +12,6 @@ import numpy as np
 
 from deltascene.cache.places import write_whole
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import Columns
@@ -209,7 +208,7 @@ def compare_clips(model: str, request: EvalRequest, progress: Progress = unseen)
     loaded = Engine.load(model).model
     for path in paths:
         truth_of(path, loaded.bundle.kinds)  # a damaged truth is refused now, not after an hour
-    configs = {name: settle(with_price(load_config(name, values={"model": model}))) for name in (EXACT, request.preset)}
+    configs = {name: settle(load_config(name, values={"model": model})) for name in (EXACT, request.preset)}
     records: dict[str, dict[str, Columns]] = {}
     progress("clips", 0, len(paths))
     for path in paths:

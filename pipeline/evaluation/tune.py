@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 
 from deltascene.pipeline.config import Config, load_config
-from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.replay import decide_frames, in_segments
 from deltascene.pipeline.errors import OutputError, UsageError
@@ -119,7 +118,7 @@ def tune(request: TuneRequest, progress: Progress = unseen) -> Tuned:
         raise OutputError(f"{request.out}: expected a new file; found one; remove it or give another name")
     paths = [Path(str(spec.path)) for spec in find_sources(request.sources)]
     engine = Engine.load(request.model, "exact")
-    base = settle(with_price(load_config(request.preset, values={"model": request.model})))
+    base = settle(load_config(request.preset, values={"model": request.model}))
     clips = _clips(request, paths, engine, progress)
     costs = rows_computed(request, base, engine, paths, progress)
     order, candidates = sorted(costs, key=lambda place: costs[place]), list(_candidates(base))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from deltascene.pipeline.bundles.bundle import choose_tasks, read_bundle
 from deltascene.pipeline.bundles.scene_model import SceneModel, handing_over, sketch_model
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.bounds import with_price
 from deltascene.pipeline.engine.cost import frame_costs
 from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.engine.stopwatch import Stopwatch
@@ -83,7 +82,6 @@ def replay(config: Config, spec: SourceSpec, model: SceneModel | None = None) ->
         SourceError: the source can't be read.
         StageError: its frames are smaller than one patch.
     """
-    config = with_price(config)
     model = handing_over(model or sketch(config), config)
     with open_source(config.source, spec) as reader:
         for decided in decide_frames(model, [config], reader):

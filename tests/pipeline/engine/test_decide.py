@@ -278,14 +278,15 @@ def test_the_stalest_tokens_join_until_all_were_computed():
 
 
 @pytest.mark.parametrize(("price", "longest"), [("0.00001", 1), ("200", 9)])
-def test_rows_run_when_the_flow_leaves_too_much_unexplained(price, longest):
-    """Nothing flows to a square that jumps by a patch. With a price out of reach, only age decides."""
-    keys = {"policy.every": "null", "policy.price": price, "policy.max_age_s": 0.39}
-    decisions, _ = walk_on(map(with_object, range(46)), without_refresh(**keys))
+def test_a_moving_camera_is_computed_when_the_flow_leaves_too_much_unexplained(price, longest):
+    """Nothing flows between pictures of noise. With a price out of reach, only age decides."""
+    film = torch.randint(0, 256, (40, 3, 84, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    keys = {"camera_every": "null", "camera_price": price, "camera_s": 0.39, "cut_share": 1.0, "light_step": 100}
+    decisions, _ = walk_on(film, without_refresh(**{f"policy.{key}": value for key, value in keys.items()}))
     policies = "".join(decision.policy[0] for decision in decisions)
     assert policies.startswith("dw")
     assert max(map(len, re.findall("w+", policies))) == longest
-    assert policies.count("r") == 46 - 1 - policies.count("w") >= 4
+    assert policies.count("d") == 40 - policies.count("w") >= 4
 
 
 def test_the_flow_explains_what_glides_and_not_what_appears():
@@ -299,7 +300,7 @@ def test_the_flow_explains_what_glides_and_not_what_appears():
             "policy.camera_every": "null",
             "policy.max_age_s": 9.0,
             "policy.cut_share": 1.0,
-            "policy.price": 200,
+            "policy.camera_price": 200,
         }
     )
     _, gliding = walk_on(film, config)
@@ -310,7 +311,7 @@ def test_the_flow_explains_what_glides_and_not_what_appears():
 
 
 def test_exposure_is_taken_out_of_the_residual():
-    config = without_refresh(**{"policy.every": "null", "policy.max_age_s": 9.0, "policy.price": 200})
+    config = without_refresh(**{"policy.every": "null", "policy.max_age_s": 9.0, "policy.camera_price": 200})
     darker = (with_object(3).float() * 0.85).round().byte()
     _, states = walk_on([still(), with_object(3)], config)
     _, dimmed = walk_on([still(), darker], config)

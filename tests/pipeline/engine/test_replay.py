@@ -97,9 +97,9 @@ def test_decisions_by_pixels_alone_are_those_of_the_walk(tiny):
     configs = [load_config(preset, overrides=plain) for preset in ("exact", "balanced", "fast")]
     evidence = [
         "policy.every=null",
-        "policy.price=0.01",
+        "policy.camera_price=0.01",
         "policy.flow=onward",
-        "policy.max_age_s=0.4",
+        "policy.max_age_s=0.07",
         "policy.rolling=0.1",
     ]
     configs.append(load_config("balanced", overrides=[*plain, *evidence]))
