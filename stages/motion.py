@@ -62,6 +62,11 @@ def flow_size(image_size: tuple[int, int]) -> tuple[int, int]:
     return -(-image_size[0] // COARSER), -(-image_size[1] // COARSER)
 
 
+def no_flow(image_size: tuple[int, int]) -> Flow:
+    """The flow of a picture in which nothing moves."""
+    return np.zeros((2, *flow_size(image_size)), np.int16)
+
+
 def to_grey(pixels_CHW: NDArray[np.uint8]) -> Grey:
     """Model input [3, H, W] as a grey picture [H, W]."""
     return np.asarray(cv2.cvtColor(cv2.merge(list(pixels_CHW)), cv2.COLOR_RGB2GRAY), np.uint8)
@@ -97,7 +102,7 @@ def estimate_flow(
     Returns:
         Flow (x, y) in steps of 1/32 pixel [2, ceil(H/4), ceil(W/4)].
     """
-    flow: Flow = np.zeros((2, *flow_size(now.shape)), np.int16)
+    flow = no_flow(now.shape)
     if not moved.any():
         return flow
     coarse = cv2.resize(_search(now, computed, start), flow.shape[:0:-1], interpolation=cv2.INTER_AREA)

@@ -21,7 +21,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, estimate_flow, flow_residual, flow_size, standing_share, to_grey
+from deltascene.stages.motion import Flow, estimate_flow, flow_residual, no_flow, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -208,8 +208,9 @@ def follow(
     assert decision.computed is not None
     assert reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
-    onward = config.policy.flow == "onward"
-    start = (np.zeros((2, *flow_size(now.shape)), np.int16) if state.flow is None else state.flow) if onward else None
+    start = None
+    if config.policy.flow == "onward":
+        start = no_flow(now.shape) if state.flow is None else state.flow
     flow = estimate_flow(now, computed, decision.moved, grid, start)
     state = replace(state, flow=flow)
     if not uses_evidence(config):
