@@ -1,8 +1,9 @@
 """Audits: frames that are drawn at random are also computed in full, to measure what reuse costs.
 
 A frame's probability follows from what the segment has computed so far, so it is known before the frame's result is,
-and the audits of a run are expected to cost no more than a stated share of what the run itself computes. The draw is a
-hash of source, frame number and seed. Audits write no state that a prediction depends on.
+and the audits of a run are expected to cost no more than a stated share of what the run itself computes. Of the frames
+whose probabilities add up to 1, one is drawn, by a hash of source, segment and seed: so audits are spread over time.
+They write no state that a prediction depends on.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from deltascene.stages.types import TokenGrid
 
 AUTO_SHARE = 0.1  # of what a run computes: what its audits may cost
 FLOOR_SHARE = 0.25  # of the audits: those that compute the frame before in full, too, to measure the floor
-SPREAD_FRAMES = 32  # over which a frame's budget for audits is spent, about
+SPREAD_FRAMES = 12  # over which a frame's budget for audits is spent, about
 MOVED_S = 8 / 15  # a patch counts as moved for so long after it was over the threshold
 
 
@@ -34,12 +35,16 @@ class AuditState:
         moved_s: time at which each patch was last over the threshold [patches].
         opening: audits that the segment's first frame pays for.
         balance: audits that the frames after it have paid for and that aren't spent.
+        first: number of the segment's first valid frame in the source.
+        drawn: sum of the probabilities so far.
     """
 
     pixels: Tensor | None = None
     moved_s: NDArray[np.float64] | None = None
     opening: float = 0.0
     balance: float = 0.0
+    first: int = 0
+    drawn: float = 0.0
 
     def moved(self, pts_s: float) -> NDArray[np.bool_]:
         """Patches that were over the threshold lately, as of a valid frame that was looked at [patches]."""
@@ -111,21 +116,21 @@ def draw(
         return state, Draw(due=due, moved=moved)
     if not isinstance(share, float):
         return state, Draw(moved=moved)
+    if result.reason == "reset":
+        state = replace(state, first=frame.index, drawn=0.0)
     earned = share * result.cost.macs_executed / result.cost.macs_dense
-    state, probability = spend(state, earned, result.policy, result.reason, config.segment.frames)
-    if probability is None:
+    state, spent = spend(state, earned, result.policy, result.reason, config.segment.frames)
+    if spent is None:
         return state, Draw(moved=moved)
-    due, with_floor = (
-        uniform(frame.source, frame.index, config.run.audit_seed, what) < limit
-        for what, limit in (("audit", probability), ("floor", FLOOR_SHARE))
-    )
-    return state, Draw(probability, due, due and with_floor, moved)
+    probability, due = one_of(state, spent, frame.source, config.run.audit_seed)
+    with_floor = due and uniform(f"floor {config.run.audit_seed} {frame.index} {frame.source}") < FLOOR_SHARE
+    return replace(state, drawn=state.drawn + spent), Draw(probability, due, with_floor, moved)
 
 
 def spend(
     state: AuditState, earned: float, policy: str, reason: str, segment_frames: int
 ) -> tuple[AuditState, float | None]:
-    """Probability with which a frame is audited, None for a dense one; and the state after it.
+    """The part of an audit that is spent on a frame, None for a dense one; and the state after it.
 
     What the segment's first frame earns is spread over the segment, what the others earn over about `SPREAD_FRAMES`
     frames. So no more is ever spent than was earned.
@@ -147,10 +152,22 @@ def spend(
     return replace(state, balance=balance - spent), min(1.0, state.opening + spent)
 
 
-def uniform(source: str, index: int, seed: int, what: str) -> float:
-    """A number from 0 to 1 that is the same wherever and whenever a frame is processed."""
-    about = f"{what} {seed} {index} {source}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(sha256(about).digest()[:8], "big") / 2**64
+def one_of(state: AuditState, spent: float, source: str, seed: int) -> tuple[float, bool]:
+    """Probability with which a frame is drawn, and whether it is.
+
+    The sums of what was spent before and after each frame of a segment cut the axis from 0 on into intervals. In every
+    unit of the axis one point is drawn, and the frames are audited in whose intervals the points lie.
+    """
+    before, after = state.drawn, state.drawn + spent
+    units = range(floor(before), floor(after) + 1)
+    due = any(before <= unit + uniform(f"audit {seed} {state.first} {unit} {source}") < after for unit in units)
+    here = min(after, units[0] + 1) - before
+    return 1 - (1 - here) * (1 - (spent - here)), due
+
+
+def uniform(about: str) -> float:
+    """A number from 0 to 1 that follows from a text alone, wherever and whenever."""
+    return int.from_bytes(sha256(about.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
 def measure(
