@@ -25,7 +25,7 @@ class Estimate:
 
 
 class SampledMean:
-    """Sums over frames; estimates of the means of a value, of a second one that only some have, and of their difference.
+    """Sums over frames, and three means: of a value, of a second one that only some have, and of their difference.
 
     The means are ratios of sums weighted with 1 / probability (Hajek). Their variance is that of the linearised ratio,
     from the differences between neighbours in time: one draw out of every stretch of time leaves no more. The interval

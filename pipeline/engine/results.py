@@ -1,7 +1,7 @@
 """Results of the engine for a frame: predictions with their age, and their cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class TaskCost:
     drift: float | None = None
     drift_moved: float | None = None
     floor: float | None = None
-    audit: Macs = Macs()
+    audit: Macs = field(default_factory=Macs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,10 +305,15 @@ def _audited(
         clock = Stopwatch()
         pictures = [walk.pixels] if not drawn.floor or before is None else [walk.pixels, before]
         dense = _dense_passes(model, config, walk, pictures)
+        now, earlier = dense[0], dense[1] if len(dense) > 1 else None
         drifts = {
             task: measure(
-                made.kind, made.array, *(dense[at][task].array if at < len(dense) else None for at in (0, 1)),
-                drawn.moved, grid,
+                made.kind,
+                made.array,
+                now[task].array,
+                None if earlier is None else earlier[task].array,
+                drawn.moved,
+                grid,
             )
             for task, made in result.predictions.items()
         }

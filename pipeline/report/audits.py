@@ -5,7 +5,7 @@ nothing moved, and excess the difference of their means, not below 0. All three 
 frames count as 0 in each.
 """
 
-from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -134,13 +134,14 @@ def _estimates(sums: SampledMean, suffix: str) -> dict[str, Any]:
     return {f"{name}{suffix}": _plain(estimate) for name, estimate in found.items()}
 
 
-def _plain(estimate: Estimate | None) -> Mapping[str, float | None] | None:
-    return estimate and {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
+    return None if estimate is None else asdict(estimate)
 
 
 def _known(rows: pa.Table, name: str) -> Array:
     """Where a column is a finite number [rows]."""
-    return np.isfinite(np.asarray(rows[name].cast(pa.float64()).fill_null(float("nan")).to_numpy()))
+    values = np.asarray(rows[name].cast(pa.float64()).fill_null(float("nan")).to_numpy(), np.float64)
+    return np.isfinite(values)
 
 
 def _equal(rows: pa.Table, name: str, value: str) -> Array:

@@ -58,7 +58,9 @@ class _Policy:
     """Sums over the frames of one policy."""
 
     def __init__(self) -> None:
-        self.sums = Counter[str](dict.fromkeys(("rows", "rows_computed", "macs_executed", "macs_audit", "macs_dense"), 0))
+        self.sums = Counter[str](
+            dict.fromkeys(("rows", "rows_computed", "macs_executed", "macs_audit", "macs_dense"), 0)
+        )
         self.reasons = Counter[str]()
         self.seconds = Values()
 
@@ -124,9 +126,10 @@ class Totals:
             frames, invalid, invalid_by_cause; predicted (ledger rows with a prediction); policies (frames by policy);
             rows, rows_computed (of the frames' first task); oldest_s (median and maximum over valid frames of the
             age of the oldest patch); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
-            frame), saved_unaudited (the same without audits); macs_audit (part of executed); macs_single_task, sharing (null unless known for every row); seconds, seconds_by_stage,
-            frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time that a valid frame takes
-            less than a dense one of this run, by mean and by median); drift (plain numbers of the audited frames);
+            frame), saved_unaudited (the same without audits); macs_audit (part of executed); macs_single_task, sharing
+            (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps; by_policy;
+            seconds_saved (share of time that a valid frame takes less than a dense one of this run, by mean and by
+            median); drift (plain numbers of the audited frames);
             audits (estimates for all frames by task, see `DriftSums.result`).
         """
         sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None

@@ -526,14 +526,14 @@ def test_seconds_are_booked_on_who_spent_them(model):
 
 def test_random_audits_write_no_state_and_cost_their_share(model):
     """Audits on and off give the same bytes; what they may cost is paid for before it is spent."""
-    images = [with_object(left) for left in [*range(2, 50), *range(50, 2, -1)]]
-    keys = {"segment.frames": 96, "policy.refresh": 12}
+    images = [with_object(left) for left in range(2, 34)]
+    keys = {"segment.frames": 32, "policy.refresh": 12}
     plain = play(model, settings_for("balanced", **keys), images)
-    for share, seed in ((0.1, 0), (2.0, 1), (1000.0, 2)):
+    for share, seed in ((2.0, 1), (1000.0, 2)):
         audits = {"run.audit": share, "run.audit_seed": seed}
         audited = play(model, settings_for("balanced", **keys, **audits), images)
         earned = spent = drawn = 0.0
-        for number, (one, other) in enumerate(zip(plain, audited, strict=True)):
+        for one, other in zip(plain, audited, strict=True):
             assert_same(other, one)
             extra = other.cost.macs_executed - one.cost.macs_executed
             drawn += extra > 0
@@ -549,12 +549,12 @@ def test_random_audits_write_no_state_and_cost_their_share(model):
         if share == 1000:
             assert [result.cost.audit_p for result in audited if result.policy != "dense"][:1] == [1.0]
             assert drawn == sum(result.policy != "dense" for result in plain)
-        assert number == len(images) - 1
 
 
 def test_an_audit_measures_what_moved_and_what_dense_prediction_itself_changes(model):
     config = settings_for("balanced", **{"run.audit": 1000.0})
-    audited, exact = play(model, config, FILM), play(model, settings_for("exact", **{"policy.hold_identical": False}), FILM)
+    audited = play(model, config, FILM)
+    exact = play(model, settings_for("exact", **{"policy.hold_identical": False}), FILM)
     seen = Counter()
     for number, (result, dense) in enumerate(zip(audited, exact, strict=True)):
         lately = audited[max(0, number - 13) : number + 1]  # 8/15 s at 25 frames a second

@@ -68,7 +68,8 @@ def test_held_frames_save_macs_and_time():
     assert whole["seconds_saved"] == pytest.approx({"mean": 0.45, "median": 0.45})
     assert whole["by_policy"]["held"] == {
         "frames": 2, "share": 0.5, "reasons": {"unchanged": 2}, "rows": 20, "rows_computed": 0,
-        "macs_executed": 0, "macs_audit": 0, "macs_dense": 200, "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
+        "macs_executed": 0, "macs_audit": 0, "macs_dense": 200,
+        "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
     }  # fmt: skip
     assert saved_line(whole) == (
         "50.0 % of the MACs of dense prediction were saved: of 4 frames, 2 ran dense, 2 had not changed and kept the"
