@@ -30,7 +30,7 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
     "degrees": lambda value: drift(value, "degrees"),
     "points": lambda value: drift(value, "").removesuffix(" %"),
     "amount": lambda value: drift(value, "degrees").removesuffix("°"),
-    "money": lambda value: f"{value:,.2f}".replace(",", "\u202f"),
+    "money": lambda value: f"{value:.3g}" if value < 100 else f"{value:.0f}",
     "hours": lambda value: f"{value:.3g} h",
     "plain": str,
 }

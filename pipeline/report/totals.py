@@ -127,9 +127,9 @@ class Totals:
             rows, rows_computed (of the frames' first task); oldest_s (median and maximum over valid frames of the
             age of the oldest patch); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
             frame), saved_unaudited (the same without audits); macs_audit (part of executed); macs_single_task, sharing
-            (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps; by_policy;
-            seconds_saved (share of time that a valid frame takes less than a dense one of this run, by mean and by
-            median); drift (plain numbers of the audited frames);
+            (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps;
+            by_policy; seconds_saved (share of time that a valid frame takes less than a dense one of this run, by mean
+            and by median); drift (plain numbers of the audited frames);
             audits (estimates for all frames by task, see `DriftSums.result`).
         """
         sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None
