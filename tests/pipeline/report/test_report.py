@@ -453,7 +453,9 @@ def test_what_reuse_cost_stands_beside_what_it_saved(reused):
     assert set(report["totals"]["audits"]) == {"parts", "height", "flow", "hands"}
     assert report["totals"]["macs_audit"] == sum(row["macs_audit"] for row in rows) > 0
     assert [worst["task"] for worst in video["worst"]] == ["parts", "height", "flow"]
-    assert all(f"frame {worst['index']} · {worst['pts_s']:.2f} s" in Page(html[15:]).found[0][2] for worst in video["worst"])
+    assert all(
+        f"frame {worst['index']} · {worst['pts_s']:.2f} s" in Page(html[15:]).found[0][2] for worst in video["worst"]
+    )
 
 
 def test_the_film_shows_what_changed_in_words_too(reused):
