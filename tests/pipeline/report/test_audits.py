@@ -16,8 +16,8 @@ def ledger_of(*frames, tasks=("parts",), every_s=1.0):
     """A ledger of reused frames but for what is said of each."""
     about = {
         "source": "a", "valid": True, "cause": "", "predicted": True, "policy": "warped", "reason": "between",
-        "rows": 10, "rows_computed": 0, "macs_executed": 10, "macs_audit": 0, "macs_dense": 100, "seconds": 1.0, "audit_p": 0.5,
-        "patches_moved": 2,
+        "rows": 10, "rows_computed": 0, "macs_executed": 10, "macs_audit": 0, "macs_dense": 100, "seconds": 1.0,
+        "audit_p": 0.5, "patches_moved": 2,
     }  # fmt: skip
     return pa.Table.from_pylist(
         [
