@@ -147,7 +147,7 @@ def spent(series: Series, share: float, segment_frames: int = 256) -> tuple[Arra
 def share_for(series: Series, audits: int) -> float:
     """Share of the run's compute with which that many audits are expected."""
     share = 0.1
-    for _ in range(60):
+    for _ in range(20):
         share *= audits / max(1e-9, float(spent(series, share)[0].sum()))
     return share
 
