@@ -45,7 +45,7 @@ def cost_line(whole: Mapping[str, Any], units: Mapping[str, str]) -> str:
         whole: result of `totals`.
         units: unit of drift by task.
     """
-    if set(whole["by_policy"]) <= {"dense", "skipped"}:
+    if not whole["reused"]:
         return "Nothing is lost: predictions are dense prediction’s own." if whole["saved"] is not None else ""
     if not whole["audits"] and whole["drift"]:
         means = [f"{task} {drift(each['mean'], units.get(task, ''))}" for task, each in whole["drift"].items()]

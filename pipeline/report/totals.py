@@ -115,6 +115,7 @@ class Totals:
         for task in dict.fromkeys(str(task) for task in audited["task"].to_pylist()):
             drift = column(audited.filter(pc.equal(audited["task"], task)), "drift")
             self._drift.setdefault(task, Values()).add(drift)
+        self._sums["reused"] += _reused(ledger)
         for task, rows in split_tasks(ledger.filter(ledger["predicted"])).items():
             self._audits.setdefault(task, DriftSums()).add(rows)
         return self
@@ -126,7 +127,8 @@ class Totals:
             frames, invalid, invalid_by_cause; predicted (ledger rows with a prediction); policies (frames by policy);
             rows, rows_computed (of the frames' first task); oldest_s (median and maximum over valid frames of the
             age of the oldest patch); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
-            frame), saved_unaudited (the same without audits); macs_audit (part of executed); macs_single_task, sharing
+            frame), saved_unaudited (the same without audits); macs_audit (part of executed); reused (frames whose
+            outputs come from another picture); macs_single_task, sharing
             (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps;
             by_policy; seconds_saved (share of time that a valid frame takes less than a dense one of this run, by mean
             and by median); drift (plain numbers of the audited frames);
@@ -145,6 +147,7 @@ class Totals:
             "oldest_s": {"median": self._oldest.median, "max": self._oldest.largest} if self._oldest.count else None,
             "macs_executed": sums["macs_executed"],
             "macs_audit": sums["macs_audit"],
+            "reused": sums["reused"],
             "macs_dense": dense,
             "saved": 1 - sums["macs_executed"] / dense if dense else None,
             "saved_unaudited": 1 - (sums["macs_executed"] - sums["macs_audit"]) / dense if dense else None,
@@ -196,6 +199,16 @@ class Totals:
             "mean": 1 - self._seconds.mean / self._dense.mean,
             "median": 1 - self._seconds.median / self._dense.median,
         }
+
+
+def _reused(ledger: pa.Table) -> int:
+    """Number of frames whose outputs come from another picture: neither dense, nor held in a run that compares none."""
+    first = ledger.filter(pc.equal(ledger["task"], ledger["task"][0])) if len(ledger) else ledger
+    same = pc.and_(
+        pc.equal(first["policy"], "held"), pc.and_(pc.is_null(first["patches_moved"]), pc.is_valid(first["macs_audit"]))
+    )
+    kept = pc.or_(pc.equal(first["policy"], "dense"), same)
+    return int(pc.sum(pc.and_not(first["valid"], kept)).as_py() or 0)
 
 
 class TaskTotals:

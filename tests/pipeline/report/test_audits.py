@@ -79,7 +79,10 @@ def test_what_a_saving_cost_in_words():
     assert "no frame was audited" in cost_line(totals(ledger_of(DENSE, {"audit_p": None})), UNITS)
     steps = totals(ledger_of(DENSE, {"audit_p": None, "drift": 0.2}))
     assert cost_line(steps, UNITS).endswith("on 1 audited frame, at fixed steps: parts 20.0 %.")
-    assert cost_line(totals(ledger_of(DENSE)), UNITS).startswith("Nothing is lost")
+    identical = {"policy": "held", "audit_p": None, "patches_moved": None}  # the same picture, in the preset exact
+    assert cost_line(totals(ledger_of(DENSE, identical)), UNITS).startswith("Nothing is lost")
+    older = identical | {"macs_audit": None}
+    assert "no frame was audited" in cost_line(totals(ledger_of(DENSE, older)), UNITS)
 
 
 def test_hours_points_and_the_worst_frames():
