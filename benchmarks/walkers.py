@@ -24,8 +24,8 @@ from deltascene.stages.types import Frame, TokenGrid
 class EveryKth:
     """Simple reuse without this package: every k-th frame is dense, its outputs are held or warped in between.
 
-    Warped outputs follow the optical flow of the whole frame back to the dense one, whose search goes on from that of the
-    frame before, as ours does.
+    Warped outputs follow the optical flow of the whole frame back to the dense one, searched from that of the frame
+    before on, as ours is.
     """
 
     def __init__(self, model: SceneModel, config: Config, k: int, *, warped: bool, dense: Walker | None = None) -> None:
