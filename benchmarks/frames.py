@@ -35,7 +35,9 @@ def main() -> None:
     rules = (*RULES, f"numerics.threads={options.threads}", *options.set)
     engine = Engine.load("rooms", "balanced", overrides=rules)
     print(f"{cpu_name()}, {options.threads} threads, kernel {engine.config.numerics.kernel}, medians, ms")
-    print(f"\n| film | frames | patches moved | {' | '.join(STAGES)} | all |\n|---|---|---|{'---|' * (len(STAGES) + 1)}")
+    print(
+        f"\n| film | frames | patches moved | {' | '.join(STAGES)} | all |\n|---|---|---|{'---|' * (len(STAGES) + 1)}"
+    )
     for line in measure(engine, options.frames):
         print(line)
 

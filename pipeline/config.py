@@ -57,6 +57,7 @@ class PolicyConfig(_Section):
     residual: float | None = _result(default=None, gt=0)
     residual_moved: float | None = _result(default=None, gt=0)
     rolling: float = _result(default=0.0, ge=0, le=1)
+    flow: Literal["whole", "moved"] = _result(default="whole")
     refresh: int = _result(ge=1, le=100_000)
     refresh_s: float = _result(gt=0)
     refresh_idle: bool = _result(default=True)

@@ -86,7 +86,7 @@ class Decision:
 
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
-    numbers = config.policy.model_dump()
+    numbers = config.policy.model_dump(exclude={"flow"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 
@@ -195,7 +195,7 @@ def follow(
     assert decision.computed is not None
     assert state.reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
-    flow = estimate_flow(now, computed, decision.moved, grid)
+    flow = estimate_flow(now, computed, decision.moved, grid, config.policy.flow)
     if not uses_evidence(config):
         return state, flow
     residual = flow_residual(flow, now, computed, state.reference.gain / state.gain, decision.moved, grid)
@@ -233,7 +233,7 @@ def _decide_without_reuse(
 
 
 def _identical(pixels: Tensor, computed: Tensor | None) -> bool:
-    return computed is not None and torch.equal(pixels, computed)
+    return computed is not None and np.array_equal(pixels.numpy(), computed.numpy())  # torch would wait for threads
 
 
 def _compare(cells_PQ: Tensor, state: TemporalState, cut_threshold: float) -> tuple[float, Tensor, float]:

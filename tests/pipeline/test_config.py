@@ -34,6 +34,7 @@ OTHER = {
     "policy.residual": 4.0,
     "policy.residual_moved": 9.0,
     "policy.rolling": 0.02,
+    "policy.flow": "moved",
     "policy.refresh": 16,
     "policy.refresh_s": 4.0,
     "policy.refresh_idle": False,
