@@ -9,6 +9,7 @@ import typer
 from deltascene.pipeline.cli.options import (
     AllowCodeOption,
     ConfigOption,
+    IgnoreOption,
     JsonEventsOption,
     ModelOption,
     OutArgument,
@@ -17,7 +18,7 @@ from deltascene.pipeline.cli.options import (
     SizeOption,
     TasksOption,
 )
-from deltascene.pipeline.cli.values import parse_bytes, parse_save, parse_size, parse_time, split_names
+from deltascene.pipeline.cli.values import parse_bytes, parse_save, parse_size, parse_time, read_zones, split_names
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.quick_imports import quick_imports
 
@@ -107,6 +108,7 @@ def run(
     config: ConfigOption = None,
     set_: SetOption = None,
     size: SizeOption = None,
+    ignore: IgnoreOption = None,
     start: StartOption = None,
     end: EndOption = None,
     stride: StrideOption = None,
@@ -137,6 +139,7 @@ def run(
         "model": model,
         "tasks": split_names(tasks),
         "input.size": parse_size(size),
+        "change.ignore": read_zones(ignore),
         "source.start_s": parse_time(start),
         "source.end_s": parse_time(end),
         "source.stride": stride,

@@ -47,6 +47,7 @@ OTHER = {
     "change.threshold": 8.0,
     "change.cell_px": 7,
     "change.cut_threshold": 40.0,
+    "change.ignore": [{"polygon": [[0.0, 0.0], [0.5, 0.0], [0.5, 0.2]], "source": "cam-*"}],
     "segment.frames": 64,
     "source.start_s": 1.5,
     "source.end_s": 9.0,

@@ -315,3 +315,18 @@ def test_exposure_is_taken_out_of_the_residual():
     _, dimmed = walk_on([still(), darker], config)
     assert dimmed[-1].residual.whole == pytest.approx(states[-1].residual.whole, rel=0.25)
     assert states[-1].residual.moved > 2 * states[-1].residual.whole
+
+
+def test_what_moves_in_a_zone_is_neither_computed_nor_a_cut():
+    config = load_config("balanced", overrides=["policy.every=1", "policy.cut_share=0.1", "policy.refresh=1000"])
+    top, frame = np.zeros(GRID.patches, bool), Frame("a", 0, 0.0, None)
+    top[: 2 * GRID.width] = True
+    state, _ = decide(config, GRID, TemporalState(), frame, still(), top)
+    busy = still()
+    busy[:, :28] = still(1)[:, :28]
+    assert decide(config, GRID, state, frame, busy)[1].reason == "cut"
+    after, decision = decide(config, GRID, state, frame, busy, top)
+    assert (decision.policy, decision.moved.any(), decision.strength.any()) == ("held", False, False)
+    _, decision = decide(config, GRID, after, frame, with_object(30, busy), top)  # below the zone
+    assert (decision.policy, decision.rows.tolist()) == ("rows", [0, 31])
+    assert decide(config, GRID, state, frame, busy, np.ones(GRID.patches, bool))[1].policy == "held"
