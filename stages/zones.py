@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,8 +9,7 @@ from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.types import TokenGrid
 
 COVERED = 0.5  # of a patch; from this share on it is in a zone
-FINER = 16  # steps of a pixel to which corners are rounded
-_FINER_BITS = 4
+POINTS = 8  # along a side of a patch, at which that is looked up
 
 Polygon = Sequence[tuple[float, float]]  # corners x, y: shares of the picture, or pixels of the frame if one is over 1
 
@@ -25,15 +23,25 @@ def ignored_patches(polygons: Iterable[Polygon], plan: InputPlan, grid: TokenGri
         grid: token grid.
     """
     top, left, height, width = plan.content
-    drawn = np.zeros(plan.model_size, np.uint8)
+    step = grid.patch / POINTS
+    x = ((np.arange(grid.width * POINTS) + 0.5) * step - left) / width
+    y = ((np.arange(grid.height * POINTS)[:, None] + 0.5) * step - top) / height
+    inside = np.zeros((y.size, x.size), bool)
     for polygon in polygons:
         in_pixels = max(max(corner) for corner in polygon) > 1
         frame_height, frame_width = plan.frame_size if in_pixels else (1, 1)
-        corners = [(left + x * width / frame_width, top + y * height / frame_height) for x, y in polygon]
-        steps = np.rint((np.array(corners) - 0.5) * FINER).astype(np.int32)
-        cv2.fillPoly(drawn, [steps], 1, shift=_FINER_BITS)
-    covered = drawn.reshape(grid.height, grid.patch, grid.width, grid.patch).mean((1, 3)).ravel() >= COVERED
+        inside |= _inside([(across / frame_width, down / frame_height) for across, down in polygon], x, y)
+    covered = inside.reshape(grid.height, POINTS, grid.width, POINTS).mean((1, 3)).ravel() >= COVERED
     return covered if covered.any() else None
+
+
+def _inside(polygon: Polygon, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether points at columns x [w] and rows y [h, 1] are inside of a polygon [h, w], by the even-odd rule."""
+    inside = np.zeros((y.size, x.size), bool)
+    for (x0, y0), (x1, y1) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0))
+    return inside
 
 
 def shaded(image: NDArray[np.uint8], patches: Sequence[int], plan: InputPlan, patch: int) -> NDArray[np.uint8]:

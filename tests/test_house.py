@@ -39,7 +39,6 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "stages/preprocess.py",
         "stages/change.py",
         "stages/boxes.py",
-        "stages/zones.py",
         "stages/motion.py",
         "pipeline/training/rooms/*",
     ),
