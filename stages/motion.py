@@ -224,12 +224,15 @@ def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
 
 
 def _unit_vectors(value: NDArray[Any]) -> NDArray[Any]:
-    """As `unit_vectors`, in the same type; the usual form takes a third of the time."""
+    """As `unit_vectors`, in the same type; float32 vectors of three numbers take a quarter of its time."""
     if value.dtype != np.float32 or value.shape[2:] != (3,):
         return unit_vectors(value).astype(value.dtype)
-    length = np.sqrt(cv2.transform(value * value, np.ones((1, 3), np.float32)))
+    squares: NDArray[Any] = value * value
+    length = np.sqrt(cv2.transform(squares, np.ones((1, 3), np.float32)))
     length[length == 0] = 1
-    return np.asarray(value / cv2.merge([length] * 3))
+    cv2.merge([length] * 3, squares)  # in place, as fresh memory takes longer
+    np.divide(value, squares, out=squares)
+    return squares
 
 
 def _search_boxes(now: Grey, computed: Grey, boxes: Sequence[Box], start: Flow) -> NDArray[np.float32]:
