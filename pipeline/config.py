@@ -135,9 +135,27 @@ class RunConfig(_Section):
     workers: int | None = _run_only(ge=1, le=10_000)
     address: str | None = _run_only(min_length=1)
     silent_s: float = _run_only(gt=0, le=86400)
+    audit: Literal["auto", "off"] | float = _run_only(default="auto")
+    audit_seed: int = _run_only(default=0)
     audit_every: int | None = _run_only(ge=1)
     device: Literal["auto", "cpu"] = _run_only()
     verify: Literal["quick", "full"] = _run_only()
+
+    @field_validator("audit", mode="before")
+    @classmethod
+    def _as_typed(cls, value: object) -> object:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is False:  # YAML's `off`
+            return "off"
+        if value not in ("auto", "off") and not (number and 0 < value <= 1000):  # type: ignore[operator]
+            raise ValueError("expected auto, off, or a share of the run's compute, above 0")
+        return float(value) if number else value  # type: ignore[arg-type]
+
+    @model_validator(mode="after")
+    def _one_way_to_draw(self) -> Self:
+        if self.audit_every is not None and isinstance(self.audit, float):
+            raise ValueError(f"audit: expected auto or off beside audit_every; found {self.audit:g}")
+        return self
 
     @property
     def cluster(self) -> str | None:

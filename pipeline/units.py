@@ -20,6 +20,13 @@ def share(part: float) -> str:
     return "> 99.9 %" if 0.999 < part < 1 else f"{100 * part:.1f} %"
 
 
+def drift(value: float, unit: str) -> str:
+    """A drift in the unit of its kind: degrees, or a share in per cent."""
+    if unit == "degrees":
+        return f"{_digits(value)}°"
+    return f"{_digits(100 * value)} %"
+
+
 def milliseconds(seconds: float) -> str:
     """A frame's or stage's time in milliseconds: `0.42 ms`, `83.1 ms`, `412 ms`; from ten seconds on as `duration`."""
     return f"{_digits(1e3 * seconds)} ms" if seconds < 10 else duration(seconds)

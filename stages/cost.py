@@ -33,6 +33,10 @@ class Macs:
         """Sum by stage."""
         return Macs(self.embed + other.embed, self.blocks + other.blocks, self.head + other.head)
 
+    def __mul__(self, times: int) -> "Macs":
+        """The same several times, by stage."""
+        return Macs(self.embed * times, self.blocks * times, self.head * times)
+
     @property
     def total(self) -> int:
         """Sum over all stages."""

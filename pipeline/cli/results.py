@@ -43,11 +43,14 @@ def jobs(
 def report_write(
     out: OutArgument,
     html: Annotated[Path | None, typer.Option(help="File for the page. Default: OUT/report.html.")] = None,
+    cost_per_core_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of an hour of one core: also tell what the measured time costs.")
+    ] = None,
 ) -> None:
     """Write report.html and report.json of a run again. The short form is: report OUT."""
     from deltascene.pipeline.commands.report import write_command
 
-    raise typer.Exit(write_command(out, html))
+    raise typer.Exit(write_command(out, html, cost_per_core_hour))
 
 
 @report_app.command("diff")

@@ -29,7 +29,7 @@ from deltascene.pipeline.commands.truth import read_truths, write_scores
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
-from deltascene.pipeline.report.build import write_report
+from deltascene.pipeline.report.build import drift_line, write_report
 from deltascene.pipeline.runs.accuracy import Truth
 from deltascene.pipeline.runs.archives import archived_bytes
 from deltascene.pipeline.runs.folder import RunFolder
@@ -150,9 +150,9 @@ def _run(
             finally:
                 closed = aside.submit(pool.close)  # actors end while the report is written
             write_scores(folder, records, truths)
-            write_report(open_run(options.out))
+            report, _ = write_report(open_run(options.out))
             closed.result()
-    return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived)
+    return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived, drift_line(report))
 
 
 def _none_failed(options: RunOptions, console: Console) -> ExitCode:

@@ -29,6 +29,7 @@ class RunResult:
         stopped: whether the user asked for a stop.
         over_budget: whether a segment wasn't archived because the archive's budget was reached.
         archived: bytes of archived activations.
+        drift: sentence on the drift that audits measured; empty if there were none.
     """
 
     out: Place
@@ -37,6 +38,7 @@ class RunResult:
     stopped: bool = False
     over_budget: bool = False
     archived: int = 0
+    drift: str = ""
 
     @property
     def failed(self) -> list[VideoRecord]:
@@ -81,6 +83,8 @@ def print_result(console: Console, result: RunResult) -> None:
             console,
             f"the archive reached its budget with {size}; the segments after that have predictions only",
         )
+    if result.drift:
+        print_line(console, result.drift)
     if failed:
         print_line(console, f"failed ({folder.errors_jsonl}):\n{failed_lines(failed)}")
     print_line(console, f"report: {result.out / 'report.html'}")

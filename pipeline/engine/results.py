@@ -1,7 +1,7 @@
 """Results of the engine for a frame: predictions with their age, and their cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,15 @@ class TaskCost:
     Attributes:
         rows: tokens of the frame.
         rows_computed: tokens that ran through the task's own blocks; 0 where it has none.
-        executed: MACs that ran.
+        executed: MACs that ran, an audit's included.
         dense: MACs of the same task with all rows computed.
         seconds: measured time by stage.
         single_task: MACs of a network of this task alone, with every row and the same head; 0 where nothing is
             predicted, None where the bundle's evidence lists no such network.
         drift: distance of its prediction from a dense one in its kind's unit; None unless the frame was audited.
+        drift_moved: the same in the patches that moved lately; None also where none did.
+        floor: distance of dense prediction from that of the frame before, in the other patches; None unless measured.
+        audit: MACs of the audit, which are part of `executed`.
     """
 
     rows: int
@@ -50,6 +53,9 @@ class TaskCost:
     seconds: Mapping[str, float]
     single_task: int | None = 0
     drift: float | None = None
+    drift_moved: float | None = None
+    floor: float | None = None
+    audit: Macs = field(default_factory=Macs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,14 @@ class FrameCost:
     Attributes:
         tasks: cost of every task by name; the base's includes what all tasks share.
         oldest_s: seconds since the oldest patch was computed; None for an invalid frame.
+        audit_p: probability with which the frame was drawn for an audit; None where it couldn't be.
+        patches_moved: number of patches that moved lately; None where no change map is made.
     """
 
     tasks: Mapping[str, TaskCost]
     oldest_s: float | None = None
+    audit_p: float | None = None
+    patches_moved: int | None = None
 
     @property
     def macs_executed(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine.audit import AuditState, charged, draw, measure
 from deltascene.pipeline.engine.codec import encode_rows
 from deltascene.pipeline.engine.cost import frame_costs, skipped_costs
 from deltascene.pipeline.engine.decide import Decision, TemporalState, decide, follow
@@ -62,6 +63,7 @@ class StreamState:
         cache: scene cache of the base's blocks; overwritten in place.
         ages: ages of the patches.
         tasks: state of each task.
+        audits: of the audits, which no prediction depends on.
     """
 
     geometry: InputGeometry | None = None
@@ -70,6 +72,7 @@ class StreamState:
     cache: SceneCache | None = None
     ages: PatchAges | None = None
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
+    audits: AuditState = field(default_factory=AuditState)
 
 
 @dataclass(slots=True)
@@ -131,9 +134,7 @@ def step_streams(
             done[place] = state, _skipped(model, config, state, replace(frame, valid=False), clock)
     _run_rows(model, list(walks.values()))
     for place, (state, result) in zip(walks, _run_tasks(model, config, list(walks.values())), strict=True):
-        if config.policy.reuse and result.policy != "dense" and _audit_due(config, result.frame):
-            result = _audit(model, config, state, result)
-        done[place] = state, result
+        done[place] = _audited(model, config, state, result, walks[place])
     return [done[place] for place in range(len(streams))]
 
 
@@ -289,31 +290,48 @@ def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame
     return FrameResult(frame, record, {}, FrameCost(skipped_costs(model, clock)))
 
 
-def _audit_due(config: Config, frame: Frame) -> bool:
-    """Whether a frame is audited: every `run.audit_every`-th of the processed frames."""
-    every = config.run.audit_every
-    return every is not None and frame.index // config.source.stride % every == 0
+def _audited(
+    model: SceneModel, config: Config, state: StreamState, result: FrameResult, walk: _Walk
+) -> tuple[StreamState, FrameResult]:
+    """Draws whether a frame is audited: computed a second time, dense, to measure the drift of every prediction.
 
-
-def _audit(model: SceneModel, config: Config, state: StreamState, result: FrameResult) -> FrameResult:
-    """Computes the frame a second time, dense, to measure the drift of every prediction.
-
-    Its MACs and time are added to the frame's cost. It starts from an empty state and drops its own, so that
+    An audit's MACs and time are added to the frame's cost. It starts from an empty state and drops its own, so that
     predictions are the same with audits and without.
     """
-    clock = Stopwatch()
+    before, grid = state.audits.pixels, walk.grid
+    audits, drawn = draw(config, grid, state.audits, result, walk.pixels)
+    count = None if drawn.moved is None else int(drawn.moved.sum())
+    result = replace(result, cost=replace(result.cost, audit_p=drawn.probability, patches_moved=count))
+    if drawn.due:
+        clock = Stopwatch()
+        pictures = [walk.pixels] if not drawn.floor or before is None else [walk.pixels, before]
+        dense = _dense_passes(model, config, walk, pictures)
+        now, earlier = dense[0], dense[1] if len(dense) > 1 else None
+        drifts = {
+            task: measure(
+                made.kind,
+                made.array,
+                now[task].array,
+                None if earlier is None else earlier[task].array,
+                drawn.moved,
+                grid,
+            )
+            for task, made in result.predictions.items()
+        }
+        clock.lap("audit")
+        result = charged(result, drifts, len(dense), clock.of("", shared=True))
+    return replace(state, audits=audits), result
+
+
+def _dense_passes(model: SceneModel, config: Config, walk: _Walk, pictures: Sequence[Tensor]) -> list[FrameResult]:
+    """Dense predictions of pictures at the model's size, of the same geometry as a frame's."""
     every_row = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
-    _, dense = step(model, every_row, StreamState(state.geometry), result.frame)
-    clock.lap("audit")
-    costs = {}
-    for task, cost in result.cost.tasks.items():
-        drift = None
-        if task in result.predictions:
-            made = result.predictions[task]
-            drift = made.kind.drift(made.array, dense[task].array)
-        spent = clock.of("", shared=True) if task == model.bundle.entry.base else {}
-        costs[task] = replace(cost, executed=cost.executed + cost.dense, seconds={**cost.seconds, **spent}, drift=drift)
-    return replace(result, cost=replace(result.cost, tasks=costs))
+    walks = []
+    for pixels in pictures:
+        _, decision = decide(every_row, walk.grid, TemporalState(), walk.frame, pixels)
+        walks.append(_Walk(StreamState(walk.state.geometry), walk.frame, Stopwatch(), pixels, decision))
+    _run_rows(model, walks)
+    return [result for _, result in _run_tasks(model, every_row, walks)]
 
 
 def recorded_rows(rows: Tensor | None, grid: TokenGrid) -> NDArray[np.int32]:

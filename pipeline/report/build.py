@@ -3,15 +3,19 @@
 `report.json` (format 1) is the one source of every number on the page:
 
     format, schema_version (see `runs.schema`), name, started, model, fingerprint
-    headline     what: what was run; saved: what was saved in MACs and in time
+    headline     what: what was run; saved: what was saved in MACs and in time; cost: what that cost in drift
+    drift_units  unit of drift by task
+    money        what the time cost: per_core_hour and threads, and from them core_hours, total, audits (part of it) and
+                 dense (as if every valid frame had taken as long as this run's dense ones); null unless asked for
     totals       of all videos: see `report.totals.Totals.result`; media_seconds: length of what was processed
     tasks        by task: `totals` of its rows, and stage_seconds (median, p95, mean by stage)
     videos       list of every input: id, source, status, cause, fps, totals, retries, wall_seconds (from begin to end,
                  see `VideoRecord.seconds`), detailed; of those that have a section of their own (`DETAILED_CAP`) also
-                 size, frame_size, kinds, tasks, accuracy; series: means over time, for plots; frames: every frame, or
-                 `frames_cap` evenly sampled ones, and by task what each of them cost; pictures: the frames shown;
-                 film: those shown with their change map, and change_threshold; classes and scales: what the colours
-                 mean
+                 size, frame_size, kinds, tasks, accuracy; series: means over time, for plots; drift_series: the same of
+                 audits; hours: estimates of every hour; worst: audited frames with the largest drift; frames: every
+                 frame, or `frames_cap` evenly sampled ones, and by task what each of them cost; pictures: the frames
+                 shown; film: those shown with their change map, and change_threshold; classes and scales: what the
+                 colours mean
     config, versions, machine, numerics, weights      flat mappings
 
 Times are in seconds, sizes in pixels (height, width), shares from 0 to 1. Every frame and task is in
@@ -32,10 +36,10 @@ from deltascene.cache.damage import reraise_damage
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.drawing.overlay import FrameNote, frame_notes
 from deltascene.pipeline.errors import OutputError
-from deltascene.pipeline.report.facts import decoder_timeout_s, json_values, run_facts
+from deltascene.pipeline.report.facts import decoder_timeout_s, json_values, money, run_facts
 from deltascene.pipeline.report.page import render_page
 from deltascene.pipeline.report.pictures import draw_film, draw_pictures, read_images
-from deltascene.pipeline.report.sentences import saved_line, what_line
+from deltascene.pipeline.report.sentences import cost_line, saved_line, what_line
 from deltascene.pipeline.report.totals import TaskTotals, Totals, totals
 from deltascene.pipeline.report.video import Limits, brief_report, video_report
 from deltascene.pipeline.runs.ledger import SCHEMA
@@ -48,25 +52,27 @@ FRAMES_CAP, POINTS_CAP = 2000, 24_000  # frames listed one by one, points of plo
 PICTURES_CAP, FILM_CAP = 60, 120  # frames shown with their predictions, with their change map; each may need a seek
 # … and of one video.
 PICTURES_PER_VIDEO, FILM_PER_VIDEO, POINTS_PER_VIDEO = 6, 24, 480
+SHOWN = ("pictures", "film", "worst")  # lists of frames that are drawn
 DETAILED_CAP = 40  # videos with a section of their own; totals are kept of all
 
 
-def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
+def write_report(run: Run, html: Place | None = None, per_core_hour: float | None = None) -> tuple[Place, Place]:
     """Writes `report.json` and `report.html` into the run's folder; each file appears complete or not at all.
 
     Args:
         run: an opened run.
         html: where the page is written; None is the run's folder.
+        per_core_hour: price of an hour of one core, in any currency; None leaves money out.
 
     Returns:
         Paths of the JSON and of the page.
     """
     with reraise_damage(OutputError, str(run.folder), "run its command again with --force"):
         videos = {video.id: video for video in run.videos}
-        built, notes = _build(run, list(videos.values()))
+        built, notes = _build(run, list(videos.values()), per_core_hour)
         text = json.dumps(built, indent=1, allow_nan=False, ensure_ascii=False)
         report = json.loads(text)
-        shown = [data for data in report["videos"] if data["detailed"] and (data["pictures"] or data["film"])]
+        shown = [data for data in report["videos"] if data["detailed"] and any(data[name] for name in SHOWN)]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # threads mostly wait for decoders
             timeout_s = decoder_timeout_s(run.config)
             drawn = list(pool.map(lambda data: _draw(videos[data["id"]], data, notes[data["id"]], timeout_s), shown))
@@ -77,7 +83,15 @@ def write_report(run: Run, html: Place | None = None) -> tuple[Place, Place]:
     return json_path, html_path
 
 
-def _build(run: Run, videos: Sequence[RunVideo]) -> tuple[dict[str, Any], dict[str, dict[int, FrameNote]]]:
+def drift_line(report_json: Place) -> str:
+    """The sentence of a written report on drift; empty if no frame was audited."""
+    report = json.loads(report_json.read_text(encoding="utf-8"))
+    return str(report["headline"]["cost"]) if report["totals"]["drift"] else ""
+
+
+def _build(
+    run: Run, videos: Sequence[RunVideo], per_core_hour: float | None
+) -> tuple[dict[str, Any], dict[str, dict[int, FrameNote]]]:
     """The values of the report, and the ledger's notes on the frames that it shows, by video and index."""
     detailed = _detailed(videos)
     limits = _limits(sum(len(video) > 0 for video in videos if video.id in detailed))
@@ -94,6 +108,8 @@ def _build(run: Run, videos: Sequence[RunVideo]) -> tuple[dict[str, Any], dict[s
             sums.add(ledger)
             tasks.add(ledger)
     whole = sums.result() | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
+    units = {task: unit for report in reports for task, unit in report.get("drift_units", {}).items()}
+    facts = run_facts(run.config)
     report: dict[str, Any] = json_values(
         {
             "format": FORMAT,
@@ -102,12 +118,18 @@ def _build(run: Run, videos: Sequence[RunVideo]) -> tuple[dict[str, Any], dict[s
             "started": run.config.get("started"),
             "model": (run.config.get("config") or {}).get("model"),
             "fingerprint": run.config.get("fingerprint"),
-            "headline": {"what": what_line(whole, reports), "saved": saved_line(whole)},
+            "headline": {
+                "what": what_line(whole, reports),
+                "saved": saved_line(whole),
+                "cost": cost_line(whole, units),
+            },
+            "drift_units": units,
+            "money": money(whole, facts, per_core_hour),
             "totals": whole,
             "tasks": tasks.result(),
             "videos": reports,
             "frames_cap": limits.frames,
-            **run_facts(run.config),
+            **facts,
         }
     )
     return report, notes
@@ -115,7 +137,7 @@ def _build(run: Run, videos: Sequence[RunVideo]) -> tuple[dict[str, Any], dict[s
 
 def _notes(ledger: pa.Table, data: Mapping[str, Any]) -> dict[int, FrameNote]:
     """The ledger's notes on the frames that a video's report shows, by index."""
-    shown = sorted({frame["index"] for name in ("pictures", "film") for frame in data[name]})
+    shown = sorted({frame["index"] for name in SHOWN for frame in data[name]})
     return frame_notes(ledger.filter(pc.is_in(ledger["index"], pa.array(shown, pa.int64()))))
 
 
@@ -128,12 +150,13 @@ def _detailed(videos: Collection[RunVideo]) -> set[str]:
 def _draw(
     video: RunVideo, data: Mapping[str, Any], notes: Mapping[int, FrameNote], timeout_s: float
 ) -> dict[str, list[str]]:
-    """A video's `pictures` and `film`, in the order of its report."""
-    shown = {name: [frame["place"] for frame in data[name]] for name in ("pictures", "film")}
+    """A video's `pictures`, `film` and `worst`, in the order of its report."""
+    shown = {name: [frame["place"] for frame in data[name]] for name in SHOWN}
     images = read_images(video, [frame["index"] for name in shown for frame in data[name]], timeout_s)
     return {
         "pictures": draw_pictures(video, shown["pictures"], images, notes),
         "film": draw_film(video, shown["film"], images, notes),
+        "worst": draw_pictures(video, shown["worst"], images, notes),
     }
 
 

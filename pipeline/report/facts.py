@@ -23,6 +23,33 @@ def run_facts(run_yaml: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def money(whole: Mapping[str, Any], facts: Mapping[str, Any], per_core_hour: float | None) -> dict[str, Any] | None:
+    """What the measured time costs: seconds of all stages, times the engine's threads.
+
+    Args:
+        whole: result of `totals`, with media_seconds.
+        facts: result of `run_facts`.
+        per_core_hour: price of an hour of one core; None leaves money out.
+
+    Returns:
+        per_core_hour, threads, core_hours, total, audits, dense (null without a dense frame), per_video_hour.
+    """
+    if per_core_hour is None:
+        return None
+    threads = facts["numerics"].get("threads") or 1
+    dense, price = whole["by_policy"].get("dense"), per_core_hour * threads / 3600
+    valid = whole["frames"] - whole["invalid"]
+    return {
+        "per_core_hour": per_core_hour,
+        "threads": threads,
+        "core_hours": whole["seconds"] * threads / 3600,
+        "total": whole["seconds"] * price,
+        "audits": whole["seconds_by_stage"]["audit"] * price,
+        "dense": valid * dense["frame_seconds"]["mean"] * price if dense and dense["frame_seconds"] else None,
+        "per_video_hour": whole["seconds"] * price * 3600 / whole["media_seconds"] if whole["media_seconds"] else None,
+    }
+
+
 def decoder_timeout_s(run_yaml: Mapping[str, Any]) -> float:
     """`source.timeout_s` of a run: how long a decoder may take for a frame; the default where it wasn't recorded."""
     found = flatten(run_yaml.get("config") or {}).get("source.timeout_s")

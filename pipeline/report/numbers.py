@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 _FRAME_FIRSTS = ("pts_s", "valid", "cause", "policy", "reason", "rows", "rows_computed", "oldest_s")
 STAGE_COLUMNS = tuple(f"seconds_{stage}" for stage in STAGES)
-_FRAME_SUMS = ("macs_executed", "macs_dense", "macs_single_task", "seconds", *STAGE_COLUMNS)
+_FRAME_SUMS = ("macs_executed", "macs_audit", "macs_dense", "macs_single_task", "seconds", *STAGE_COLUMNS)
 
 
 def frame_table(ledger: pa.Table) -> pa.Table:

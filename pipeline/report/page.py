@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from deltascene.pipeline.report import plots
 from deltascene.pipeline.runs.ledger import STAGES
-from deltascene.pipeline.units import compact, count, duration, milliseconds, share
+from deltascene.pipeline.units import compact, count, drift, duration, milliseconds, share
 from deltascene.stages.policy import POLICIES
 
 FORMS: Mapping[str, Callable[[Any], str]] = {
@@ -26,6 +26,12 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
     "rate": lambda value: f"{value:.3g}",
     "factor": lambda value: f"{value:.2f} ×",
     "metric": lambda value: f"{value:.4g}",
+    "drift": lambda value: drift(value, ""),
+    "degrees": lambda value: drift(value, "degrees"),
+    "points": lambda value: drift(value, "").removesuffix(" %"),
+    "amount": lambda value: drift(value, "degrees").removesuffix("°"),
+    "money": lambda value: f"{value:.3g}" if value < 100 else f"{value:.0f}",
+    "hours": lambda value: f"{value:.3g} h",
     "plain": str,
 }
 
@@ -102,6 +108,7 @@ def environment(report: Mapping[str, Any]) -> jinja2.Environment:
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # stages stay in their order
     made.globals |= {
         "number": lambda path, form: number(report, path, form),
+        "drift_form": lambda unit: "degrees" if unit == "degrees" else "drift",
         "policy_class": policy_class,
         "edge_class": edge_class,
         "stage_class": stage_class,

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deltascene.pipeline.report.audits import DriftSums
 from deltascene.pipeline.report.numbers import STAGE_COLUMNS, by_stage, column, frame_table, in_order, spread
+from deltascene.pipeline.runs.ledger import split_tasks
 
 KEPT = 1 << 17  # values of a sample; at twice as many, every second one is dropped
 
@@ -56,7 +58,9 @@ class _Policy:
     """Sums over the frames of one policy."""
 
     def __init__(self) -> None:
-        self.sums = Counter[str]({"rows": 0, "rows_computed": 0, "macs_executed": 0, "macs_dense": 0})
+        self.sums = Counter[str](
+            dict.fromkeys(("rows", "rows_computed", "macs_executed", "macs_audit", "macs_dense"), 0)
+        )
         self.reasons = Counter[str]()
         self.seconds = Values()
 
@@ -78,6 +82,7 @@ class Totals:
         self._stage_seconds = {name: Values() for name in STAGE_COLUMNS}
         self._policies: dict[str, _Policy] = {}
         self._drift: dict[str, Values] = {}
+        self._audits: dict[str, DriftSums] = {}
 
     def add(self, ledger: pa.Table) -> "Totals":
         """Adds a ledger; all rows of a frame must be in the same one."""
@@ -87,7 +92,7 @@ class Totals:
         self._sums["invalid"] += int((~valid).sum())
         self._sums["predicted"] += int(pc.sum(ledger["predicted"]).as_py() or 0)
         self._sums["rows"] += int(column(frames, "rows")[valid].sum())
-        for name in ("rows_computed", "macs_executed", "macs_dense"):
+        for name in ("rows_computed", "macs_executed", "macs_audit", "macs_dense"):
             self._sums[name] += int(column(frames, name).sum())
         single = frames["macs_single_task"]
         known = self._single_task is not None and not single.null_count
@@ -110,6 +115,9 @@ class Totals:
         for task in dict.fromkeys(str(task) for task in audited["task"].to_pylist()):
             drift = column(audited.filter(pc.equal(audited["task"], task)), "drift")
             self._drift.setdefault(task, Values()).add(drift)
+        self._sums["reused"] += _reused(ledger)
+        for task, rows in split_tasks(ledger.filter(ledger["predicted"])).items():
+            self._audits.setdefault(task, DriftSums()).add(rows)
         return self
 
     def result(self) -> dict[str, Any]:
@@ -119,9 +127,12 @@ class Totals:
             frames, invalid, invalid_by_cause; predicted (ledger rows with a prediction); policies (frames by policy);
             rows, rows_computed (of the frames' first task); oldest_s (median and maximum over valid frames of the
             age of the oldest patch); macs_executed, macs_dense; saved (1 - executed / dense, null without a valid
-            frame); macs_single_task, sharing (null unless known for every row); seconds, seconds_by_stage,
-            frame_seconds (of valid frames), fps; by_policy; seconds_saved (share of time that a valid frame takes
-            less than a dense one of this run, by mean and by median); drift (of audited frames).
+            frame), saved_unaudited (the same without audits); macs_audit (part of executed); reused (frames whose
+            outputs come from another picture); macs_single_task, sharing
+            (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps;
+            by_policy; seconds_saved (share of time that a valid frame takes less than a dense one of this run, by mean
+            and by median); drift (plain numbers of the audited frames);
+            audits (estimates for all frames by task, see `DriftSums.result`).
         """
         sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None
         seconds = self._stages["seconds"]
@@ -135,8 +146,11 @@ class Totals:
             "rows_computed": sums["rows_computed"],
             "oldest_s": {"median": self._oldest.median, "max": self._oldest.largest} if self._oldest.count else None,
             "macs_executed": sums["macs_executed"],
+            "macs_audit": sums["macs_audit"],
+            "reused": sums["reused"],
             "macs_dense": dense,
             "saved": 1 - sums["macs_executed"] / dense if dense else None,
+            "saved_unaudited": 1 - (sums["macs_executed"] - sums["macs_audit"]) / dense if dense else None,
             "macs_single_task": single,
             "sharing": single / dense if single and dense else None,
             "seconds": seconds,
@@ -149,6 +163,7 @@ class Totals:
                 task: {"audits": values.count, "mean": values.mean, "max": values.largest}
                 for task, values in self._drift.items()
             },
+            "audits": {task: found for task, sums in self._audits.items() if (found := sums.result()) is not None},
         }
 
     def stage_spreads(self) -> dict[str, dict[str, float] | None]:
@@ -184,6 +199,16 @@ class Totals:
             "mean": 1 - self._seconds.mean / self._dense.mean,
             "median": 1 - self._seconds.median / self._dense.median,
         }
+
+
+def _reused(ledger: pa.Table) -> int:
+    """Number of frames whose outputs come from another picture: neither dense, nor held in a run that compares none."""
+    first = ledger.filter(pc.equal(ledger["task"], ledger["task"][0])) if len(ledger) else ledger
+    same = pc.and_(
+        pc.equal(first["policy"], "held"), pc.and_(pc.is_null(first["patches_moved"]), pc.is_valid(first["macs_audit"]))
+    )
+    kept = pc.or_(pc.equal(first["policy"], "dense"), same)
+    return int(pc.sum(pc.and_not(first["valid"], kept)).as_py() or 0)
 
 
 class TaskTotals:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from deltascene.pipeline.drawing.overlay import change_of, keeps_change
+from deltascene.pipeline.report.audits import by_hour, drift_over_time, worst_frames
 from deltascene.pipeline.report.legends import class_legends, scale_legends
 from deltascene.pipeline.report.numbers import accuracy_rows, frame_table
 from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_steps, listed_frames, series
@@ -47,16 +49,20 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
         "detailed": True,
         "tasks": task_totals(ledger),
         "accuracy": accuracy_rows(video.accuracy),
-        "series": _with_axes(series(frames, limits.points)),
+        "series": _with_axes(plotted := series(frames, limits.points)),
+        "drift_series": drift_over_time(ledger, np.arange(0, len(frames), plotted["frames_per_point"])),
+        "hours": by_hour(ledger),
         "frames": listed_frames(ledger, frames, limits.frames),
     }
     if not len(frames):
         nothing: dict[str, Any] = {"pictures": [], "film": [], "change_threshold": None, "classes": {}, "scales": {}}
-        return about | {"size": None, "frame_size": None, "kinds": {}} | nothing
+        return about | {"size": None, "frame_size": None, "kinds": {}, "drift_units": {}, "worst": []} | nothing
     return about | {
         "size": list(video.size),
         "frame_size": list(video.frame_size),
         "kinds": {task: kind.name for task, kind in video.kinds.items()},
+        "drift_units": {task: kind.drift_unit for task, kind in video.kinds.items()},
+        "worst": worst_frames(ledger, limits.pictures // 2),
         "pictures": [_shown_frame(video, place) for place in in_steps(len(video), limits.pictures)],
         "film": film(video, frames, limits.film),
         "change_threshold": video.arrays.attributes.get("change_threshold"),

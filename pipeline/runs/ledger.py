@@ -36,14 +36,19 @@ SCHEMA = pa.schema(
         ("rows", pa.int32()),  # tokens of the frame
         ("rows_computed", pa.int32()),  # of them, through the task's own blocks; 0 where it reads the base's
         ("oldest_s", pa.float64()),  # seconds since the patch that waited longest was computed; null on invalid frames
-        ("macs_executed", pa.int64()),
+        ("macs_executed", pa.int64()),  # audits included
         ("macs_dense", pa.int64()),
         ("macs_single_task", pa.int64()),  # null where the bundle's evidence lists no single-task networks
         ("seconds", pa.float64()),
         *[(f"seconds_{stage}", pa.float64()) for stage in STAGES],
         ("bytes_read", pa.int64()),  # of activations, from the archive
         ("bytes_written", pa.int64()),  # of activations, into the archive; before compression
-        ("drift", pa.float64()),  # null unless audited
+        ("drift", pa.float64()),  # null unless audited; the columns below are null in runs of earlier versions
+        ("audit_p", pa.float64()),  # probability with which the frame was drawn; null where it couldn't be
+        ("drift_moved", pa.float64()),  # drift in the patches that moved lately; null also where none did
+        ("floor", pa.float64()),  # dense prediction's own difference from the frame before, in the other patches
+        ("macs_audit", pa.int64()),  # of macs_executed, those of the audit
+        ("patches_moved", pa.int32()),  # patches that were over the threshold lately
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )

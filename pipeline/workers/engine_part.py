@@ -6,6 +6,7 @@ import numpy as np
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
+from deltascene.pipeline.engine.audit import in_batch
 from deltascene.pipeline.engine.engine import Stream
 from deltascene.pipeline.engine.replay import in_segments
 from deltascene.pipeline.workers.jobs import SpanFrames, SpanOutputs, VideoJob
@@ -24,7 +25,7 @@ class EnginePart:
             config: resolved config.
         """
         self._hand_over = {*model.hand_over}
-        self._stream = Stream(model, config, "video")
+        self._stream = Stream(model, in_batch(config), "video")
 
     def run(self, job: VideoJob, read: SpanFrames) -> SpanOutputs:
         """Computes a span; all frames of a video have the input of its own size, whatever size they come in."""

@@ -37,6 +37,8 @@ class FrameOutput:
         age: frames since each pixel was computed [H, W]; None for an invalid frame.
         oldest_s: age of the oldest patch in seconds.
         decode_s: seconds that decoding the frame took.
+        audit_p: probability with which it was drawn for an audit; None where it couldn't be.
+        patches_moved: patches that moved lately; None where no change map is made.
     """
 
     record: FrameRecord
@@ -44,6 +46,8 @@ class FrameOutput:
     age: Array | None = None
     oldest_s: float | None = None
     decode_s: float = 0.0
+    audit_p: float | None = None
+    patches_moved: int | None = None
 
     @property
     def macs_executed(self) -> int:
@@ -97,7 +101,8 @@ def output_of(result: FrameResult, form: StoredForm, decode_s: float) -> FrameOu
     """The engine's result as it is written."""
     tasks = {task: form.task(result.predictions.get(task), cost) for task, cost in result.cost.tasks.items()}
     age = None if result.age is None else form.age(result.age)
-    return FrameOutput(result.record, tasks, age, result.cost.oldest_s, decode_s)
+    cost = result.cost
+    return FrameOutput(result.record, tasks, age, cost.oldest_s, decode_s, cost.audit_p, cost.patches_moved)
 
 
 def ledger_rows(
@@ -142,6 +147,11 @@ def ledger_rows(
                 "drift": part.cost.drift,
                 "bytes_read": 0,
                 "bytes_written": bytes_written if task == base else 0,
+                "audit_p": output.audit_p if part.stored is not None else None,
+                "drift_moved": part.cost.drift_moved,
+                "floor": part.cost.floor,
+                "macs_audit": part.cost.audit.total,
+                "patches_moved": output.patches_moved,
             }
         )
     return rows

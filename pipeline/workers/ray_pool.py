@@ -43,8 +43,11 @@ class RayPool(ThreadedPool):
         """
         import ray
 
-        if config.run.audit_every and config.run.placement == "split":
-            raise UsageError("--audit-every: expected placement fused; with split no actor has all that a frame needs")
+        if (config.run.audit_every or isinstance(config.run.audit, float)) and config.run.placement == "split":
+            raise UsageError(
+                "audits: expected run.placement fused, or run.audit off without --audit-every; found split, where no"
+                " actor has all that a frame needs"
+            )
         _check_address(config.run.cluster)
         self._ray: Any = ray
         self._joined_here = not self._ray.is_initialized()

@@ -70,6 +70,8 @@ OTHER = {
     "run.workers": 3,
     "run.address": "127.0.0.1:6379",
     "run.silent_s": 60.0,
+    "run.audit": 0.5,
+    "run.audit_seed": 7,
     "run.audit_every": 5,
     "run.device": "cpu",
     "run.verify": "full",

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import yaml
-from equal_runs import CLOCK_COLUMNS, compare_task
+from equal_runs import CLOCK_COLUMNS, compare_task, without_audits
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -51,9 +51,9 @@ def copy(part, tmp_path):
 
 
 def rows_of(out, task):
-    """A task's ledger rows, without what the clock says and where its activations came from."""
-    table = open_run(out)["clip"].ledger()
-    return table.filter(pc.equal(table["task"], task)).drop_columns([*CLOCK_COLUMNS, "bytes_read"])
+    """A task's ledger rows, without audits, what the clock says and where its activations came from."""
+    table = without_audits(open_run(out)["clip"].ledger())
+    return table.filter(pc.equal(table["task"], task)).drop_columns([*CLOCK_COLUMNS, "bytes_read", "patches_moved"])
 
 
 def test_the_clip_asks_for_everything(whole):
@@ -279,7 +279,7 @@ def test_an_archive_written_by_other_blocks_is_the_same_for_all_task_choices(who
 
 def test_a_what_if_is_exact(whole, tiny_delta, clip):
     config = load_config("balanced", overrides=["segment.frames=20"], values={"model": tiny_delta})
-    table = open_run(whole)["clip"].ledger()
+    table = without_audits(open_run(whole)["clip"].ledger())
     base = table.filter(pc.equal(table["task"], "parts"))
     frames = list(replay(config, find_sources([str(clip)])[0]))
     assert [frame.policy for frame in frames] == base["policy"].to_pylist()
@@ -294,13 +294,15 @@ def test_audits_change_no_result_and_measure_drift(run_cli, tiny_delta, clip, wh
     assert code == 0, text
     for task in ("parts", "height", "flow", "hands"):
         assert not (found := compare_task(whole, out, task)), found
-    table, plain = open_run(out)["clip"].ledger(), open_run(whole)["clip"].ledger()
+    table, plain = open_run(out)["clip"].ledger(), without_audits(open_run(whole)["clip"].ledger())
     audited = np.array([drift is not None for drift in table["drift"].to_pylist()])
     policies = np.array(table["policy"].to_pylist())
     due = np.array(table["index"].to_pylist()) % 7 == 0
     np.testing.assert_array_equal(audited, due & (policies != "dense"))
     extra = np.array(table["macs_executed"].to_pylist()) - np.array(plain["macs_executed"].to_pylist())
     np.testing.assert_array_equal(extra, np.where(audited, table["macs_dense"].to_pylist(), 0))
+    assert extra.tolist() == table["macs_audit"].to_pylist()
+    assert table["audit_p"].null_count == len(table)
 
 
 def _sha_of(contents):

@@ -1,5 +1,6 @@
 """One frame after another through the whole walk: what runs, what it costs, and that nothing else changes."""
 
+from collections import Counter
 from dataclasses import replace
 from importlib import import_module
 
@@ -13,6 +14,7 @@ from deltascene.cache.segment import SegmentInfo, check_record
 from deltascene.pipeline.bundles.bundle import read_bundle
 from deltascene.pipeline.bundles.scene_model import handing_over, load_model
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.engine.audit import FLOOR_SHARE, AuditState, one_of
 from deltascene.pipeline.engine.step import StreamState, plan_geometry, step
 from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import age_map
@@ -520,3 +522,74 @@ def test_seconds_are_booked_on_who_spent_them(model):
         )
         assert ("flow" in base) == (result.policy == "warped")
         assert result.cost.seconds > 0
+
+
+def test_random_audits_write_no_state_and_cost_their_share(model):
+    """Audits on and off give the same bytes; what they may cost is paid for before it is spent."""
+    images = [with_object(left) for left in range(2, 34)]
+    keys = {"segment.frames": 32, "policy.refresh": 12}
+    plain = play(model, settings_for("balanced", **keys), images)
+    for share, seed in ((2.0, 1), (1000.0, 2)):
+        audits = {"run.audit": share, "run.audit_seed": seed}
+        audited = play(model, settings_for("balanced", **keys, **audits), images)
+        earned = spent = drawn = 0.0
+        for one, other in zip(plain, audited, strict=True):
+            assert_same(other, one)
+            extra = other.cost.macs_executed - one.cost.macs_executed
+            drawn += extra > 0
+            assert extra in (0, one.cost.macs_dense, 2 * one.cost.macs_dense)
+            assert extra == sum(cost.audit.total for cost in other.cost.tasks.values())
+            earned += one.cost.macs_executed / one.cost.macs_dense
+            assert (other.cost.audit_p is None) == (one.policy == "dense")
+            spent += (1 + FLOOR_SHARE) * (other.cost.audit_p or 0)
+            assert spent <= share * earned * (1 + 1e-9)
+            for cost in other.cost.tasks.values():
+                assert (cost.drift is not None) == (extra > 0)
+                assert (cost.floor is not None) <= (extra == 2 * one.cost.macs_dense)
+        if share == 1000:
+            assert [result.cost.audit_p for result in audited if result.policy != "dense"][:1] == [1.0]
+            assert drawn == sum(result.policy != "dense" for result in plain)
+
+
+def test_an_audit_measures_what_moved_and_what_dense_prediction_itself_changes(model):
+    config = settings_for("balanced", **{"run.audit": 1000.0})
+    audited = play(model, config, FILM)
+    exact = play(model, settings_for("exact", **{"policy.hold_identical": False}), FILM)
+    seen = Counter()
+    for number, (result, dense) in enumerate(zip(audited, exact, strict=True)):
+        lately = audited[max(0, number - 13) : number + 1]  # 8/15 s at 25 frames a second
+        moved = np.any([each.record.change >= 12 for each in lately], axis=0)
+        assert result.cost.patches_moved == moved.sum()
+        where = moved.reshape(3, 4).repeat(16, 0).repeat(16, 1)
+        for task, cost in result.cost.tasks.items():
+            if cost.drift is None:
+                continue
+            kind, value, true = model.bundle.kinds[task], result[task].array, dense[task].array
+            assert cost.drift == pytest.approx(kind.drift(value, true), rel=1e-4, abs=1e-6)
+            inside = kind.drift(value[where], true[where]) if moved.any() else None
+            assert cost.drift_moved == pytest.approx(inside, rel=1e-4, abs=1e-6)
+            if cost.floor is not None:
+                floor = kind.drift(true[~where], exact[number - 1][task].array[~where])
+                assert cost.floor == pytest.approx(floor, rel=1e-4, abs=1e-6)
+                seen["floor"] += 1
+            seen["audit"] += 1
+    assert seen["audit"] > 2 * seen["floor"] > 0
+
+
+def test_of_the_frames_whose_probabilities_add_up_to_one_exactly_one_is_drawn():
+    rng = np.random.default_rng(0)
+    spent = rng.uniform(0, 0.4, 60)
+    counts, hits, said = [], np.zeros(60), np.zeros(60)
+    for seed in range(400):
+        state, drawn = AuditState(), []
+        for at, part in enumerate(spent):
+            said[at], due = one_of(state, part, "a", seed)
+            state = replace(state, drawn=state.drawn + part)
+            drawn.append(due)
+        hits += drawn
+        counts.append(sum(drawn))
+    assert max(counts) <= spent.sum() + 1
+    assert min(counts) >= int(spent.sum()) * 0.7  # a frame may hold two points
+    assert (said <= spent + 1e-12).all()
+    np.testing.assert_allclose(hits / 400, said, atol=4.5 * 0.5 / 20)
+    assert abs((hits / 400 - said).mean()) < 0.01

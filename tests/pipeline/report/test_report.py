@@ -68,7 +68,8 @@ def test_held_frames_save_macs_and_time():
     assert whole["seconds_saved"] == pytest.approx({"mean": 0.45, "median": 0.45})
     assert whole["by_policy"]["held"] == {
         "frames": 2, "share": 0.5, "reasons": {"unchanged": 2}, "rows": 20, "rows_computed": 0,
-        "macs_executed": 0, "macs_dense": 200, "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
+        "macs_executed": 0, "macs_audit": 0, "macs_dense": 200,
+        "frame_seconds": {"median": 0.1, "p95": 0.1, "mean": 0.1},
     }  # fmt: skip
     assert saved_line(whole) == (
         "50.0 % of the MACs of dense prediction were saved: of 4 frames, 2 ran dense, 2 had not changed and kept the"
@@ -279,9 +280,10 @@ def test_plots_stack_to_their_sum():
     assert runs("aab") == [(0, 2, "a"), (2, 1, "b")]
 
 
-def run_command(out, model, *sources, preset="exact"):
+def run_command(out, model, *sources, preset="exact", audit="auto"):
     """`deltascene run` in this process; returns the run."""
     settings_ = ["--set", "numerics.threads=1", "--set", "save.video=false", "--no-archive"]
+    settings_ += ["--set", f"run.audit={audit}"]
     arguments = ["run", *sources, "-o", out, "--model", model, "--preset", preset, *settings_]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["deltascene", *map(str, arguments)])
@@ -306,8 +308,8 @@ def finished(tiny, make_clip, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reused(tiny, make_clip, tmp_path_factory):
-    """A run of the tiny model that computes moved patches only, and its report."""
-    run = run_command(tmp_path_factory.mktemp("report") / "out", tiny, make_clip(40), preset="balanced")
+    """A run of the tiny model that computes moved patches only, with many audits, and its report."""
+    run = run_command(tmp_path_factory.mktemp("report") / "out", tiny, make_clip(40), preset="balanced", audit=20)
     json_path, html_path = (run.folder / name for name in ("report.json", "report.html"))
     return run, json.loads(json_path.read_text(encoding="utf-8")), html_path.read_text(encoding="utf-8")
 
@@ -437,6 +439,25 @@ def test_what_was_reused_is_told_per_frame_and_task(reused):
     assert report["totals"]["oldest_s"]["max"] == max(row["oldest_s"] for row in rows)
 
 
+def test_what_reuse_cost_stands_beside_what_it_saved(reused):
+    run, report, html = reused
+    rows, video = run.ledger().to_pylist(), report["videos"][0]
+    for task, found in report["totals"]["audits"].items():
+        own = [row for row in rows if row["task"] == task]
+        audited = [row for row in own if row["drift"] is not None]
+        assert (found["audits"], found["frames"]) == (len(audited), 40)
+        weights = [1 / row["audit_p"] for row in audited]
+        mean = sum(weight * row["drift"] for weight, row in zip(weights, audited, strict=True)) / sum(weights)
+        assert found["drift"]["mean"] == pytest.approx(mean * (1 - found["dense"] / 40))
+        assert max(video["drift_series"][task]["values"]) == max(row["drift"] for row in audited)
+    assert set(report["totals"]["audits"]) == {"parts", "height", "flow", "hands"}
+    assert report["totals"]["macs_audit"] == sum(row["macs_audit"] for row in rows) > 0
+    assert [worst["task"] for worst in video["worst"]] == ["parts", "height", "flow"]
+    assert all(
+        f"frame {worst['index']} · {worst['pts_s']:.2f} s" in Page(html[15:]).found[0][2] for worst in video["worst"]
+    )
+
+
 def test_the_film_shows_what_changed_in_words_too(reused):
     run, report, html = reused
     video, page = report["videos"][0], Page(html.replace("<!doctype html>", ""))
@@ -463,7 +484,7 @@ def test_of_many_videos_fewer_frames_are_shown_or_none(reused, monkeypatch, tmp_
         monkeypatch.setattr(build, "PICTURES_CAP", pictures)
         monkeypatch.setattr(build, "FILM_CAP", film)
         _, html = write_report(run, tmp_path / "page.html")
-        assert html.read_text(encoding="utf-8").count("data:image/jpeg") == pictures + film
+        assert html.read_text(encoding="utf-8").count("data:image/jpeg") == pictures + film + pictures // 2
 
 
 def test_tasks_with_blocks_of_their_own_show_their_own_rows(tiny_delta, make_clip, tmp_path):

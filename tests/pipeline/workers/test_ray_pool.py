@@ -26,7 +26,8 @@ from deltascene.pipeline.workers.ray_pool import RayPool, _share_of_cpus
 from deltascene.pipeline.workers.worker_ray import RayWorker
 
 NUMERICS = ["--set", "numerics.threads=1", "--set", "numerics.dtype=float32"]  # a busy machine may measure otherwise
-OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, "--set", "segment.frames=40"]
+AUDITED = ["--set", "run.audit_seed=2"]  # draws a frame of the little clip, with its floor
+OPTIONS = ["--preset", "balanced", "--save", "arrays", *NUMERICS, *AUDITED, "--set", "segment.frames=40"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,8 @@ def fused(cluster, run_cli, tiny_delta, clip, tmp_path_factory):
 def test_ray_gives_the_local_bytes(local, fused):
     assert [video.status for video in open_run(fused).videos] == ["failed", "done"]
     assert_runs_equal(local, fused)
+    audits = [row for row in open_run(fused)["clip"].ledger().to_pylist() if row["floor"] is not None]
+    assert [row["macs_audit"] for row in audits] == [2 * row["macs_dense"] for row in audits] != []
 
 
 def test_the_driver_of_ray_actors_reads_no_weights(cluster, run_cli, tiny_delta, clip, local, tmp_path, monkeypatch):
@@ -260,8 +263,9 @@ def test_no_cluster_at_an_address_is_one_clear_line(tiny_delta, address):
         RayPool(engine.model, engine.config)
 
 
-def test_audits_need_everything_in_one_place(cluster, run_cli, tiny_delta, clip, tmp_path):
-    arguments = ["--executor", "ray", "--placement", "split", "--audit-every", "5", "--model", tiny_delta, *OPTIONS]
+@pytest.mark.parametrize("audits", [["--audit-every", "5"], ["--set", "run.audit=0.5"]])
+def test_audits_need_everything_in_one_place(audits, cluster, run_cli, tiny_delta, clip, tmp_path):
+    arguments = ["--executor", "ray", "--placement", "split", *audits, "--model", tiny_delta, *OPTIONS]
     code, _, error = run_cli("run", clip, "-o", tmp_path / "out", *arguments)
     assert (code, error.count("\n")) == (2, 1)
 
