@@ -16,10 +16,11 @@ from deltascene.pipeline.config import Config, load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.errors import OutputError, UsageError
+from deltascene.pipeline.evaluation.bounds import MEAN
 from deltascene.pipeline.evaluation.clip_scores import REGIONS, Columns
 from deltascene.pipeline.evaluation.clip_table import judge
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
-from deltascene.pipeline.evaluation.excess import MEAN, Excess, Measured, add_up, compare
+from deltascene.pipeline.evaluation.excess import Excess, Measured, add_up, compare
 from deltascene.pipeline.evaluation.ladder import Step, falling, ladder
 from deltascene.pipeline.evaluation.phases import APART, over_phases, phases_of, phases_that_fit, walk_phases
 from deltascene.pipeline.evaluation.progress import Progress, unseen

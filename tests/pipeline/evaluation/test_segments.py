@@ -35,8 +35,8 @@ def judged(request, run_cli, make_clip, tiny, tmp_path_factory):
     override, frames = request.param
     path, out = make_clip(frames, fps=25.0), tmp_path_factory.mktemp("run") / "out"
     overrides = [] if override is None else [override]
-    settings = [word for text in overrides for word in ("--set", text)]
-    options = ("--model", tiny, "--preset", "balanced", "--set", "run.audit=off", "--no-archive", "--save", "arrays", *settings)
+    settings = [word for text in ("run.audit=off", *overrides) for word in ("--set", text)]
+    options = ("--model", tiny, "--preset", "balanced", "--no-archive", "--save", "arrays", *settings)
     code, _, error = run_cli("run", path, "-o", out, *options)
     assert code == 0, error
     config = settle(load_config("balanced", overrides=overrides, values={"model": tiny}))
