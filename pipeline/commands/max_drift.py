@@ -12,13 +12,12 @@ from rich.console import Console
 from deltascene.cache.places import Place
 from deltascene.pipeline.batch.choose_config import WAY_OUT, Choice
 from deltascene.pipeline.commands.terminal import bars
-from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.evaluation.bounds import MEAN, Bounds, bounds_text
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import ALL_WRONG
-from deltascene.pipeline.evaluation.ladder import KEYS, ladder
+from deltascene.pipeline.evaluation.ladder import KEYS, ladder, with_numbers
 from deltascene.pipeline.evaluation.pilot import PART, Pilot, check_bounds, plan_pilot, run_pilot
 from deltascene.pipeline.evaluation.progress import unseen
 from deltascene.pipeline.evaluation.tune_preset import drift_cell
@@ -82,8 +81,8 @@ def choose_by_pilot(
     with nullcontext(unseen) if as_json else bars(console) as progress:
         pilot = run_pilot(model, config, bounds, plan, progress)
     _log.warning("%s", outcome(pilot))
-    numbers = pilot.chosen.step.config.policy
-    return replace(choice, config=_with(choice.config, numbers.model_dump()), chosen=True, pilot=pilot.record())
+    chosen = with_numbers(choice.config, pilot.chosen.step.numbers)
+    return replace(choice, config=chosen, chosen=True, pilot=pilot.record())
 
 
 def tightened(choice: Choice, pilot: Mapping[str, Any], out: Place) -> Choice:
@@ -99,20 +98,19 @@ def tightened(choice: Choice, pilot: Mapping[str, Any], out: Place) -> Choice:
     if places[0] == 0:
         raise OutputError(f"--tighten: {out} was computed by the strictest step already; --preset exact loses nothing")
     stricter = steps[places[0] - 1]
-    _log.warning("--tighten: policy.max_age_s %g", stricter["max_age_s"])
+    _log.warning("--tighten: %s", _typed(stricter["numbers"]))
     record = {**pilot, "chosen": stricter["scale"], "tightened": True}
-    return replace(choice, config=_with(choice.config, stricter), chosen=True, pilot=record)
+    return replace(choice, config=with_numbers(choice.config, stricter["numbers"]), chosen=True, pilot=record)
 
 
 def outcome(pilot: Pilot) -> str:
     """What a pilot chose, and what that reaches."""
-    chosen, policy = pilot.chosen, pilot.chosen.step.config.policy
-    price = "" if policy.camera_price is None else f", policy.camera_price {policy.camera_price:g}"
+    chosen = pilot.chosen
     means = "; ".join(
         f"{name} drift / floor / excess {drift_cell(chosen.excess[region][MEAN])} %"
         for region, name in ((MOVING, "moved"), (WHOLE, "whole"))
     )
-    text = f"policy.max_age_s {policy.max_age_s:g}{price}: {means}; {100 * chosen.macs:.1f} % of the MACs"
+    text = f"{_typed(chosen.step.numbers)}: {means}; {100 * chosen.macs:.1f} % of the MACs"
     if pilot.kept:
         return f"pilot chose {text}"
     reached = bounds_text({of: pilot.judged[0].reached(of) for of in pilot.bounds}, up=True)
@@ -148,6 +146,5 @@ def audited(report_json: Place, pilot: Mapping[str, Any], kinds: Mapping[str, Ki
     return f"{text}: over the bound of --max-drift; {way_out}"
 
 
-def _with(config: Config, numbers: Mapping[str, Any]) -> Config:
-    update = {key.removeprefix("policy."): numbers[key.removeprefix("policy.")] for key in KEYS}
-    return config.model_copy(update={"policy": config.policy.model_copy(update=update)})
+def _typed(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in numbers.items() if value is not None)

@@ -256,13 +256,8 @@ def _length(fps: float) -> int:
 
 
 def _step_record(judged: Judged) -> dict[str, Any]:
-    policy = judged.step.config.policy
-    record: dict[str, Any] = {
-        "scale": judged.step.scale,
-        "max_age_s": policy.max_age_s,
-        "camera_price": policy.camera_price,
-        "macs": round(judged.macs, 5),
-    }
+    macs = round(judged.macs, 5)
+    record: dict[str, Any] = {"scale": judged.step.scale, "numbers": judged.step.numbers, "macs": macs}
     for region, name in ((MOVING, "moved"), (WHOLE, "whole")):
         record[name] = {
             task: {

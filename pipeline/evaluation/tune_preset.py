@@ -6,12 +6,13 @@ from pathlib import Path
 from deltascene.cache.places import write_whole
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import Excess
+from deltascene.pipeline.evaluation.ladder import KEYS
 from deltascene.pipeline.evaluation.tune import Tried, Tuned
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.versions import cpu_name
 
+_SHOWN_KEYS = KEYS[:2]  # what the others are follows from the step, and the chosen one's are below
 _SHOWN = {WHOLE: "whole", MOVING: "moved"}
-_WIDTHS = (6, 11, 14)
 
 
 def write_preset(tuned: Tuned) -> Path:
@@ -27,7 +28,7 @@ def preset_text(tuned: Tuned) -> str:
     request, chosen = tuned.request, tuned.chosen
     names = ", ".join(Path(str(spec.path)).name for spec in find_sources(request.sources))
     heads = tuple(head.replace("\n", " ") for head in heads_of(tuned))
-    widths = [*_WIDTHS, *(len(head) + 2 for head in heads[len(_WIDTHS) :])]
+    widths = [len(head) + 2 for head in heads]
     lines = [
         f"# Tuned by `deltascene tune` for {wanted(tuned)}; least {request.objective}; {measured(tuned)}.",
         f"# Clips: {names}; at most {request.frames} frames and {request.phases} phases of each."
@@ -39,10 +40,8 @@ def preset_text(tuned: Tuned) -> str:
     for tried in tuned.tried:
         row = "".join(f"{cell:>{width}}" for cell, width in zip(cells(tried), widths, strict=True))
         lines.append(f"#{row}{'   <- chosen' if tried is chosen else ''}")
-    policy = chosen.step.config.policy
-    lines += [f"extends: {request.preset}", "policy:", f"  max_age_s: {policy.max_age_s:g}"]
-    price = [] if policy.camera_price is None else [f"  camera_price: {policy.camera_price:g}"]
-    return "\n".join([*lines, *price]) + "\n"
+    lines += [f"extends: {request.preset}"]
+    return "\n".join([*lines, *(f"{key}: {value:g}" for key, value in chosen.step.numbers.items() if value)]) + "\n"
 
 
 def wanted(tuned: Tuned) -> str:
@@ -67,14 +66,20 @@ def reached(tuned: Tuned) -> str:
 def heads_of(tuned: Tuned) -> tuple[str, ...]:
     """Names of what `cells` gives; a line break is where a narrow table may break them."""
     numbers = "%" if tuned.by_truth else "\ndrift / floor / excess %"
-    return ("step", "max_age_s", "camera_price", f"whole {numbers}", f"moved {numbers}", "MACs %", "ms")
+    return (
+        "step",
+        *(key.partition(".")[2] for key in _SHOWN_KEYS),
+        f"whole {numbers}",
+        f"moved {numbers}",
+        "MACs %",
+        "ms",
+    )
 
 
 def cells(tried: Tried) -> list[str]:
     """A step's settings and results as text."""
-    policy = tried.step.config.policy
-    price = "-" if policy.camera_price is None else f"{policy.camera_price:g}"
-    settings = [f"{tried.step.scale:g}", f"{policy.max_age_s:g}", price]
+    numbers = [tried.step.numbers[key] for key in _SHOWN_KEYS]
+    settings = [f"{tried.step.scale:g}", *("-" if value is None else f"{value:g}" for value in numbers)]
     if tried.drift is None:
         losses = [f"{100 * tried.loss[region]:+z.1f}" for region in _SHOWN]
     else:

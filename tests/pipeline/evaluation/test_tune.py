@@ -75,11 +75,24 @@ def test_where_nothing_fits_the_nearest_is_written(run_cli, tiny, clip, tmp_path
 
 def test_every_step_runs_on_another_number_of_frames_and_costs_less():
     base = load_config("balanced")
-    every = {fps: [ceil(step.config.policy.max_age_s * fps) for step in ladder(base, fps)] for fps in (5, 15, 30, 60)}
+    ages = {fps: [step.config.policy.max_age_s for step in ladder(base, fps)[2:]] for fps in (5, 15, 30, 60)}
+    every = {fps: [ceil(age * fps) for age in found] for fps, found in ages.items()}
     assert every[15] == [1, 2, 3, 4, 6, 8]
     assert every[30] == [1, 2, 3, 4, 6, 8, 12, 15]
     assert all(sorted(set(frames)) == frames for frames in every.values())
-    steps = ladder(base, 15)
+    *strict, at_once, next_ = ladder(base, 15)[:4]
+    assert at_once.numbers == {
+        "policy.max_age_s": 0.0625,
+        "policy.camera_price": 0.015,
+        "policy.rolling": 0.02,
+        "change.threshold": 12,
+    }
+    assert next_.config == base
+    assert [list(step.numbers.values()) for step in strict] == [
+        [0.0625, 0.00375, 0.32, 3],
+        [0.0625, 0.0075, 0.08, 6],
+    ]
+    steps = ladder(base, 15)[2:]
     assert [step.scale for step in steps] == [0.5, 1, 1.5, 2, 3, 4]
     assert all(step.config.policy.camera_price == pytest.approx(0.03 * step.scale) for step in steps)
     assert falling(steps, [9, 9, 7, 8, 6, 6]) == [steps[0], steps[2], steps[4]]
