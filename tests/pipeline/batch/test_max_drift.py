@@ -82,6 +82,7 @@ def test_a_resume_takes_the_record_and_another_bound_is_refused(run_cli, tiny, c
     assert "--max-drift: chooses policy.max_age_s; expected no value for it" in " ".join(error.split())
 
 
+@pytest.mark.nightly
 def test_an_unreachable_bound_is_announced_and_the_strictest_step_runs(run_cli, tiny, clip, begun, tmp_path):
     out = tmp_path / "out"
     options = ("--model", tiny, "--max-drift", "parts=0.0001%,height=80%")
@@ -101,6 +102,7 @@ def test_an_unreachable_bound_is_announced_and_the_strictest_step_runs(run_cli, 
     assert "was computed by the strictest step already" in " ".join(error.split())
 
 
+@pytest.mark.nightly
 def test_tighten_computes_by_the_next_stricter_step(run_cli, tiny, clip, begun, tmp_path):
     out = tmp_path / "out"
     code, _, error = run_cli("run", clip, "-o", out, "--model", tiny, *OPTIONS)
@@ -142,20 +144,20 @@ def test_what_audits_say_of_the_bound(tmp_path):
 
 
 def test_windows_are_a_share_of_the_frames_spread_over_all_inputs(make_clip, tiny):
-    paths = [make_clip(frames=frames, fps=2.0, name=name, size=(32, 32)) for name, frames in (("a", 500), ("b", 700))]
+    paths = [make_clip(frames=frames, fps=2.0, name=name, size=(32, 32)) for name, frames in (("a", 250), ("b", 350))]
     specs = find_sources([str(path) for path in paths])
     config = load_config("balanced", values={"model": tiny})
     plan = plan_pilot(config, specs)
-    assert (plan.of, plan.frames, len(plan.windows), plan.fps) == (1200, 24, 6, 2.0)
-    assert [window.spec.id for window in plan.windows].count("a") in (2, 3)
+    assert (plan.of, plan.frames, len(plan.windows), plan.fps) == (600, 12, 3, 2.0)
+    assert [window.spec.id for window in plan.windows].count("a") in (1, 2)
     assert places(plan_pilot(config, specs)) == places(plan)
     seen = [places(plan)]
     for seed in range(1, 4):
         again = plan_pilot(config.model_copy(update={"run": config.run.model_copy(update={"audit_seed": seed})}), specs)
         assert places(again) not in seen
         seen.append(places(again))
-    later = config.model_copy(update={"source": config.source.model_copy(update={"start_s": 200.0, "stride": 2})})
-    assert all(window.first >= 400 and window.first % 2 == 0 for window in plan_pilot(later, specs).windows)
+    later = config.model_copy(update={"source": config.source.model_copy(update={"start_s": 100.0, "stride": 2})})
+    assert all(window.first >= 200 and window.first % 2 == 0 for window in plan_pilot(later, specs).windows)
 
 
 def places(plan):
