@@ -6,12 +6,10 @@ from pathlib import Path
 from deltascene.cache.places import write_whole
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import Excess
-from deltascene.pipeline.evaluation.ladder import KEYS
 from deltascene.pipeline.evaluation.tune import Tried, Tuned
 from deltascene.pipeline.sources.find import find_sources
 from deltascene.pipeline.versions import cpu_name
 
-_SHOWN_KEYS = KEYS[:2]  # what the others are follows from the step, and the chosen one's are below
 _SHOWN = {WHOLE: "whole", MOVING: "moved"}
 
 
@@ -27,7 +25,7 @@ def preset_text(tuned: Tuned) -> str:
     """The preset as YAML, with the evidence as comments."""
     request, chosen = tuned.request, tuned.chosen
     names = ", ".join(Path(str(spec.path)).name for spec in find_sources(request.sources))
-    heads = tuple(head.replace("\n", " ") for head in heads_of(tuned))
+    heads = tuple(head.replace("/\n", "/").replace("\n", " ") for head in heads_of(tuned))
     widths = [len(head) + 2 for head in heads]
     lines = [
         f"# Tuned by `deltascene tune` for {wanted(tuned)}; least {request.objective}; {measured(tuned)}.",
@@ -65,21 +63,13 @@ def reached(tuned: Tuned) -> str:
 
 def heads_of(tuned: Tuned) -> tuple[str, ...]:
     """Names of what `cells` gives; a line break is where a narrow table may break them."""
-    numbers = "%" if tuned.by_truth else "\ndrift / floor / excess %"
-    return (
-        "step",
-        *(key.partition(".")[2] for key in _SHOWN_KEYS),
-        f"whole {numbers}",
-        f"moved {numbers}",
-        "MACs %",
-        "ms",
-    )
+    numbers = "%" if tuned.by_truth else "\ndrift/floor/\nexcess %"
+    return ("step", "max_age_s", f"whole {numbers}", f"moved {numbers}", "MACs %", "ms")
 
 
 def cells(tried: Tried) -> list[str]:
     """A step's settings and results as text."""
-    numbers = [tried.step.numbers[key] for key in _SHOWN_KEYS]
-    settings = [f"{tried.step.scale:g}", *("-" if value is None else f"{value:g}" for value in numbers)]
+    settings = [f"{tried.step.scale:g}", f"{tried.step.config.policy.max_age_s:g}"]
     if tried.drift is None:
         losses = [f"{100 * tried.loss[region]:+z.1f}" for region in _SHOWN]
     else:
@@ -90,7 +80,7 @@ def cells(tried: Tried) -> list[str]:
 def drift_cell(found: Excess) -> str:
     """Drift, floor and excess side by side in percent."""
     values = (found.drift, found.floor, found.excess)
-    return " / ".join("-" if isnan(value) else f"{100 * value:.1f}" for value in values)
+    return "/".join("-" if isnan(value) else f"{100 * value:.1f}" for value in values)
 
 
 def _budgets(tuned: Tuned) -> list[tuple[str, float]]:
