@@ -16,7 +16,7 @@ from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.walk import Outcome, Walker
 from deltascene.stages.change import Reference, cell_means, change_strength, exposure
 from deltascene.stages.heads import activate, assemble, lay_out, stack_taps
-from deltascene.stages.motion import estimate_flow, plan_lookup, to_grey, warp
+from deltascene.stages.motion import estimate_flow, no_flow, plan_lookup, to_grey, warp
 from deltascene.stages.preprocess import normalise, resize_frame
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -24,7 +24,8 @@ from deltascene.stages.types import Frame, TokenGrid
 class EveryKth:
     """Simple reuse without this package: every k-th frame is dense, its outputs are held or warped in between.
 
-    Warped outputs follow the optical flow of the whole frame back to the dense one.
+    Warped outputs follow the optical flow of the whole frame back to the dense one, searched from that of the frame
+    before on, as ours is.
     """
 
     def __init__(self, model: SceneModel, config: Config, k: int, *, warped: bool, dense: Walker | None = None) -> None:
@@ -36,6 +37,7 @@ class EveryKth:
     def reset(self) -> None:
         """Starts a segment, whose first frame is dense."""
         self._since, self._last, self._grey = 0, Outcome({}, 0.0, 0, 0, "none"), np.zeros((0, 0), np.uint8)
+        self._flow = no_flow((0, 0))
         if self._dense is not None:
             self._dense.reset()
 
@@ -51,7 +53,7 @@ class EveryKth:
         grey = to_grey(pixels.numpy()) if self._warped and (due or moves) else self._grey
         self._since = 1 if due else self._since + 1
         if due:
-            self._grey = grey
+            self._grey, self._flow = grey, no_flow(grid.image_size)
             self._computed()
             spent = time.perf_counter() - began
             made = dense if self._dense is None else self._dense(frame, None)
@@ -61,7 +63,8 @@ class EveryKth:
             return self._last
         values, warped = self._last.values, self._warped and moves
         if warped:
-            where = plan_lookup(estimate_flow(grey, self._grey, moved, grid), grid.image_size)
+            self._flow = estimate_flow(grey, self._grey, moved, grid, self._flow)
+            where = plan_lookup(self._flow, grid.image_size)
             values = {task: warp(value, self._model.bundle.kinds[task], where) for task, value in values.items()}
         policy = "warped" if warped else "held"
         return Outcome(values, time.perf_counter() - began, 0, self._last.macs_dense, policy)

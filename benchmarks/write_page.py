@@ -17,6 +17,7 @@ PARTS = {
     "speed": ["speed.py"],
     "quality": ["quality.py", "--timing", "1", "--baselines", "--threads", "2", "--frames", "60"],
     "dense": ["dense.py", "--runs", "15"],
+    "frames": ["frames.py"],
     "archive": ["archive.py", "--runs", "2"],
     "memory": ["memory.py"],
     "scale": ["scale.py", "--brief"],

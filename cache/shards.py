@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,7 +45,8 @@ class SealedPart:
 class ShardWriter:
     """Writes one shard: encoded chunks one after the other, then the index of where each lies; a context manager.
 
-    A chunk that is never written reads as the array's fill value. A shard without any chunk isn't kept.
+    A chunk that is never written reads as the array's fill value. A shard without any chunk isn't kept. Chunks of the
+    same bytes are stored once, as those of outputs that stand still for long: their entries name the same place.
 
     Attributes:
         path: path of the shard's file.
@@ -64,16 +66,20 @@ class ShardWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._out = path.open("wb")
         self._index = np.full((chunks, 2), _NO_CHUNK, np.uint64)
+        self._places: dict[bytes, int] = {}
 
     def write(self, number: int, data: bytes) -> None:
-        """Appends an encoded chunk.
+        """Adds an encoded chunk.
 
         Args:
             number: number of the chunk in the shard, from 0.
             data: its bytes, as the array's codecs leave them.
         """
-        self._index[number] = self._out.tell(), len(data)
-        self._out.write(data)
+        end = self._out.tell()
+        place = self._places.setdefault(sha256(data).digest(), end)
+        self._index[number] = place, len(data)
+        if place == end:
+            self._out.write(data)
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ Every key is marked as changing the results or only how a run goes; only result 
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -69,12 +70,48 @@ class PolicyConfig(_Section):
     light_step: float = _result(gt=1)
 
 
+class Zone(_Section):
+    """A part of the picture whose changes are ignored.
+
+    Attributes:
+        polygon: corners x, y from 0 to 1, or in pixels of the frame if one of the numbers is over 1.
+        source: id of the source that it is for, or a glob; None is every source.
+    """
+
+    polygon: tuple[tuple[float, float], ...]
+    source: str | None = Field(default=None, min_length=1)
+
+    @field_validator("polygon", mode="before")
+    @classmethod
+    def _corners(cls, value: object) -> object:
+        corners = value if isinstance(value, list | tuple) else []
+        pairs = [tuple(corner) for corner in corners if isinstance(corner, list | tuple) and len(corner) == 2]
+        sides = [side for pair in pairs for side in pair if type(side) in (int, float) and 0 <= side <= _LARGEST_SIDE]
+        if len(corners) < 3 or len(sides) != 2 * len(corners):
+            raise ValueError(f"expected three corners [x, y] or more, none below 0; found {shown(value)}")
+        return tuple((float(x), float(y)) for x, y in pairs)
+
+
 class ChangeConfig(_Section):
     """Which patches count as moved."""
 
     threshold: float = _result(ge=0, le=255)
     cell_px: int = _result(ge=1, le=256)
     cut_threshold: float = _result(ge=0, le=255)
+    ignore: tuple[Zone, ...] | None = _result(default=None)
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return (tuple(value) or None) if isinstance(value, list | tuple) else value
+
+    def ignored_in(self, source: str) -> list[tuple[tuple[float, float], ...]]:
+        """Polygons that are ignored in a source."""
+        return [
+            zone.polygon
+            for zone in self.ignore or ()
+            if zone.source in (None, source) or fnmatchcase(source, zone.source)
+        ]
 
 
 class SegmentConfig(_Section):

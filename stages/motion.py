@@ -16,14 +16,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deltascene.stages.boxes import Box, boxes_around, scaled, widened
 from deltascene.stages.kinds import Kind, unit_vectors
 from deltascene.stages.types import TokenGrid
 
 STEPS_PER_PIXEL = 32
 COARSER = 4  # pixels between flow vectors
 LEAST_BOX = 64  # pixels: for pictures with a shorter side the search has no pyramid, and sometimes crashes
-ITERATIONS = 25  # of a search that goes on from an earlier flow; the preset does 16, in about the same time
-FINEST_SCALE = 1  # half the resolution; the preset stops at a quarter
+FINE = (1, 4)  # finest scale, half the resolution where the preset stops at a quarter, and distance of its patches
+COARSE = (2, 3)  # the same in boxes larger than a share of the picture: about as good there, in two fifths of the time
+SMALL_BOX = 0.4
+LONGER = 25  # steps of a search that goes on from an earlier flow; the preset does 16
+AROUND_BOX = 2  # flow vectors around the patches that moved, in which content may be found
 SMOOTHED = (3, 3)  # pixels averaged against noise before two images are compared
 CORNERS, CORNER_QUALITY, CORNER_APART = 100, 0.02, 8  # largest number, share of the best quality, distance in pixels
 FEWEST_CORNERS = 12
@@ -33,33 +37,41 @@ LEAST_TEXTURE = 1.0  # steps of 255, of a picture in which there is nothing to s
 COMPARED = (9, 9)  # window in pixels that decides whether the flow fits
 AROUND_COMPARED = 6  # pixels: half of both windows, rounded up
 JOINED = (7, 7)  # flow vectors that aren't zero are in one box if they are closer than half of this
-MOST_BOXES = 12  # of more than that, one around all is taken, so that finding them takes no time
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.int16]
 
 
-Box = tuple[slice, slice]  # rows and columns of a picture
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Positions at which the pixels of a part of a picture are looked up.
+
+    Attributes:
+        box: the part.
+        x: column [h, w] float32.
+        y: row [h, w] float32.
+    """
+
+    box: Box
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Positions at which output pixels are looked up.
+    """Positions at which output pixels are looked up: outside of the parts, every pixel where it lies."""
 
-    Attributes:
-        x: column [H, W] float32.
-        y: row [H, W] float32.
-        boxes: parts of the picture outside of which every pixel is looked up where it lies.
-    """
-
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    boxes: Sequence[Box] = ((slice(None), slice(None)),)
+    parts: Sequence[Part]
 
 
 def flow_size(image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a flow for an image size."""
     return -(-image_size[0] // COARSER), -(-image_size[1] // COARSER)
+
+
+def no_flow(image_size: tuple[int, int]) -> Flow:
+    """The flow of a picture in which nothing moves."""
+    return np.zeros((2, *flow_size(image_size)), np.int16)
 
 
 def to_grey(pixels_CHW: NDArray[np.uint8]) -> Grey:
@@ -82,29 +94,32 @@ def estimate_flow(
 ) -> Flow:
     """Flow from a frame back to the last computed image, around the patches that moved; zero elsewhere.
 
-    The whole picture is searched, as in a crop the coarse levels of the pyramid miss large motion. The flow is also
-    zero where the warped image is no closer to the frame than the unwarped one, so that a moving object doesn't drag
-    its surroundings along.
+    The flow is also zero where the warped image is no closer to the frame than the unwarped one, so that a moving
+    object doesn't drag its surroundings along.
 
     Args:
         now: the frame [H, W].
         computed: the last computed image [H, W].
         moved: patches that changed since they were last computed [h, w].
         grid: token grid of the frame.
-        start: flow of an earlier frame back to the same image, from which the search goes on, longer; None searches
-            afresh.
+        start: flow of an earlier frame back to the same image, from which the search goes on, in boxes around what
+            moved; None searches the whole picture afresh.
 
     Returns:
         Flow (x, y) in steps of 1/32 pixel [2, ceil(H/4), ceil(W/4)].
     """
-    flow: Flow = np.zeros((2, *flow_size(now.shape)), np.int16)
+    flow = no_flow(now.shape)
     if not moved.any():
         return flow
-    coarse = cv2.resize(_search(now, computed, start), flow.shape[:0:-1], interpolation=cv2.INTER_AREA)
     near = cv2.resize(_grown(moved).astype(np.uint8), flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    boxes = boxes_around(near)
+    if start is None:
+        coarse = cv2.resize(_search(now, computed), flow.shape[:0:-1], interpolation=cv2.INTER_AREA)
+    else:
+        coarse = _search_boxes(now, computed, boxes, start)
     steps = np.clip(np.rint(coarse * STEPS_PER_PIXEL), -32767, 32767).astype(np.int16)
     flow = np.ascontiguousarray((steps * near[..., None]).transpose(2, 0, 1))
-    return flow * _closer(flow, now, computed)
+    return flow * _closer(flow, now, computed, boxes)
 
 
 def flow_residual(flow: Flow, now: Grey, computed: Grey, gain: float, grid: TokenGrid) -> float:
@@ -164,16 +179,11 @@ def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
 
     The flow isn't interpolated, as an object's outline often lies between two flow vectors.
     """
-    height, width = image_size
-    x, y = (
-        cv2.resize(plane.astype(np.float32) / STEPS_PER_PIXEL, (width, height), interpolation=cv2.INTER_NEAREST)
-        for plane in flow
-    )
-    x += np.arange(width, dtype=np.float32)
-    y += np.arange(height, dtype=np.float32)[:, None]
-    joined = cv2.dilate(flow.any(0).astype(np.uint8), np.ones(JOINED, np.uint8))
-    boxes = [_in_pixels(box, flow.shape[1:], image_size) for box in _boxes(joined)]
-    return Lookup(np.clip(x, 0, width - 1, out=x), np.clip(y, 0, height - 1, out=y), boxes)
+    moving = np.asarray(np.any(flow, axis=0), np.uint8)
+    joined = cv2.dilate(moving, np.ones(JOINED, np.uint8))
+    vectors = flow.shape[1:]
+    boxes = (widened(scaled(box, vectors, image_size), 1, image_size) for box in boxes_around(joined))
+    return Lookup([_positions(flow, image_size, box) for box in boxes])
 
 
 def warp(value: NDArray[Any], kind: Kind, where: Lookup) -> NDArray[Any]:
@@ -199,18 +209,17 @@ def _near(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _remapped(value: NDArray[Any], where: Lookup, how: int) -> NDArray[Any]:
-    """An array looked up by OpenCV, which takes at most four channels, and four in a third of the time of three."""
+    """An array looked up by OpenCV, whose remap takes at most four channels; four take a third of the time of three."""
     moved = value.copy()
     planes, onto = (array.reshape(*value.shape[:2], -1) for array in (value, moved))
     for first in range(0, planes.shape[2], 4):
         group = np.ascontiguousarray(planes[..., first : first + 4])
         three = group.shape[2] == 3 and group.dtype == np.float32
         source = cv2.cvtColor(group, cv2.COLOR_RGB2RGBA) if three else group
-        for rows, columns in where.boxes:
-            x, y = where.x[rows, columns], where.y[rows, columns]
-            found = cv2.remap(source, x, y, how, borderMode=cv2.BORDER_REPLICATE)
+        for part in where.parts:
+            found = cv2.remap(source, part.x, part.y, how, borderMode=cv2.BORDER_REPLICATE)
             found = cv2.cvtColor(found, cv2.COLOR_RGBA2RGB) if three else found
-            onto[rows, columns, first : first + 4] = found.reshape(*x.shape, -1)
+            onto[(*part.box, slice(first, first + 4))] = found.reshape(*part.x.shape, -1)
     return moved
 
 
@@ -223,58 +232,38 @@ def _unit_vectors(value: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(value / cv2.merge([length] * 3))
 
 
-def _boxes(marked: NDArray[np.uint8]) -> list[Box]:
-    """Boxes around the connected parts of a mask [h, w]; of those that one box holds in no more space, that one."""
-    _, _, found, _ = cv2.connectedComponentsWithStats(marked)
-    corners = [(top, left, top + height, left + width) for left, top, width, height, _ in found[1:].tolist()]
-    if len(corners) > MOST_BOXES:
-        corners = [_around(corners)]
-    kept: list[tuple[int, int, int, int]] = []
-    for corner in corners:
-        box = corner
-        while inside := [other for other in kept if _area(_around([box, other])) <= _area(box) + _area(other)]:
-            kept.remove(inside[0])
-            box = _around([box, inside[0]])
-        kept.append(box)
-    return [(slice(top, bottom), slice(left, right)) for top, left, bottom, right in kept]
+def _search_boxes(now: Grey, computed: Grey, boxes: Sequence[Box], start: Flow) -> NDArray[np.float32]:
+    """Flow [h, w, 2] in pixels at a quarter of the resolution, searched in boxes of it; zero elsewhere."""
+    size, began = start.shape[1:], (start.transpose(1, 2, 0) / STEPS_PER_PIXEL).astype(np.float32)
+    coarse = np.zeros_like(began)
+    for box in boxes:
+        wide = widened(box, AROUND_BOX, size)
+        pixels, (height, width) = scaled(wide, size, now.shape), (part.stop - part.start for part in wide)
+        how = FINE if height * width <= SMALL_BOX * size[0] * size[1] else COARSE
+        found = _search(now[pixels], computed[pixels], began[wide], *how)
+        coarse[wide] = cv2.resize(found, (width, height), interpolation=cv2.INTER_AREA)
+    return coarse
 
 
-def _around(corners: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
-    tops, lefts, bottoms, rights = zip(*corners, strict=True)
-    return min(tops), min(lefts), max(bottoms), max(rights)
-
-
-def _area(corners: tuple[int, int, int, int]) -> int:
-    return (corners[2] - corners[0]) * (corners[3] - corners[1])
-
-
-def _in_pixels(box: Box, flow_size: tuple[int, ...], image_size: tuple[int, int], margin: int = 1) -> Box:
-    """Pixels whose flow vectors are in a box, and some around."""
-    rows, columns = (
-        slice(max(0, part.start * pixels // vectors - margin), min(pixels, -(-part.stop * pixels // vectors) + margin))
-        for part, vectors, pixels in zip(box, flow_size, image_size, strict=True)
-    )
-    return rows, columns
-
-
-def _search(now: Grey, computed: Grey, start: Flow | None = None) -> NDArray[np.float32]:
+def _search(
+    now: Grey, computed: Grey, start: NDArray[np.float32] | None = None, finest: int = FINE[0], apart: int = FINE[1]
+) -> NDArray[np.float32]:
     """Flow of a picture [H, W, 2] in pixels; a picture smaller than the search needs is padded with its edge."""
     height, width = now.shape
     below, right = max(0, LEAST_BOX - height), max(0, LEAST_BOX - width)
-    guess: NDArray[Any] = np.zeros((height, width, 2), np.float32)
-    if start is not None:
-        guess = cv2.resize(start.transpose(1, 2, 0).astype(np.float32) / STEPS_PER_PIXEL, (width, height))
-    guess = cv2.copyMakeBorder(guess, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    pair = [cv2.copyMakeBorder(box, 0, below, 0, right, cv2.BORDER_REPLICATE) for box in (now, computed)]
+    began: NDArray[Any] = np.zeros((height, width, 2), np.float32)
+    if start is not None and start.any():
+        began = np.asarray(cv2.resize(start, (width, height)), np.float32)
+    images = [cv2.copyMakeBorder(each, 0, below, 0, right, cv2.BORDER_REPLICATE) for each in (now, computed, began)]
     search = cv2.DISOpticalFlow.create(
         cv2.DISOPTICAL_FLOW_PRESET_FAST
     )  # made anew, as it keeps settings of the last size
-    search.setFinestScale(FINEST_SCALE)
-    search.setVariationalRefinementIterations(0)  # it blurs outlines, and takes longer than the finer scale
+    search.setFinestScale(finest)
+    search.setPatchStride(apart)
     if start is not None:
-        search.setGradientDescentIterations(ITERATIONS)
-    found = search.calc(pair[0], pair[1], guess)
-    return np.asarray(found[:height, :width], np.float32)
+        search.setGradientDescentIterations(LONGER)
+    search.setVariationalRefinementIterations(0)  # it blurs outlines, and takes longer than the finer scale
+    return np.asarray(search.calc(*images)[:height, :width], np.float32)
 
 
 def _grown(moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -282,20 +271,33 @@ def _grown(moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(moved.astype(np.uint8), np.ones((3, 3), np.uint8)), bool)
 
 
-def _closer(flow: Flow, now: Grey, computed: Grey) -> NDArray[np.int16]:
-    """1 where a flow brings the computed image closer to the frame, else 0 [ceil(H/4), ceil(W/4)]."""
-    where = plan_lookup(flow, now.shape)
+def _closer(flow: Flow, now: Grey, computed: Grey, boxes: Sequence[Box]) -> NDArray[np.int16]:
+    """1 where a flow that is zero outside of boxes brings the computed image closer to the frame, else 0.
+
+    The size is the flow's: [ceil(H/4), ceil(W/4)].
+    """
     smooth, still = (cv2.blur(image, SMOOTHED) for image in (now, computed))
     closer = np.zeros(now.shape, np.uint8)
-    for inner in where.boxes:
-        rows, columns = (slice(max(0, part.start - AROUND_COMPARED), part.stop + AROUND_COMPARED) for part in inner)
-        x, y, here = where.x[rows, columns], where.y[rows, columns], still[rows, columns]
-        fetched = cv2.remap(still, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        apart = (cv2.absdiff(smooth[rows, columns], image) for image in (fetched, here))
+    for box in boxes:
+        inner = scaled(box, flow.shape[1:], now.shape)
+        part = _positions(flow, now.shape, widened(inner, AROUND_COMPARED, now.shape))
+        fetched = cv2.remap(still, part.x, part.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        apart = (cv2.absdiff(smooth[part.box], image) for image in (fetched, still[part.box]))
         off, off_still = (cv2.boxFilter(image, cv2.CV_32F, COMPARED, normalize=False) for image in apart)
-        within = tuple(
-            slice(one.start - outer.start, one.stop - outer.start)
-            for one, outer in zip(inner, (rows, columns), strict=True)
+        rows, columns = (
+            slice(one.start - outer.start, one.stop - outer.start) for one, outer in zip(inner, part.box, strict=True)
         )
-        closer[inner] = (off < off_still)[within]
+        closer[inner] = (off < off_still)[rows, columns]
     return np.asarray(cv2.resize(closer, flow.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT), np.int16)
+
+
+def _positions(flow: Flow, image_size: tuple[int, int], box: Box) -> Part:
+    """Where the pixels of a box are looked up under a flow."""
+    vectors = [
+        np.minimum((np.arange(part.start, part.stop) * (1 / (side / count))).astype(np.intp), count - 1)
+        for part, side, count in zip(box, image_size, flow.shape[1:], strict=True)
+    ]  # as OpenCV's resize to the nearest rounds
+    x, y = ((plane.astype(np.float32) / STEPS_PER_PIXEL).take(vectors[1], 1)[vectors[0]] for plane in flow)
+    x += np.arange(box[1].start, box[1].stop, dtype=np.float32)
+    y += np.arange(box[0].start, box[0].stop, dtype=np.float32)[:, None]
+    return Part(box, np.clip(x, 0, image_size[1] - 1, out=x), np.clip(y, 0, image_size[0] - 1, out=y))

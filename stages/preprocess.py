@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def resize_frame(image: Image, plan: InputPlan) -> Tensor:
     if (height, width) != plan.frame_size:
         pixels = functional.interpolate(pixels[None], size=(height, width), mode="bilinear", antialias=True)[0]
     if (height, width) == plan.model_size:
-        return pixels.contiguous()
+        return torch.from_numpy(np.stack(cv2.split(pixels.permute(1, 2, 0).numpy())))  # torch would wait for threads
     canvas = torch.zeros(3, *plan.model_size, dtype=torch.uint8)
     canvas[:, top : top + height, left : left + width] = pixels
     return canvas

@@ -31,11 +31,14 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "torch": ("stages/*", "pipeline/*"),
     "timm": ("stages/backbone.py", "stages/preprocess.py", "pipeline/training/*"),
     "zarr": ("cache/zarr_store.py", "cache/shards.py", "pipeline/runs/predictions.py"),
-    "cv2": (  # where pictures come in or go out, and optical flow
+    "cv2": (  # where pictures come in or go out, and what is done to each of them before and after the network
         "pipeline/sources/*",
         "pipeline/drawing/panel.py",
         "pipeline/report/pictures.py",
         "pipeline/doctor/media.py",
+        "stages/preprocess.py",
+        "stages/change.py",
+        "stages/boxes.py",
         "stages/motion.py",
         "pipeline/training/rooms/*",
     ),

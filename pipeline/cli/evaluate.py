@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from deltascene.pipeline.cli.options import ConfigOption, ModelOption, SetOption, TasksOption
-from deltascene.pipeline.cli.values import parse_budgets, parse_models, split_names
+from deltascene.pipeline.cli.options import ConfigOption, IgnoreOption, ModelOption, SetOption, TasksOption
+from deltascene.pipeline.cli.values import parse_budgets, parse_models, read_zones, split_names
 from deltascene.pipeline.errors import UsageError
 
 FramesOption = Annotated[int, typer.Option(help="Largest number of frames that are read of each clip.")]
@@ -26,13 +26,14 @@ def what_if(
     tasks: TasksOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    ignore: IgnoreOption = None,
 ) -> None:
     """Count the tokens and MACs that presets would compute on videos, without running a model."""
     from deltascene.pipeline.commands.terminal import open_console
     from deltascene.pipeline.commands.what_if import what_if_command
     from deltascene.pipeline.config import load_config
 
-    values = {"model": model, "tasks": split_names(tasks)}
+    values = {"model": model, "tasks": split_names(tasks), "change.ignore": read_zones(ignore)}
     configs = {name: load_config(name, config, set_ or (), values) for name in split_names(presets) or ()}
     raise typer.Exit(what_if_command(configs, sources, open_console()))
 

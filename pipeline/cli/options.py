@@ -25,6 +25,13 @@ SetOption = Annotated[
 SizeOption = Annotated[
     str | None, typer.Option(help="Size of the model's input: its short side in pixels, or height and width as H,W.")
 ]
+IgnoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="ZONES.yaml",
+        help="Zones whose changes are ignored: `zones:`, a list of `polygon: [[x, y], …]` with an optional `source`.",
+    ),
+]
 JsonEventsOption = Annotated[bool, typer.Option("--json", help="Print one JSON event a line on standard output.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 AllowCodeOption = Annotated[

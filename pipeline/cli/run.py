@@ -9,6 +9,7 @@ import typer
 from deltascene.pipeline.cli.options import (
     AllowCodeOption,
     ConfigOption,
+    IgnoreOption,
     JsonEventsOption,
     ModelOption,
     OutArgument,
@@ -17,7 +18,15 @@ from deltascene.pipeline.cli.options import (
     SizeOption,
     TasksOption,
 )
-from deltascene.pipeline.cli.values import parse_bytes, parse_max_drift, parse_save, parse_size, parse_time, split_names
+from deltascene.pipeline.cli.values import (
+    parse_bytes,
+    parse_max_drift,
+    parse_save,
+    parse_size,
+    parse_time,
+    read_zones,
+    split_names,
+)
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.quick_imports import quick_imports
 
@@ -121,6 +130,7 @@ def run(
     config: ConfigOption = None,
     set_: SetOption = None,
     size: SizeOption = None,
+    ignore: IgnoreOption = None,
     start: StartOption = None,
     end: EndOption = None,
     stride: StrideOption = None,
@@ -156,6 +166,7 @@ def run(
         ("model", f"--model {model}"): model,
         ("tasks", f"--tasks {tasks}"): split_names(tasks),
         ("input.size", f"--size {size}"): parse_size(size),
+        ("change.ignore", f"--ignore {ignore}"): read_zones(ignore),
         ("source.start_s", f"--start {start}"): parse_time(start),
         ("source.end_s", f"--end {end}"): parse_time(end),
         ("source.stride", f"--stride {stride}"): stride,

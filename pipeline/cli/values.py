@@ -50,6 +50,35 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
+def read_zones(path: Path | None) -> list[Any] | None:
+    """Zones of a file, as `change.ignore` takes them; None stays None.
+
+    Raises:
+        UsageError: the file can't be read, or holds something else.
+    """
+    if path is None:
+        return None
+    from pydantic import ValidationError
+
+    from deltascene.pipeline.config import Zone
+    from deltascene.pipeline.safe_yaml import read_mapping
+    from deltascene.pipeline.text import first_problem, shown
+
+    try:
+        data = read_mapping(path)
+        if list(data) != ["zones"] or not isinstance(data["zones"], list):
+            raise ValueError(f"expected `zones:` with a list; found {shown(data)}")
+        for number, zone in enumerate(data["zones"], 1):
+            try:
+                Zone.model_validate(zone)
+            except ValidationError as error:
+                raise ValueError(f"zone {number}: {first_problem(error, Zone)}") from error
+    except ValueError as error:
+        raise UsageError(f"--ignore {path}: {error}") from error
+    zones: list[Any] = data["zones"]
+    return zones
+
+
 def parse_time(text: str | None) -> float | None:
     """Seconds, MM:SS or HH:MM:SS, as seconds; None stays None.
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from deltascene.pipeline.drawing.panel import TILE_HEIGHT, Change, draw, draw_ground, plan_panel
 from deltascene.pipeline.drawing.webm import WebmWriter
 from deltascene.pipeline.units import compact, milliseconds, share
+from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Array, Kind
 from deltascene.stages.types import Frame, Image
+from deltascene.stages.zones import shaded
 
 VIDEO_TILE_HEIGHT = 144  # smaller than a picture's, as a video's cost grows with its pixels
 LONGEST_STILL_S = 60.0  # a gap in the source's clock is shown no longer than this
@@ -115,6 +117,10 @@ class OverlayPictures:
             note: text beside the pictures.
             strength: how much each patch changed [h, w], in steps of 255.
         """
+        if image is not None and "ignored_patches" in self._attributes and strength is not None:
+            sizes = (tuple(self._attributes[name]) for name in ("frame_size", "model_size", "content"))
+            patch = self._attributes["model_size"][0] // strength.shape[0]
+            image = shaded(image, self._attributes["ignored_patches"], InputPlan(*sizes), patch)
         header = f"{self._id}   #{index}   {pts_s:.2f} s   {note.text}"
         change = _change(self._attributes, strength, note.policy) if keeps_change(self._attributes) else None
         shared = {"caption": header, "cause": note.cause}

@@ -31,7 +31,7 @@ class AuditState:
     """What audits remember of a stream inside a segment.
 
     Attributes:
-        pixels: the last valid frame at the model's size, uint8 [3, H, W].
+        pixels: the last valid frame at the model's size, uint8 [3, H, W], where frames are drawn.
         moved_s: time at which each patch was last over the threshold [patches].
         opening: audits that the segment's first frame pays for.
         balance: audits that the frames after it have paid for and that aren't spent.
@@ -109,7 +109,7 @@ def draw(
     frame, share, every = result.frame, config.run.audit, config.run.audit_every
     moved_s = np.full(grid.patches, -np.inf) if state.moved_s is None else state.moved_s
     moved_s = np.where(result.record.change >= max(1, floor(config.change.threshold)), frame.pts_s, moved_s)
-    state = replace(state, pixels=pixels, moved_s=moved_s)
+    state = replace(state, pixels=pixels if isinstance(share, float) else None, moved_s=moved_s)
     moved = state.moved(frame.pts_s)
     if every is not None:
         due = result.policy != "dense" and frame.index // config.source.stride % every == 0

@@ -21,7 +21,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, estimate_flow, flow_residual, flow_size, standing_share, to_grey
+from deltascene.stages.motion import Flow, estimate_flow, flow_residual, no_flow, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -99,7 +99,12 @@ def rules_of(config: Config) -> Rules:
 
 
 def decide(
-    config: Config, grid: TokenGrid, state: TemporalState, frame: Frame, pixels: Tensor
+    config: Config,
+    grid: TokenGrid,
+    state: TemporalState,
+    frame: Frame,
+    pixels: Tensor,
+    ignored: NDArray[np.bool_] | None = None,
 ) -> tuple[TemporalState, Decision]:
     """Decides about a valid frame.
 
@@ -109,6 +114,7 @@ def decide(
         state: what the stream remembers; an empty one asks for a dense frame.
         frame: the frame.
         pixels: it at the model's size, uint8 [3, H, W].
+        ignored: patches [h*w] whose changes don't count; None is none.
 
     Returns:
         The state after the decision was carried out, and the decision.
@@ -116,7 +122,7 @@ def decide(
     if not config.policy.reuse:
         return _decide_without_reuse(config, grid, state, pixels)
     cells_PQ = cell_means(pixels, grid, config.change.cell_px)
-    gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold)
+    gain, strength_P, jumped = _compare(cells_PQ, state, config.change.cut_threshold, ignored)
     patches = moved_patches(strength_P, config.change.threshold)
     situation = replace(
         _situation(config, state, frame, pixels), moved=len(patches) / grid.patches, jumped=jumped, gain=gain
@@ -208,8 +214,9 @@ def follow(
     assert decision.computed is not None
     assert reference is not None
     now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
-    onward = config.policy.flow == "onward"
-    start = (np.zeros((2, *flow_size(now.shape)), np.int16) if state.flow is None else state.flow) if onward else None
+    start = None
+    if config.policy.flow == "onward":
+        start = no_flow(now.shape) if state.flow is None else state.flow
     flow = estimate_flow(now, computed, decision.moved, grid, start)
     state = replace(state, flow=flow)
     if not uses_evidence(config):
@@ -250,18 +257,24 @@ def _decide_without_reuse(
 
 
 def _identical(pixels: Tensor, computed: Tensor | None) -> bool:
-    return computed is not None and torch.equal(pixels, computed)
+    return computed is not None and np.array_equal(pixels.numpy(), computed.numpy())  # torch would wait for threads
 
 
-def _compare(cells_PQ: Tensor, state: TemporalState, cut_threshold: float) -> tuple[float, Tensor, float]:
+def _compare(
+    cells_PQ: Tensor, state: TemporalState, cut_threshold: float, ignored: NDArray[np.bool_] | None
+) -> tuple[float, Tensor, float]:
     """Exposure against the last dense frame, change of every patch, and the share of patches that jumped."""
     if state.reference is None or state.cells_PQ is None:
         return 1.0, torch.zeros(len(cells_PQ)), 0.0
     gain = exposure(cells_PQ, state.reference)
     since_last = Reference(state.cells_PQ)
     jump_P = change_strength(cells_PQ, since_last, gain / state.reference.gain)
-    jumped = float((jump_P > cut_threshold).float().mean())
-    return gain, change_strength(cells_PQ, state.reference, gain), jumped
+    strength_P = change_strength(cells_PQ, state.reference, gain)
+    if ignored is not None:
+        seen = torch.from_numpy(~ignored)
+        jump_P, strength_P = jump_P[seen], strength_P * seen
+    jumped = float((jump_P > cut_threshold).float().mean()) if len(jump_P) else 0.0
+    return gain, strength_P, jumped
 
 
 def _shown(strength_P: Tensor, grid: TokenGrid, threshold: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

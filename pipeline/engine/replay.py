@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.decide import Decision, TemporalState, decide, follow, uses_evidence
@@ -16,6 +19,7 @@ from deltascene.pipeline.numerics.plain_torch import plain_torch
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.preprocess import resize_frame
 from deltascene.stages.types import Frame, TokenGrid
+from deltascene.stages.zones import ignored_patches
 
 Item = TypeVar("Item")
 
@@ -96,6 +100,7 @@ class _Deciding:
         """Drops the state at the start of a segment, or when the frames' size changed."""
         self._states = [TemporalState()] * len(self._configs)
         self._geometry: tuple[InputPlan, TokenGrid] | None = None
+        self._ignored: list[NDArray[np.bool_] | None] = []
 
     @plain_torch()
     def __call__(self, frame: Frame) -> DecidedFrame:
@@ -107,11 +112,15 @@ class _Deciding:
         if self._geometry is None or self._geometry[0].frame_size != size:
             self.reset()
             self._geometry = grid_of(self._model, self._configs[0], size, self._begun)
+            zones = (config.change.ignored_in(frame.source) for config in self._configs)
+            self._ignored = [ignored_patches(polygons, *self._geometry) for polygons in zones]
         plan, grid = self._geometry
         pixels = resize_frame(frame.image, plan)
         decisions = []
         for place, config in enumerate(self._configs):
-            self._states[place], decision = decide(config, grid, self._states[place], frame, pixels)
+            self._states[place], decision = decide(
+                config, grid, self._states[place], frame, pixels, self._ignored[place]
+            )
             if decision.policy == "warped" and uses_evidence(config):
                 self._states[place], _ = follow(config, grid, self._states[place], decision, pixels)
             decisions.append(decision)

@@ -40,15 +40,24 @@ from deltascene.stages.preprocess import normalise_patches, resize_frame
 from deltascene.stages.rows import StreamRows, key_shapes, run_streams
 from deltascene.stages.scene_cache import SceneCache, allocate_cache
 from deltascene.stages.types import Frame, TokenGrid
+from deltascene.stages.zones import ignored_patches
 
 
 @dataclass(frozen=True, slots=True)
 class InputGeometry:
-    """What depends on the size of a stream's frames alone, computed once for each size."""
+    """What depends on a stream's name and the size of its frames alone, computed once for each size.
+
+    Attributes:
+        plan: how the frames become model input.
+        grid: token grid.
+        positions: positions of its tokens.
+        ignored: patches [h*w] whose changes don't count; None is none.
+    """
 
     plan: InputPlan
     grid: TokenGrid
     positions: Positions
+    ignored: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +155,14 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
     if state.geometry is None or state.geometry.plan.frame_size != size:
         frame = frame if state.geometry is None else replace(frame, cause=frame.cause or "resized")
         begun = state.begun or size
-        state = StreamState(plan_geometry(model, config, size, begun), begun)
+        geometry = plan_geometry(model, config, size, begun)
+        ignored = ignored_patches(config.change.ignored_in(frame.source), geometry.plan, geometry.grid)
+        state = StreamState(replace(geometry, ignored=ignored), begun)
     assert state.geometry is not None
     grid = state.geometry.grid
     pixels = resize_frame(image, state.geometry.plan)
     clock.lap("preprocess")
-    temporal, decision = decide(config, grid, state.temporal, frame, pixels)
+    temporal, decision = decide(config, grid, state.temporal, frame, pixels, state.geometry.ignored)
     clock.lap("mask")
     flow = None
     if decision.policy == "warped":

@@ -56,10 +56,12 @@ def video_report(video: RunVideo, ledger: pa.Table, limits: Limits) -> dict[str,
     }
     if not len(frames):
         nothing: dict[str, Any] = {"pictures": [], "film": [], "change_threshold": None, "classes": {}, "scales": {}}
-        return about | {"size": None, "frame_size": None, "kinds": {}, "drift_units": {}, "worst": []} | nothing
+        nothing |= {"size": None, "frame_size": None, "ignored": 0.0, "kinds": {}, "drift_units": {}, "worst": []}
+        return about | nothing
     return about | {
         "size": list(video.size),
         "frame_size": list(video.frame_size),
+        "ignored": ignored_share(video),
         "kinds": {task: kind.name for task, kind in video.kinds.items()},
         "drift_units": {task: kind.drift_unit for task, kind in video.kinds.items()},
         "worst": worst_frames(ledger, limits.pictures // 2),
@@ -91,6 +93,13 @@ def brief_report(video: RunVideo, whole: Mapping[str, Any]) -> dict[str, Any]:
         "detailed": False,
         "totals": {**whole, "media_seconds": media_s},
     }
+
+
+def ignored_share(video: RunVideo) -> float:
+    """Share of a video's patches whose changes are ignored."""
+    ignored = video.arrays.attributes.get("ignored_patches", ())
+    change = video.arrays.change(0) if ignored else None
+    return 0.0 if change is None else len(ignored) / change.size
 
 
 def film(video: RunVideo, frames: pa.Table, count: int) -> list[dict[str, Any]]:

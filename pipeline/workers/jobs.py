@@ -15,6 +15,7 @@ from deltascene.pipeline.workers.outputs import FrameOutput, StoredForm, TaskOut
 from deltascene.stages.input_plan import InputPlan
 from deltascene.stages.kinds import Kind
 from deltascene.stages.types import Frame, TokenGrid
+from deltascene.stages.zones import ignored_patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class VideoJob:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes that are stored with its arrays."""
+        ignored = ignored_patches(self.config.change.ignored_in(self.id), self.plan, self.grid)
         return {
+            **({} if ignored is None else {"ignored_patches": ignored.nonzero()[0].tolist()}),
             "fps": float(self.info.fps) / self.config.source.stride,
             "size": list(self.form.size),
             "frame_size": list(self.plan.frame_size),

@@ -1,12 +1,15 @@
 """Shards written by hand are those of the Zarr format: zarr's own reader is the judge."""
 
+import struct
 from hashlib import sha256
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numcodecs import Blosc
 from zarr.codecs import BloscCodec
 
 from deltascene.cache.errors import BrokenSeal
@@ -109,6 +112,37 @@ def test_zarr_checks_the_index(sharded, tmp_path, place):
     path.write_bytes(data)
     with pytest.raises(ValueError, match="checksum"):
         joined[:]
+
+
+def read_by_the_specification(path, chunks):
+    """Encoded chunks of a shard, by its last bytes alone: little-endian offset and size of each, then CRC-32C."""
+    data = path.read_bytes()
+    index = data[-16 * chunks - 4 : -4]
+    assert struct.pack("<I", google_crc32c.value(index)) == data[-4:]
+    entries = [struct.unpack_from("<QQ", index, 16 * chunk) for chunk in range(chunks)]
+    return [None if place == 2**64 - 1 else data[place : place + size] for place, size in entries]
+
+
+def test_chunks_of_the_same_bytes_are_stored_once(tmp_path):
+    """Outputs of a held stretch: every chunk in it is the same. zarr reads them, whole and in part, and so does a
+    reader that knows the specification alone."""
+    frames, still = values_of(40, (20, 30), ()), slice(7, 36)
+    frames[still] = frames[7]
+    arrays = {"held": frames, "busy": values_of(40, (20, 30), (), seed=1)}
+    out = tmp_path / "joined"
+    sums = join_arrays(out, seal_parts(tmp_path, arrays, 20, 4), 40, 20)
+    group = zarr.open_group(out, mode="r")
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(group[name][:], values)
+        np.testing.assert_array_equal(group[name][10:23, 3:9], values[10:23, 3:9])
+        np.testing.assert_array_equal(group[name][31], values[31])
+    path, codec = out / "held/c/0/0/0", Blosc()
+    chunks = read_by_the_specification(path, 10)
+    found = [np.frombuffer(codec.decode(chunk), np.uint8).reshape(4, 20, 30) for chunk in chunks]
+    np.testing.assert_array_equal(np.concatenate(found), frames)
+    assert len(set(chunks)) == 4  # frames 0 to 3, 4 to 7, the still ones, and the last
+    assert path.stat().st_size == sum(map(len, set(chunks))) + 16 * 10 + 4
+    assert 2 * sums["held/c/0/0/0"][0] < sums["busy/c/0/0/0"][0]
 
 
 def test_a_shard_without_a_chunk_leaves_no_file(tmp_path):

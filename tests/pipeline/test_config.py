@@ -46,6 +46,7 @@ OTHER = {
     "change.threshold": 8.0,
     "change.cell_px": 7,
     "change.cut_threshold": 40.0,
+    "change.ignore": [{"polygon": [[0.0, 0.0], [0.5, 0.0], [0.5, 0.2]], "source": "cam-*"}],
     "segment.frames": 64,
     "source.start_s": 1.5,
     "source.end_s": 9.0,
@@ -99,9 +100,10 @@ def test_presets_state_only_what_differs():
     assert presets() == ["balanced", "exact", "fast"]
     for name in presets():
         stated = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-        assert stated.pop("extends") in (*presets(), "defaults")
+        extends = stated.pop("extends")
         config = settings_of(load_config(name))
-        assert {key: config[key] for key in config if config[key] != DEFAULTS[key]} == flatten(stated)
+        below = DEFAULTS if extends == "defaults" else settings_of(load_config(extends))
+        assert {key: config[key] for key in config if config[key] != below[key]} == flatten(stated)
 
 
 def test_exact_reuses_nothing_but_what_is_byte_identical():
@@ -110,12 +112,16 @@ def test_exact_reuses_nothing_but_what_is_byte_identical():
     assert exact.policy.hold_identical
 
 
-def test_balanced_is_the_defaults_but_for_moving_cameras_and_fast_computes_less_often():
+def test_balanced_goes_by_time_and_fast_computes_less_often():
     balanced, fast = load_config("balanced"), load_config("fast")
     assert load_config() == balanced
-    assert settings_of(balanced) == DEFAULTS | {"policy.camera_every": 3}
-    assert fast.policy.every > balanced.policy.every
-    assert fast.policy.refresh > balanced.policy.refresh
+    assert (balanced.policy.every, balanced.policy.refresh, balanced.policy.camera_every) == (None, None, None)
+    assert {key for key, value in settings_of(fast).items() if value != settings_of(balanced)[key]} == {
+        "policy.max_age_s",
+        "policy.camera_price",
+    }
+    assert fast.policy.max_age_s > balanced.policy.max_age_s
+    assert fast.policy.camera_price > balanced.policy.camera_price
 
 
 @pytest.mark.parametrize("key", sorted(OTHER))

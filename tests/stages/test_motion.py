@@ -10,8 +10,10 @@ from deltascene.stages.kinds import Classes, Heatmaps, Scalar, Vector, unit_vect
 from deltascene.stages.motion import (
     STEPS_PER_PIXEL,
     Lookup,
+    Part,
     estimate_flow,
     flow_size,
+    no_flow,
     plan_lookup,
     standing_share,
     to_grey,
@@ -79,23 +81,36 @@ def test_any_grid_has_a_flow(height, width, patch, seed, data):
     rng = np.random.default_rng(seed)
     now, computed = rng.integers(0, 256, (2, *grid.image_size), np.uint8)
     moved = rng.random((grid.height, grid.width)) < data.draw(st.sampled_from([0.05, 0.5, 1.0]))
-    flow = estimate_flow(now, computed, moved, grid)
+    search = data.draw(st.sampled_from([None, no_flow(grid.image_size)]))
+    flow = estimate_flow(now, computed, moved, grid, search)
     assert flow.shape == (2, *flow_size(grid.image_size))
     assert flow.shape[1:] == (-(-grid.height * patch // 4), -(-grid.width * patch // 4))
-    np.testing.assert_array_equal(flow, estimate_flow(now, computed, moved, grid))
+    np.testing.assert_array_equal(flow, estimate_flow(now, computed, moved, grid, search))
     where = plan_lookup(flow, grid.image_size)
-    for at, length in ((where.y, grid.image_size[0]), (where.x, grid.image_size[1])):
-        assert at.shape == grid.image_size
+    for at, length in zip(positions(where, grid.image_size), grid.image_size, strict=True):
         assert at.min() >= 0
         assert at.max() <= length - 1
     if not moved.any():
         assert not flow.any()
 
 
+def at_positions(x, y):
+    """A lookup of the whole picture."""
+    return Lookup([Part((slice(0, x.shape[0]), slice(0, x.shape[1])), x, y)])
+
+
+def positions(where, size):
+    """Row and column at which every pixel is looked up."""
+    y, x = (axis.astype(np.float32) for axis in np.indices(size))
+    for part in where.parts:
+        y[part.box], x[part.box] = part.y, part.x
+    return y, x
+
+
 def by(dx, dy, height=9, width=11):
     """Every pixel is looked up (dx, dy) away."""
     x, y = np.meshgrid(np.arange(width, dtype=np.float32) + np.float32(dx), np.arange(height, dtype=np.float32) + dy)
-    return Lookup(np.clip(x, 0, width - 1).astype(np.float32), np.clip(y, 0, height - 1).astype(np.float32))
+    return at_positions(np.clip(x, 0, width - 1).astype(np.float32), np.clip(y, 0, height - 1).astype(np.float32))
 
 
 def test_labels_are_taken_from_the_nearest_pixel():
@@ -150,9 +165,8 @@ def test_a_flow_of_one_vector_moves_every_pixel_by_it(height, width, x, y):
     flow = np.empty((2, *flow_size((height, width))), np.int16)
     flow[0], flow[1] = x, y
     where = plan_lookup(flow, (height, width))
-    expected = by(x / 32, np.float32(y / 32), height, width)
-    np.testing.assert_allclose(where.x, expected.x, atol=1e-4)
-    np.testing.assert_allclose(where.y, expected.y, atol=1e-4)
+    expected = positions(by(x / 32, np.float32(y / 32), height, width), (height, width))
+    np.testing.assert_allclose(positions(where, (height, width)), expected, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -160,20 +174,43 @@ def test_a_flow_of_one_vector_moves_every_pixel_by_it(height, width, x, y):
 def test_only_what_flows_is_looked_up_and_that_is_the_same_as_looking_all_up(height, width, share, seed):
     rng, size = np.random.default_rng(seed), (height, width)
     flow = rng.integers(-300, 300, (2, *flow_size(size)), np.int16)
-    where = plan_lookup(flow * (rng.random(flow.shape[1:]) < share), size)
-    elsewhere = np.ones(size, bool)
-    for box in where.boxes:
-        elsewhere[box] = False
-    rows, columns = np.nonzero(elsewhere)
-    np.testing.assert_array_equal(where.y[elsewhere], rows)
-    np.testing.assert_array_equal(where.x[elsewhere], columns)
-    everywhere = Lookup(where.x, where.y)
+    flow *= rng.random(flow.shape[1:]) < share
+    where, (down, right) = plan_lookup(flow, size), (vector_of(side) for side in size)
+    y, x = (plane[down][:, right] / np.float32(32) for plane in flow[::-1])
+    y, x = np.clip(y + np.arange(height)[:, None], 0, height - 1), np.clip(x + np.arange(width), 0, width - 1)
+    y, x = y.astype(np.float32), x.astype(np.float32)
+    np.testing.assert_array_equal(positions(where, size), (y, x))
+    everywhere = at_positions(x, y)
     labels, numbers = rng.integers(0, 255, size).astype(np.uint8), rng.random((*size, 7), np.float32)
     vectors = rng.normal(size=(*size, 3)).astype(np.float32)
     for kind, value in ((Classes(("a", "b")), labels), (Heatmaps(tuple("abcdefg")), numbers)):
         np.testing.assert_array_equal(warp(value, kind, where), warp(value, kind, everywhere))
-    taken = [cv2.remap(part.copy(), where.x, where.y, cv2.INTER_LINEAR) for part in np.moveaxis(vectors, -1, 0)]
+    taken = [cv2.remap(part.copy(), x, y, cv2.INTER_LINEAR) for part in np.moveaxis(vectors, -1, 0)]
     np.testing.assert_array_equal(warp(vectors, Vector(3), where), unit_vectors(np.dstack(taken)))
+
+
+def vector_of(side):
+    """The flow vector of every pixel along a side, as OpenCV enlarges to the nearest."""
+    vectors = np.arange(-(-side // 4), dtype=np.float32)[None]
+    return cv2.resize(vectors, (side, 1), interpolation=cv2.INTER_NEAREST)[0].astype(int)
+
+
+def test_a_search_in_boxes_finds_the_same_motion():
+    """Two objects, one small and one of half the picture; what is far from both is neither searched nor moved."""
+    still, near = texture(*GRID.image_size, seed=1), texture(42, 42, seed=2)
+    computed, now = still.copy(), still.copy()
+    computed[10:52, 240:282], now[12:54, 235:277] = near, near
+    large = texture(200, 160, seed=3)
+    computed[20:220, 4:164], now[16:216, 10:170] = large, large
+    changed = (computed != now).reshape(16, 14, 22, 14).any((1, 3))
+    flow = estimate_flow(now, computed, changed, GRID, no_flow(now.shape)) / STEPS_PER_PIXEL
+    for box, moved in (((slice(20, 50), slice(243, 270)), (5, -2)), ((slice(30, 200), slice(20, 150)), (-6, 4))):
+        found = flow[(slice(None), *(slice(part.start // 4, part.stop // 4) for part in box))]
+        assert (np.abs(found - np.array(moved)[:, None, None]).max(0) < 1).mean() > 0.9
+    grown = cv2.dilate(changed.astype(np.uint8), np.ones((3, 3), np.uint8))
+    far = cv2.resize(grown, (77, 56), interpolation=cv2.INTER_NEAREST_EXACT) == 0
+    assert far.any()
+    assert not flow[:, far].any()
 
 
 def test_grey_is_what_the_eye_sees():

@@ -1,5 +1,7 @@
 """Texts of options as values, and what is refused."""
 
+import re
+
 import pytest
 
 from deltascene.pipeline.cli.values import (
@@ -9,8 +11,10 @@ from deltascene.pipeline.cli.values import (
     parse_save,
     parse_size,
     parse_time,
+    read_zones,
     split_names,
 )
+from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import REGIONS
 
@@ -81,3 +85,44 @@ def test_a_budget_has_one_form(text):
 def test_budgets_are_by_region():
     assert parse_budgets(["moved.loss<=0.05", "whole.loss <= .01"]) == {"moving": 0.05, "whole": 0.01}
     assert set(parse_budgets(["moved.loss<=1", "whole.loss<=1"])) == set(REGIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("zones: 3", "expected `zones:` with a list; found {'zones': 3}"),
+        ("- 1", "expected a mapping; found list"),
+        (
+            "zones: [{polygon: [[0, 0], [1, 1]]}]",
+            "zone 1: polygon: expected three corners [x, y] or more, none below 0; found [[0, 0], [1, 1]]",
+        ),
+        ("zones: [{polygon: [[0, 0], [1, 1], [0, .nan]]}]", "zone 1: polygon: expected three corners"),
+        ("zones: [{polygon: [0, 1, 2]}]", "zone 1: polygon: expected three corners"),
+        ("zones: [{sources: a, polygon: []}]", "zone 1: sources: unknown key; did you mean 'source'?"),
+        ("zones: [{}]", "zone 1: polygon: expected a value; found none"),
+        ("zones: [7]", "zone 1: expected a mapping"),
+        ("zones: [", "not readable as YAML: line 1"),
+    ],
+)
+def test_a_bad_file_of_zones_is_told_in_one_line(tmp_path, text, problem):
+    file = tmp_path / "zones.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(f"--ignore {file}: {problem}")) as error:
+        read_zones(file)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="can't be read"):
+        read_zones(tmp_path / "none.yaml")
+
+
+def test_zones_are_the_same_however_they_are_written(tmp_path):
+    file, found = tmp_path / "zones.yaml", []
+    for text in (
+        "zones: [{polygon: [[0, 0], [1, 0], [1, 0.5]], source: 'cam-*'}]",
+        "# screens\nzones:\n- source: cam-*\n  polygon:\n  - [0.0, 0.0]\n  - [1.0, 0]\n  - [1, 5.0e-1]\n",
+    ):
+        file.write_text(text)
+        found.append(load_config(values={"change.ignore": read_zones(file)}))
+    assert found[0] == found[1]
+    assert found[0].change.ignored_in("cam-3") == [((0, 0), (1, 0), (1, 0.5))]
+    assert found[0].change.ignored_in("other") == []
+    assert load_config(values={"change.ignore": []}) == load_config()

@@ -18,8 +18,8 @@ from deltascene.stages.types import Frame, TokenGrid
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GRID = TokenGrid(height=6, width=8, patch=14, prefix=1)
-BALANCED = load_config("balanced")
-REFRESH = BALANCED.policy.refresh
+BY_COUNT = load_config("defaults", overrides=["policy.camera_every=3"])  # every so many frames
+REFRESH = BY_COUNT.policy.refresh
 
 
 def still(seed=0):
@@ -37,7 +37,7 @@ def with_object(number, pixels=None):
     return pixels
 
 
-def walk(films, config=BALANCED, fps=25.0, times=None, start=0, source="a camera"):
+def walk(films, config=BY_COUNT, fps=25.0, times=None, start=0, source="a camera"):
     """The decision about every frame; frame numbers count in strides, as sources give them."""
     state, decisions = TemporalState(), []
     for number, pixels in enumerate(films):
@@ -53,8 +53,8 @@ def told(decisions):
 
 
 def without_refresh(**values):
-    keys = {"policy.refresh": 100_000, "policy.refresh_s": 1_000_000, **values}
-    return load_config("balanced", overrides=[f"{key}={value}" for key, value in keys.items()])
+    keys = {"policy.camera_every": 3, "policy.refresh": 100_000, "policy.refresh_s": 1_000_000, **values}
+    return load_config("defaults", overrides=[f"{key}={value}" for key, value in keys.items()])
 
 
 def test_a_moving_object_alternates_rows_and_warps():
@@ -103,12 +103,12 @@ def test_rows_are_capped_in_time(fps, rows):
 def test_no_output_gets_older_than_the_caps_allow(gaps):
     """Any variable rate: a changing picture is computed within max_age_s and refreshed within refresh_s."""
     times = [0.0, *np.cumsum(gaps).tolist()]
-    decisions = walk(map(with_object, range(len(times))), BALANCED, times=times)
+    decisions = walk(map(with_object, range(len(times))), BY_COUNT, times=times)
     computed_s = dense_s = 0.0
     for pts_s, decision in zip(times, decisions, strict=True):
         if decision.policy in ("warped", "held"):
-            assert pts_s - computed_s < BALANCED.policy.max_age_s
-            assert pts_s - dense_s < BALANCED.policy.refresh_s
+            assert pts_s - computed_s < BY_COUNT.policy.max_age_s
+            assert pts_s - dense_s < BY_COUNT.policy.refresh_s
             continue
         computed_s = pts_s
         dense_s = pts_s if decision.policy == "dense" else dense_s
@@ -117,12 +117,12 @@ def test_no_output_gets_older_than_the_caps_allow(gaps):
 @pytest.mark.parametrize("stride", [1, 3, 7])
 def test_a_stride_applies_before_anything_is_counted(stride):
     """Every `refresh`-th of the frames that are processed is dense, whatever lies between them."""
-    config = load_config("balanced", overrides=[f"source.stride={stride}", "policy.refresh_s=1000000"])
+    config = load_config("defaults", overrides=[f"source.stride={stride}", "policy.refresh_s=1000000"])
     decisions = walk(map(with_object, range(100)), config, fps=1000)
     dense = [number for number, decision in enumerate(decisions) if decision.reason == "refresh"]
     assert len(dense) in (100 // REFRESH, 100 // REFRESH + 1)
     assert {after - before for before, after in pairwise(dense)} == {REFRESH}
-    one_by_one = load_config("balanced", overrides=["policy.refresh_s=1000000"])
+    one_by_one = load_config("defaults", overrides=["policy.refresh_s=1000000"])
     assert told(decisions) == told(walk(map(with_object, range(100)), one_by_one, fps=1000))
 
 
@@ -169,7 +169,7 @@ def test_a_camera_pan_is_dense_now_and_then_and_warped_in_between():
         )
         for number in range(13)
     ]
-    every, due = BALANCED.policy.camera_every, BALANCED.policy.every  # before rows are due, nobody asks for the camera
+    every, due = BY_COUNT.policy.camera_every, BY_COUNT.policy.every  # before rows are due, nobody asks for the camera
     period = [("warped", "between")] * (due - 1) + [("warped", "camera")] * (every - due) + [("dense", "camera")]
     found = told(walk(pan, without_refresh()))
     assert found == [("dense", "reset")] + period * (12 // every)
@@ -234,10 +234,10 @@ def test_a_larger_threshold_runs_a_subset_of_the_rows(one, other, places, seed):
 
 
 def test_a_decision_changes_neither_state_nor_pixels():
-    state, _ = decide(BALANCED, GRID, TemporalState(), Frame("a", 0, 0.0, None), still())
+    state, _ = decide(BY_COUNT, GRID, TemporalState(), Frame("a", 0, 0.0, None), still())
     kept = [tensor.clone() for tensor in (state.pixels, state.reference.cells_PQ, state.cells_PQ)]
     for index in (1, 2):
-        decide(BALANCED, GRID, state, Frame("a", index, index / 25, None), with_object(index))
+        decide(BY_COUNT, GRID, state, Frame("a", index, index / 25, None), with_object(index))
     assert all(map(torch.equal, kept, (state.pixels, state.reference.cells_PQ, state.cells_PQ)))
 
 
@@ -256,7 +256,7 @@ def walk_on(films, config, fps=25.0):
 def test_nothing_is_refreshed_where_nothing_ran():
     generator = torch.Generator().manual_seed(1)
     films = [(still().float() + 3 * torch.randn(still().shape, generator=generator)).clamp(0, 255).byte()] * 60
-    decisions = walk([still(), *films], load_config("balanced", overrides=["policy.refresh_idle=false"]))
+    decisions = walk([still(), *films], load_config("defaults", overrides=["policy.refresh_idle=false"]))
     assert told(decisions) == [("dense", "reset")] + [("held", "unchanged")] * 60
 
 
@@ -316,3 +316,18 @@ def test_exposure_is_taken_out_of_the_residual():
     _, states = walk_on([still(), with_object(3)], config)
     _, dimmed = walk_on([still(), darker], config)
     assert dimmed[-1].residual == pytest.approx(states[-1].residual, rel=0.25)
+
+
+def test_what_moves_in_a_zone_is_neither_computed_nor_a_cut():
+    config = load_config("defaults", overrides=["policy.every=1", "policy.cut_share=0.1", "policy.refresh=1000"])
+    top, frame = np.zeros(GRID.patches, bool), Frame("a", 0, 0.0, None)
+    top[: 2 * GRID.width] = True
+    state, _ = decide(config, GRID, TemporalState(), frame, still(), top)
+    busy = still()
+    busy[:, :28] = still(1)[:, :28]
+    assert decide(config, GRID, state, frame, busy)[1].reason == "cut"
+    after, decision = decide(config, GRID, state, frame, busy, top)
+    assert (decision.policy, decision.moved.any(), decision.strength.any()) == ("held", False, False)
+    _, decision = decide(config, GRID, after, frame, with_object(30, busy), top)  # below the zone
+    assert (decision.policy, decision.rows.tolist()) == ("rows", [0, 31])
+    assert decide(config, GRID, state, frame, busy, np.ones(GRID.patches, bool))[1].policy == "held"
