@@ -151,11 +151,8 @@ def test_windows_are_a_share_of_the_frames_spread_over_all_inputs(make_clip, tin
     assert (plan.of, plan.frames, len(plan.windows), plan.fps) == (600, 12, 3, 2.0)
     assert [window.spec.id for window in plan.windows].count("a") in (1, 2)
     assert places(plan_pilot(config, specs)) == places(plan)
-    seen = [places(plan)]
-    for seed in range(1, 4):
-        again = plan_pilot(config.model_copy(update={"run": config.run.model_copy(update={"audit_seed": seed})}), specs)
-        assert places(again) not in seen
-        seen.append(places(again))
+    seeded = config.model_copy(update={"run": config.run.model_copy(update={"audit_seed": 1})})
+    assert places(plan_pilot(seeded, specs)) != places(plan)
     later = config.model_copy(update={"source": config.source.model_copy(update={"start_s": 100.0, "stride": 2})})
     assert all(window.first >= 200 and window.first % 2 == 0 for window in plan_pilot(later, specs).windows)
 
