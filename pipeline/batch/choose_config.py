@@ -54,12 +54,14 @@ class Choice:
         preset: name of the preset that it is based on.
         chosen: whether the user chose a preset, or some of what it decides, or an earlier run did.
         typed: what the user typed, by the dotted key that it gives a value.
+        pilot: record of the pilot that chose some of its numbers; empty where there was none.
     """
 
     config: Config
     preset: str
     chosen: bool = True
     typed: Mapping[str, str] = field(default_factory=dict)
+    pilot: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose_config(

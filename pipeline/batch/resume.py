@@ -113,6 +113,7 @@ def claim_folder(folder: RunFolder, choice: Choice, key: Mapping[str, Any], *, f
             "versions": versions_record(),
             "machine": machine_record(),
             "key": dict(key),
+            **({"pilot": dict(choice.pilot)} if choice.pilot else {}),
         },
     )
 

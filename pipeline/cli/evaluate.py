@@ -83,17 +83,21 @@ def tune(
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            help="Largest loss in the moving region or the whole frame, such as 'moved.loss<=0.05'. May be repeated."
+            help="Largest loss in the moving region or the whole frame, such as 'moved.loss<=0.05';"
+            " without truth, largest drift from dense prediction in excess of its floor. May be repeated."
             " Default: 'moved.loss<=0.05' and 'whole.loss<=0.01'."
         ),
     ] = None,
     objective: Annotated[str, typer.Option(help="What is minimised: time or macs.")] = "time",
     model: Annotated[str, typer.Option(help="Model bundle: a packaged name, a folder or a URL.")] = "rooms",
-    preset: Annotated[str, typer.Option(help="Preset whose frequency, refresh and threshold are varied.")] = "balanced",
+    preset: Annotated[str, typer.Option(help="Preset whose times and price of a dense frame are scaled.")] = "balanced",
     frames: Annotated[int, typer.Option(min=2, help="Largest number of frames that are read of each clip.")] = 150,
     phases: PhasesOption = 2,
 ) -> None:
-    """Find the cheapest preset for your own clips within a budget of loss against truth or dense prediction."""
+    """Find the cheapest preset for your own clips within a budget of loss against truth, or of excess drift.
+
+    Where no preset keeps to the budget, the nearest one is written, and the exit code is 3.
+    """
     from deltascene.pipeline.commands.terminal import open_console
     from deltascene.pipeline.commands.tune import tune_command
     from deltascene.pipeline.evaluation.tune import TuneRequest

@@ -18,7 +18,15 @@ from deltascene.pipeline.cli.options import (
     SizeOption,
     TasksOption,
 )
-from deltascene.pipeline.cli.values import parse_bytes, parse_save, parse_size, parse_time, read_zones, split_names
+from deltascene.pipeline.cli.values import (
+    parse_bytes,
+    parse_max_drift,
+    parse_save,
+    parse_size,
+    parse_time,
+    read_zones,
+    split_names,
+)
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.quick_imports import quick_imports
 
@@ -91,6 +99,20 @@ NoArchiveOption = Annotated[bool, typer.Option("--no-archive", help="Don't store
 AuditOption = Annotated[
     int | None, typer.Option(help="Also compute every n-th frame in full, and report the drift of the others.")
 ]
+MaxDriftOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Largest drift from full compute where something moves, beyond what full compute itself changes from frame"
+        " to frame: 5%, the mean of all tasks, or seg=3%,depth=8%; over the whole frame a fifth of it. A pilot on at"
+        " most 2 % of the frames chooses the cheapest numbers that keep to it."
+    ),
+]
+TightenOption = Annotated[
+    bool,
+    typer.Option(
+        "--tighten", help="Compute a run with --max-drift again by the next stricter step of its pilot; needs --force."
+    ),
+]
 BudgetOption = Annotated[
     str | None,
     typer.Option(
@@ -132,6 +154,8 @@ def run(
     no_archive: NoArchiveOption = False,
     audit_every: AuditOption = None,
     archive_budget: BudgetOption = None,
+    max_drift: MaxDriftOption = None,
+    tighten: TightenOption = False,
 ) -> None:
     """Run a model over videos. The same command continues a run that was stopped, and so does a shorter one.
 
@@ -164,6 +188,10 @@ def run(
         **parse_save(save),
     }
     _check_inputs(sources, out, force=force, only_failed=only_failed)
+    bounds = parse_max_drift(max_drift)
+    if tighten and (out is None or not force or bounds):
+        found = "--max-drift, which the run there has" if bounds else "no --force" if out else "no -o"
+        raise UsageError(f"--tighten: expected -o with a run and --force, as it is replaced; found {found}")
     with quick_imports():
         from deltascene.cache.places import place
         from deltascene.pipeline.batch.choose_config import Given, choose_config
@@ -172,12 +200,12 @@ def run(
     folder = place(out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     given = [Given(key, value, typed) for (key, typed), value in values.items()]
     given += [Given(key, value, key) for key, value in of_the_run.items()]
-    choice = choose_config(None if force else RunFolder(folder), preset, config, set_ or (), given)
+    choice = choose_config(None if force and not tighten else RunFolder(folder), preset, config, set_ or (), given)
     with quick_imports():
         from deltascene.pipeline.commands.run import RunOptions, run_command
         from deltascene.pipeline.commands.terminal import open_console
 
-    options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed)
+    options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed, bounds, tighten)
     raise typer.Exit(run_command(choice, options, open_console()))
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.evaluation.bounds import MEAN
 
 _BUDGET = re.compile(r"(whole|moved)\.loss<=(\d+\.?\d*|\.\d+)")
+_DRIFT = re.compile(r"(?:([^=,\s]+)=)?(\d+\.?\d*|\.\d+)(%?)")
 _REGION = {"whole": "whole", "moved": "moving"}  # as records of clips name them
 _SAVED = ("arrays", "video", "png", "npz")
 
@@ -136,3 +138,19 @@ def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--budget: expected whole.loss<=NUMBER or moved.loss<=NUMBER; found {text!r}")
         budgets[_REGION[match[1]]] = float(match[2])
     return budgets
+
+
+def parse_max_drift(text: str | None) -> dict[str, float]:
+    """Bounds on drift from `5%` or `seg=3%,depth=8%`, as shares; a bound without a task is of their mean.
+
+    Raises:
+        UsageError: the text has another form, or a bound isn't above 0 and at most 100 %.
+    """
+    bounds: dict[str, float] = {}
+    for part in (text or "").replace(" ", "").split(",") if text is not None else ():
+        match = _DRIFT.fullmatch(part)
+        most = float(match[2]) / (100 if match[3] else 1) if match else 0.0
+        if match is None or not 0 < most <= 1 or (match[1] or MEAN) in bounds:
+            raise UsageError(f"--max-drift: expected a bound such as 5%, or seg=3%,depth=8%; found {text!r}")
+        bounds[match[1] or MEAN] = most
+    return bounds

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,12 +21,21 @@ from deltascene.pipeline.batch.keys import result_key
 from deltascene.pipeline.batch.resume import claim_folder, recorded_key, refuse_foreign, refuse_other
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.commands.dry_run import dry_run_command
+from deltascene.pipeline.commands.max_drift import (
+    audited,
+    choose_by_pilot,
+    needs_pilot,
+    recorded_pilot,
+    tightened,
+)
 from deltascene.pipeline.commands.progress import JsonEvents, bars_of, choose_events
 from deltascene.pipeline.commands.stop import stoppable
 from deltascene.pipeline.commands.summary import RunResult, print_json, print_result
 from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.commands.truth import read_truths, write_scores
 from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.evaluation.bounds import Bounds
+from deltascene.pipeline.evaluation.pilot import plan_pilot
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
 from deltascene.pipeline.report.build import drift_line, write_report
@@ -60,6 +69,8 @@ class RunOptions:
         truth: an npz file for a single input, or a folder with `<id>.truth.npz`.
         allow_code: let a bundle import its own head class.
         only_failed: run only those inputs that failed in `out` or were left unfinished there.
+        max_drift: bounds on excess drift, for which a pilot chooses the numbers of the policy; empty without.
+        tighten: replace the run in `out` by one with the next stricter numbers of its pilot.
     """
 
     sources: Sequence[str]
@@ -70,6 +81,8 @@ class RunOptions:
     truth: Path | None = None
     allow_code: bool = False
     only_failed: bool = False
+    max_drift: Bounds = field(default_factory=dict)
+    tighten: bool = False
 
 
 def run_command(choice: Choice, options: RunOptions, console: Console) -> ExitCode:
@@ -93,13 +106,18 @@ def run_command(choice: Choice, options: RunOptions, console: Console) -> ExitCo
     folder = RunFolder(options.out)
     if not options.dry_run:
         refuse_busy(folder.root)
+    if options.tighten:
+        choice = tightened(choice, recorded_pilot(folder), options.out)
     if options.dry_run:
         return _dry_run(choice, options, specs, console)
+    if not options.force:
+        refuse_foreign(folder)
+    if needs_pilot(choice, folder, options.max_drift, force=options.force):
+        how = {"allow_code": options.allow_code, "as_json": options.json}
+        choice = choose_by_pilot(choice, options.max_drift, specs, console, **how)
     config, model = settle_executor(settle(choice.config), specs, allow_code=options.allow_code)
     if lost_s := seconds_lost():
         _log.warning("%s", describe(lost_s))
-    if not options.force:
-        refuse_foreign(folder)
     result = _run(replace(choice, config=config), model, options, specs, truths, console)
     if options.json:
         print_json(result)
@@ -114,6 +132,8 @@ def _dry_run(choice: Choice, options: RunOptions, specs: Sequence[SourceSpec], c
         refuse_other(folder, result_key(engine.config, engine.model, before), choice.typed, all_=False)
     if not choice.chosen:
         _log.warning(_NOT_CHOSEN, choice.preset)
+    if needs_pilot(choice, folder, options.max_drift, force=options.force):
+        print_line(console, f"pilot for --max-drift: {plan_pilot(engine.config, specs)}")
     return dry_run_command(engine, specs, console)
 
 
@@ -151,8 +171,10 @@ def _run(
                 closed = aside.submit(pool.close)  # actors end while the report is written
             write_scores(folder, records, truths)
             report, _ = write_report(open_run(options.out))
+            bound = audited(report, recorded_pilot(folder), model.bundle.kinds)
             closed.result()
-    return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived, drift_line(report))
+    drift = "\n".join(line for line in (drift_line(report), bound) if line)
+    return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived, drift)
 
 
 def _none_failed(options: RunOptions, console: Console) -> ExitCode:

@@ -22,7 +22,12 @@ SHARE = 4  # the last phase begins within the first quarter of a clip
 
 def phases_that_fit(clip: Clip, frames: int, phases: int) -> int:
     """Number of phases that a clip is long enough for, of those asked for."""
-    return min(phases, 1 + min(frames, len(clip.moving)) // (SHARE * APART))
+    return phases_of(min(frames, len(clip.moving)), phases)
+
+
+def phases_of(length: int, phases: int) -> int:
+    """Number of phases that so many frames are long enough for, of those asked for."""
+    return min(phases, 1 + length // (SHARE * APART))
 
 
 def passes(names: Iterable[str], phases: int) -> dict[str, tuple[str, int]]:

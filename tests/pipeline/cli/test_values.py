@@ -7,6 +7,7 @@ import pytest
 from deltascene.pipeline.cli.values import (
     parse_budgets,
     parse_bytes,
+    parse_max_drift,
     parse_models,
     parse_save,
     parse_size,
@@ -16,6 +17,7 @@ from deltascene.pipeline.cli.values import (
 )
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.evaluation.bounds import MEAN, bounds_text
 from deltascene.pipeline.evaluation.clip_scores import REGIONS
 
 
@@ -126,3 +128,14 @@ def test_zones_are_the_same_however_they_are_written(tmp_path):
     assert found[0].change.ignored_in("cam-3") == [((0, 0), (1, 0), (1, 0.5))]
     assert found[0].change.ignored_in("other") == []
     assert load_config(values={"change.ignore": []}) == load_config()
+
+
+def test_bounds_on_drift_are_shares_by_task_or_of_the_mean():
+    assert parse_max_drift(None) == {}
+    assert parse_max_drift("5%") == parse_max_drift(" 0.05 ") == {MEAN: 0.05}
+    assert parse_max_drift("seg=3%, depth=.08") == {"seg": 0.03, "depth": 0.08}
+    assert bounds_text({MEAN: 0.05, "seg": 0.025}) == "5%,seg=2.5%"
+    assert bounds_text({"seg": 0.11911}, up=True) == "seg=12%"
+    for text in ("", "5", "0", "-1%", "200%", "seg", "seg=", "=5%", "5%,6%", "seg=1%,seg=2%"):
+        with pytest.raises(UsageError, match="--max-drift: expected a bound such as 5%, or seg=3%,depth=8%; found"):
+            parse_max_drift(text)

@@ -10,7 +10,7 @@ import pytest
 
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.evaluation import phases, tune
+from deltascene.pipeline.evaluation import ladder, phases, tune
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
@@ -84,8 +84,7 @@ def test_a_later_phase_is_what_a_clip_that_begins_there_gives(path, tiny):
 
 
 def test_tune_and_eval_look_at_several_phases(run_cli, path, tiny, tmp_path, monkeypatch):
-    for name, only in (("EVERY", (2,)), ("REFRESH", (12,)), ("THRESHOLDS", (12.0,))):
-        monkeypatch.setattr(tune, name, only)
+    monkeypatch.setattr(ladder, "SCALES", (1.0,))
     asked = []
     monkeypatch.setattr(
         tune, "walk_phases", lambda *given, **more: asked.append(more["phases"]) or phases.walk_phases(*given, **more)

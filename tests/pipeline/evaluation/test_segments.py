@@ -1,7 +1,5 @@
 """What is judged is what runs: `tune` counts and `eval` walks a clip with the segments of `deltascene run`."""
 
-from itertools import product
-
 import numpy as np
 import pyarrow.compute as pc
 import pytest
@@ -13,7 +11,8 @@ from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.replay import decide_frames
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clips import Clip
-from deltascene.pipeline.evaluation.tune import EVERY, REFRESH, THRESHOLDS, TuneRequest, rows_computed
+from deltascene.pipeline.evaluation.ladder import Step
+from deltascene.pipeline.evaluation.tune import TuneRequest, rows_computed
 from deltascene.pipeline.evaluation.walk import ByEngine, walk
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.sources.find import find_sources
@@ -37,7 +36,7 @@ def judged(request, run_cli, make_clip, tiny, tmp_path_factory):
     override, frames = request.param
     path, out = make_clip(frames, fps=25.0), tmp_path_factory.mktemp("run") / "out"
     overrides = [] if override is None else [override]
-    settings = [word for text in overrides for word in ("--set", text)]
+    settings = [word for text in ("run.audit=off", *overrides) for word in ("--set", text)]
     options = ("--model", tiny, "--preset", "balanced", "--no-archive", "--save", "arrays", *settings)
     code, _, error = run_cli("run", path, "-o", out, *options)
     assert code == 0, error
@@ -61,9 +60,7 @@ def test_tune_counts_the_rows_of_a_run(judged, engine, tmp_path):
     assert [decision.policy for _, decision in decisions] == base["policy"].to_pylist()
 
     asked = TuneRequest([str(path)], tmp_path / "new.yaml", "", {}, "macs", frames=frames)
-    costs = rows_computed(asked, config, engine, [path])
-    settings = (config.policy.every, config.policy.refresh, config.change.threshold)
-    assert costs[list(product(EVERY, REFRESH, THRESHOLDS)).index(settings)] == sum(counted)
+    assert rows_computed(asked, [Step(1.0, config)], engine, [path]) == [sum(counted)]
 
 
 def test_eval_walks_a_clip_as_it_is_run(judged, engine):

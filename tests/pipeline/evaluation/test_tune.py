@@ -1,12 +1,15 @@
 """`deltascene tune` as people call it: a preset of their own, with what was measured inside."""
 
 import shutil
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deltascene.pipeline.config import load_config
+from deltascene.pipeline.errors import UsageError
+from deltascene.pipeline.evaluation.ladder import falling, ladder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,16 +42,19 @@ def test_the_cheapest_within_the_budget_becomes_a_preset(run_cli, tiny, against,
     )  # fmt: skip
     assert code == 0, error
     assert "chosen" in said
-    text = out.read_text()
-    config = load_config(file=out)
-    assert config.policy.every == 4  # nothing is cheaper
-    assert config.policy.refresh in (8, 12, 24, 48)
-    evidence = [line for line in text.splitlines() if line.startswith("# ")]
-    expected = "truth, relative to dense prediction" if against == "with_truth" else "dense prediction"
-    assert f"losses against {expected}." in evidence[0]
-    assert "own.avi" in evidence[1]
+    text, shipped = out.read_text(), load_config("balanced").policy
+    policy = load_config(file=out).policy
+    scale = policy.max_age_s / shipped.max_age_s
+    assert scale == 3  # at 4, no fewer rows run in 8 frames
+    assert policy == shipped.model_copy(update={"max_age_s": 0.375, "camera_price": pytest.approx(0.09)})
+    first, clips, *_ = [line for line in text.splitlines() if line.startswith("# ")]
+    if against == "with_truth":
+        assert "moved loss at most 900 %; least macs; losses against truth, relative to dense prediction." in first
+    else:
+        assert "moved excess drift at most 900 %; least macs; drift from dense prediction / floor of" in first
+    assert "own.avi" in clips
     (chosen,) = (line for line in text.splitlines() if line.endswith("<- chosen"))
-    assert chosen.split()[1:4] == ["4", str(config.policy.refresh), f"{config.change.threshold:g}"]
+    assert chosen.split()[1:3] == ["3", "0.375"]
 
     code, _, error = run_cli("run", sources, "-o", tmp_path / "run", "--model", tiny, "--config", out)
     assert code == 0, error
@@ -57,14 +63,41 @@ def test_the_cheapest_within_the_budget_becomes_a_preset(run_cli, tiny, against,
     assert "mine.yaml: expected a new file; found one" in error
 
 
-def test_where_nothing_fits_nothing_is_written(run_cli, tiny, clip, tmp_path):
+def test_where_nothing_fits_the_nearest_is_written(run_cli, tiny, clip, tmp_path):
     out = tmp_path / "mine.yaml"
-    code, said, _ = run_cli(
-        "tune", clip, "-o", out, "--model", tiny, "--budget", "whole.loss<=0", "--frames", 4
-    )  # fmt: skip
+    code, said, _ = run_cli("tune", clip, "-o", out, "--model", tiny, "--budget", "moved.loss<=0", "--phases", 1)
     assert code == 3
-    assert "none of 48 candidates keeps to the budget; nothing was written" in " ".join(said.split())
-    assert not out.exists()
+    said = " ".join(said.split())
+    assert "the budget isn't kept: no step keeps to moved excess drift at most 0 %; the nearest, the strictest," in said
+    assert "# NOT KEPT: no step keeps to moved excess drift at most 0 %" in out.read_text()
+    assert load_config(file=out).policy.max_age_s < load_config("balanced").policy.max_age_s
+
+
+def test_every_step_runs_on_another_number_of_frames_and_costs_less():
+    base = load_config("balanced")
+    ages = {fps: [step.config.policy.max_age_s for step in ladder(base, fps)[2:]] for fps in (5, 15, 30, 60)}
+    every = {fps: [ceil(age * fps) for age in found] for fps, found in ages.items()}
+    assert every[15] == [1, 2, 3, 4, 6, 8]
+    assert every[30] == [1, 2, 3, 4, 6, 8, 12, 15]
+    assert all(sorted(set(frames)) == frames for frames in every.values())
+    *strict, at_once, next_ = ladder(base, 15)[:4]
+    assert at_once.numbers == {
+        "policy.max_age_s": 0.0625,
+        "policy.camera_price": 0.015,
+        "policy.rolling": 0.02,
+        "change.threshold": 12,
+    }
+    assert next_.config == base
+    assert [list(step.numbers.values()) for step in strict] == [
+        [0.0625, 0.00375, 0.32, 3],
+        [0.0625, 0.0075, 0.08, 6],
+    ]
+    steps = ladder(base, 15)[2:]
+    assert [step.scale for step in steps] == [0.5, 1, 1.5, 2, 3, 4]
+    assert all(step.config.policy.camera_price == pytest.approx(0.03 * step.scale) for step in steps)
+    assert falling(steps, [9, 9, 7, 8, 6, 6]) == [steps[0], steps[2], steps[4]]
+    with pytest.raises(UsageError, match=r"rows go by policy.max_age_s, such as balanced; found policy.reuse: false"):
+        ladder(load_config("exact"), 15)
 
 
 def test_truth_beside_some_clips_only_is_refused(run_cli, tiny, clip, with_truth, tmp_path):

@@ -178,7 +178,7 @@ def test_backfill_tune_and_what_if_are_the_same_and_leave_the_settings(run_cli, 
         (record,) = run_backfill(plan_backfill(copy, "height"), LineEvents(io.StringIO(), 1), Stop())
         assert record.status == "done", record.cause
         request = TuneRequest([str(clip)], copy / "x.yaml", tiny_delta, {"whole": 9.9}, "macs", frames=2)
-        tried = [(one.config, one.loss, one.macs) for one in tune(request).tried]
+        tried = [(one.step, one.loss, one.macs) for one in tune(request).tried]
         config = load_config("balanced", values={"model": tiny_delta})
         return tried, list(replay(config, find_sources([str(clip)])[0]))
 

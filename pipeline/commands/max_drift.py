@@ -1,0 +1,150 @@
+"""`deltascene run --max-drift` and `--tighten`: a run's numbers from a pilot, from its record, or one step stricter."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from deltascene.cache.places import Place
+from deltascene.pipeline.batch.choose_config import WAY_OUT, Choice
+from deltascene.pipeline.commands.terminal import bars
+from deltascene.pipeline.engine.engine import Engine
+from deltascene.pipeline.errors import OutputError, UsageError
+from deltascene.pipeline.evaluation.bounds import MEAN, Bounds, bounds_text
+from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
+from deltascene.pipeline.evaluation.excess import ALL_WRONG
+from deltascene.pipeline.evaluation.ladder import KEYS, ladder, with_numbers
+from deltascene.pipeline.evaluation.pilot import PART, Pilot, check_bounds, plan_pilot, run_pilot
+from deltascene.pipeline.evaluation.progress import unseen
+from deltascene.pipeline.evaluation.tune_preset import drift_cell
+from deltascene.pipeline.numerics.settle import settle
+from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
+from deltascene.pipeline.sources.spec import SourceSpec
+from deltascene.stages.kinds import Kind
+
+TIGHTEN = "deltascene run SOURCE… -o OUT --tighten --force"
+
+_log = logging.getLogger(__name__)
+
+
+def recorded_pilot(folder: RunFolder) -> dict[str, Any]:
+    """The pilot that a run in a folder was begun with; empty where there was none."""
+    pilot = read_run_yaml(folder).get("pilot") if folder.run_yaml.is_file() else None
+    return pilot if isinstance(pilot, dict) else {}
+
+
+def needs_pilot(choice: Choice, folder: RunFolder, bounds: Bounds, *, force: bool) -> bool:
+    """Whether a bound asks for a pilot, as it isn't on record.
+
+    Raises:
+        OutputError: the run in the folder was begun with another bound, or without.
+        UsageError: the keys that the bound chooses are given, too.
+    """
+    if not bounds:
+        return False
+    for key in KEYS:
+        if key in choice.typed:
+            raise UsageError(f"--max-drift: chooses {key}; expected no value for it; found {choice.typed[key]}")
+    if force or not folder.run_yaml.is_file():
+        return True
+    before = recorded_pilot(folder).get("max_drift", {})
+    if before != dict(bounds):
+        found = bounds_text(before) if before else "none"
+        raise OutputError(f"--max-drift {bounds_text(bounds)}: {folder.root} has {found}; {WAY_OUT}")
+    return False
+
+
+def choose_by_pilot(
+    choice: Choice,
+    bounds: Bounds,
+    specs: Sequence[SourceSpec],
+    console: Console,
+    *,
+    allow_code: bool = False,
+    as_json: bool = False,
+) -> Choice:
+    """The choice with the numbers of the cheapest step that keeps to the bounds on windows of the inputs.
+
+    Raises:
+        UsageError: an unknown task, a preset that doesn't reuse by time, or no input that can be read.
+    """
+    config = settle(choice.config)
+    ladder(config, 1.0)  # refuses presets without one before anything is loaded
+    model = Engine.from_config(config, allow_code=allow_code).model
+    check_bounds(bounds, model.tasks)
+    plan = plan_pilot(config, specs)
+    _log.warning("--max-drift %s: pilot on %s, each in full and by every step", bounds_text(bounds), plan)
+    with nullcontext(unseen) if as_json else bars(console) as progress:
+        pilot = run_pilot(model, config, bounds, plan, progress)
+    _log.warning("%s", outcome(pilot))
+    chosen = with_numbers(choice.config, pilot.chosen.step.numbers)
+    return replace(choice, config=chosen, chosen=True, pilot=pilot.record())
+
+
+def tightened(choice: Choice, pilot: Mapping[str, Any], out: Place) -> Choice:
+    """The choice of a run with a bound by the next stricter step of its pilot's record.
+
+    Raises:
+        OutputError: there is no record, or no stricter step.
+    """
+    steps = list(pilot.get("steps", ()))
+    places = [at for at, step in enumerate(steps) if step.get("scale") == pilot.get("chosen")]
+    if not places:
+        raise OutputError(f"--tighten: expected a run with --max-drift in {out}; found none")
+    if places[0] == 0:
+        raise OutputError(f"--tighten: {out} was computed by the strictest step already; --preset exact loses nothing")
+    stricter = steps[places[0] - 1]
+    _log.warning("--tighten: %s", _typed(stricter["numbers"]))
+    record = {**pilot, "chosen": stricter["scale"], "tightened": True}
+    return replace(choice, config=with_numbers(choice.config, stricter["numbers"]), chosen=True, pilot=record)
+
+
+def outcome(pilot: Pilot) -> str:
+    """What a pilot chose, and what that reaches."""
+    chosen = pilot.chosen
+    means = "; ".join(
+        f"{name} drift / floor / excess {drift_cell(chosen.excess[region][MEAN])} %"
+        for region, name in ((MOVING, "moved"), (WHOLE, "whole"))
+    )
+    text = f"{_typed(chosen.step.numbers)}: {means}; {100 * chosen.macs:.1f} % of the MACs"
+    if pilot.kept:
+        return f"pilot chose {text}"
+    reached = bounds_text({of: pilot.judged[0].reached(of) for of in pilot.bounds}, up=True)
+    return (
+        f"--max-drift {bounds_text(pilot.bounds)} isn't reachable here; the nearest that is: {reached}."
+        f" The run goes on with the strictest step, {text}"
+    )
+
+
+def audited(report_json: Place, pilot: Mapping[str, Any], kinds: Mapping[str, Kind]) -> str:
+    """What the audits of a run say of its bound; empty without a bound, or where they say too little."""
+    audits = json.loads(report_json.read_text(encoding="utf-8"))["totals"]["audits"] if pilot else {}
+    said, over = [], False
+    for of, most in pilot.get("max_drift", {}).items() if audits else ():
+        for region, name in ((MOVING, "excess_moved"), (WHOLE, "excess")):
+            found = [
+                each[name]["mean"] / ALL_WRONG.get(kinds[task].name, 1.0)
+                for task, each in audits.items()
+                if of in (MEAN, task) and each[name] is not None and each[name]["low"] is not None
+            ]
+            if found:
+                mean, bound = sum(found) / len(found), PART[region] * most
+                over |= mean > bound
+                where = f"{'' if of == MEAN else f'{of} '}{'moved' if region == MOVING else 'whole'}"
+                said.append(f"{where} {100 * mean:.1f} % of at most {100 * bound:.1f} %")
+    if not said:
+        return ""
+    text = f"audited excess drift: {', '.join(said)}"
+    if not over:
+        return text
+    last = pilot["chosen"] == pilot["steps"][0]["scale"]
+    way_out = "no step is stricter; --preset exact loses nothing" if last else f"{TIGHTEN} takes the next stricter step"
+    return f"{text}: over the bound of --max-drift; {way_out}"
+
+
+def _typed(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in numbers.items() if value is not None)
