@@ -84,11 +84,11 @@ def test_what_is_given_and_differs_is_refused_as_it_was_typed(begin, tmp_path):
     model = Given("model", "s3://me:secret@host/x", "--model s3://me:secret@host/x")
     assert refused(folder, options=[model]).startswith(f"--model s3://…@host/x: {tmp_path} has rooms; ")
     file = tmp_path / "mine.yaml"
-    file.write_text("policy: {refresh: 32, every: 5}\n")
+    file.write_text("policy: {rolling: 0.02, every: 5}\n")
     assert refused(folder, file=file).startswith(f"--config {file}, policy.every: {tmp_path} has 2; ")
     file.write_text("extends: exact\n")
     assert refused(folder, file=file).startswith(f"--config {file}, extends exact: {tmp_path} was begun with fast; ")
-    file.write_text("extends: fast\npolicy.refresh: 32\n")
+    file.write_text("extends: fast\npolicy.rolling: 0.02\n")
     assert choose(folder, preset="exact", file=file).config.policy.every == 2  # as anew
     with pytest.raises(ConfigError, match="did you mean 'balanced'"):
         choose(folder, preset="balancd")

@@ -37,4 +37,4 @@ def test_a_run_with_zones_marks_them_and_what_if_knows_them(tiny, make_clip, run
     zones.write_text("zones: [{polygon: [[0, 0], [1, 0], [1, 1]]}]")
     code, _, error = run_cli("run", clip, "-o", out, *rules, "--ignore", zones)
     assert code == 2
-    assert "holds a run with config.change.ignore = " in error
+    assert error.startswith(f"deltascene: --ignore {zones}: {out} has ")

@@ -84,7 +84,7 @@ def assert_same(found, expected):
 
 
 def test_a_still_film_costs_nothing_after_its_first_frame(model):
-    results = play(model, load_config("balanced", overrides=FLOAT32), [still()] * 61)
+    results = play(model, load_config("defaults", overrides=FLOAT32), [still()] * 61)
     assert [result.policy for result in results] == ["dense"] + ["held"] * 60
     for result in results[1:]:
         assert result.cost.macs_executed == 0
@@ -97,7 +97,7 @@ def test_a_still_film_costs_nothing_after_its_first_frame(model):
 
 
 def test_all_policies_come_up_in_the_film(model):
-    policies = [result.policy for result in play(model, settings_for("balanced"), FILM)]
+    policies = [result.policy for result in play(model, settings_for("defaults"), FILM)]
     assert policies == ["dense"] + ["warped", "rows"] * 2 + ["held"] * 3 + ["rows"] + ["warped", "rows"] * 2 + [
         "warped"
     ]
@@ -118,7 +118,7 @@ def replace_ages(result):
 
 
 def test_a_dense_frame_amid_a_film_forgets_what_was(model):
-    config = load_config("balanced", overrides=[*FLOAT32, "policy.refresh=5"])
+    config = load_config("defaults", overrides=[*FLOAT32, "policy.refresh=5"])
     results = play(model, config, FILM)
     dense = [number for number, result in enumerate(results) if result.reason == "refresh"]
     assert dense
@@ -127,7 +127,7 @@ def test_a_dense_frame_amid_a_film_forgets_what_was(model):
 
 
 def test_an_invalid_frame_changes_no_later_result(model):
-    config = settings_for("balanced")
+    config = settings_for("defaults")
     images = [*FILM[:3], np.zeros((*SIZE, 3), np.uint8), *FILM[3:]]
     with_bad = play(model, config, images, invalid={3})
     without = play(model, config, FILM)
@@ -140,7 +140,7 @@ def test_an_invalid_frame_changes_no_later_result(model):
 
 
 def test_a_bad_first_frame_and_one_without_a_picture_are_passed_through(model):
-    config = settings_for("balanced")
+    config = settings_for("defaults")
     state, result = step(model, config, StreamState(), Frame("a", 0, 0.0, None, valid=True, cause="missing"))
     assert (result.policy, result.valid, result.predictions) == ("skipped", False, {})
     state, result = step(model, config, state, Frame("a", 1, 0.04, FILM[0]))
@@ -148,7 +148,7 @@ def test_a_bad_first_frame_and_one_without_a_picture_are_passed_through(model):
 
 
 def test_another_size_resets(model):
-    config, other = settings_for("balanced"), still(1, (72, 96))
+    config, other = settings_for("defaults"), still(1, (72, 96))
     state = StreamState()
     for number, image in enumerate([*FILM[:3], other]):
         state, result = step(model, config, state, Frame("a", number, number / 25, image))
@@ -161,7 +161,7 @@ def test_another_size_resets(model):
     [(255 - still(5), "cut"), ((still() * 1.45).astype(np.uint8), "light")],
 )
 def test_cut_and_light_run_dense(model, last, reason):
-    config = settings_for("balanced")
+    config = settings_for("defaults")
     results = play(model, config, [still(), still(), last])
     assert [(result.policy, result.reason) for result in results[1:]] == [("held", "unchanged"), ("dense", reason)]
     assert_same(results[2], play(model, config, [last])[0])
@@ -171,7 +171,7 @@ def test_a_camera_pan_is_warped_between_dense_frames(model):
     x, y = np.meshgrid(np.arange(64), np.arange(48))
     wave = 128 + 40 * np.sin(2 * np.pi * x / 32) + 40 * np.sin(2 * np.pi * (x + y) / 32)
     pan = [np.repeat(np.roll(wave, 2 * number, 1)[..., None], 3, 2).astype(np.uint8) for number in range(13)]
-    results = play(model, settings_for("balanced", **{"change.threshold": 5, "policy.camera_every": 6}), pan)
+    results = play(model, settings_for("defaults", **{"change.threshold": 5, "policy.camera_every": 6}), pan)
     told = [(result.policy, result.reason) for result in results]
     period = [("warped", "between"), *[("warped", "camera")] * 4, ("dense", "camera")]  # rows are due every 2 frames
     assert told == [("dense", "reset"), *period, *period]
@@ -184,7 +184,7 @@ def block_macs(rows):
 
 
 def test_macs_of_rows_by_hand(model):
-    result = play(model, settings_for("balanced"), FILM)[2]
+    result = play(model, settings_for("defaults"), FILM)[2]
     assert result.policy == "rows"
     rows = len(result.record.rows)
     patches = rows - 1
@@ -220,7 +220,7 @@ def told_of(model, evidence):
 def test_macs_of_networks_of_single_tasks_by_hand(model):
     """The same for every valid frame, whatever ran."""
     known = told_of(model, {"single_task": {task: {} for task in TASKS}})
-    results = play(known, settings_for("balanced"), FILM, invalid=(3,))
+    results = play(known, settings_for("defaults"), FILM, invalid=(3,))
     embed, block = 12 * 3 * 16 * 16 * WIDTH, block_macs(TOKENS)
     by_hand = {
         "parts": embed + 6 * block + 12 * (2 * WIDTH * 16 + 16 * 3 * 16),
@@ -235,14 +235,14 @@ def test_macs_of_networks_of_single_tasks_by_hand(model):
 
 def test_a_base_that_nobody_asked_for_is_no_network_of_its_own(bundle):
     lone = told_of(load_model(bundle, ["height"]), {"single_task": {"parts": {}, "height": {}}})
-    costs = play(lone, settings_for("balanced"), FILM[:1])[0].cost.tasks
+    costs = play(lone, settings_for("defaults"), FILM[:1])[0].cost.tasks
     assert costs["parts"].single_task == 0
     assert costs["height"].single_task > 0
 
 
 @pytest.mark.parametrize("evidence", [{}, {"single_task": "none"}, {"single_task": {"parts": {}}}])
 def test_without_evidence_nothing_is_said_of_single_tasks(model, evidence):
-    costs = play(told_of(model, evidence), settings_for("balanced"), FILM[:1])[0].cost.tasks
+    costs = play(told_of(model, evidence), settings_for("defaults"), FILM[:1])[0].cost.tasks
     assert costs["height"].single_task is None
     assert (costs["parts"].single_task is None) == (evidence.get("single_task") in (None, "none"))
 
@@ -250,7 +250,7 @@ def test_without_evidence_nothing_is_said_of_single_tasks(model, evidence):
 def test_low_rank_products_are_counted(bundle, model):
     """Rank 2 beside each of a block's four weights; the same answers up to rounding."""
     low = load_model(bundle, TASKS, merged=False)
-    config = settings_for("balanced")
+    config = settings_for("defaults")
     for merged, beside in zip(play(model, config, FILM[:5]), play(low, config, FILM[:5]), strict=True):
         rows = len(beside.record.rows)
         extra = 2 * (WIDTH + 3 * WIDTH + WIDTH + WIDTH + 2 * (WIDTH + 3 * WIDTH))
@@ -266,7 +266,7 @@ def test_only_what_somebody_reads_runs(bundle, model):
     assert model.base_depth == 6
     lone = load_model(bundle, ["height"])
     assert lone.base_depth == 3  # its split
-    costs = play(lone, settings_for("balanced"), FILM[:1])[0].cost.tasks
+    costs = play(lone, settings_for("defaults"), FILM[:1])[0].cost.tasks
     assert costs["parts"].executed.blocks == 3 * block_macs(TOKENS)
     assert costs["parts"].executed.head == 0
     assert replace(lone, hand_over=(3, 5)).base_depth == 5
@@ -274,7 +274,7 @@ def test_only_what_somebody_reads_runs(bundle, model):
 
 def test_a_run_hands_over_to_its_archive_and_to_tasks_elsewhere(bundle):
     lone = load_model(bundle, ["height"])
-    archiving, bare = (settings_for("balanced", **{"archive.enabled": wanted}) for wanted in ("true", "false"))
+    archiving, bare = (settings_for("defaults", **{"archive.enabled": wanted}) for wanted in ("true", "false"))
     for config, splits, points in (
         (archiving, (), (3, 4)),
         (archiving, (5, 3), (3, 4, 5)),
@@ -290,7 +290,7 @@ def test_a_run_hands_over_to_its_archive_and_to_tasks_elsewhere(bundle):
 
 
 def test_a_task_alone_answers_as_it_does_among_others(bundle, model):
-    config = settings_for("balanced")
+    config = settings_for("defaults")
     together = play(model, config, FILM)
     for task in TASKS:
         for alone, among in zip(play(load_model(bundle, [task]), config, FILM), together, strict=True):
@@ -298,7 +298,7 @@ def test_a_task_alone_answers_as_it_does_among_others(bundle, model):
 
 
 def test_handing_on_more_changes_no_prediction(bundle, model):
-    config = settings_for("balanced")
+    config = settings_for("defaults")
     for few in (model, load_model(bundle, ["flow"])):
         asking = replace(few, hand_over=(1, 3, 6))
         for plain, asked in zip(play(few, config, FILM), play(asking, config, FILM), strict=True):
@@ -308,7 +308,7 @@ def test_handing_on_more_changes_no_prediction(bundle, model):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_record_is_of_the_archives_form(model, dtype):
-    config = settings_for("balanced", **{"numerics.split_dtype": dtype})
+    config = settings_for("defaults", **{"numerics.split_dtype": dtype})
     geometry = plan_geometry(model, config, SIZE)
     info = SegmentInfo((3, 4), split_dtype(config), TOKENS, 1, WIDTH, (3, 4), 16, SIZE, SIZE, geometry.plan.content)
     images = [*FILM[:6], FILM[0], *FILM[6:]]
@@ -320,7 +320,7 @@ def test_every_record_is_of_the_archives_form(model, dtype):
 
 def test_a_warped_frame_is_moved_from_what_was_computed_never_from_another_warp(model):
     """Two in a row: both are the outputs of the last computed frame, looked up under their own flow."""
-    config = settings_for("fast")
+    config = settings_for("defaults", **{"policy.every": 3})
     state, policies, computed, image, travelled = StreamState(), [], None, None, 0
     for number, now in enumerate(map(with_object, (2, 6, 10, 18, 24, 30))):
         before = state
@@ -357,7 +357,7 @@ def contents(state):
 
 
 def test_warping_and_holding_leave_everything_computed_as_it_is(model):
-    config, state = settings_for("balanced"), StreamState()
+    config, state = settings_for("defaults"), StreamState()
     seen = set()
     for number, image in enumerate(FILM):
         before = contents(state) if number else []
@@ -371,7 +371,7 @@ def test_warping_and_holding_leave_everything_computed_as_it_is(model):
 
 
 def test_rows_change_outputs_within_one_patch_of_theirs_only(model):
-    config, earlier, kept = settings_for("balanced", **{"policy.every": 1}), None, 0
+    config, earlier, kept = settings_for("defaults", **{"policy.every": 1}), None, 0
     for result in play(model, config, FILM):
         if result.policy == "rows":
             patches = {int(row) - 1 for row in result.record.rows if row}
@@ -389,7 +389,7 @@ def test_rows_change_outputs_within_one_patch_of_theirs_only(model):
 
 def test_rows_straight_after_a_dense_pass_on_the_same_picture_change_nothing(model):
     """The whole walk, with a picture that differs by one level in one place: past no threshold but 0."""
-    config = settings_for("balanced", **{"policy.every": 1, "change.threshold": 0})
+    config = settings_for("defaults", **{"policy.every": 1, "change.threshold": 0})
     almost = FILM[0].copy()
     almost[20, 20] ^= 1
     dense, rows = play(model, config, [FILM[0], almost])
@@ -419,7 +419,7 @@ def timms_answer(model, task, image):
 
 @pytest.mark.parametrize("task", ["height", "flow"])
 def test_a_sub_task_is_its_merged_network(model, task):
-    state, _ = step(model, settings_for("balanced"), StreamState(), Frame("a", 0, 0.0, FILM[0]))
+    state, _ = step(model, settings_for("defaults"), StreamState(), Frame("a", 0, 0.0, FILM[0]))
     cells = timms_answer(model, task, FILM[0])
     assert (state.tasks[task].cells_PX - cells).abs().max() <= 1e-4 * cells.abs().max()
 
@@ -427,16 +427,16 @@ def test_a_sub_task_is_its_merged_network(model, task):
 @pytest.mark.parametrize("task", ["height", "flow"])
 def test_without_its_delta_a_sub_task_would_answer_with_the_bases_tokens(model, task):
     """Which is what a dropped delta term looks like, so here is what tells the two apart."""
-    own = play(model, settings_for("balanced"), FILM[:5])
+    own = play(model, settings_for("defaults"), FILM[:5])
     dropped = replace(model, tasks=(task,), sub_tasks={})
-    for result, lost in zip(own, play(dropped, settings_for("balanced"), FILM[:5]), strict=True):
+    for result, lost in zip(own, play(dropped, settings_for("defaults"), FILM[:5]), strict=True):
         assert np.abs(result[task].array - lost[task].array).mean() > 0.01
 
 
 def test_the_bases_answers_do_not_depend_on_what_sub_tasks_get(model):
     """bfloat16 across the split changes the tasks with a delta, a little, and nobody else."""
     native, rounded = (
-        play(model, settings_for("balanced", **{"numerics.split_dtype": dtype}), FILM[:5])
+        play(model, settings_for("defaults", **{"numerics.split_dtype": dtype}), FILM[:5])
         for dtype in ("native", "bfloat16")
     )
     for one, other in zip(native, rounded, strict=True):
@@ -451,8 +451,8 @@ def test_audits_write_no_state_and_are_charged(model):
     plain, audited, exact = (
         play(model, config, FILM)
         for config in (
-            settings_for("balanced"),
-            settings_for("balanced", **{"run.audit_every": 3}),
+            settings_for("defaults"),
+            settings_for("defaults", **{"run.audit_every": 3}),
             load_config("exact", overrides=[*FLOAT32, "policy.hold_identical=false"]),
         )
     )
@@ -468,8 +468,8 @@ def test_audits_write_no_state_and_are_charged(model):
 
 
 def test_the_rows_of_a_record_are_the_moved_patches(model):
-    results = play(model, settings_for("balanced"), FILM)
-    grid = plan_geometry(model, settings_for("balanced"), SIZE).grid
+    results = play(model, settings_for("defaults"), FILM)
+    grid = plan_geometry(model, settings_for("defaults"), SIZE).grid
     for result in results:
         record = result.record
         if record.policy == "rows":
@@ -502,7 +502,7 @@ def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch
     spy("deltascene.pipeline.engine.step.decide", keep_decision)
     spy("deltascene.pipeline.engine.step.step_task", keep_task_inputs)
     spy("deltascene.pipeline.engine.task_step.run_streams", keep_rows)
-    results = play(model, settings_for("balanced"), FILM)
+    results = play(model, settings_for("defaults"), FILM)
     computed = [rows for rows, result in zip(decided, results, strict=True) if result.policy in ("dense", "rows")]
     assert {rows is None for rows in computed} == {True, False}
     assert all(found is rows for found, rows in zip(given, [rows for rows in decided for _ in TASKS], strict=True))
@@ -514,7 +514,7 @@ def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch
 
 
 def test_seconds_are_booked_on_who_spent_them(model):
-    for result in play(model, settings_for("balanced"), FILM[:6]):
+    for result in play(model, settings_for("defaults"), FILM[:6]):
         base, sub = result.cost.tasks["parts"].seconds, result.cost.tasks["height"].seconds
         assert {"preprocess", "mask"} <= set(base)
         assert set(sub) == {"dense": {"blocks", "head"}, "rows": {"blocks", "head"}, "warped": {"warp"}}.get(
@@ -528,10 +528,10 @@ def test_random_audits_write_no_state_and_cost_their_share(model):
     """Audits on and off give the same bytes; what they may cost is paid for before it is spent."""
     images = [with_object(left) for left in range(2, 34)]
     keys = {"segment.frames": 32, "policy.refresh": 12}
-    plain = play(model, settings_for("balanced", **keys), images)
+    plain = play(model, settings_for("defaults", **keys), images)
     for share, seed in ((2.0, 1), (1000.0, 2)):
         audits = {"run.audit": share, "run.audit_seed": seed}
-        audited = play(model, settings_for("balanced", **keys, **audits), images)
+        audited = play(model, settings_for("defaults", **keys, **audits), images)
         earned = spent = drawn = 0.0
         for one, other in zip(plain, audited, strict=True):
             assert_same(other, one)
@@ -552,7 +552,7 @@ def test_random_audits_write_no_state_and_cost_their_share(model):
 
 
 def test_an_audit_measures_what_moved_and_what_dense_prediction_itself_changes(model):
-    config = settings_for("balanced", **{"run.audit": 1000.0})
+    config = settings_for("defaults", **{"run.audit": 1000.0})
     audited = play(model, config, FILM)
     exact = play(model, settings_for("exact", **{"policy.hold_identical": False}), FILM)
     seen = Counter()

@@ -13,6 +13,7 @@ import pytest
 
 from deltascene import open_run
 from deltascene.pipeline.cli import app
+from deltascene.pipeline.config import flatten, load_config
 from deltascene.pipeline.report.diff import build_diff, compare_accuracy, compare_costs, differences
 from deltascene.pipeline.report.drift import compare_pair, drift_series, summarise
 from deltascene.pipeline.report.page import FORMS, look_up
@@ -209,7 +210,9 @@ def test_exact_against_balanced(runs):
     diff, pairs = build_diff(a, b)
     rows = [run.ledger().to_pylist() for run in (a, b)]
     named = [(each["group"], each["name"]) for each in diff["differences"]]
-    assert named == [("config", "policy.reuse"), ("config", "policy.camera_every")]
+    exact, balanced = (flatten(load_config(preset).model_dump()) for preset in ("exact", "balanced"))
+    assert named == [("config", key) for key in exact if exact[key] != balanced[key]]
+    assert ("config", "policy.reuse") in named
     assert diff["policies"]["a"] == {"dense": 24}
     assert sum(diff["policies"]["b"].values()) == 24
     for run, own in zip("ab", rows, strict=True):
