@@ -185,9 +185,9 @@ def runs(tiny, make_clip, tmp_path_factory):
         "balanced": [clip, "--preset", "balanced"],
         "other": [make_clip(2, name="other")],
         "small": [clip, "--size", "32,48", "--end", "0.2"],
-        "height": [clip, "--tasks", "height", "--end", "0.2"],
+        "height": [clip, "--preset", "exact", "--tasks", "height", "--end", "0.2"],
         "flow": [clip, "--tasks", "flow", "--end", "0.2"],
-        "late": [clip, "--start", "1.9"],
+        "late": [clip, "--preset", "exact", "--start", "1.9"],
     }
     for name, arguments in make.items():
         call("run", *arguments, "-o", root / name, *quiet)
