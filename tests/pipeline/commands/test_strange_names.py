@@ -131,6 +131,7 @@ for name in names:
 """
 
 
+@pytest.mark.nightly
 def test_one_of_them_alone_is_named_on_the_command_line_and_an_error_stays_on_its_line(folder, tmp_path):
     names = ["gone\x1b[31m\n.mp4", "y" * 300 + ".mp4", os.fsdecode(b"\xfa.mp4")]
     command = [sys.executable, "-c", ONE_BY_ONE, str(tmp_path / "out"), *names]

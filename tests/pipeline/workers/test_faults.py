@@ -121,6 +121,7 @@ def test_a_kill_while_a_worker_is_restored_and_one_while_workers_start(
     assert not (found := compare_runs(wanted, tmp_path / "out")), found
 
 
+@pytest.mark.nightly
 def test_a_span_that_runs_out_of_memory_is_done_again_then_its_file_fails_and_says_so(
     cluster, run_cli, tiny_delta, clips, wanted, tmp_path, monkeypatch, pids
 ):
@@ -361,6 +362,7 @@ def machines(*cpus):
         nodes.shutdown()
 
 
+@pytest.mark.nightly
 def test_workers_have_a_cluster_of_their_own_beside_another(run_cli, tiny_delta, clips, tmp_path, monkeypatch):
     """The other has no processor to give, and Ray by itself would join it."""
     monkeypatch.setattr(RayWorker, "placed_s", 3.0)

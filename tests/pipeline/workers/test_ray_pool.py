@@ -203,6 +203,7 @@ def test_killed_actors_are_replaced_and_their_segments_done_again(
         assert_runs_equal(undisturbed, tmp_path / "out", name)
 
 
+@pytest.mark.nightly
 def test_a_video_that_kills_its_workers_is_given_up_and_the_others_go_on(
     cluster, run_cli, tiny_delta, undisturbed, long_clip, clip, tmp_path, monkeypatch, pids
 ):
