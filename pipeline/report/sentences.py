@@ -58,9 +58,10 @@ def cost_line(whole: Mapping[str, Any], units: Mapping[str, str]) -> str:
         )
     parts = [_drift_words(task, found, units.get(task, "")) for task, found in whole["audits"].items()]
     audits = max(found["audits"] for found in whole["audits"].values())
+    known = any(found["drift"]["low"] is not None for found in whole["audits"].values())
     return (
-        f"Mean drift from dense prediction, with 95 % interval: {'; '.join(parts)}."
-        f" Measured by {count(audits, 'audit')}, {share(whole['macs_audit'] / whole['macs_executed'])} of the MACs"
+        f"Mean drift from dense prediction{', with 95 % interval' if known else ''}: {'; '.join(parts)}."
+        f" Measured by {count(audits, 'audit')}{'' if known else ', too few for an interval'}, {share(whole['macs_audit'] / whole['macs_executed'])} of the MACs"
         f" executed; without them {share(whole['saved_unaudited'])} were saved."
     )
 

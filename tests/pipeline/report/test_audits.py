@@ -74,7 +74,8 @@ def test_what_a_saving_cost_in_words():
         " Measured by 8 audits, 87.0 % of the MACs executed; without them 80.0 % were saved."
     )
     few = totals(ledger_of(DENSE, audit(1.5), {}, tasks=("flow",)))
-    assert cost_line(few, UNITS).startswith("Mean drift from dense prediction, with 95 % interval: flow 1.00°. Meas")
+    assert cost_line(few, UNITS).startswith("Mean drift from dense prediction: flow 1.00°. Measured by ")
+    assert ", too few for an interval, " in cost_line(few, UNITS)
     assert "no frame was audited" in cost_line(totals(ledger_of(DENSE, {}, {})), UNITS)
     assert "no frame was audited" in cost_line(totals(ledger_of(DENSE, {"audit_p": None})), UNITS)
     steps = totals(ledger_of(DENSE, {"audit_p": None, "drift": 0.2}))
