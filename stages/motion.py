@@ -23,9 +23,9 @@ from deltascene.stages.types import TokenGrid
 STEPS_PER_PIXEL = 32
 COARSER = 4  # pixels between flow vectors
 LEAST_BOX = 64  # pixels: for pictures with a shorter side the search has no pyramid, and sometimes crashes
-FINE = (1, 4)  # finest scale, half the resolution where the preset stops at a quarter, and distance of its patches
-COARSE = (2, 3)  # the same in boxes larger than a share of the picture: about as good there, in two fifths of the time
-SMALL_BOX = 0.4
+FINEST_SCALE = (
+    1  # half the resolution; the preset stops at a quarter, where a moving camera's frames lose a quarter more
+)
 LONGER = 25  # steps of a search that goes on from an earlier flow; the preset does 16
 AROUND_BOX = 2  # flow vectors around the patches that moved, in which content may be found
 SMOOTHED = (3, 3)  # pixels averaged against noise before two images are compared
@@ -242,15 +242,12 @@ def _search_boxes(now: Grey, computed: Grey, boxes: Sequence[Box], start: Flow) 
     for box in boxes:
         wide = widened(box, AROUND_BOX, size)
         pixels, (height, width) = scaled(wide, size, now.shape), (part.stop - part.start for part in wide)
-        how = FINE if height * width <= SMALL_BOX * size[0] * size[1] else COARSE
-        found = _search(now[pixels], computed[pixels], began[wide], *how)
+        found = _search(now[pixels], computed[pixels], began[wide])
         coarse[wide] = cv2.resize(found, (width, height), interpolation=cv2.INTER_AREA)
     return coarse
 
 
-def _search(
-    now: Grey, computed: Grey, start: NDArray[np.float32] | None = None, finest: int = FINE[0], apart: int = FINE[1]
-) -> NDArray[np.float32]:
+def _search(now: Grey, computed: Grey, start: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """Flow of a picture [H, W, 2] in pixels; a picture smaller than the search needs is padded with its edge."""
     height, width = now.shape
     below, right = max(0, LEAST_BOX - height), max(0, LEAST_BOX - width)
@@ -261,8 +258,7 @@ def _search(
     search = cv2.DISOpticalFlow.create(
         cv2.DISOPTICAL_FLOW_PRESET_FAST
     )  # made anew, as it keeps settings of the last size
-    search.setFinestScale(finest)
-    search.setPatchStride(apart)
+    search.setFinestScale(FINEST_SCALE)
     if start is not None:
         search.setGradientDescentIterations(LONGER)
     search.setVariationalRefinementIterations(0)  # it blurs outlines, and takes longer than the finer scale

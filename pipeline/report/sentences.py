@@ -61,7 +61,8 @@ def cost_line(whole: Mapping[str, Any], units: Mapping[str, str]) -> str:
     known = any(found["drift"]["low"] is not None for found in whole["audits"].values())
     return (
         f"Mean drift from dense prediction{', with 95 % interval' if known else ''}: {'; '.join(parts)}."
-        f" Measured by {count(audits, 'audit')}{'' if known else ', too few for an interval'}, {share(whole['macs_audit'] / whole['macs_executed'])} of the MACs"
+        f" Measured by {count(audits, 'audit')}{'' if known else ', too few for an interval'},"
+        f" {share(whole['macs_audit'] / whole['macs_executed'])} of the MACs"
         f" executed; without them {share(whole['saved_unaudited'])} were saved."
     )
 
