@@ -235,7 +235,7 @@ def test_a_stream_of_some_tasks_runs_no_more_than_they_need(tiny_delta, images):
 def test_presets_compute_less_and_segments_start_afresh(tiny_delta, make_clip):
     clip, policies, macs = str(make_clip(24, fps=25.0)), {}, {}
     for preset in ("exact", "balanced", "fast"):
-        engine = Engine.load(tiny_delta, preset, overrides=["segment.frames=10", "policy.camera_share=0.35"])
+        engine = Engine.load(tiny_delta, preset, overrides=["segment.frames=10", "policy.camera_share=1"])
         results = list(engine.run(clip))
         policies[preset] = [result.policy for result in results]
         macs[preset] = sum(result.cost.macs_executed for result in results)
