@@ -152,8 +152,8 @@ def _texture(cells: NDArray[np.float32]) -> float:
     return sum(float(np.abs(np.diff(cells, axis=axis)).mean()) for axis in (0, 1))
 
 
-def standing_share(now: Grey, computed: Grey) -> float:
-    """Share of a picture's corners that didn't move; 0 where too few of them are found again.
+def standing_share(now: Grey, computed: Grey, untold: float = 0.0) -> float:
+    """Share of a picture's corners that didn't move.
 
     With a moving camera almost all corners move; with a still camera those of the background don't. Edges can't be used
     instead, as an edge along the direction of motion seems to stand still.
@@ -161,17 +161,18 @@ def standing_share(now: Grey, computed: Grey) -> float:
     Args:
         now: the frame [H, W].
         computed: the last computed image [H, W].
+        untold: what is returned where too few corners are found again.
 
     Source: Shi and Tomasi, "Good features to track", CVPR 1994; Lucas and Kanade's search in pyramids, as in OpenCV.
     """
     corners = cv2.goodFeaturesToTrack(computed, CORNERS, CORNER_QUALITY, CORNER_APART)
     if corners is None:
-        return 0.0
+        return untold
     search = partial(cv2.calcOpticalFlowPyrLK, winSize=AROUND_CORNER)
     found, is_found, _ = search(computed, now, corners, np.empty_like(corners))
     back, is_back, _ = search(now, computed, found, np.empty_like(corners))
     again = np.logical_and(is_found, is_back)[:, 0] & _near(back, corners)
-    return 0.0 if again.sum() < FEWEST_CORNERS else float(_near(found, corners)[again].mean())
+    return untold if again.sum() < FEWEST_CORNERS else float(_near(found, corners)[again].mean())
 
 
 def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:

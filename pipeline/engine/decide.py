@@ -26,6 +26,7 @@ from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_
 from deltascene.stages.types import Frame, TokenGrid
 
 WHOLE_RANGE = 255.0  # no difference is over it
+MOVES = 0.35  # without corners that tell, more patches than this share that moved mean that the camera does
 FADES = 0.8
 """Share of an expected residual that is left after rows ran without a warped frame in between."""
 
@@ -129,7 +130,8 @@ def decide(
     )
     rules = rules_of(config)
     if state.pixels is not None and asks_for_standing(rules, situation):
-        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()))
+        untold = 0.0 if situation.moved > MOVES else 1.0
+        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()), untold)
         situation = replace(situation, standing=standing)
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":
