@@ -79,17 +79,7 @@ def record(clip: Path, config: Config, frames: int) -> dict[str, Any]:
     for frame in in_segments(islice(forth_and_back(clip), frames), stream):
         made, dense = stream(frame), exact(frame)
         moved = stream._state.audits.moved(frame.pts_s)
-        drifts = {
-            task: measure(
-                each.kind,
-                each.array,
-                dense[task].array,
-                None if before is None else before[task].array,
-                moved,
-                stream.grid,
-            )
-            for task, each in made.predictions.items()
-        }
+        drifts = measure(made, dense, before, moved, stream.grid)
         rows.append((made.policy, made.reason, made.cost.macs_executed / made.cost.macs_dense, drifts))
         before = dense
     kinds = engine.model.bundle.kinds

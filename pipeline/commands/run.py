@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 # What is said of the preset that is taken where nobody chose one.
 _NOT_CHOSEN = (
     "preset %s, as none was chosen: its mean loss against full compute is at most 1 %% over the whole frame and 5 %%"
-    " where something moves, on the validation clips; --preset exact computes every frame in full"
+    " where something moves, on validation clips with a still camera; --preset exact computes every frame in full"
 )
 
 

@@ -171,18 +171,31 @@ def uniform(about: str) -> float:
 
 
 def measure(
-    kind: Kind, value: Array, dense: Array, before: Array | None, moved: NDArray[np.bool_] | None, grid: TokenGrid
-) -> Drift:
-    """Drift of one task's prediction of a frame.
+    result: FrameResult,
+    dense: FrameResult,
+    before: FrameResult | None,
+    moved: NDArray[np.bool_] | None,
+    grid: TokenGrid,
+) -> dict[str, Drift]:
+    """Drift of every prediction of a frame, by task.
 
     Args:
-        kind: of the task.
-        value: natural values of its prediction [H, W] or [H, W, components].
+        result: of the frame.
         dense: dense prediction of the same frame.
         before: dense prediction of the frame before, if it was made.
         moved: patches that moved lately [patches].
         grid: token grid of the frame.
     """
+    earlier = {} if before is None else {task: made.array for task, made in before.predictions.items()}
+    return {
+        task: _measured(made.kind, made.array, dense[task].array, earlier.get(task), moved, grid)
+        for task, made in result.predictions.items()
+    }
+
+
+def _measured(
+    kind: Kind, value: Array, dense: Array, before: Array | None, moved: NDArray[np.bool_] | None, grid: TokenGrid
+) -> Drift:
     whole = kind.drift(value, dense)
     if moved is None:
         return Drift(whole)

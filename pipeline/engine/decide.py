@@ -135,18 +135,7 @@ def decide(
         situation = replace(situation, standing=standing)
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":
-        reference = as_computed(Reference(cells_PQ), cells_PQ, 1.0, None)
-        after = TemporalState(
-            pixels,
-            reference,
-            cells_PQ,
-            computed_s=frame.pts_s,
-            dense_s=frame.pts_s,
-            computed_P=torch.full((grid.patches,), state.frames),
-            frames=state.frames + 1,
-            first_residual=0.0 if reason in ("reset", "cut") else _remembered(state),
-            last_s=frame.pts_s,
-        )
+        after = _after_dense(state, grid, frame, pixels, cells_PQ, surprised=reason in ("reset", "cut"))
         return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
     assert state.reference is not None
     after = replace(
@@ -163,21 +152,46 @@ def decide(
     if policy == "rows":
         assert state.computed_P is not None
         patches = _with_stalest(patches, state.computed_P, config.policy.rolling)
-        rows = rows_of(patches, grid)
-        after = replace(
-            after,
-            pixels=pixels,
-            reference=as_computed(state.reference, cells_PQ, gain, patches),
-            frames_since_computed=0,
-            computed_s=frame.pts_s,
-            computed_P=state.computed_P.index_fill(0, patches, state.frames),
-            gain=gain,
-            flow=None,
-            residual=None,
-            first_residual=_remembered(state),
-            unexplained_s=0.0,
-        )
+        rows, after = rows_of(patches, grid), _after_rows(after, frame, pixels, patches)
     return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
+
+
+def _after_dense(
+    state: TemporalState, grid: TokenGrid, frame: Frame, pixels: Tensor, cells_PQ: Tensor, *, surprised: bool
+) -> TemporalState:
+    """The state after all rows ran; where the picture is a new one, nothing is known of its flow."""
+    return TemporalState(
+        pixels,
+        as_computed(Reference(cells_PQ), cells_PQ, 1.0, None),
+        cells_PQ,
+        computed_s=frame.pts_s,
+        dense_s=frame.pts_s,
+        computed_P=torch.full((grid.patches,), state.frames),
+        frames=state.frames + 1,
+        first_residual=0.0 if surprised else _remembered(state),
+        last_s=frame.pts_s,
+    )
+
+
+def _after_rows(state: TemporalState, frame: Frame, pixels: Tensor, patches: Tensor) -> TemporalState:
+    """A state that has looked at a frame, after some of its patches ran."""
+    assert state.reference is not None
+    assert state.cells_PQ is not None
+    assert state.computed_P is not None
+    gain = state.reference.gain
+    return replace(
+        state,
+        pixels=pixels,
+        reference=as_computed(state.reference, state.cells_PQ, gain, patches),
+        frames_since_computed=0,
+        computed_s=frame.pts_s,
+        computed_P=state.computed_P.index_fill(0, patches, state.frames - 1),
+        gain=gain,
+        flow=None,
+        residual=None,
+        first_residual=_remembered(state),
+        unexplained_s=0.0,
+    )
 
 
 def _situation(config: Config, state: TemporalState, frame: Frame, pixels: Tensor) -> Situation:

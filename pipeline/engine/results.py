@@ -100,7 +100,6 @@ class FrameResult:
         predictions: predictions by task; empty for an invalid frame.
         cost: cost of every task, and always of the base, as its blocks serve every task.
         age: frames since each pixel was computed [H, W], the same for every task; None for an invalid frame.
-        residual: what the flow of a warped frame left unexplained, if the policy looks at it; None otherwise.
     """
 
     frame: Frame
@@ -108,7 +107,6 @@ class FrameResult:
     predictions: Mapping[str, Prediction]
     cost: FrameCost
     age: NDArray[np.uint8] | None = None
-    residual: float | None = None
 
     @property
     def policy(self) -> str:

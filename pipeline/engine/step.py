@@ -196,8 +196,7 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
         costs = frame_costs(model, base_output.rows, walk.grid, walk.clock)
         cost = FrameCost(costs, base_output.ages.oldest_s(walk.frame.pts_s))
         after = replace(walk.state, ages=base_output.ages, tasks={**walk.state.tasks, **states})
-        residual = walk.state.temporal.residual if walk.decision.policy == "warped" else None
-        done.append((after, FrameResult(walk.frame, base_output.record, made, cost, base_output.age, residual)))
+        done.append((after, FrameResult(walk.frame, base_output.record, made, cost, base_output.age)))
     return done
 
 
@@ -317,18 +316,7 @@ def _audited(
         clock = Stopwatch()
         pictures = [walk.pixels] if not drawn.floor or before is None else [walk.pixels, before]
         dense = _dense_passes(model, config, walk, pictures)
-        now, earlier = dense[0], dense[1] if len(dense) > 1 else None
-        drifts = {
-            task: measure(
-                made.kind,
-                made.array,
-                now[task].array,
-                None if earlier is None else earlier[task].array,
-                drawn.moved,
-                grid,
-            )
-            for task, made in result.predictions.items()
-        }
+        drifts = measure(result, dense[0], dense[1] if len(dense) > 1 else None, drawn.moved, grid)
         clock.lap("audit")
         result = charged(result, drifts, len(dense), clock.of("", shared=True))
     return replace(state, audits=audits), result

@@ -132,12 +132,14 @@ class _Run:
         self._audits, drawn = draw(self._config, self._stream.grid, self._audits, result, _NO_PIXELS)
         assert drawn.moved is not None
         sums, moved = dict(self.measured.sums), bool(drawn.moved.any())
-        for task, made in result.predictions.items():
+        drifts = {}
+        if result.policy != "dense":
+            drifts = measure(result, dense, None if first else before, drawn.moved, self._stream.grid)
+        for task in result.predictions:
             if result.policy == "dense":
                 found = np.array([[0, 0, 0, 0, 1], [0, 0, 0, 0, moved]], np.float64)
             else:
-                earlier = None if first or before is None else before[task].array
-                drift = measure(made.kind, made.array, dense[task].array, earlier, drawn.moved, self._stream.grid)
+                drift = drifts[task]
                 found = np.array([_row(drift.whole, drift.floor), _row(drift.moved, drift.floor if moved else None)])
             sums[task] = sums.get(task, 0) + found
         cost, total = result.cost, self.measured

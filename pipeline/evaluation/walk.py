@@ -1,6 +1,5 @@
 """Runs several policies through a clip together: all see a frame before the next one, so that times are comparable."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -35,7 +34,6 @@ class Outcome:
         macs_dense: MACs of dense prediction of the frame.
         policy: name of the policy that was applied.
         reason: why it was applied.
-        residual: what the flow of a warped frame left unexplained, if the policy looks at it; None otherwise.
     """
 
     values: Mapping[str, Array]
@@ -44,7 +42,6 @@ class Outcome:
     macs_dense: int
     policy: str
     reason: str = ""
-    residual: float | None = None
 
 
 class Walker(Carrier, Protocol):
@@ -78,7 +75,6 @@ class ByEngine:
             macs_dense=cost.macs_dense,
             policy=result.policy,
             reason=result.reason,
-            residual=result.residual,
         )
 
 
@@ -155,5 +151,4 @@ def _costs(out: Outcome) -> dict[str, NDArray[Any]]:
         "macs": np.array([[float(out.macs)], [float(out.macs_dense)]]),
         "policy": np.array(out.policy),
         "reason": np.array(out.reason),
-        "residual": np.array(math.nan if out.residual is None else out.residual, np.float32),
     }

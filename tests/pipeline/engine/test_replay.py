@@ -93,7 +93,7 @@ def film():
 
 def test_decisions_by_pixels_alone_are_those_of_the_walk(tiny):
     """Of several configs at once, and each as it would be on its own."""
-    plain = ["numerics.dtype=float32", "policy.camera_share=0.35", "segment.frames=11", "policy.refresh=9"]
+    plain = ["numerics.dtype=float32", "segment.frames=11", "policy.refresh=9"]
     configs = [load_config(preset, overrides=plain) for preset in ("exact", "balanced", "fast")]
     evidence = [
         "policy.every=null",
