@@ -32,7 +32,7 @@ def money(whole: Mapping[str, Any], facts: Mapping[str, Any], per_core_hour: flo
         per_core_hour: price of an hour of one core; None leaves money out.
 
     Returns:
-        per_core_hour, threads, core_hours, total, audits, dense (null without a dense frame), per_video_hour.
+        per_core_hour, threads, core_hours, total, audits, dense (null where too few ran), per_video_hour.
     """
     if per_core_hour is None:
         return None
@@ -45,7 +45,7 @@ def money(whole: Mapping[str, Any], facts: Mapping[str, Any], per_core_hour: flo
         "core_hours": whole["seconds"] * threads / 3600,
         "total": whole["seconds"] * price,
         "audits": whole["seconds_by_stage"]["audit"] * price,
-        "dense": valid * dense["frame_seconds"]["mean"] * price if dense and dense["frame_seconds"] else None,
+        "dense": valid * dense["frame_seconds"]["mean"] * price if dense and whole["seconds_saved"] else None,
         "per_video_hour": whole["seconds"] * price * 3600 / whole["media_seconds"] if whole["media_seconds"] else None,
     }
 

@@ -120,8 +120,8 @@ def _how(policy: str, part: Mapping[str, Any]) -> str:
 def _time_line(whole: Mapping[str, Any]) -> str:
     dense, all_frames = whole["by_policy"].get("dense"), whole["frame_seconds"]
     if whole["seconds_saved"] is None or dense is None:
-        took = f"A frame took {milliseconds(all_frames['mean'])} on average"
-        return f"{took}; this run has no dense frame to compare it with."
+        found = "no dense frame" if dense is None else f"too few dense frames ({dense['frames']})"
+        return f"A frame took {milliseconds(all_frames['mean'])} on average; this run has {found} to compare it with."
     saved = whole["seconds_saved"]
     times = {name: [milliseconds(each[name]) for each in (all_frames, dense["frame_seconds"])] for name in saved}
     less = {name: f"{share(part)} less" if part > 0 else "no less" for name, part in saved.items()}

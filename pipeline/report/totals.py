@@ -19,6 +19,8 @@ KEPT = 1 << 17  # values of a sample; at twice as many, every second one is drop
 
 Array = NDArray[Any]
 
+FEWEST_DENSE = 5  # frames that a time is compared with
+
 
 class Values:
     """Count, sum and maximum of numbers that are added in parts, and an evenly spaced sample for percentiles."""
@@ -131,7 +133,7 @@ class Totals:
             outputs come from another picture); macs_single_task, sharing
             (null unless known for every row); seconds, seconds_by_stage, frame_seconds (of valid frames), fps;
             by_policy; seconds_saved (share of time that a valid frame takes less than a dense one of this run, by mean
-            and by median); drift (plain numbers of the audited frames);
+            and by median; null where fewer than `FEWEST_DENSE` ran); drift (plain numbers of the audited frames);
             audits (estimates for all frames by task, see `DriftSums.result`).
         """
         sums, dense, single = self._sums, self._sums["macs_dense"], self._single_task if self._sums["frames"] else None
@@ -186,15 +188,16 @@ class Totals:
         }
 
     def _seconds_saved(self) -> dict[str, float] | None:
-        """Share of time that a valid frame took less than a dense one of the same run; None without a dense one.
+        """Share of time that a valid frame took less than a dense one of the same run; None where these are few.
 
         Means are compared with means and medians with medians: the slow first frame of a run counts in both means and
-        in neither median.
+        in neither median. Of a few dense frames it would be most of the mean, and the saving would look larger than it
+        is.
         """
-        if not self._dense.count or self._dense.median <= 0:
-            return None
-        if self._dense.count == self._seconds.count:
+        if self._dense.count and self._dense.count == self._seconds.count:
             return {"mean": 0.0, "median": 0.0}
+        if self._dense.count < FEWEST_DENSE or self._dense.median <= 0:
+            return None
         return {
             "mean": 1 - self._seconds.mean / self._dense.mean,
             "median": 1 - self._seconds.median / self._dense.median,

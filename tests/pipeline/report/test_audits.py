@@ -102,7 +102,8 @@ def test_hours_points_and_the_worst_frames():
     assert worst_frames(ledger, 0) == worst_frames(ledger_of(DENSE, {}), 3) == []
 
 
-def test_money_is_measured_time_and_nothing_else():
+def test_money_is_measured_time_and_nothing_else(monkeypatch):
+    monkeypatch.setattr("deltascene.pipeline.report.totals.FEWEST_DENSE", 1)
     whole = totals(ledger_of(DENSE, audit(0.1, seconds=3.0, seconds_audit=2.0), {})) | {"media_seconds": 3.0}
     found = money(whole, {"numerics": {"threads": 2}}, 3600.0)
     assert found == {

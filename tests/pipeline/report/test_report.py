@@ -56,12 +56,27 @@ SKIPPED = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def one_dense_frame_is_enough(monkeypatch):
+    """So that a few rows show how times are compared."""
+    monkeypatch.setattr("deltascene.pipeline.report.totals.FEWEST_DENSE", 1)
+
+
+def test_a_few_dense_frames_are_nothing_to_compare_a_time_with():
+    """One a segment, the first of them slow: its time would make the saving look larger than it is."""
+    few = totals(table({"seconds": 9.0}, *[ROWS] * 8, {}, {}, {}))
+    assert few["seconds_saved"] is None
+    assert saved_line(few).endswith("average; this run has too few dense frames (4) to compare it with.")
+    assert totals(table({"seconds": 9.0}, *[ROWS] * 8, {}, {}, {}, {}))["seconds_saved"]["median"] == pytest.approx(0.7)
+
+
 def test_dense_frames_save_nothing():
     whole = totals(table({}, {}))
     assert (whole["saved"], whole["seconds_saved"], whole["fps"]) == (0, {"mean": 0, "median": 0}, 1)
     assert saved_line(whole) == "Every token of every frame was computed (dense prediction), so nothing was saved."
 
 
+@pytest.mark.usefixtures("one_dense_frame_is_enough")
 def test_held_frames_save_macs_and_time():
     whole = totals(table({}, HELD, HELD, {}))
     assert whole["saved"] == 1 - 200 / 400
@@ -78,6 +93,7 @@ def test_held_frames_save_macs_and_time():
     )
 
 
+@pytest.mark.usefixtures("one_dense_frame_is_enough")
 def test_rows_and_warped_frames_are_reported_with_their_reasons_rows_and_age():
     refresh = {"reason": "refresh"}
     whole = totals(table({}, ROWS, WARPED, ROWS | {"rows_computed": 4, "macs_executed": 40}, WARPED, refresh, SKIPPED))
@@ -97,6 +113,7 @@ def test_rows_and_warped_frames_are_reported_with_their_reasons_rows_and_age():
     assert "of 3 frames, 1 ran dense, 1 ran only on changed tokens (20.0 % of all), 1 was warped." in one_each
 
 
+@pytest.mark.usefixtures("one_dense_frame_is_enough")
 def test_a_slow_first_frame_is_in_both_means_and_in_neither_median():
     whole = totals(table({"seconds": 9.0}, {}, {}, ROWS))
     mean, dense_mean = (9 + 1 + 1 + 0.3) / 4, (9 + 1 + 1) / 3
@@ -145,6 +162,7 @@ def test_a_run_without_a_valid_frame_has_no_saving():
     assert totals(table())["frames"] == 0
 
 
+@pytest.mark.usefixtures("one_dense_frame_is_enough")
 def test_a_saving_of_macs_that_saves_no_time_is_reported_as_that():
     whole = totals(table({}, ROWS | {"seconds": 1.5}))
     assert whole["saved"] == pytest.approx(0.4)
