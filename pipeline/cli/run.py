@@ -20,7 +20,7 @@ from deltascene.pipeline.cli.options import (
 )
 from deltascene.pipeline.cli.values import (
     parse_bytes,
-    parse_max_drift,
+    parse_goal,
     parse_save,
     parse_size,
     parse_time,
@@ -107,11 +107,19 @@ MaxDriftOption = Annotated[
         " most 2 % of the frames chooses the cheapest numbers that keep to it."
     ),
 ]
+MaxMsOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest mean time of computing a frame, in milliseconds, without audits, decoding and writing. The pilot"
+        " chooses the numbers that compute the most in it."
+    ),
+]
+TargetFpsOption = Annotated[
+    float | None, typer.Option(help="The same as --max-ms, in computed frames per second of one engine.")
+]
 TightenOption = Annotated[
     bool,
-    typer.Option(
-        "--tighten", help="Compute a run with --max-drift again by the next stricter step of its pilot; needs --force."
-    ),
+    typer.Option("--tighten", help="Compute a run that had a pilot again by its next stricter step; needs --force."),
 ]
 BudgetOption = Annotated[
     str | None,
@@ -155,6 +163,8 @@ def run(
     audit_every: AuditOption = None,
     archive_budget: BudgetOption = None,
     max_drift: MaxDriftOption = None,
+    max_ms: MaxMsOption = None,
+    target_fps: TargetFpsOption = None,
     tighten: TightenOption = False,
 ) -> None:
     """Run a model over videos. The same command continues a run that was stopped, and so does a shorter one.
@@ -188,9 +198,9 @@ def run(
         **parse_save(save),
     }
     _check_inputs(sources, out, force=force, only_failed=only_failed)
-    bounds = parse_max_drift(max_drift)
-    if tighten and (out is None or not force or bounds):
-        found = "--max-drift, which the run there has" if bounds else "no --force" if out else "no -o"
+    goal = parse_goal(max_drift, max_ms, target_fps)
+    if tighten and (out is None or not force or goal):
+        found = f"{goal}; the run there has its own" if goal else "no --force" if out else "no -o"
         raise UsageError(f"--tighten: expected -o with a run and --force, as it is replaced; found {found}")
     with quick_imports():
         from deltascene.cache.places import place
@@ -205,7 +215,7 @@ def run(
         from deltascene.pipeline.commands.run import RunOptions, run_command
         from deltascene.pipeline.commands.terminal import open_console
 
-    options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed, bounds, tighten)
+    options = RunOptions(sources or (), folder, force, dry_run, json, truth, allow_code, only_failed, goal, tighten)
     raise typer.Exit(run_command(choice, options, open_console()))
 
 

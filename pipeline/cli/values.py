@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.evaluation.bounds import MEAN
+from deltascene.pipeline.evaluation.bounds import MEAN, Goal
 
 _BUDGET = re.compile(r"(whole|moved)\.loss<=(\d+\.?\d*|\.\d+)")
 _DRIFT = re.compile(r"(?:([^=,\s]+)=)?(\d+\.?\d*|\.\d+)(%?)")
@@ -138,6 +139,22 @@ def parse_budgets(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--budget: expected whole.loss<=NUMBER or moved.loss<=NUMBER; found {text!r}")
         budgets[_REGION[match[1]]] = float(match[2])
     return budgets
+
+
+def parse_goal(max_drift: str | None, max_ms: float | None, target_fps: float | None) -> Goal:
+    """What a run's pilot is to keep to, from at most one of its options.
+
+    Raises:
+        UsageError: there are several, or a value can't be one.
+    """
+    given = {"--max-drift": max_drift, "--max-ms": max_ms, "--target-fps": target_fps}
+    typed = [name for name, value in given.items() if value is not None]
+    if len(typed) > 1:
+        raise UsageError(f"{typed[0]}: expected one bound, on drift or on time; found {' and '.join(typed)}")
+    for name, value in (("--max-ms", max_ms), ("--target-fps", target_fps)):
+        if value is not None and not (value > 0 and isfinite(value)):
+            raise UsageError(f"{name}: expected a number above 0; found {value:g}")
+    return Goal(parse_max_drift(max_drift), max_ms if target_fps is None else round(1000 / target_fps, 6))
 
 
 def parse_max_drift(text: str | None) -> dict[str, float]:

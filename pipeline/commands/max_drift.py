@@ -1,10 +1,11 @@
-"""`deltascene run --max-drift` and `--tighten`: a run's numbers from a pilot, from its record, or one step stricter."""
+"""`deltascene run --max-drift`, `--max-ms` and `--tighten`: a run's numbers from a pilot, or one step stricter."""
 
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from deltascene.pipeline.batch.choose_config import WAY_OUT, Choice
 from deltascene.pipeline.commands.terminal import bars
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import OutputError, UsageError
-from deltascene.pipeline.evaluation.bounds import MEAN, Bounds, bounds_text
+from deltascene.pipeline.evaluation.bounds import MEAN, Goal, bounds_text
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import ALL_WRONG
 from deltascene.pipeline.evaluation.ladder import KEYS, ladder, with_numbers
@@ -37,37 +38,36 @@ def recorded_pilot(folder: RunFolder) -> dict[str, Any]:
     return pilot if isinstance(pilot, dict) else {}
 
 
-def needs_pilot(choice: Choice, folder: RunFolder, bounds: Bounds, *, force: bool) -> bool:
-    """Whether a bound asks for a pilot, as it isn't on record.
+def needs_pilot(choice: Choice, folder: RunFolder, goal: Goal, *, force: bool) -> bool:
+    """Whether a goal asks for a pilot, as it isn't on record.
 
     Raises:
-        OutputError: the run in the folder was begun with another bound, or without.
-        UsageError: the keys that the bound chooses are given, too.
+        OutputError: the run in the folder was begun with another goal, or without.
+        UsageError: the keys that the goal chooses are given, too.
     """
-    if not bounds:
+    if not goal:
         return False
     for key in KEYS:
         if key in choice.typed:
-            raise UsageError(f"--max-drift: chooses {key}; expected no value for it; found {choice.typed[key]}")
+            option = str(goal).split()[0]
+            raise UsageError(f"{option}: chooses {key}; expected no value for it; found {choice.typed[key]}")
     if force or not folder.run_yaml.is_file():
         return True
-    before = recorded_pilot(folder).get("max_drift", {})
-    if before != dict(bounds):
-        found = bounds_text(before) if before else "none"
-        raise OutputError(f"--max-drift {bounds_text(bounds)}: {folder.root} has {found}; {WAY_OUT}")
+    if (before := Goal.recorded(recorded_pilot(folder))) != goal:
+        raise OutputError(f"{goal}: {folder.root} has {before if before else 'no such bound'}; {WAY_OUT}")
     return False
 
 
 def choose_by_pilot(
     choice: Choice,
-    bounds: Bounds,
+    goal: Goal,
     specs: Sequence[SourceSpec],
     console: Console,
     *,
     allow_code: bool = False,
     as_json: bool = False,
 ) -> Choice:
-    """The choice with the numbers of the cheapest step that keeps to the bounds on windows of the inputs.
+    """The choice with the numbers of the step that a pilot on windows of the inputs chose.
 
     Raises:
         UsageError: an unknown task, a preset that doesn't reuse by time, or no input that can be read.
@@ -75,11 +75,11 @@ def choose_by_pilot(
     config = settle(choice.config)
     ladder(config, 1.0)  # refuses presets without one before anything is loaded
     model = Engine.from_config(config, allow_code=allow_code).model
-    check_bounds(bounds, model.tasks)
+    check_bounds(goal.max_drift, model.tasks)
     plan = plan_pilot(config, specs)
-    _log.warning("--max-drift %s: pilot on %s, each in full and by every step", bounds_text(bounds), plan)
+    _log.warning("%s: pilot on %s, each in full and by every step", goal, plan)
     with nullcontext(unseen) if as_json else bars(console) as progress:
-        pilot = run_pilot(model, config, bounds, plan, progress)
+        pilot = run_pilot(model, config, goal, plan, progress)
     _log.warning("%s", outcome(pilot))
     chosen = with_numbers(choice.config, pilot.chosen.step.numbers)
     return replace(choice, config=chosen, chosen=True, pilot=pilot.record())
@@ -110,13 +110,17 @@ def outcome(pilot: Pilot) -> str:
         f"{name} drift / floor / excess {drift_cell(chosen.excess[region][MEAN])} %"
         for region, name in ((MOVING, "moved"), (WHOLE, "whole"))
     )
-    text = f"{_typed(chosen.step.numbers)}: {means}; {100 * chosen.macs:.1f} % of the MACs"
+    text = f"{_typed(chosen.step.numbers)}: {means}; {100 * chosen.macs:.1f} % of the MACs, {chosen.ms:.1f} ms a frame"
     if pilot.kept:
         return f"pilot chose {text}"
-    reached = bounds_text({of: pilot.judged[0].reached(of) for of in pilot.bounds}, up=True)
+    if pilot.goal.max_ms is None:
+        reached = bounds_text({of: chosen.reached(of) for of in pilot.goal.max_drift}, up=True)
+    else:
+        reached = f"--max-ms {ceil(10 * chosen.ms) / 10:g}"
+    which = "strictest" if pilot.goal.max_ms is None else "cheapest"
     return (
-        f"--max-drift {bounds_text(pilot.bounds)} isn't reachable here; the nearest that is: {reached}."
-        f" The run goes on with the strictest step, {text}"
+        f"{pilot.goal} isn't reachable here; the nearest that is: {reached}."
+        f" The run goes on with the {which} step, {text}"
     )
 
 
@@ -144,6 +148,18 @@ def audited(report_json: Place, pilot: Mapping[str, Any], kinds: Mapping[str, Ki
     last = pilot["chosen"] == pilot["steps"][0]["scale"]
     way_out = "no step is stricter; --preset exact loses nothing" if last else f"{TIGHTEN} takes the next stricter step"
     return f"{text}: over the bound of --max-drift; {way_out}"
+
+
+def paced(report_json: Place, pilot: Mapping[str, Any]) -> str:
+    """What a run's frames took, beside the bound of its pilot on that; empty without one."""
+    most = Goal.recorded(pilot).max_ms
+    totals = json.loads(report_json.read_text(encoding="utf-8"))["totals"] if most is not None else {}
+    if most is None or not totals["frame_seconds"]:
+        return ""
+    seconds = totals["seconds"] - totals["seconds_by_stage"].get("audit", 0.0)
+    ms = 1e3 * seconds / (totals["frames"] - totals["invalid"])
+    said = "" if ms <= most else ": over it; --force begins with another pilot"
+    return f"computed {ms:.1f} ms a frame without audits, of at most {most:g}{said}"
 
 
 def _typed(numbers: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from deltascene.pipeline.commands.max_drift import (
     audited,
     choose_by_pilot,
     needs_pilot,
+    paced,
     recorded_pilot,
     tightened,
 )
@@ -34,7 +35,7 @@ from deltascene.pipeline.commands.summary import RunResult, print_json, print_re
 from deltascene.pipeline.commands.terminal import print_line
 from deltascene.pipeline.commands.truth import read_truths, write_scores
 from deltascene.pipeline.engine.engine import Engine
-from deltascene.pipeline.evaluation.bounds import Bounds
+from deltascene.pipeline.evaluation.bounds import Goal
 from deltascene.pipeline.evaluation.pilot import plan_pilot
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.numerics.threads import describe, seconds_lost
@@ -69,7 +70,7 @@ class RunOptions:
         truth: an npz file for a single input, or a folder with `<id>.truth.npz`.
         allow_code: let a bundle import its own head class.
         only_failed: run only those inputs that failed in `out` or were left unfinished there.
-        max_drift: bounds on excess drift, for which a pilot chooses the numbers of the policy; empty without.
+        goal: bounds on drift or time, for which a pilot chooses the numbers of the policy.
         tighten: replace the run in `out` by one with the next stricter numbers of its pilot.
     """
 
@@ -81,7 +82,7 @@ class RunOptions:
     truth: Path | None = None
     allow_code: bool = False
     only_failed: bool = False
-    max_drift: Bounds = field(default_factory=dict)
+    goal: Goal = field(default_factory=Goal)
     tighten: bool = False
 
 
@@ -112,9 +113,9 @@ def run_command(choice: Choice, options: RunOptions, console: Console) -> ExitCo
         return _dry_run(choice, options, specs, console)
     if not options.force:
         refuse_foreign(folder)
-    if needs_pilot(choice, folder, options.max_drift, force=options.force):
+    if needs_pilot(choice, folder, options.goal, force=options.force):
         how = {"allow_code": options.allow_code, "as_json": options.json}
-        choice = choose_by_pilot(choice, options.max_drift, specs, console, **how)
+        choice = choose_by_pilot(choice, options.goal, specs, console, **how)
     config, model = settle_executor(settle(choice.config), specs, allow_code=options.allow_code)
     if lost_s := seconds_lost():
         _log.warning("%s", describe(lost_s))
@@ -132,8 +133,8 @@ def _dry_run(choice: Choice, options: RunOptions, specs: Sequence[SourceSpec], c
         refuse_other(folder, result_key(engine.config, engine.model, before), choice.typed, all_=False)
     if not choice.chosen:
         _log.warning(_NOT_CHOSEN, choice.preset)
-    if needs_pilot(choice, folder, options.max_drift, force=options.force):
-        print_line(console, f"pilot for --max-drift: {plan_pilot(engine.config, specs)}")
+    if needs_pilot(choice, folder, options.goal, force=options.force):
+        print_line(console, f"pilot for {options.goal}: {plan_pilot(engine.config, specs)}")
     return dry_run_command(engine, specs, console)
 
 
@@ -171,9 +172,10 @@ def _run(
                 closed = aside.submit(pool.close)  # actors end while the report is written
             write_scores(folder, records, truths)
             report, _ = write_report(open_run(options.out))
-            bound = audited(report, recorded_pilot(folder), model.bundle.kinds)
+            pilot = recorded_pilot(folder)
+            bound = [audited(report, pilot, model.bundle.kinds), paced(report, pilot)]
             closed.result()
-    drift = "\n".join(line for line in (drift_line(report), bound) if line)
+    drift = "\n".join(line for line in (drift_line(report), *bound) if line)
     return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived, drift)
 
 

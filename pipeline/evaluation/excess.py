@@ -55,6 +55,9 @@ class Measured:
         macs_dense: MACs of dense prediction.
         seconds: time of all stages without decoding, resizing and writing.
         frames: valid frames.
+        resizing_s: time of resizing.
+        opening_s: time of the frames that opened a segment, resizing included.
+        opening: number of these frames.
     """
 
     sums: Mapping[str, Numbers]
@@ -62,6 +65,20 @@ class Measured:
     macs_dense: int
     seconds: float
     frames: int
+    resizing_s: float = 0.0
+    opening_s: float = 0.0
+    opening: int = 0
+
+    def ms_per_frame(self, segment_frames: int) -> float:
+        """Mean time of a frame with resizing in a run whose segments have so many frames; NaN without two frames.
+
+        These frames may have opened segments more often than a run does.
+        """
+        later = self.frames - self.opening
+        if not self.opening or not later:
+            return nan
+        steady, opening = (self.seconds + self.resizing_s - self.opening_s) / later, self.opening_s / self.opening
+        return 1e3 * (steady + (opening - steady) / segment_frames)
 
     def excess(self, kinds: Mapping[str, Kind]) -> dict[str, dict[str, Excess]]:
         """Excess by region and task, and the mean over tasks under `MEAN`."""
@@ -107,6 +124,9 @@ def add_up(parts: Sequence[Measured]) -> Measured:
         sum(part.macs_dense for part in parts),
         sum(part.seconds for part in parts),
         sum(part.frames for part in parts),
+        sum(part.resizing_s for part in parts),
+        sum(part.opening_s for part in parts),
+        sum(part.opening for part in parts),
     )
 
 
@@ -150,6 +170,9 @@ class _Run:
             total.macs_dense + cost.macs_dense,
             total.seconds + cost.seconds - resizing,
             total.frames + 1,
+            total.resizing_s + resizing,
+            total.opening_s + first * cost.seconds,
+            total.opening + first,
         )
 
 

@@ -1,13 +1,14 @@
-"""The pilot of a run with a bound on drift: the steps of a ladder beside dense prediction, on windows of its inputs.
+"""The pilot of a run with a bound on drift or time: the steps of a ladder beside dense prediction, on windows of its
+inputs.
 
-Which windows, and so what is chosen, is a function of inputs, config and seed alone.
+Which windows, and so what is chosen for a bound on drift, is a function of inputs, config and seed alone.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import isnan, sqrt
+from math import isnan, nan, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -18,7 +19,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.audit import uniform
 from deltascene.pipeline.errors import UsageError, nearest
-from deltascene.pipeline.evaluation.bounds import MEAN, Bounds
+from deltascene.pipeline.evaluation.bounds import MEAN, Bounds, Goal
 from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE
 from deltascene.pipeline.evaluation.excess import Excess, Measured, add_up, compare
 from deltascene.pipeline.evaluation.ladder import Step, falling, ladder
@@ -84,17 +85,21 @@ class Judged:
         macs: its MACs as a share of dense prediction's.
         excess: by region, of every task and of their mean.
         upper: the same excess with its margin: what it is at most, as sure as `SURE`.
+        ms: mean time of computing a frame, with resizing; NaN if no window has two frames.
     """
 
     step: Step
     macs: float
     excess: Mapping[str, Mapping[str, Excess]]
     upper: Mapping[str, Mapping[str, float]]
+    ms: float = nan
 
-    def keeps(self, bounds: Bounds) -> bool:
-        """Whether it keeps to every bound; a region in which nothing moves has no drift."""
+    def keeps(self, goal: Goal) -> bool:
+        """Whether it keeps to the goal; a region in which nothing moves has no drift."""
+        if goal.max_ms is not None:
+            return self.ms <= goal.max_ms
         return not any(
-            self.upper[region][of] > PART[region] * most for of, most in bounds.items() for region in REGIONS
+            self.upper[region][of] > PART[region] * most for of, most in goal.max_drift.items() for region in REGIONS
         )
 
     def reached(self, of: str) -> float:
@@ -104,9 +109,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Pilot:
-    """Result of a pilot: the steps from the strictest on, the one chosen, and whether it keeps to the bounds."""
+    """Result of a pilot: the steps from the strictest on, the one chosen, and whether it keeps to the goal."""
 
-    bounds: Bounds
+    goal: Goal
     plan: PilotPlan
     judged: Sequence[Judged]
     chosen: Judged
@@ -115,7 +120,7 @@ class Pilot:
     def record(self) -> dict[str, Any]:
         """The pilot as plain values, for run.yaml."""
         return {
-            "max_drift": dict(self.bounds),
+            **self.goal.record(),
             "frames": self.plan.frames,
             "of_frames": self.plan.of,
             "windows": [
@@ -158,7 +163,7 @@ def plan_pilot(config: Config, specs: Sequence[SourceSpec]) -> PilotPlan:
         if wanted := selected_frames(how, info):
             inputs.append((spec, info, wanted))
     if not inputs:
-        raise UsageError("--max-drift: expected an input that can be read, for the pilot; found none")
+        raise UsageError("pilot: expected an input that can be read; found none")
     of = sum(len(wanted) for *_, wanted in inputs)
     fps = max(float(info.fps) / how.stride for _, info, _ in inputs)
     count = min(MOST, max(1, int(SHARE * of / _length(fps))))
@@ -176,15 +181,16 @@ def plan_pilot(config: Config, specs: Sequence[SourceSpec]) -> PilotPlan:
 
 
 @plain_torch()
-def run_pilot(model: SceneModel, config: Config, bounds: Bounds, plan: PilotPlan, progress: Progress = unseen) -> Pilot:
-    """Runs every step of the config's ladder on the windows, and chooses the cheapest that keeps to the bounds.
+def run_pilot(model: SceneModel, config: Config, goal: Goal, plan: PilotPlan, progress: Progress = unseen) -> Pilot:
+    """Runs every step of the config's ladder on the windows, and chooses one.
 
-    The strictest is chosen where none does.
+    For bounds on drift it is the cheapest that keeps to them, the strictest where none does; for a bound on time it is
+    the strictest that keeps to it, the cheapest where none does.
 
     Args:
         model: the model, with weights.
         config: resolved and settled config with a preset that reuses.
-        bounds: the bounds.
+        goal: what the step is to keep to.
         plan: the windows.
         progress: is told of every window.
 
@@ -193,7 +199,7 @@ def run_pilot(model: SceneModel, config: Config, bounds: Bounds, plan: PilotPlan
     """
     steps = ladder(config, plan.fps)
     dense = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
-    parts, work = list[list[Measured]](), "pilot for --max-drift"
+    parts, work = list[list[Measured]](), f"pilot for {goal}"
     progress(work, 0, len(plan.windows))
     for number, window in enumerate(plan.windows, 1):
         try:
@@ -204,18 +210,23 @@ def run_pilot(model: SceneModel, config: Config, bounds: Bounds, plan: PilotPlan
             _log.warning("pilot: a window of %s is left out: %s", window.spec.id, error)
         progress(work, number, len(plan.windows))
     if not any(found.frames for part in parts for found in part):
-        raise UsageError("--max-drift: expected a window that can be read, for the pilot; found none")
+        raise UsageError("pilot: expected a window that can be read; found none")
     kinds, left = model.bundle.kinds, 1 - min(1.0, plan.frames / plan.of)
-    judged = [judge(step, mine, kinds, left) for step, mine in zip(steps, zip(*parts, strict=True), strict=True)]
+    judged = [
+        judge(step, mine, kinds, left, config.segment.frames)
+        for step, mine in zip(steps, zip(*parts, strict=True), strict=True)
+    ]
     cheaper = falling([each.step for each in judged], [each.macs for each in judged])
     judged = [each for each in judged if each.step in cheaper]
-    keeping = [each for each in judged if each.keeps(bounds)]
-    chosen = keeping[-1] if keeping else judged[0]
-    return Pilot(bounds, plan, judged, chosen, bool(keeping))
+    best_first = judged[::-1] if goal.max_ms is None else judged
+    keeping = [each for each in best_first if each.keeps(goal)]
+    return Pilot(goal, plan, judged, [*keeping, best_first[-1]][0], bool(keeping))
 
 
-def judge(step: Step, windows: Sequence[Measured], kinds: Mapping[str, Kind], left: float) -> Judged:
-    """A step's excess over all windows, and what it is at most.
+def judge(
+    step: Step, windows: Sequence[Measured], kinds: Mapping[str, Kind], left: float, segment_frames: int
+) -> Judged:
+    """A step's excess over all windows, what it is at most, and its time.
 
     The margin follows from how much the mean changes when one window is left out (jackknife), with Student's quantile;
     windows are taken to differ by half of the mean at least, so that one window alone has a margin, too.
@@ -225,6 +236,7 @@ def judge(step: Step, windows: Sequence[Measured], kinds: Mapping[str, Kind], le
         windows: what was measured in each.
         kinds: kind of every task.
         left: share of the frames that isn't in the windows; where it is 0, nothing is unsure.
+        segment_frames: frames of a segment of the run.
     """
     windows = [window for window in windows if window.frames]
     total, count = add_up(windows), len(windows)
@@ -239,7 +251,8 @@ def judge(step: Step, windows: Sequence[Measured], kinds: Mapping[str, Kind], le
             jackknife = sqrt((count - 1) / count * float(((known - known.mean()) ** 2).sum())) if count > 1 else 0.0
             error = max(jackknife, SPREAD * found.excess / sqrt(count))
             upper[region][task] = found.excess + _quantile(count - 1) * error * sqrt(left)
-    return Judged(step, total.macs / max(1, total.macs_dense), whole, upper)
+    macs = total.macs / max(1, total.macs_dense)
+    return Judged(step, macs, whole, upper, total.ms_per_frame(segment_frames))
 
 
 def _quantile(freedom: int) -> float:
@@ -258,6 +271,7 @@ def _length(fps: float) -> int:
 def _step_record(judged: Judged) -> dict[str, Any]:
     macs = round(judged.macs, 5)
     record: dict[str, Any] = {"scale": judged.step.scale, "numbers": judged.step.numbers, "macs": macs}
+    record["ms"] = None if isnan(judged.ms) else round(judged.ms, 3)
     for region, name in ((MOVING, "moved"), (WHOLE, "whole")):
         record[name] = {
             task: {

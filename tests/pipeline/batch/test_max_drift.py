@@ -2,13 +2,15 @@
 
 import json
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from deltascene.pipeline.commands.max_drift import TIGHTEN, audited
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.evaluation.bounds import MEAN
+from deltascene.pipeline.evaluation.bounds import MEAN, Goal
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import Measured
 from deltascene.pipeline.evaluation.ladder import Step
@@ -76,7 +78,7 @@ def test_a_resume_takes_the_record_and_another_bound_is_refused(run_cli, tiny, c
     for dry in ((), ("--dry-run",)):
         code, _, error = run_cli("run", clip, "-o", out, "--max-drift", "parts=3%", *dry)
         assert code == 2
-        assert f"--max-drift parts=3%: {out} has 90%; leave it out to go on" in " ".join(error.split())
+        assert f"--max-drift parts=3%: {out} has --max-drift 90%; leave it out to go on" in " ".join(error.split())
     code, _, error = run_cli("run", clip, "-o", tmp_path, "--max-drift", "5%", "--set", "policy.max_age_s=1")
     assert code == 2
     assert "--max-drift: chooses policy.max_age_s; expected no value for it" in " ".join(error.split())
@@ -88,7 +90,7 @@ def test_an_unreachable_bound_is_announced_and_the_strictest_step_runs(run_cli, 
     options = ("--model", tiny, "--max-drift", "parts=0.0001%,height=80%")
     code, said, error = run_cli("run", clip, "-o", out, "--dry-run", *options)
     assert code == 0, error
-    assert "pilot for --max-drift: 12 of 12 frames" in said
+    assert "pilot for --max-drift parts=0.0001%,height=80%: 12 of 12 frames" in said
     assert not out.exists()
     code, said, error = run_cli("run", clip, "-o", out, *options, *OPTIONS)
     assert code == 0, error
@@ -100,6 +102,43 @@ def test_an_unreachable_bound_is_announced_and_the_strictest_step_runs(run_cli, 
     code, _, error = run_cli("run", clip, "-o", out, "--tighten", "--force")
     assert code == 2
     assert "was computed by the strictest step already" in " ".join(error.split())
+
+
+def test_with_a_bound_on_time_the_strictest_step_that_keeps_to_it_runs(run_cli, tiny, clip, begun, tmp_path):
+    out = tmp_path / "out"
+    code, said, error = run_cli("run", clip, "-o", out, *OPTIONS, "--model", tiny, "--max-ms", "60000")
+    assert code == 0, error
+    pilot = record_of(out)["pilot"]
+    assert pilot["max_ms"] == 60000
+    assert pilot["kept"]
+    assert pilot["chosen"] == pilot["steps"][0]["scale"] == min(step["scale"] for step in pilot["steps"])
+    assert all(step["ms"] > 0 for step in pilot["steps"])
+    assert re.search(r"computed [\d.]+ ms a frame without audits, of at most 60000", said)
+    code, _, error = run_cli("run", clip, "-o", out, "--target-fps", "5")
+    assert code == 2
+    assert f"--max-ms 200: {out} has --max-ms 60000; leave it out to go on" in " ".join(error.split())
+
+
+@pytest.mark.nightly
+def test_a_time_that_no_step_keeps_to_is_announced_and_the_cheapest_runs(run_cli, tiny, clip, tmp_path):
+    out = tmp_path / "out"
+    code, said, error = run_cli("run", clip, "-o", out, *OPTIONS, "--model", tiny, "--target-fps", "1000000")
+    assert code == 0, error
+    assert "--max-ms 0.001 isn't reachable here; the nearest that is: --max-ms" in " ".join(error.split())
+    pilot = record_of(out)["pilot"]
+    assert not pilot["kept"]
+    assert pilot["chosen"] == pilot["steps"][-1]["scale"]
+    assert "of at most 0.001: over it" in said
+
+
+def test_time_of_a_frame_counts_one_opening_a_segment():
+    measured = Measured({}, 0, 0, seconds=0.9, frames=11, resizing_s=0.2, opening_s=0.1, opening=1)
+    assert measured.ms_per_frame(1) == pytest.approx(100)
+    assert measured.ms_per_frame(100) == pytest.approx(100)
+    costly = replace(measured, opening_s=0.6)
+    assert costly.ms_per_frame(11) == pytest.approx(100)
+    assert costly.ms_per_frame(1) == pytest.approx(600)
+    assert math.isnan(replace(measured, frames=1).ms_per_frame(256))
 
 
 @pytest.mark.nightly
@@ -166,7 +205,7 @@ def test_few_windows_have_a_margin_and_all_frames_none():
         return Measured({"depth": np.array([[excess, 1, 0.0, 1, 0]] * 2)}, 1, 2, 0.0, 1)
 
     def upper(excesses, left):
-        judged = judge(Step(1.0, load_config("balanced")), [window(each) for each in excesses], kinds, left)
+        judged = judge(Step(1.0, load_config("balanced")), [window(each) for each in excesses], kinds, left, 256)
         assert judged.excess[MOVING][MEAN].excess == pytest.approx(np.mean(excesses))
         return judged
 
@@ -177,9 +216,9 @@ def test_few_windows_have_a_margin_and_all_frames_none():
     assert even.upper[MOVING][MEAN] == pytest.approx(0.04 + 1.3406 * 0.02 / 4, rel=1e-3)
     assert uneven.upper[MOVING][MEAN] == pytest.approx(0.04 + 1.3406 * np.std([0, 0.08] * 8, ddof=1) / 4, rel=1e-3)
     assert even.reached(MEAN) == pytest.approx(5 * even.upper[WHOLE][MEAN])
-    assert not even.keeps({MEAN: 0.2})
-    assert even.keeps({MEAN: 5 * 0.0468})
-    assert math.isnan(judge(Step(1.0, load_config("balanced")), [none()], kinds, 1.0).upper[MOVING][MEAN])
+    assert not even.keeps(Goal({MEAN: 0.2}))
+    assert even.keeps(Goal({MEAN: 5 * 0.0468}))
+    assert math.isnan(judge(Step(1.0, load_config("balanced")), [none()], kinds, 1.0, 256).upper[MOVING][MEAN])
 
 
 def none():

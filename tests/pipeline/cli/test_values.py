@@ -7,6 +7,7 @@ import pytest
 from deltascene.pipeline.cli.values import (
     parse_budgets,
     parse_bytes,
+    parse_goal,
     parse_max_drift,
     parse_models,
     parse_save,
@@ -17,7 +18,7 @@ from deltascene.pipeline.cli.values import (
 )
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.errors import UsageError
-from deltascene.pipeline.evaluation.bounds import MEAN, bounds_text
+from deltascene.pipeline.evaluation.bounds import MEAN, Goal, bounds_text
 from deltascene.pipeline.evaluation.clip_scores import REGIONS
 
 
@@ -139,3 +140,19 @@ def test_bounds_on_drift_are_shares_by_task_or_of_the_mean():
     for text in ("", "5", "0", "-1%", "200%", "seg", "seg=", "=5%", "5%,6%", "seg=1%,seg=2%"):
         with pytest.raises(UsageError, match="--max-drift: expected a bound such as 5%, or seg=3%,depth=8%; found"):
             parse_max_drift(text)
+
+
+def test_a_goal_is_a_bound_on_drift_or_on_time():
+    assert not parse_goal(None, None, None)
+    assert parse_goal("5%", None, None) == Goal({MEAN: 0.05})
+    assert parse_goal(None, 20.0, None) == parse_goal(None, None, 50.0) == Goal(max_ms=20.0)
+    for goal in (Goal({"seg": 0.1}), Goal(max_ms=12.5), Goal()):
+        assert Goal.recorded(goal.record()) == goal
+    assert [str(goal) for goal in (Goal({"seg": 0.1}), Goal(max_ms=12.5))] == ["--max-drift seg=10%", "--max-ms 12.5"]
+    with pytest.raises(UsageError, match="--max-drift: expected one bound.*; found --max-drift and --target-fps"):
+        parse_goal("5%", None, 30.0)
+    for value in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="--max-ms: expected a number above 0"):
+            parse_goal(None, value, None)
+        with pytest.raises(UsageError, match="--target-fps: expected a number above 0"):
+            parse_goal(None, None, value)
