@@ -149,7 +149,7 @@ def test_a_goal_is_a_bound_on_drift_or_on_time():
     for goal in (Goal({"seg": 0.1}), Goal(max_ms=12.5), Goal()):
         assert Goal.recorded(goal.record()) == goal
     assert [str(goal) for goal in (Goal({"seg": 0.1}), Goal(max_ms=12.5))] == ["--max-drift seg=10%", "--max-ms 12.5"]
-    with pytest.raises(UsageError, match="--max-drift: expected one bound.*; found --max-drift and --target-fps"):
+    with pytest.raises(UsageError, match=r"--max-drift: expected one bound.*; found --max-drift and --target-fps"):
         parse_goal("5%", None, 30.0)
     for value in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="--max-ms: expected a number above 0"):
