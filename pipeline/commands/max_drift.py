@@ -19,7 +19,7 @@ from deltascene.pipeline.evaluation.bounds import MEAN, Goal, bounds_text
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import ALL_WRONG
 from deltascene.pipeline.evaluation.ladder import KEYS, ladder, with_numbers
-from deltascene.pipeline.evaluation.pilot import PART, Pilot, check_bounds, plan_pilot, run_pilot
+from deltascene.pipeline.evaluation.pilot import PART, Pilot, check_bounds, choose_step, plan_pilot, run_pilot
 from deltascene.pipeline.evaluation.progress import unseen
 from deltascene.pipeline.evaluation.tune_preset import drift_cell
 from deltascene.pipeline.numerics.settle import settle
@@ -79,7 +79,7 @@ def choose_by_pilot(
     plan = plan_pilot(config, specs)
     _log.warning("%s: pilot on %s, each in full and by every step", goal, plan)
     with nullcontext(unseen) if as_json else bars(console) as progress:
-        pilot = run_pilot(model, config, goal, plan, progress)
+        pilot = choose_step(goal, plan, run_pilot(model, config, plan, progress))
     _log.warning("%s", outcome(pilot))
     chosen = with_numbers(choice.config, pilot.chosen.step.numbers)
     return replace(choice, config=chosen, chosen=True, pilot=pilot.record())

@@ -181,25 +181,24 @@ def plan_pilot(config: Config, specs: Sequence[SourceSpec]) -> PilotPlan:
 
 
 @plain_torch()
-def run_pilot(model: SceneModel, config: Config, goal: Goal, plan: PilotPlan, progress: Progress = unseen) -> Pilot:
-    """Runs every step of the config's ladder on the windows, and chooses one.
-
-    For bounds on drift it is the cheapest that keeps to them, the strictest where none does; for a bound on time it is
-    the strictest that keeps to it, the cheapest where none does.
+def run_pilot(model: SceneModel, config: Config, plan: PilotPlan, progress: Progress = unseen) -> list[Judged]:
+    """Runs every step of the config's ladder on the windows.
 
     Args:
         model: the model, with weights.
         config: resolved and settled config with a preset that reuses.
-        goal: what the step is to keep to.
         plan: the windows.
         progress: is told of every window.
+
+    Returns:
+        The steps, the strictest first, without those that compute no less than a stricter one.
 
     Raises:
         UsageError: the config has no ladder, or no window can be read.
     """
     steps = ladder(config, plan.fps)
     dense = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
-    parts, work = list[list[Measured]](), f"pilot for {goal}"
+    parts, work = list[list[Measured]](), "pilot"
     progress(work, 0, len(plan.windows))
     for number, window in enumerate(plan.windows, 1):
         try:
@@ -217,7 +216,15 @@ def run_pilot(model: SceneModel, config: Config, goal: Goal, plan: PilotPlan, pr
         for step, mine in zip(steps, zip(*parts, strict=True), strict=True)
     ]
     cheaper = falling([each.step for each in judged], [each.macs for each in judged])
-    judged = [each for each in judged if each.step in cheaper]
+    return [each for each in judged if each.step in cheaper]
+
+
+def choose_step(goal: Goal, plan: PilotPlan, judged: Sequence[Judged]) -> Pilot:
+    """Chooses a step out of what `run_pilot` found.
+
+    For bounds on drift it is the cheapest that keeps to them, the strictest where none does; for a bound on time it is
+    the strictest that keeps to it, the cheapest where none does.
+    """
     best_first = judged[::-1] if goal.max_ms is None else judged
     keeping = [each for each in best_first if each.keeps(goal)]
     return Pilot(goal, plan, judged, [*keeping, best_first[-1]][0], bool(keeping))
