@@ -171,7 +171,7 @@ def _run(
                 closed = aside.submit(pool.close)  # actors end while the report is written
             write_scores(folder, records, truths)
             report, _ = write_report(open_run(options.out))
-            bound = audited(report, recorded_pilot(folder), model.bundle.kinds)
+            bound = audited(report)
             closed.result()
     drift = "\n".join(line for line in (drift_line(report), bound) if line)
     return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived, drift)
