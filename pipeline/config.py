@@ -63,6 +63,7 @@ class PolicyConfig(_Section):
     refresh_idle: bool = _result(default=True)
     camera_share: float = _result(ge=0, le=1)
     camera_standing: float = _result(ge=0, le=1)
+    camera_from: Literal["computed", "dense"] = _result(default="computed")
     camera_every: int | None = _result(ge=1, le=1000)
     camera_s: float | None = _result(default=None, gt=0)
     camera_price: float | None = _result(default=None, gt=0)

@@ -18,6 +18,8 @@ Array = NDArray[Any]
 Activation = Literal["argmax", "identity", "exp", "unit", "sigmoid"]
 Resample = Literal["nearest", "linear"]
 
+ALL_WRONG = {"vector": 90.0}  # drift of a kind that counts as 1; degrees, where the others are shares already
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:

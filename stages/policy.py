@@ -31,6 +31,8 @@ class Rules:
         refresh_idle: also where no rows ran since the last dense frame, so that there is nothing to refresh.
         camera_share: only if more patches than this share moved may the camera move,
         camera_standing: and only if fewer corners than this share stand where they stood: a crowd leaves some.
+        camera_from: whether corners are compared with the last `dense` frame, or with the last `computed` one, where
+            some rows ran; the seconds of `camera_s` count from it.
         camera_every: a dense frame every so many frames while it does; None leaves it to the time,
         camera_s: and at the latest after so many seconds.
         camera_price: what a dense frame costs while the camera moves, in seconds during which the flow leaves all of a
@@ -50,6 +52,7 @@ class Rules:
     refresh_idle: bool
     camera_share: float
     camera_standing: float
+    camera_from: Literal["computed", "dense"]
     camera_every: int | None
     camera_s: float
     camera_price: float | None
@@ -66,7 +69,8 @@ class Situation:
         first: nothing was computed yet in this segment, or the size changed.
         identical: the input is byte-identical to the last computed one.
         moved: share that differs from what was last computed.
-        standing: share of the corners of the last computed image that are where they were; asked only if need be.
+        standing: share of the corners of the image named by `camera_from` that are where they were; asked only if
+            need be.
         jumped: share that differs much from the frame before.
         gain: exposure against the last dense frame.
         frames_since_computed: frames since rows last ran.
@@ -115,7 +119,8 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
-        old = now.seconds_since_computed >= rules.camera_s or _due(now.frames_since_computed, rules.camera_every)
+        seconds = now.seconds_since_dense if rules.camera_from == "dense" else now.seconds_since_computed
+        old = seconds >= rules.camera_s or _due(now.frames_since_computed, rules.camera_every)
         return ("dense" if old or _pays(rules, now) else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"

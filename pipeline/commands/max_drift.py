@@ -17,15 +17,13 @@ from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import OutputError, UsageError
 from deltascene.pipeline.evaluation.bounds import MEAN, Goal, bounds_text
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
-from deltascene.pipeline.evaluation.excess import ALL_WRONG
 from deltascene.pipeline.evaluation.ladder import KEYS, ladder, with_numbers
-from deltascene.pipeline.evaluation.pilot import PART, Pilot, check_bounds, choose_step, plan_pilot, run_pilot
+from deltascene.pipeline.evaluation.pilot import Pilot, check_bounds, choose_step, plan_pilot, run_pilot
 from deltascene.pipeline.evaluation.progress import unseen
 from deltascene.pipeline.evaluation.tune_preset import drift_cell
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
 from deltascene.pipeline.sources.spec import SourceSpec
-from deltascene.stages.kinds import Kind
 
 TIGHTEN = "deltascene run SOURCE… -o OUT --tighten --force"
 
@@ -124,42 +122,32 @@ def outcome(pilot: Pilot) -> str:
     )
 
 
-def audited(report_json: Place, pilot: Mapping[str, Any], kinds: Mapping[str, Kind]) -> str:
+def audited(report_json: Place) -> str:
     """What the audits of a run say of its bound; empty without a bound, or where they say too little."""
-    audits = json.loads(report_json.read_text(encoding="utf-8"))["totals"]["audits"] if pilot else {}
-    said, over = [], False
-    for of, most in pilot.get("max_drift", {}).items() if audits else ():
-        for region, name in ((MOVING, "excess_moved"), (WHOLE, "excess")):
-            found = [
-                each[name]["mean"] / ALL_WRONG.get(kinds[task].name, 1.0)
-                for task, each in audits.items()
-                if of in (MEAN, task) and each[name] is not None and each[name]["low"] is not None
-            ]
-            if found:
-                mean, bound = sum(found) / len(found), PART[region] * most
-                over |= mean > bound
-                where = f"{'' if of == MEAN else f'{of} '}{'moved' if region == MOVING else 'whole'}"
-                said.append(f"{where} {100 * mean:.1f} % of at most {100 * bound:.1f} %")
-    if not said:
+    bound = json.loads(report_json.read_text(encoding="utf-8"))["bound"]
+    limits = [limit for limit in (bound["limits"] if bound else ()) if limit["audited"] is not None]
+    if not limits:
         return ""
-    text = f"audited excess drift: {', '.join(said)}"
-    if not over:
+    said = [
+        f"{limit['of']} {limit['region']} {100 * limit['audited']:.1f} % of at most {100 * limit['at_most']:.1f} %"
+        for limit in limits
+    ]
+    text = f"audited excess drift: {', '.join(said)}".replace(f"{MEAN} ", "")
+    if not any(limit["over"] for limit in limits):
         return text
-    last = pilot["chosen"] == pilot["steps"][0]["scale"]
+    last = bound["steps"][0]["chosen"]
     way_out = "no step is stricter; --preset exact loses nothing" if last else f"{TIGHTEN} takes the next stricter step"
     return f"{text}: over the bound of --max-drift; {way_out}"
 
 
-def paced(report_json: Place, pilot: Mapping[str, Any]) -> str:
+def paced(report_json: Place) -> str:
     """What a run's frames took, beside the bound of its pilot on that; empty without one."""
-    most = Goal.recorded(pilot).max_ms
-    totals = json.loads(report_json.read_text(encoding="utf-8"))["totals"] if most is not None else {}
-    if most is None or not totals["frame_seconds"]:
+    bound = json.loads(report_json.read_text(encoding="utf-8"))["bound"] or {}
+    most, ms = bound.get("max_ms"), bound.get("ms")
+    if most is None or ms is None:
         return ""
-    seconds = totals["seconds"] - totals["seconds_by_stage"].get("audit", 0.0)
-    ms = 1e3 * seconds / (totals["frames"] - totals["invalid"])
-    said = "" if ms <= most else ": over it; --force begins with another pilot"
-    return f"computed {ms:.1f} ms a frame without audits, of at most {most:g}{said}"
+    over = "" if ms <= most else ": over it; --force begins with another pilot"
+    return f"computed {ms:.1f} ms a frame without audits, of at most {most:g}{over}"
 
 
 def _typed(numbers: Mapping[str, Any]) -> str:

@@ -172,8 +172,7 @@ def _run(
                 closed = aside.submit(pool.close)  # actors end while the report is written
             write_scores(folder, records, truths)
             report, _ = write_report(open_run(options.out))
-            pilot = recorded_pilot(folder)
-            bound = [audited(report, pilot, model.bundle.kinds), paced(report, pilot)]
+            bound = [audited(report), paced(report)]
             closed.result()
     drift = "\n".join(line for line in (drift_line(report), *bound) if line)
     return RunResult(options.out, records, len(specs), stop.asked, run.over_budget, run.archived, drift)

@@ -37,6 +37,7 @@ class TemporalState:
 
     Attributes:
         pixels: input at the last computed frame, uint8 [3, H, W].
+        dense_pixels: the same where all rows last ran.
         reference: every patch as it was last computed.
         cells_PQ: cell means of the frame before.
         frames_since_computed: frames since rows last ran.
@@ -55,6 +56,7 @@ class TemporalState:
     """
 
     pixels: Tensor | None = None
+    dense_pixels: Tensor | None = None
     reference: Reference | None = None
     cells_PQ: Tensor | None = None
     frames_since_computed: int = 0
@@ -129,9 +131,10 @@ def decide(
         _situation(config, state, frame, pixels), moved=len(patches) / grid.patches, jumped=jumped, gain=gain
     )
     rules = rules_of(config)
-    if state.pixels is not None and asks_for_standing(rules, situation):
+    earlier = state.dense_pixels if rules.camera_from == "dense" else state.pixels
+    if earlier is not None and asks_for_standing(rules, situation):
         untold = 0.0 if situation.moved > MOVES else 1.0
-        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()), untold)
+        standing = standing_share(to_grey(pixels.numpy()), to_grey(earlier.numpy()), untold)
         situation = replace(situation, standing=standing)
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":
@@ -161,6 +164,7 @@ def _after_dense(
 ) -> TemporalState:
     """The state after all rows ran; where the picture is a new one, nothing is known of its flow."""
     return TemporalState(
+        pixels,
         pixels,
         as_computed(Reference(cells_PQ), cells_PQ, 1.0, None),
         cells_PQ,

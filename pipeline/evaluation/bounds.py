@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-MEAN = "mean of tasks"  # no task has such a name
+from deltascene.pipeline.runs.pilot_record import MEAN as MEAN
 
 Bounds = Mapping[str, float]
 """Largest excess drift in the moving region by task, or of the tasks' mean under `MEAN`; 0.05 is five percent."""

@@ -21,10 +21,9 @@ from deltascene.pipeline.engine.replay import begins_segment, in_segments
 from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.evaluation.bounds import MEAN
 from deltascene.pipeline.evaluation.clip_scores import REGIONS
-from deltascene.stages.kinds import Kind
+from deltascene.stages.kinds import ALL_WRONG, Kind
 from deltascene.stages.types import Frame
 
-ALL_WRONG = {"vector": 90.0}  # drift of a kind that counts as 1; degrees, where the others are shares already
 _NO_PIXELS = torch.empty(0, dtype=torch.uint8)
 
 Numbers = NDArray[np.float64]

@@ -25,6 +25,7 @@ from deltascene.pipeline.evaluation.excess import Excess, Measured, add_up, comp
 from deltascene.pipeline.evaluation.ladder import Step, falling, ladder
 from deltascene.pipeline.evaluation.progress import Progress, unseen
 from deltascene.pipeline.numerics.plain_torch import plain_torch
+from deltascene.pipeline.runs.pilot_record import PARTS
 from deltascene.pipeline.sources.info import SourceInfo
 from deltascene.pipeline.sources.reader import open_source, probe, selected_frames
 from deltascene.pipeline.sources.spec import SourceSpec
@@ -34,7 +35,7 @@ WINDOW_S = 2.0
 SHARE = 0.02  # of the frames: what the windows have at most, unless one window is more
 MOST = 16  # windows: more take longer and say little more
 LOOKED_AT = 200  # inputs that are looked into for their lengths
-PART = {MOVING: 1.0, WHOLE: 0.2}  # of the bound that each region may reach
+PART = {MOVING: PARTS["moved"], WHOLE: PARTS["whole"]}  # of the bound that each region may reach
 SURE = 0.9  # one-sided confidence with which a step keeps to a bound
 SPREAD = 0.5  # of the mean: the least standard deviation of windows that is believed, as few windows show little of it
 

@@ -5,6 +5,8 @@
     format, schema_version (see `runs.schema`), name, started, model, fingerprint
     headline     what: what was run; saved: what was saved in MACs and in time; cost: what that cost in drift
     drift_units  unit of drift by task
+    bound        what the pilot of --max-drift predicted of every step, and what audits found of the same, drift as
+                 shares: see `report.bound.bound_report`; null where no pilot ran
     money        what the time cost: per_core_hour and threads, and from them core_hours, total, audits (part of it) and
                  dense (as if every valid frame had taken as long as this run's dense ones); null unless asked for
     totals       of all videos: see `report.totals.Totals.result`; media_seconds: length of what was processed
@@ -36,6 +38,7 @@ from deltascene.cache.damage import reraise_damage
 from deltascene.cache.places import Place, write_whole
 from deltascene.pipeline.drawing.overlay import FrameNote, frame_notes
 from deltascene.pipeline.errors import OutputError
+from deltascene.pipeline.report.bound import bound_report
 from deltascene.pipeline.report.facts import decoder_timeout_s, json_values, money, run_facts
 from deltascene.pipeline.report.page import render_page
 from deltascene.pipeline.report.pictures import draw_film, draw_pictures, read_images
@@ -109,6 +112,7 @@ def _build(
             tasks.add(ledger)
     whole = sums.result() | {"media_seconds": sum(report["totals"]["media_seconds"] for report in reports)}
     units = {task: unit for report in reports for task, unit in report.get("drift_units", {}).items()}
+    kinds = {task: kind for report in reports for task, kind in report.get("kinds", {}).items()}
     facts = run_facts(run.config)
     report: dict[str, Any] = json_values(
         {
@@ -124,6 +128,7 @@ def _build(
                 "cost": cost_line(whole, units),
             },
             "drift_units": units,
+            "bound": bound_report(run.config.get("pilot"), whole, kinds),
             "money": money(whole, facts, per_core_hour),
             "totals": whole,
             "tasks": tasks.result(),

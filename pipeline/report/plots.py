@@ -1,4 +1,4 @@
-"""SVG path data of the report's plots, in a box one unit wide per point and 100 units high."""
+"""SVG path data of the report's plots, in a box one unit wide per point and 100 units high, and places in per cent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +39,12 @@ def runs(values: Sequence[Any]) -> list[tuple[int, int, Any]]:
         else:
             found.append((place, 1, value))
     return found
+
+
+def percent(value: float, top: float, *, down: bool = False) -> str:
+    """Place of a value on an axis from 0 to `top`, from its start or, `down`, from its end."""
+    part = min(value / top, 1)
+    return f"{100 * (1 - part if down else part):.2f}%"
 
 
 def _steps(values: Sequence[float], top: float) -> str:

@@ -38,6 +38,7 @@ OTHER = {
     "policy.refresh_idle": False,
     "policy.camera_share": 0.4,
     "policy.camera_standing": 0.25,
+    "policy.camera_from": "dense",
     "policy.camera_every": 8,
     "policy.camera_s": 0.6,
     "policy.camera_price": 0.03,
@@ -118,6 +119,7 @@ def test_balanced_goes_by_time_and_fast_computes_less_often():
     assert (balanced.policy.every, balanced.policy.refresh, balanced.policy.camera_every) == (None, None, None)
     assert {key for key, value in settings_of(fast).items() if value != settings_of(balanced)[key]} == {
         "policy.max_age_s",
+        "policy.camera_s",
         "policy.camera_price",
     }
     assert fast.policy.max_age_s > balanced.policy.max_age_s

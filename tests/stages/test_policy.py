@@ -27,6 +27,7 @@ RULES = Rules(
     refresh_s=10.0,
     camera_share=0.5,
     camera_standing=0.3,
+    camera_from="computed",
     camera_every=6,
     camera_price=None,
     rolling=0.0,
@@ -125,6 +126,13 @@ WARPED = {"seconds_since_computed": 0.2, "unexplained_s": 0.05}  # a mean of 0.2
 def test_evidence_decides_when_and_there_is_no_refresh_without_need(now, expected):
     rules = replace(RULES, every=None, camera_every=None, camera_price=0.1, refresh_idle=False, camera_s=0.7)
     assert choose_policy(rules, now) == expected
+
+
+def test_the_age_of_a_moving_camera_s_dense_frame_counts_from_where_its_motion_does():
+    rules = replace(RULES, every=None, camera_every=None, camera_s=0.7)
+    now = replace(PAN, seconds_since_computed=0.1, seconds_since_dense=0.8)
+    assert choose_policy(rules, now) == ("warped", "camera")
+    assert choose_policy(replace(rules, camera_from="dense"), now) == ("dense", "camera")
 
 
 @given(

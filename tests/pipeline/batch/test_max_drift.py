@@ -15,9 +15,10 @@ from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
 from deltascene.pipeline.evaluation.excess import Measured
 from deltascene.pipeline.evaluation.ladder import Step
 from deltascene.pipeline.evaluation.pilot import judge, plan_pilot
+from deltascene.pipeline.report.bound import bound_report
 from deltascene.pipeline.runs.folder import RunFolder, read_run_yaml
 from deltascene.pipeline.sources.find import find_sources
-from deltascene.stages.kinds import Scalar, Vector
+from deltascene.stages.kinds import Scalar
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,6 +66,10 @@ def test_a_pilot_chooses_the_numbers_and_both_are_on_record(begun):
             mean = step[region][MEAN]
             assert mean["excess"] <= mean["drift"]
             assert mean["excess"] == pytest.approx(mean["at_most"])  # all frames were in the pilot
+    told = json.loads((out / "report.json").read_text())["bound"]
+    assert [{**step, "chosen": step["scale"] == pilot["chosen"]} for step in pilot["steps"]] == told["steps"]
+    assert [limit["audited"] for limit in told["limits"]] == [None, None]  # audits are off
+    assert told["macs"] == pytest.approx(chosen["macs"], abs=1e-5)  # the pilot saw all that the run did
 
 
 def test_a_resume_takes_the_record_and_another_bound_is_refused(run_cli, tiny, clip, begun, monkeypatch, tmp_path):
@@ -162,24 +167,30 @@ def test_tighten_computes_by_the_next_stricter_step(run_cli, tiny, clip, begun, 
 
 
 def test_what_audits_say_of_the_bound(tmp_path):
-    kinds, path = {"depth": Scalar(), "normals": Vector()}, tmp_path / "report.json"
+    kinds, path = {"depth": "scalar", "normals": "vector"}, tmp_path / "report.json"
 
     def say(excess, moved, chosen=1.0, low=0.0):
         pilot = {"max_drift": {MEAN: 0.05}, "chosen": chosen, "steps": [{"scale": 0.5}, {"scale": 1.0}]}
         parts = {"depth": (excess, moved), "normals": (90 * excess, 90 * moved)}
         audits = {
-            task: {"excess": {"mean": whole, "low": low}, "excess_moved": {"mean": inside, "low": low}}
+            task: dict.fromkeys(("drift", "floor", "drift_moved", "floor_moved"))
+            | {
+                name: {"mean": mean, "low": low, "high": mean}
+                for name, mean in (("excess", whole), ("excess_moved", inside))
+            }
             for task, (whole, inside) in parts.items()
         }
-        path.write_text(json.dumps({"totals": {"audits": audits}}))
-        return audited(path, pilot, kinds)
+        totals = {"audits": audits, "macs_executed": 1, "macs_audit": 0, "macs_dense": 2, "frames": 1, "invalid": 1}
+        path.write_text(json.dumps({"bound": bound_report(pilot, totals, kinds)}))
+        return audited(path)
 
     kept = "audited excess drift: moved 4.0 % of at most 5.0 %, whole 0.9 % of at most 1.0 %"
     assert say(0.009, 0.04) == kept
     assert say(0.011, 0.04).endswith("over the bound of --max-drift; " + f"{TIGHTEN} takes the next stricter step")
     assert say(0.0, 0.06, chosen=0.5).endswith("no step is stricter; --preset exact loses nothing")
     assert say(0.5, 0.5, low=None) == ""  # too few audits for an interval
-    assert audited(path, {}, kinds) == ""
+    path.write_text(json.dumps({"bound": None}))
+    assert audited(path) == ""
 
 
 def test_windows_are_a_share_of_the_frames_spread_over_all_inputs(make_clip, tiny):

@@ -289,6 +289,25 @@ def test_a_moving_camera_is_computed_when_the_flow_leaves_too_much_unexplained(p
     assert policies.count("d") == 40 - policies.count("w") >= 4
 
 
+@pytest.mark.parametrize(("since", "seen"), [("computed", False), ("dense", True)])
+def test_a_camera_that_creeps_is_seen_from_the_last_dense_frame_on(since, seen):
+    """Half a pixel a frame, before shapes whose edges move it over the threshold now and then."""
+    shapes = np.random.default_rng(3).integers(60, 200, (24, 32, 3), np.uint8).repeat(6, 0).repeat(6, 1)
+    film = [
+        torch.from_numpy(cv2.warpAffine(shapes, np.float32([[1, 0, -number / 2 - 8], [0, 1, -8]]), (112, 84)))
+        .permute(2, 0, 1)
+        .contiguous()
+        for number in range(16)
+    ]
+    rows = {"policy.every": 1, "policy.max_age_s": 9.0, "policy.camera_every": "null", "policy.camera_s": 0.25}
+    decisions = walk(film, without_refresh(**rows, **{"policy.camera_from": since, "policy.camera_share": 0.0}))
+    reasons = [decision.reason for decision in decisions]
+    assert ("camera" in reasons) == seen
+    if seen:  # and it gets its dense frames, whether rows ran in between or not
+        dense = [number for number, each in enumerate(decisions) if each.policy == "dense"]
+        assert max(after - before for before, after in pairwise(dense)) <= 8
+
+
 def test_the_flow_explains_what_glides_and_not_what_appears():
     soft = torch.from_numpy(
         cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8), (0, 0), 3)

@@ -29,6 +29,7 @@ from deltascene.pipeline.report.series import ceiling, evenly, film_places, in_s
 from deltascene.pipeline.report.totals import totals
 from deltascene.pipeline.runs import ledger, reader
 from deltascene.pipeline.runs.folder import RunFolder
+from deltascene.pipeline.runs.pilot_record import MEAN
 from deltascene.pipeline.runs.videos_table import VideoRecord, write_records
 
 HOSTILE = "a<img src=x onerror=alert(1)>&\"'{{7*7}}"
@@ -474,6 +475,71 @@ def test_what_reuse_cost_stands_beside_what_it_saved(reused):
     assert all(
         f"frame {worst['index']} · {worst['pts_s']:.2f} s" in Page(html[15:]).found[0][2] for worst in video["worst"]
     )
+
+
+def with_pilot(run, folder, pilot):
+    """The report of a copy of a run that has this pilot on record."""
+    shutil.copytree(run.folder, folder)
+    with (folder / "run.yaml").open("a") as record:
+        record.write(f"pilot: {json.dumps(pilot)}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for cap in ("PICTURES_CAP", "FILM_CAP"):
+            patch.setattr(build, cap, 0)
+        written, html = write_report(open_run(folder))
+    return json.loads(written.read_text(encoding="utf-8")), html.read_text(encoding="utf-8")
+
+
+def test_what_a_pilot_predicted_stands_beside_what_audits_found(reused, tmp_path):
+    run, before, plain = reused
+    tasks = before["totals"]["audits"]
+    assert before["bound"] is None
+    assert "Bound: predicted and audited" not in plain
+
+    def step(scale, macs, excess):
+        found = {"drift": excess + 0.01, "floor": 0.01, "excess": excess, "at_most": 1.5 * excess}
+        numbers = {"policy.max_age_s": scale, "policy.camera_price": None}
+        regions = {region: {MEAN: found, **dict.fromkeys(tasks, found)} for region in ("moved", "whole")}
+        return {"scale": scale, "numbers": numbers, "macs": macs, **regions}
+
+    pilot = {
+        "max_drift": {MEAN: 0.0001}, "frames": 30, "of_frames": 40, "windows": [{}], "chosen": 1.0, "kept": True,
+        "steps": [step(0.5, 0.8, 0.01), step(1.0, 0.4, 0.02)],
+    }  # fmt: skip
+    report, html = with_pilot(run, tmp_path / "bound", pilot)
+    page, bound = Page(html.replace("<!doctype html>", "")), report["bound"]
+    marks = [each for each in marked(page, "data-path") if each[1]["data-path"].startswith("bound/")]
+    for _, attributes, text in marks:
+        assert text == FORMS[attributes["data-form"]](look_up(report, attributes["data-path"]))
+    paths = {attributes["data-path"] for _, attributes, _ in marks}
+    for task in (MEAN, *tasks):
+        for region in ("moved", "whole"):
+            step_at, audits_at = f"bound/steps/1/{region}/{task}", f"bound/audited/{region}/{task}"
+            assert {f"{step_at}/{name}" for name in ("drift", "floor", "excess", "at_most")} <= paths
+            assert {f"{audits_at}/excess/{end}" for end in ("mean", "low", "high")} <= paths
+    assert {"bound/frames", "bound/macs", "bound/limits/0/at_most", f"bound/max_drift/{MEAN}"} <= paths
+    plots = [each for each in page.found if each[0] == "svg" and "Excess drift" in each[1].get("aria-label", "")]
+    mean, low, high = (
+        FORMS["drift"](bound["audited"]["moved"][MEAN]["excess"][end]) for end in ("mean", "low", "high")
+    )
+    assert len(plots) == 2
+    assert plots[0][1]["aria-label"].endswith(
+        " Bound 0.01 %. Step at 80.0 %: 1.00 %, at most 1.50 %. Chosen step at 40.0 %: 2.00 %, at most 3.00 %."
+        f" Audited {mean} ({low} to {high})."
+    )
+    chosen = page.all(**{"class": "step chosen"})
+    assert [each[1]["cx"] for each in chosen if each[1]["r"] == "6"] == ["50.00%"] * 2  # of an axis up to 80 %
+    assert len(page.all(**{"class": "bound"})) == 2
+    assert "Audits found more than the bound. run … --tighten --force" in page.found[0][2]
+
+
+def test_a_pilot_without_a_bound_on_drift_is_told_without_one(reused, tmp_path):
+    pilot = {"frames": 30, "of_frames": 40, "chosen": 1.0, "steps": [{"scale": 1.0, "numbers": {}, "macs": 0.4}]}
+    for number, added in enumerate(({}, {"max_drift": {}, "steps": []})):
+        _, html = with_pilot(reused[0], tmp_path / str(number), pilot | added)
+        assert "<h2>Pilot: predicted and audited</h2>" in html
+        page = Page(html.replace("<!doctype html>", ""))
+        assert not page.all(**{"class": "bound"})
+        assert page.all(**{"class": "found"})
 
 
 def test_the_film_shows_what_changed_in_words_too(reused):
