@@ -28,7 +28,8 @@ from deltascene.pipeline.engine.task_step import (
     TaskInput,
     TaskState,
     make_base_output,
-    step_task,
+    predict,
+    run_task_blocks,
 )
 from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import PatchAges
@@ -184,12 +185,15 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
         walk.clock.lap("mask" if base_outputs[-1].where is None else "warp")
     tasks: list[dict[str, TaskState]] = [{} for _ in walks]
     predictions: list[dict[str, Prediction]] = [{} for _ in walks]
+    ready = {}
     for task in model.tasks:
         task_inputs = [
             TaskInput(walk.state.tasks.get(task, TaskState()), base_output, walk.tapped, walk.clock)
             for walk, base_output in zip(walks, base_outputs, strict=True)
         ]
-        for place, (state, prediction) in enumerate(step_task(model, task, task_inputs, keep=config.policy.reuse)):
+        ready[task] = run_task_blocks(model, task, task_inputs, keep=config.policy.reuse)
+    for task, task_inputs in ready.items():  # all heads after all blocks, so that their code stays in the cache
+        for place, (state, prediction) in enumerate(predict(model, task, task_inputs)):
             tasks[place][task], predictions[place][task] = state, prediction
     done = []
     for walk, base_output, states, made in zip(walks, base_outputs, tasks, predictions, strict=True):

@@ -500,7 +500,7 @@ def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch
         return found
 
     spy("deltascene.pipeline.engine.step.decide", keep_decision)
-    spy("deltascene.pipeline.engine.step.step_task", keep_task_inputs)
+    spy("deltascene.pipeline.engine.step.run_task_blocks", keep_task_inputs)
     spy("deltascene.pipeline.engine.task_step.run_streams", keep_rows)
     results = play(model, settings_for("defaults"), FILM)
     computed = [rows for rows, result in zip(decided, results, strict=True) if result.policy in ("dense", "rows")]
