@@ -21,7 +21,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, estimate_flow, flow_residual, no_flow, standing_share, to_grey
+from deltascene.stages.motion import Flow, Grey, estimate_flow, flow_residual, no_flow, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -46,6 +46,7 @@ class TemporalState:
         computed_P: number of the processed frame, in the segment, at which each patch last ran, int64 [patches].
         frames: processed frames so far.
         gain: exposure of the last computed frame against the last dense one.
+        grey: the pixels as a grey picture, if it was asked for.
         flow: flow of the last warped frame since rows ran; None where there was none.
         residual: what the flow left unexplained in the last warped frame since rows ran; None where there was none.
         first_residual: the same of the last frame that was warped right after rows ran; it fades while none is.
@@ -64,6 +65,7 @@ class TemporalState:
     computed_P: Tensor | None = None
     frames: int = 0
     gain: float = 1.0
+    grey: Grey | None = None
     flow: Flow | None = None
     residual: float | None = None
     first_residual: float = 0.0
@@ -83,6 +85,7 @@ class Decision:
         strength: change of every patch against what was last computed, steps of 255 that saturate [h*w] uint8.
         moved: whether it is over the threshold [h, w].
         computed: input at the last computed frame, where a flow has to be found.
+        grey: the frame as a grey picture, if it was asked for.
     """
 
     policy: Policy
@@ -91,6 +94,7 @@ class Decision:
     strength: NDArray[np.uint8]
     moved: NDArray[np.bool_]
     computed: Tensor | None = None
+    grey: Grey | None = None
 
 
 def rules_of(config: Config) -> Rules:
@@ -130,14 +134,17 @@ def decide(
         _situation(config, state, frame, pixels), moved=len(patches) / grid.patches, jumped=jumped, gain=gain
     )
     rules = rules_of(config)
+    grey = None
     if state.pixels is not None and asks_for_standing(rules, situation):
         untold = 0.0 if situation.moved > MOVES else 1.0
-        standing = standing_share(to_grey(pixels.numpy()), to_grey(state.pixels.numpy()), untold)
+        grey, computed = to_grey(pixels.numpy()), _grey_as_computed(state, state.pixels)
+        state = replace(state, grey=computed)
+        standing = standing_share(grey, computed, untold, rules.camera_standing)
         situation = replace(situation, standing=standing)
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":
         after = _after_dense(state, grid, frame, pixels, cells_PQ, surprised=reason in ("reset", "cut"))
-        return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
+        return replace(after, grey=grey), Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
     assert state.reference is not None
     after = replace(
         state,
@@ -153,8 +160,8 @@ def decide(
     if policy == "rows":
         assert state.computed_P is not None
         patches = _with_stalest(patches, state.computed_P, config.policy.rolling)
-        rows, after = rows_of(patches, grid), _after_rows(after, frame, pixels, patches)
-    return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
+        rows, after = rows_of(patches, grid), replace(_after_rows(after, frame, pixels, patches), grey=grey)
+    return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels, grey)
 
 
 def _after_dense(
@@ -230,18 +237,24 @@ def follow(
     reference = state.reference
     assert decision.computed is not None
     assert reference is not None
-    now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
+    now = to_grey(pixels.numpy()) if decision.grey is None else decision.grey
+    computed = _grey_as_computed(state, decision.computed)
     start = None
     if config.policy.flow == "onward":
         start = no_flow(now.shape) if state.flow is None else state.flow
     flow = estimate_flow(now, computed, decision.moved, grid, start)
-    state = replace(state, flow=flow)
+    state = replace(state, grey=computed, flow=flow)
     if not uses_evidence(config):
         return state, flow
     residual = flow_residual(flow, now, computed, reference.gain / state.gain, grid)
     first = residual if state.residual is None else state.first_residual
     unexplained_s = state.unexplained_s + residual * state.step_s
     return replace(state, residual=residual, first_residual=first, unexplained_s=unexplained_s), flow
+
+
+def _grey_as_computed(state: TemporalState, pixels: Tensor) -> Grey:
+    """The last computed picture as grey, made once."""
+    return to_grey(pixels.numpy()) if state.grey is None else state.grey
 
 
 def _remembered(state: TemporalState) -> float:
