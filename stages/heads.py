@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -136,9 +135,9 @@ def touched_patches(patches: Tensor, grid: TokenGrid, reach: int) -> Tensor:
     """Patches within `reach` of some patches, themselves included; numbers, increasing int64."""
     if reach == 0:
         return patches
-    chosen = np.zeros((grid.height, grid.width), np.uint8)
-    chosen.reshape(-1)[patches.numpy()] = 1
-    return torch.from_numpy(np.flatnonzero(cv2.dilate(chosen, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))))
+    flat = torch.zeros(1, 1, grid.height, grid.width)
+    flat.view(-1)[patches] = 1
+    return functional.max_pool2d(flat, 2 * reach + 1, stride=1, padding=reach).view(-1).nonzero()[:, 0]
 
 
 def assemble(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int, patches: Tensor | None = None) -> Tensor:
@@ -167,7 +166,7 @@ def assemble(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int, patche
 
 
 def _all_windows(cells_PX: Tensor, grid: TokenGrid, channels: int, side: int) -> Tensor:
-    """Cells of every patch with those one cell around it [h*w, C, K+2, K+2]; at the picture's edge they are repeated."""
+    """Cells of every patch and those one cell around it [h*w, C, K+2, K+2]; the picture's edge is repeated."""
     squares = cells_PX.view(1, grid.height, grid.width, channels, side, side).permute(0, 3, 1, 4, 2, 5)
     laid_out = squares.reshape(1, channels, grid.height * side, grid.width * side)
     padded = functional.pad(laid_out, (1, 1, 1, 1), mode="replicate")[0]
@@ -201,14 +200,24 @@ def lay_out(
 def activate(raw: Tensor, activation: Activation) -> Tensor:
     """A head's output [..., C, H, W] as natural values: ids [..., H, W], one component likewise, several last."""
     if activation == "argmax":
-        return torch.from_numpy(_first_largest(raw.numpy())) if raw.shape[-3] < 256 else raw.max(-3).indices
-    if activation == "unit":
-        return torch.from_numpy(_unit_vectors(raw.numpy()))
+        return raw.max(-3).indices  # four times as fast as argmax on a CPU
     if activation == "exp":
         raw = raw.exp()
     elif activation == "sigmoid":
         raw = raw.sigmoid()
+    elif activation == "unit":
+        length = raw.square().sum(-3, keepdim=True).sqrt()
+        raw = raw / length.clamp_min(1e-12)  # as functional.normalize, in a tenth of its time over three channels
     return raw.squeeze(-3) if raw.shape[-3] == 1 else raw.movedim(-3, -1)
+
+
+def natural_values(raw: Tensor, activation: Activation) -> NDArray[Any]:
+    """The numbers of `activate`, bit for bit, with ids in a type of their own; faster, but no part of a torch graph."""
+    if activation == "argmax" and raw.shape[-3] < 256:
+        return _first_largest(raw.numpy())
+    if activation == "unit" and raw.shape[-3] > 1:
+        return _unit_vectors(raw.numpy())
+    return np.asarray(activate(raw, activation).numpy())
 
 
 def stack_taps(tapped: Mapping[int, Tensor], taps: Sequence[int], prefix: int) -> Tensor:
@@ -239,7 +248,7 @@ def _first_largest(raw: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _unit_vectors(raw: NDArray[Any]) -> NDArray[Any]:
-    """As functional.normalize over the channels [..., C, H, W], which become the last axis."""
+    """Vectors of length 1 along the channels [..., C, H, W], which become the last axis."""
     length = torch.from_numpy(np.square(raw).sum(-3)).sqrt().numpy()  # torch rounds roots in its own way
     np.maximum(length, 1e-12, out=length)
     unit = np.empty((*length.shape, raw.shape[-3]), raw.dtype)

@@ -40,7 +40,7 @@ JOINED = (7, 7)  # flow vectors that aren't zero are in one box if they are clos
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.int16]
-Points = NDArray[np.float32]
+Points = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,8 @@ def standing_share(now: Grey, computed: Grey, untold: float = 0.0, enough: float
         moved.append((part[is_found & ~stands], found[is_found & ~stands]))
     if standing == untold == 0:
         return 0.0
-    again = standing + _found_again(*map(np.concatenate, zip(*moved, strict=True)), computed, now)
+    points, found = (np.concatenate(parts) for parts in zip(*moved, strict=True))
+    again = standing + _found_again(points, found, computed, now)
     return untold if again < FEWEST_CORNERS else standing / again
 
 

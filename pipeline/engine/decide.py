@@ -270,9 +270,11 @@ def _with_stalest(patches: Tensor, computed_P: Tensor, share: float) -> Tensor:
     count = min(round(share * len(computed_P)), len(patches), len(computed_P) - len(patches))
     if count == 0:
         return patches
-    others = torch.ones(len(computed_P), dtype=torch.bool).index_fill(0, patches, False).nonzero()[:, 0]
-    stalest = others[torch.argsort(computed_P[others], stable=True)[:count]]
-    return torch.cat([patches, stalest]).sort().values
+    chosen = np.zeros(len(computed_P), bool)
+    chosen[patches.numpy()] = True
+    others = np.flatnonzero(~chosen)
+    chosen[others[np.argsort(computed_P.numpy()[others], kind="stable")[:count]]] = True
+    return torch.from_numpy(np.flatnonzero(chosen))
 
 
 def _decide_without_reuse(

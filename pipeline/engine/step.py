@@ -248,8 +248,7 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
         walk.clock.start()
         rows = walk.decision.rows
         patches = patches_of(rows, walk.grid)
-        cut = cut_patches(walk.pixels, walk.grid.patch)
-        normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
+        normalised = normalise_patches(cut_patches(walk.pixels, walk.grid.patch, patches), entry.mean, entry.std)
         x_RD = model.backbone.embed_patches(normalised, walk.state.geometry.positions, patches)
         streams.append((x_RD, StreamRows(len(x_RD), rows, walk.state.cache)))
         walk.clock.lap("embed")

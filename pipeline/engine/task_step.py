@@ -20,7 +20,7 @@ from deltascene.pipeline.engine.results import Prediction
 from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
 from deltascene.stages.age import PatchAges, age_map, aged
 from deltascene.stages.change import patches_of
-from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
+from deltascene.stages.heads import assemble, lay_out, natural_values, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
 from deltascene.stages.motion import Lookup, plan_lookup, warp, warp_age
 from deltascene.stages.rows import StreamRows, key_shapes, run_streams, write_rows
@@ -148,9 +148,7 @@ def predict(model: SceneModel, task: str, task_inputs: Sequence[TaskInput]) -> l
     return done
 
 
-def run_task_blocks(
-    model: SceneModel, task: str, task_inputs: Sequence[TaskInput], *, keep: bool
-) -> list[TaskInput]:
+def run_task_blocks(model: SceneModel, task: str, task_inputs: Sequence[TaskInput], *, keep: bool) -> list[TaskInput]:
     """The first half of `step_task`: runs the rows of all streams through the task's own blocks, if it has any.
 
     Their tokens go into `shared` of the inputs that are returned.
@@ -188,7 +186,7 @@ def _through_head(model: SceneModel, task: str, task_input: TaskInput) -> TaskSt
     grid, drawn = base_output.grid, base_output.drawn
     if drawn is not None:
         drawn = touched_patches(drawn, grid, head.receptive_field)
-    pixels = activate(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation).numpy()
+    pixels = natural_values(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation)
     if kind.activation == "argmax":
         pixels = pixels.astype(kind.stored.dtype, copy=False)
     onto, places = (None, None) if drawn is None else (state.value, drawn.numpy())

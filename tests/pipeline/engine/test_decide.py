@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deltascene.pipeline.config import load_config
 from deltascene.pipeline.engine.decide import TemporalState, decide, follow
+from deltascene.stages.motion import to_grey
 from deltascene.stages.types import Frame, TokenGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -251,6 +252,33 @@ def walk_on(films, config, fps=25.0):
         decisions.append(decision)
         states.append(state)
     return decisions, states
+
+
+def test_a_grey_picture_that_is_kept_is_that_of_the_last_computed_one():
+    """A camera that moves, stands, and moves: corners are asked for, flow is looked for, rows and dense frames run."""
+    wide = torch.from_numpy(
+        cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (84, 260, 3), np.uint8), (0, 0), 2)
+    ).permute(2, 0, 1)
+    lefts = [*range(0, 60, 5), *[60] * 3, *range(60, 120, 5)]
+    film = [wide[:, :, left : left + 112].clone() for left in lefts]
+    film[13:15] = [with_object(number, film[13]) for number in (3, 9)]
+    config = without_refresh(**{"policy.camera_share": 0.02, "policy.cut_share": 1.0, "policy.camera_price": 200})
+    decisions, states = walk_on(film, config)
+    assert {decision.policy for decision in decisions} >= {"dense", "warped", "rows"}
+    kept = [state for state in states if state.grey is not None]
+    assert len(kept) > len(states) // 2
+    assert all(np.array_equal(state.grey, to_grey(state.pixels.numpy())) for state in kept)
+
+
+def test_a_frame_that_differs_in_its_last_row_alone_is_not_the_same():
+    config = load_config("exact")
+    other = still()
+    other[2, -1, -1] += 1
+    assert told(walk([still(), still(), other], config)) == [
+        ("dense", "reset"),
+        ("held", "unchanged"),
+        ("dense", "every"),
+    ]
 
 
 def test_nothing_is_refreshed_where_nothing_ran():
