@@ -5,13 +5,14 @@ frame.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deltascene.pipeline.config import Config
+from deltascene.pipeline.config import Config, PolicyConfig
 from deltascene.stages.change import (
     Reference,
     as_computed,
@@ -99,8 +100,12 @@ class Decision:
 
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
-    numbers = dict(config.policy)
-    del numbers["flow"]
+    return _rules(config.policy)
+
+
+@lru_cache
+def _rules(policy: PolicyConfig) -> Rules:
+    numbers = policy.model_dump(exclude={"flow"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 

@@ -282,8 +282,9 @@ def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
 
 def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) -> dict[int, NDArray[Any]]:
     """Tokens of the computed rows in their stored form, by point where they are handed on; no rows if nothing ran."""
-    dtype, none_RD = split_dtype(config), torch.empty(0, model.backbone.width)
-    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in model.handed_on}
+    dtype = split_dtype(config)
+    none = encode_rows(torch.empty(0, model.backbone.width), dtype)
+    return {point: encode_rows(tapped[point], dtype) if point in tapped else none for point in model.handed_on}
 
 
 def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:
