@@ -16,13 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deltascene import Engine  # before torch, so that its threads wait as they do in a run
+
+# isort: split
 import torch
 from dense_networks import Dense
 from records import Records
 from yardsticks import PHASES, Ours, measure, score_clip, timed
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
-from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.evaluation.clips import Clip, open_clip
 from deltascene.pipeline.evaluation.walk import EXACT
 from deltascene.pipeline.sources.find import find_sources

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 import cv2
 import numpy as np
 
+from deltascene import Engine
 from deltascene.pipeline.config import load_config
-from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.versions import cpu_name
 from deltascene.stages.types import Image

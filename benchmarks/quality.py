@@ -24,6 +24,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from deltascene import Engine  # before torch, so that its threads wait as they do in a run
+
+# isort: split
 import numpy as np
 import torch
 from baselines import Precision, by_openvino, by_torch, networks
@@ -34,7 +37,6 @@ from walkers import ByNetworks, Eager, EveryKth
 
 from deltascene.pipeline.bundles.scene_model import SceneModel, load_model
 from deltascene.pipeline.config import Config, load_config
-from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.step import plan_geometry
 from deltascene.pipeline.evaluation.clip_scores import Columns
 from deltascene.pipeline.evaluation.clips import Clip, open_clip

@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from deltascene import Engine  # before torch, so that its threads wait as they do in a run
+
+# isort: split
 import numpy as np
 import torch
 from baselines import Precision, by_openvino, by_torch, networks
@@ -23,7 +26,6 @@ from torch import Tensor
 
 from deltascene.pipeline.bundles.scene_model import prepare_block
 from deltascene.pipeline.config import NumericsConfig, load_config
-from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.numerics.kernel import choose_kernel, kernel_file
 from deltascene.pipeline.numerics.settle import settle
 from deltascene.pipeline.versions import cpu_name

@@ -27,6 +27,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from deltascene import Engine  # before torch, so that its threads wait as they do in a run
+
+# isort: split
 import torch
 from clip_sets import CLIPS, rendered
 from dense_networks import Dense
@@ -37,7 +40,6 @@ from yardstick_tables import Row, Scored, int8_table, means, table
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import MOVING, REGIONS, WHOLE, Columns, add_up, error_of, loss_percent
 from deltascene.pipeline.evaluation.clips import Clip, open_clip

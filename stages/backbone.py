@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Self
 
+import numpy as np
 import timm
 import torch
 from timm.layers import Attention, GluMlp, PatchEmbed, SwiGLU, resample_abs_pos_embed
@@ -319,8 +320,10 @@ def _block_shape(block: Block) -> BlockShape:
     return BlockShape(linear, block.attn.num_heads * block.attn.head_dim)
 
 
-def cut_patches(image_CHW: Tensor, patch: int) -> Tensor:
-    """Pixels of every patch in reading order [patches, 3 * patch * patch], colour first."""
+def cut_patches(image_CHW: Tensor, patch: int, which: Tensor | None = None) -> Tensor:
+    """Pixels of patches in reading order [patches, 3 * patch * patch], colour first; `which` are their numbers."""
     colours, height, width = image_CHW.shape
     squares = image_CHW.view(colours, height // patch, patch, width // patch, patch).permute(1, 3, 0, 2, 4)
+    if which is not None:  # numpy picks them in a quarter of torch's time
+        squares = torch.from_numpy(squares.numpy()[np.divmod(which.numpy(), width // patch)])
     return squares.reshape(-1, colours * patch * patch)

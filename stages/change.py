@@ -56,19 +56,19 @@ def cell_means(pixels_CHW: Tensor, grid: TokenGrid, cell_px: int) -> Tensor:
     side = cells_per_side(grid.patch, cell_px)
     spans = [(cell * grid.patch // side, -(-(cell + 1) * grid.patch // side)) for cell in range(side)]
     sizes = np.array([end - begin for begin, end in spans], np.float32)[:, None, None]
-    tall = np.empty((COLOURS, side, grid.height, grid.width * grid.patch + 1), np.int32)  # sums of rows of cells
-    for colour, plane in enumerate(pixels_CHW.numpy()):
-        sums = cv2.integral(plane)
-        for down, (top, bottom) in enumerate(spans):
-            above, below = (sums[at :: grid.patch][: grid.height] for at in (top, bottom))
-            np.subtract(below, above, out=tall[colour, down])
-    means = np.empty((COLOURS, side, side, grid.height, grid.width), np.float32)
+    patch, rows = grid.patch, COLOURS * grid.height
+    sums = cv2.integral(pixels_CHW.numpy().reshape(rows * patch, -1))  # one colour below the other
+    tall = np.empty((side, rows, sums.shape[1]), np.int32)  # sums of rows of cells
+    for down, (top, bottom) in enumerate(spans):
+        np.subtract(sums[bottom::patch][:rows], sums[top::patch][:rows], out=tall[down])
+    means = np.empty((side, side, rows, grid.width), np.float32)
     for across, columns in enumerate(spans):
-        before, after = (tall[..., at :: grid.patch][..., : grid.width] for at in columns)
-        np.subtract(after, before, out=means[:, :, across], casting="unsafe")
+        before, after = (tall[..., at::patch][..., : grid.width] for at in columns)
+        np.subtract(after, before, out=means[:, across], casting="unsafe")
     means /= sizes[:, None]  # height, then width: rounded as by torch's pooling, by which stores were begun
     means /= sizes
-    return torch.from_numpy(means.transpose(3, 4, 0, 1, 2).reshape(grid.patches, -1))
+    parted = means.reshape(side, side, COLOURS, grid.height, grid.width)
+    return torch.from_numpy(parted.transpose(3, 4, 2, 0, 1).reshape(grid.patches, -1))
 
 
 def exposure(cells_PQ: Tensor, reference: Reference) -> float:
@@ -77,12 +77,15 @@ def exposure(cells_PQ: Tensor, reference: Reference) -> float:
     Moving objects usually cover less than half of the picture, so the median follows the light alone; under a moving
     camera the gain doesn't matter. Where too few cells can be used, the last gain is kept.
     """
-    expected_PQ = reference.cells_PQ
-    usable = (torch.minimum(expected_PQ, cells_PQ) > DARKEST) & (torch.maximum(expected_PQ, cells_PQ) < BRIGHTEST)
-    ratios = (cells_PQ / expected_PQ).numpy()[usable.numpy()]  # numpy picks them ten times faster, torch their median
-    if len(ratios) < max(COLOURS, cells_PQ.numel() // 10):
+    found_PQ, expected_PQ = cells_PQ.numpy(), reference.cells_PQ.numpy()
+    usable = np.minimum(found_PQ, expected_PQ) > DARKEST
+    usable &= np.maximum(found_PQ, expected_PQ) < BRIGHTEST
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = (found_PQ / expected_PQ)[usable]
+    if len(ratios) < max(COLOURS, usable.size // 10):
         return reference.gain
-    return min(max(float(torch.from_numpy(ratios).median()), 1 / LARGEST_GAIN), LARGEST_GAIN)
+    middle = float(torch.from_numpy(ratios).median())  # numpy's takes twice as long where most ratios are alike
+    return min(max(middle, 1 / LARGEST_GAIN), LARGEST_GAIN)
 
 
 def change_strength(cells_PQ: Tensor, reference: Reference, gain: float) -> Tensor:
@@ -90,13 +93,16 @@ def change_strength(cells_PQ: Tensor, reference: Reference, gain: float) -> Tens
 
     Expected values above white are clamped to white.
     """
-    return (cells_PQ - (reference.cells_PQ * gain).clamp_max(WHITE)).abs().amax(dim=1)
+    apart_PQ = reference.cells_PQ.numpy() * np.float32(gain)
+    np.minimum(apart_PQ, np.float32(WHITE), out=apart_PQ)
+    np.abs(np.subtract(cells_PQ.numpy(), apart_PQ, out=apart_PQ), out=apart_PQ)
+    return torch.from_numpy(np.ascontiguousarray(apart_PQ.T).max(0))  # along short rows it takes twice as long
 
 
 def moved_patches(strength_P: Tensor, threshold: float) -> Tensor:
     """Indices of the patches that changed by more than a threshold, increasing int64. A larger threshold gives a
     subset."""
-    return (strength_P > threshold).nonzero()[:, 0]
+    return torch.from_numpy(np.flatnonzero(strength_P.numpy() > threshold))
 
 
 def as_computed(reference: Reference, cells_PQ: Tensor, gain: float, patches: Tensor | None) -> Reference:

@@ -7,9 +7,9 @@ this rounded flow, so that an archive gives the same outputs without the video.
 Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import cv2
@@ -40,6 +40,7 @@ JOINED = (7, 7)  # flow vectors that aren't zero are in one box if they are clos
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.int16]
+Points = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def _texture(cells: NDArray[np.float32]) -> float:
     return sum(float(np.abs(np.diff(cells, axis=axis)).mean()) for axis in (0, 1))
 
 
-def standing_share(now: Grey, computed: Grey, untold: float = 0.0) -> float:
+def standing_share(now: Grey, computed: Grey, untold: float = 0.0, enough: float = math.inf) -> float:
     """Share of a picture's corners that didn't move.
 
     With a moving camera almost all corners move; with a still camera those of the background don't. Edges can't be used
@@ -162,17 +163,27 @@ def standing_share(now: Grey, computed: Grey, untold: float = 0.0) -> float:
         now: the frame [H, W].
         computed: the last computed image [H, W].
         untold: what is returned where too few corners are found again.
+        enough: where the share is at least this, any number from this to the share may be returned: the best half of
+            the corners usually shows it.
 
     Source: Shi and Tomasi, "Good features to track", CVPR 1994; Lucas and Kanade's search in pyramids, as in OpenCV.
     """
     corners = cv2.goodFeaturesToTrack(computed, CORNERS, CORNER_QUALITY, CORNER_APART)
     if corners is None:
         return untold
-    search = partial(cv2.calcOpticalFlowPyrLK, winSize=AROUND_CORNER)
-    found, is_found, _ = search(computed, now, corners, np.empty_like(corners))
-    back, is_back, _ = search(now, computed, found, np.empty_like(corners))
-    again = np.logical_and(is_found, is_back)[:, 0] & _near(back, corners)
-    return untold if again.sum() < FEWEST_CORNERS else float(_near(found, corners)[again].mean())
+    best, standing, moved = (len(corners) + 1) // 2, 0, []
+    for part in (corners[:best], corners[best:]):
+        found, is_found = _followed(part, computed, now)
+        stands = _near(found, part)
+        standing += _found_again(part[is_found & stands], found[is_found & stands], computed, now)
+        if standing >= FEWEST_CORNERS and standing / len(corners) >= enough:
+            return standing / len(corners)
+        moved.append((part[is_found & ~stands], found[is_found & ~stands]))
+    if standing == untold == 0:
+        return 0.0
+    points, found = (np.concatenate(parts) for parts in zip(*moved, strict=True))
+    again = standing + _found_again(points, found, computed, now)
+    return untold if again < FEWEST_CORNERS else standing / again
 
 
 def plan_lookup(flow: Flow, image_size: tuple[int, int]) -> Lookup:
@@ -202,6 +213,20 @@ def warp(value: NDArray[Any], kind: Kind, where: Lookup) -> NDArray[Any]:
 def warp_age(age: NDArray[np.uint8], where: Lookup) -> NDArray[np.uint8]:
     """Ages of the outputs [H, W], warped with them."""
     return np.asarray(_remapped(age, where, cv2.INTER_NEAREST), np.uint8)
+
+
+def _followed(points: Points, before: Grey, after: Grey) -> tuple[Points, NDArray[np.bool_]]:
+    """Where points [n, 1, 2] of one picture are in another, and whether they were found [n]; each is for itself."""
+    if len(points) == 0:
+        return points, np.zeros(0, bool)
+    found, is_found, _ = cv2.calcOpticalFlowPyrLK(before, after, points, np.empty_like(points), winSize=AROUND_CORNER)
+    return np.asarray(found), np.asarray(is_found[:, 0], bool)
+
+
+def _found_again(corners: Points, found: Points, computed: Grey, now: Grey) -> int:
+    """Number of corners that are where they were if they are followed back from where they were found."""
+    back, is_back = _followed(found, now, computed)
+    return int(np.count_nonzero(is_back & _near(back, corners)))
 
 
 def _near(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:

@@ -35,8 +35,11 @@ def normalise(pixels_CHW: Tensor, mean: Sequence[float], std: Sequence[float]) -
 
 def normalise_patches(patches_PX: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """As `normalise`, for patches cut from the picture: uint8 [patches, 3 * patch * patch], colour first."""
-    by_colour = patches_PX.view(patches_PX.shape[0], 3, -1)
-    return ((by_colour.float() / 255 - _per_colour(mean, 1)) / _per_colour(std, 1)).flatten(1)
+    by_colour = patches_PX.numpy().reshape(len(patches_PX), 3, -1).astype(np.float32)  # torch would wait for threads
+    by_colour /= 255
+    by_colour -= np.array(mean, np.float32)[:, None]
+    by_colour /= np.array(std, np.float32)[:, None]
+    return torch.from_numpy(by_colour).flatten(1)
 
 
 def _per_colour(values: Sequence[float], *after: int) -> Tensor:

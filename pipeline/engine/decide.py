@@ -5,13 +5,14 @@ frame.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deltascene.pipeline.config import Config
+from deltascene.pipeline.config import Config, PolicyConfig
 from deltascene.stages.change import (
     Reference,
     as_computed,
@@ -21,7 +22,7 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, estimate_flow, flow_residual, no_flow, standing_share, to_grey
+from deltascene.stages.motion import Flow, Grey, estimate_flow, flow_residual, no_flow, standing_share, to_grey
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -31,13 +32,25 @@ FADES = 0.8
 """Share of an expected residual that is left after rows ran without a warped frame in between."""
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A frame at the model's size, uint8 [3, H, W]."""
+
+    pixels: Tensor
+
+    @cached_property
+    def grey(self) -> Grey:
+        """The same as a grey picture [H, W], made once."""
+        return to_grey(self.pixels.numpy())
+
+
 @dataclass(frozen=True, slots=True)
 class TemporalState:
     """What a stream remembers of its pixels inside a segment; it starts empty.
 
     Attributes:
-        pixels: input at the last computed frame, uint8 [3, H, W].
-        dense_pixels: the same where all rows last ran.
+        computed: picture where rows last ran.
+        dense: picture where all rows last ran.
         reference: every patch as it was last computed.
         cells_PQ: cell means of the frame before.
         frames_since_computed: frames since rows last ran.
@@ -55,8 +68,8 @@ class TemporalState:
         step_s: seconds from the frame before that to it.
     """
 
-    pixels: Tensor | None = None
-    dense_pixels: Tensor | None = None
+    computed: Picture | None = None
+    dense: Picture | None = None
     reference: Reference | None = None
     cells_PQ: Tensor | None = None
     frames_since_computed: int = 0
@@ -84,7 +97,7 @@ class Decision:
         rows: tokens to compute, increasing int64 [R]; None is all, an empty one none.
         strength: change of every patch against what was last computed, steps of 255 that saturate [h*w] uint8.
         moved: whether it is over the threshold [h, w].
-        computed: input at the last computed frame, where a flow has to be found.
+        picture: the frame, in which a flow may have to be found.
     """
 
     policy: Policy
@@ -92,12 +105,17 @@ class Decision:
     rows: Tensor | None
     strength: NDArray[np.uint8]
     moved: NDArray[np.bool_]
-    computed: Tensor | None = None
+    picture: Picture
 
 
 def rules_of(config: Config) -> Rules:
     """The policy's numbers out of a config."""
-    numbers = config.policy.model_dump(exclude={"flow"})
+    return _rules(config.policy)
+
+
+@lru_cache
+def _rules(policy: PolicyConfig) -> Rules:
+    numbers = policy.model_dump(exclude={"flow"})
     return Rules(**{**numbers, "camera_s": numbers["camera_s"] or numbers["max_age_s"]})
 
 
@@ -131,15 +149,15 @@ def decide(
         _situation(config, state, frame, pixels), moved=len(patches) / grid.patches, jumped=jumped, gain=gain
     )
     rules = rules_of(config)
-    earlier = state.dense_pixels if rules.camera_from == "dense" else state.pixels
+    picture, earlier = Picture(pixels), state.dense if rules.camera_from == "dense" else state.computed
     if earlier is not None and asks_for_standing(rules, situation):
         untold = 0.0 if situation.moved > MOVES else 1.0
-        standing = standing_share(to_grey(pixels.numpy()), to_grey(earlier.numpy()), untold)
+        standing = standing_share(picture.grey, earlier.grey, untold, rules.camera_standing)
         situation = replace(situation, standing=standing)
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":
-        after = _after_dense(state, grid, frame, pixels, cells_PQ, surprised=reason in ("reset", "cut"))
-        return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE))
+        after = _after_dense(state, grid, frame, picture, cells_PQ, surprised=reason in ("reset", "cut"))
+        return after, Decision(policy, reason, None, *_shown(strength_P, grid, WHOLE_RANGE), picture)
     assert state.reference is not None
     after = replace(
         state,
@@ -155,17 +173,17 @@ def decide(
     if policy == "rows":
         assert state.computed_P is not None
         patches = _with_stalest(patches, state.computed_P, config.policy.rolling)
-        rows, after = rows_of(patches, grid), _after_rows(after, frame, pixels, patches)
-    return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), state.pixels)
+        rows, after = rows_of(patches, grid), _after_rows(after, frame, picture, patches)
+    return after, Decision(policy, reason, rows, *_shown(strength_P, grid, config.change.threshold), picture)
 
 
 def _after_dense(
-    state: TemporalState, grid: TokenGrid, frame: Frame, pixels: Tensor, cells_PQ: Tensor, *, surprised: bool
+    state: TemporalState, grid: TokenGrid, frame: Frame, picture: Picture, cells_PQ: Tensor, *, surprised: bool
 ) -> TemporalState:
     """The state after all rows ran; where the picture is a new one, nothing is known of its flow."""
     return TemporalState(
-        pixels,
-        pixels,
+        picture,
+        picture,
         as_computed(Reference(cells_PQ), cells_PQ, 1.0, None),
         cells_PQ,
         computed_s=frame.pts_s,
@@ -177,7 +195,7 @@ def _after_dense(
     )
 
 
-def _after_rows(state: TemporalState, frame: Frame, pixels: Tensor, patches: Tensor) -> TemporalState:
+def _after_rows(state: TemporalState, frame: Frame, picture: Picture, patches: Tensor) -> TemporalState:
     """A state that has looked at a frame, after some of its patches ran."""
     assert state.reference is not None
     assert state.cells_PQ is not None
@@ -185,7 +203,7 @@ def _after_rows(state: TemporalState, frame: Frame, pixels: Tensor, patches: Ten
     gain = state.reference.gain
     return replace(
         state,
-        pixels=pixels,
+        computed=picture,
         reference=as_computed(state.reference, state.cells_PQ, gain, patches),
         frames_since_computed=0,
         computed_s=frame.pts_s,
@@ -201,8 +219,8 @@ def _after_rows(state: TemporalState, frame: Frame, pixels: Tensor, patches: Ten
 def _situation(config: Config, state: TemporalState, frame: Frame, pixels: Tensor) -> Situation:
     """What is known of a frame from what came before, and what is due; what changed isn't in it yet."""
     return Situation(
-        first=state.pixels is None,
-        identical=_identical(pixels, state.pixels),
+        first=state.computed is None,
+        identical=_identical(pixels, state.computed),
         frames_since_computed=state.frames_since_computed + 1,
         seconds_since_computed=frame.pts_s - state.computed_s,
         frames_since_dense=state.frames_since_dense + 1,
@@ -218,9 +236,7 @@ def uses_evidence(config: Config) -> bool:
     return config.policy.camera_price is not None
 
 
-def follow(
-    config: Config, grid: TokenGrid, state: TemporalState, decision: Decision, pixels: Tensor
-) -> tuple[TemporalState, Flow]:
+def follow(config: Config, grid: TokenGrid, state: TemporalState, decision: Decision) -> tuple[TemporalState, Flow]:
     """Finds the flow of a frame that is to be warped and, if later decisions ask for it, how well it fits.
 
     Args:
@@ -228,12 +244,11 @@ def follow(
         grid: token grid of the frame.
         state: after `decide`.
         decision: about the frame.
-        pixels: the frame at the model's size, uint8 [3, H, W].
     """
     reference = state.reference
-    assert decision.computed is not None
+    assert state.computed is not None
     assert reference is not None
-    now, computed = to_grey(pixels.numpy()), to_grey(decision.computed.numpy())
+    now, computed = decision.picture.grey, state.computed.grey
     start = None
     if config.policy.flow == "onward":
         start = no_flow(now.shape) if state.flow is None else state.flow
@@ -260,24 +275,30 @@ def _with_stalest(patches: Tensor, computed_P: Tensor, share: float) -> Tensor:
     count = min(round(share * len(computed_P)), len(patches), len(computed_P) - len(patches))
     if count == 0:
         return patches
-    others = torch.ones(len(computed_P), dtype=torch.bool).index_fill(0, patches, False).nonzero()[:, 0]
-    stalest = others[torch.argsort(computed_P[others], stable=True)[:count]]
-    return torch.cat([patches, stalest]).sort().values
+    chosen = np.zeros(len(computed_P), bool)
+    chosen[patches.numpy()] = True
+    others = np.flatnonzero(~chosen)
+    chosen[others[np.argsort(computed_P.numpy()[others], kind="stable")[:count]]] = True
+    return torch.from_numpy(np.flatnonzero(chosen))
 
 
 def _decide_without_reuse(
     config: Config, grid: TokenGrid, state: TemporalState, pixels: Tensor
 ) -> tuple[TemporalState, Decision]:
     """Every frame in full, unless it is the last one byte for byte; no mask is needed."""
-    situation = Situation(first=state.pixels is None, identical=_identical(pixels, state.pixels))
+    situation = Situation(first=state.computed is None, identical=_identical(pixels, state.computed))
     policy, reason = choose_policy(rules_of(config), situation)
+    picture = Picture(pixels)
     rows = torch.empty(0, dtype=torch.int64) if policy == "held" else None
-    decision = Decision(policy, reason, rows, *_shown(torch.zeros(grid.patches), grid, WHOLE_RANGE))
-    return (state if policy == "held" else TemporalState(pixels=pixels)), decision
+    decision = Decision(policy, reason, rows, *_shown(torch.zeros(grid.patches), grid, WHOLE_RANGE), picture)
+    return (state if policy == "held" else TemporalState(picture)), decision
 
 
-def _identical(pixels: Tensor, computed: Tensor | None) -> bool:
-    return computed is not None and np.array_equal(pixels.numpy(), computed.numpy())  # torch would wait for threads
+def _identical(pixels: Tensor, computed: Picture | None) -> bool:
+    if computed is None:
+        return False
+    now, before = pixels.numpy(), computed.pixels.numpy()  # torch would wait for threads
+    return np.array_equal(now[:, 0], before[:, 0]) and np.array_equal(now, before)  # a row tells nearly all apart
 
 
 def _compare(
@@ -293,11 +314,12 @@ def _compare(
     if ignored is not None:
         seen = torch.from_numpy(~ignored)
         jump_P, strength_P = jump_P[seen], strength_P * seen
-    jumped = float((jump_P > cut_threshold).float().mean()) if len(jump_P) else 0.0
+    jumps = np.count_nonzero(jump_P.numpy() > cut_threshold)
+    jumped = float(np.float32(jumps) / np.float32(len(jump_P))) if len(jump_P) else 0.0
     return gain, strength_P, jumped
 
 
 def _shown(strength_P: Tensor, grid: TokenGrid, threshold: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Strength of change in whole steps of 255, and which patches are over a threshold."""
-    strength = strength_P.clamp(0, 255).floor().to(torch.uint8).numpy()
-    return strength, (strength_P > threshold).numpy().reshape(grid.height, grid.width)
+    strength = strength_P.numpy()
+    return strength.clip(0, WHOLE_RANGE).astype(np.uint8), (strength > threshold).reshape(grid.height, grid.width)

@@ -122,6 +122,6 @@ class _Deciding:
                 config, grid, self._states[place], frame, pixels, self._ignored[place]
             )
             if decision.policy == "warped" and uses_evidence(config):
-                self._states[place], _ = follow(config, grid, self._states[place], decision, pixels)
+                self._states[place], _ = follow(config, grid, self._states[place], decision)
             decisions.append(decision)
         return DecidedFrame(frame, grid, decisions)

@@ -28,7 +28,8 @@ from deltascene.pipeline.engine.task_step import (
     TaskInput,
     TaskState,
     make_base_output,
-    step_task,
+    predict,
+    run_task_blocks,
 )
 from deltascene.pipeline.numerics.settle import split_dtype
 from deltascene.stages.age import PatchAges
@@ -166,7 +167,7 @@ def _begin(model: SceneModel, config: Config, state: StreamState, frame: Frame, 
     clock.lap("mask")
     flow = None
     if decision.policy == "warped":
-        temporal, flow = follow(config, grid, temporal, decision, pixels)
+        temporal, flow = follow(config, grid, temporal, decision)
         clock.lap("flow")
     if config.policy.reuse and state.cache is None:
         shapes = key_shapes(model.backbone.blocks[: model.base_depth])
@@ -184,12 +185,15 @@ def _run_tasks(model: SceneModel, config: Config, walks: Sequence[_Walk]) -> lis
         walk.clock.lap("mask" if base_outputs[-1].where is None else "warp")
     tasks: list[dict[str, TaskState]] = [{} for _ in walks]
     predictions: list[dict[str, Prediction]] = [{} for _ in walks]
+    ready = {}
     for task in model.tasks:
         task_inputs = [
             TaskInput(walk.state.tasks.get(task, TaskState()), base_output, walk.tapped, walk.clock)
             for walk, base_output in zip(walks, base_outputs, strict=True)
         ]
-        for place, (state, prediction) in enumerate(step_task(model, task, task_inputs, keep=config.policy.reuse)):
+        ready[task] = run_task_blocks(model, task, task_inputs, keep=config.policy.reuse)
+    for task, task_inputs in ready.items():  # all heads after all blocks, so that their code stays in the cache
+        for place, (state, prediction) in enumerate(predict(model, task, task_inputs)):
             tasks[place][task], predictions[place][task] = state, prediction
     done = []
     for walk, base_output, states, made in zip(walks, base_outputs, tasks, predictions, strict=True):
@@ -244,8 +248,7 @@ def _run_rows(model: SceneModel, walks: Sequence[_Walk]) -> None:
         walk.clock.start()
         rows = walk.decision.rows
         patches = patches_of(rows, walk.grid)
-        cut = cut_patches(walk.pixels, walk.grid.patch)
-        normalised = normalise_patches(cut if patches is None else cut[patches], entry.mean, entry.std)
+        normalised = normalise_patches(cut_patches(walk.pixels, walk.grid.patch, patches), entry.mean, entry.std)
         x_RD = model.backbone.embed_patches(normalised, walk.state.geometry.positions, patches)
         streams.append((x_RD, StreamRows(len(x_RD), rows, walk.state.cache)))
         walk.clock.lap("embed")
@@ -279,8 +282,9 @@ def _record(model: SceneModel, config: Config, walk: _Walk) -> FrameRecord:
 
 def _encoded(model: SceneModel, config: Config, tapped: Mapping[int, Tensor]) -> dict[int, NDArray[Any]]:
     """Tokens of the computed rows in their stored form, by point where they are handed on; no rows if nothing ran."""
-    dtype, none_RD = split_dtype(config), torch.empty(0, model.backbone.width)
-    return {point: encode_rows(tapped.get(point, none_RD), dtype) for point in model.handed_on}
+    dtype = split_dtype(config)
+    none = encode_rows(torch.empty(0, model.backbone.width), dtype)
+    return {point: encode_rows(tapped[point], dtype) if point in tapped else none for point in model.handed_on}
 
 
 def _skipped(model: SceneModel, config: Config, state: StreamState, frame: Frame, clock: Stopwatch) -> FrameResult:

@@ -20,7 +20,7 @@ from deltascene.pipeline.engine.results import Prediction
 from deltascene.pipeline.engine.stopwatch import Stopwatch, lap_together
 from deltascene.stages.age import PatchAges, age_map, aged
 from deltascene.stages.change import patches_of
-from deltascene.stages.heads import activate, assemble, lay_out, run_head, stack_taps, touched_patches
+from deltascene.stages.heads import assemble, lay_out, natural_values, run_head, stack_taps, touched_patches
 from deltascene.stages.kinds import Array
 from deltascene.stages.motion import Lookup, plan_lookup, warp, warp_age
 from deltascene.stages.rows import StreamRows, key_shapes, run_streams, write_rows
@@ -37,6 +37,8 @@ class BaseOutput:
     Attributes:
         record: the base's record of the frame.
         rows: tokens that the base computed, increasing int64 [R]; None is all of them.
+        patches: the patches among them; None is all.
+        drawn: these and their neighbours, whose pixels interpolate between cells of both; None is all.
         grid: token grid.
         ages: ages of the patches after this frame.
         age: frames since each pixel was computed [H, W].
@@ -45,6 +47,8 @@ class BaseOutput:
 
     record: FrameRecord
     rows: Tensor | None
+    patches: Tensor | None
+    drawn: Tensor | None
     grid: TokenGrid
     ages: PatchAges
     age: NDArray[np.uint8]
@@ -87,7 +91,8 @@ def make_base_output(record: FrameRecord, rows: Tensor | None, grid: TokenGrid, 
     if record.flow is not None:
         where = plan_lookup(record.flow, grid.image_size)
         age = warp_age(age, where)
-    return BaseOutput(record, rows, grid, ages, age, where)
+    drawn = touched_patches(patches, grid, 1) if patches is not None and len(patches) else patches
+    return BaseOutput(record, rows, patches, drawn, grid, ages, age, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +126,13 @@ def step_task(
     Returns:
         The task's next state and its prediction, for each stream.
     """
+    return predict(model, task, run_task_blocks(model, task, task_inputs, keep=keep))
+
+
+def predict(model: SceneModel, task: str, task_inputs: Sequence[TaskInput]) -> list[tuple[TaskState, Prediction]]:
+    """The second half of `step_task`: a task's outputs, from inputs that `run_task_blocks` returned."""
     kind, done = model.bundle.kinds[task], []
-    for task_input in _through_blocks(model, task, task_inputs, keep):
+    for task_input in task_inputs:
         task_input.clock.start()
         state, where = task_input.state, task_input.base_output.where
         if task_input.base_output.record.policy in COMPUTED:
@@ -138,8 +148,11 @@ def step_task(
     return done
 
 
-def _through_blocks(model: SceneModel, task: str, task_inputs: Sequence[TaskInput], keep: bool) -> list[TaskInput]:
-    """Runs the rows of all streams through the task's own blocks, if it has any; their tokens go into `shared`."""
+def run_task_blocks(model: SceneModel, task: str, task_inputs: Sequence[TaskInput], *, keep: bool) -> list[TaskInput]:
+    """The first half of `step_task`: runs the rows of all streams through the task's own blocks, if it has any.
+
+    Their tokens go into `shared` of the inputs that are returned.
+    """
     taps, sub, ready = model.bundle.entry.tasks[task].taps, model.sub_tasks.get(task), list(task_inputs)
     blocks = () if sub is None else sub.blocks[: max(taps) - sub.split]
     looks_back = taps if model.heads[task].receptive_field else ()
@@ -167,38 +180,34 @@ def _through_blocks(model: SceneModel, task: str, task_inputs: Sequence[TaskInpu
 
 def _through_head(model: SceneModel, task: str, task_input: TaskInput) -> TaskState:
     """Runs the head on the computed rows' tokens and writes its outputs into the task's picture."""
-    head, grid, kind = model.heads[task], task_input.base_output.grid, model.bundle.kinds[task]
-    state, touched = _run_cells(model, task, task_input.state, task_input.shared, task_input.base_output.rows, grid)
+    head, base_output, kind = model.heads[task], task_input.base_output, model.bundle.kinds[task]
+    state = _run_cells(model, task, task_input.state, task_input.shared, base_output)
     assert state.cells_PX is not None
-    # Pixels interpolate between neighbouring cells, so those of the patches around change as well.
-    drawn = None if touched is None else touched_patches(touched, grid, 1)
-    pixels = activate(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation).numpy()
+    grid, drawn = base_output.grid, base_output.drawn
+    if drawn is not None:
+        drawn = touched_patches(drawn, grid, head.receptive_field)
+    pixels = natural_values(assemble(state.cells_PX, grid, kind.channels, head.side, drawn), kind.activation)
     if kind.activation == "argmax":
-        pixels = pixels.astype(kind.stored.dtype)
+        pixels = pixels.astype(kind.stored.dtype, copy=False)
     onto, places = (None, None) if drawn is None else (state.value, drawn.numpy())
     return replace(state, value=lay_out(pixels, grid, onto, places))
 
 
 def _run_cells(
-    model: SceneModel,
-    task: str,
-    state: TaskState,
-    tapped: Mapping[int, Tensor],
-    rows: Tensor | None,
-    grid: TokenGrid,
-) -> tuple[TaskState, Tensor | None]:
-    """Runs the head where its input changed; returns the next state and those patches, None for all."""
-    head, taps = model.heads[task], model.bundle.entry.tasks[task].taps
-    touched = patches_of(rows, grid)
+    model: SceneModel, task: str, state: TaskState, tapped: Mapping[int, Tensor], base_output: BaseOutput
+) -> TaskState:
+    """Runs the head where its input changed; returns the next state."""
+    head, taps, grid = model.heads[task], model.bundle.entry.tasks[task].taps, base_output.grid
+    touched = base_output.patches
     if head.receptive_field == 0 or state.cache is None:
         cells = run_head(head, stack_taps(tapped, taps, grid.prefix), grid, None)
     else:
         for tap in taps:
-            write_rows(state.cache.taps[tap], rows, tapped[tap])
+            write_rows(state.cache.taps[tap], base_output.rows, tapped[tap])
         touched = None if touched is None else touched_patches(touched, grid, head.receptive_field)
         cells = run_head(head, stack_taps(state.cache.taps, taps, grid.prefix), grid, touched)
     if touched is None:
-        return replace(state, cells_PX=cells), None
+        return replace(state, cells_PX=cells)
     assert state.cells_PX is not None
     write_rows(state.cells_PX, touched, cells)
-    return state, touched
+    return state

@@ -152,6 +152,8 @@ def test_patches_are_cut_in_reading_order(height, width, patch, seed):
     image_CHW = torch.randn(3, height * patch, width * patch, generator=torch.Generator().manual_seed(seed))
     expected_PX = torch.nn.functional.unfold(image_CHW[None], patch, stride=patch)[0].T
     assert torch.equal(cut_patches(image_CHW, patch), expected_PX)
+    some = torch.arange(seed % 2, height * width, 2)
+    assert torch.equal(cut_patches(image_CHW, patch, some), expected_PX[some])
 
 
 def test_gradients_are_timms_own(randomise, our_features):

@@ -173,3 +173,27 @@ def test_cells_are_those_of_torchs_pooling_bit_for_bit(height, width, patch, cel
     pooled = functional.adaptive_avg_pool2d(pixels.float(), (height * side, width * side))
     expected = pooled.view(3, height, side, width, side).permute(1, 3, 0, 2, 4).reshape(grid.patches, -1)
     assert torch.equal(cell_means(pixels, grid, cell_px), expected)
+
+
+@given(st.integers(1, 60), st.sampled_from([3, 12, 27]), st.sampled_from([0.0, 20.0, 200.0]), st.integers(0, 2**16))
+def test_exposure_and_strength_are_those_of_torch_bit_for_bit(patches, cells, low, seed):
+    """Also of black and white cells, of few, and of an even number; stores of earlier versions were begun with it."""
+    generator = torch.Generator().manual_seed(seed)
+    now, before = (torch.rand(patches, cells, generator=generator) * (255 - low) + low for _ in range(2))
+    now[0, 0], before[-1, -1] = 0, 0
+    usable = (torch.minimum(before, now) > 16) & (torch.maximum(before, now) < 240)
+    expected = 0.7
+    if usable.sum() >= max(3, now.numel() // 10):
+        expected = min(max(float((now / before)[usable].median()), 0.25), 4)
+    gain = exposure(now, Reference(before, 0.7))
+    assert gain == expected
+    apart = (now - (before * gain).clamp_max(255)).abs().amax(dim=1)
+    strength = change_strength(now, Reference(before), gain)
+    assert torch.equal(strength, apart)
+    assert torch.equal(moved_patches(strength, 12.0), (apart > 12.0).nonzero()[:, 0])
+
+
+def test_cells_of_a_large_white_picture_are_white():
+    """Sums of one colour below the other are over what an int32 holds; their differences aren't."""
+    grid = TokenGrid(120, 140, 14, prefix=0)
+    assert (cell_means(torch.full((3, *grid.image_size), 255, dtype=torch.uint8), grid, CELL) == 255).all()

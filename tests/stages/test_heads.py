@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from deltascene.stages.heads import (
     assemble,
     build_head,
     lay_out,
+    natural_values,
     run_head,
     stack_taps,
     touched_patches,
@@ -196,11 +199,37 @@ def test_activations_give_natural_values():
     torch.testing.assert_close(unit[0, 1], torch.tensor([-1.0, 2.0, 0.0]) / 5**0.5)
 
 
+@given(st.sampled_from([(4,), (1, 5), (6, 3)]), st.sampled_from([1, 3, 24, 255, 256, 300]), st.integers(0, 2**16))
+def test_classes_and_unit_vectors_are_those_of_torch_bit_for_bit(leading, channels, seed):
+    """Also where values are equal, and for more channels than a byte has numbers."""
+    raw = drawn(*leading, channels, 3, 2, seed=seed)
+    for some, activation in ((raw, "argmax"), (raw.mul(4).round(), "argmax"), (raw[..., :3, :, :], "unit")):
+        expected = activate(some, activation).numpy()
+        np.testing.assert_array_equal(natural_values(some, activation), expected)
+
+
+@given(grids, st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**16), st.data())
+@settings(max_examples=50)
+def test_windows_of_some_patches_are_those_of_all_bit_for_bit(grid, channels, side, seed, data):
+    """Read off what the same product makes of them: it is given as many rows, in the same order."""
+    some = data.draw(st.sets(st.integers(0, grid.patches - 1), min_size=1))
+    cells_PX = drawn(grid.patches, channels * side * side, seed=seed)
+    squares = cells_PX.view(grid.height, grid.width, channels, side, side).permute(2, 0, 3, 1, 4)
+    laid_out = squares.reshape(1, channels, grid.height * side, grid.width * side)
+    padded = functional.pad(laid_out, (1, 1, 1, 1), mode="replicate")[0]
+    windows = padded.unfold(1, side + 2, side).unfold(2, side + 2, side).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    patches = torch.tensor(sorted(some), dtype=torch.int64)
+    with patch("deltascene.stages.heads.functional.linear", side_effect=functional.linear) as product:
+        assemble(cells_PX, grid, channels, side, patches)
+    assert torch.equal(product.call_args.args[0], windows[patches].reshape(-1, (side + 2) ** 2))
+
+
 def test_activations_leave_the_heads_output_alone():
     raw_CHW = drawn(3, 2, 2)
     before = raw_CHW.clone()
     for activation in ("argmax", "identity", "exp", "unit", "sigmoid"):
         activate(raw_CHW, activation)
+        natural_values(raw_CHW, activation)
     assert torch.equal(raw_CHW, before)
 
 

@@ -242,6 +242,31 @@ def test_no_corner_stands_before_a_moving_camera(step):
     assert standing_share(np.ascontiguousarray(after), np.ascontiguousarray(before)) < 0.05
 
 
+def share_of_all(now, computed, untold):
+    """Every corner followed there and back at once."""
+    corners = cv2.goodFeaturesToTrack(computed, 100, 0.02, 8)
+    found, is_found, _ = cv2.calcOpticalFlowPyrLK(computed, now, corners, np.empty_like(corners), winSize=(11, 11))
+    back, is_back, _ = cv2.calcOpticalFlowPyrLK(now, computed, found, np.empty_like(corners), winSize=(11, 11))
+    back_there, still = (np.abs(points - corners).max((1, 2)) < 0.75 for points in (back, found))
+    again = (is_found & is_back)[:, 0].astype(bool) & back_there
+    return untold if again.sum() < 12 else float(still[again].mean())
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 168), st.integers(-6, 6), st.integers(0, 50), st.sampled_from([0.0, 1.0]), st.integers(0, 2**16))
+def test_as_many_corners_are_followed_as_decide(width, step, noise, untold, seed):
+    """A part of the picture goes on by some pixels, and it may be too noisy to find anything again."""
+    computed, rng = speckled(seed), np.random.default_rng(seed)
+    now = computed.copy()
+    now[:, :width] = np.roll(computed, step, 1)[:, :width]
+    now = np.clip(now + rng.normal(0, noise, now.shape), 0, 255).astype(np.uint8)
+    share = share_of_all(now, computed, untold)
+    assert standing_share(now, computed, untold) == share
+    for enough in (0.05, 0.2, 0.6):
+        found = standing_share(now, computed, untold, enough)
+        assert enough <= found <= share if share >= enough else found == share
+
+
 def test_without_corners_nothing_is_known_to_stand():
     flat = np.full((112, 168), 90, np.uint8)
     assert standing_share(flat, flat) == 0

@@ -350,7 +350,7 @@ def halves(cache):
 
 def contents(state):
     """All that a stream carries, as bytes."""
-    tensors = [*halves(state.cache), state.temporal.pixels, state.temporal.reference.cells_PQ]
+    tensors = [*halves(state.cache), state.temporal.computed.pixels, state.temporal.reference.cells_PQ]
     for task in state.tasks.values():
         tensors += [*halves(task.cache), *task.cache.taps.values(), task.cells_PX, torch.from_numpy(task.value)]
     return [tensor.numpy().tobytes() for tensor in tensors]
@@ -500,7 +500,7 @@ def test_rows_stay_one_tensor_from_the_decision_to_every_task(model, monkeypatch
         return found
 
     spy("deltascene.pipeline.engine.step.decide", keep_decision)
-    spy("deltascene.pipeline.engine.step.step_task", keep_task_inputs)
+    spy("deltascene.pipeline.engine.step.run_task_blocks", keep_task_inputs)
     spy("deltascene.pipeline.engine.task_step.run_streams", keep_rows)
     results = play(model, settings_for("defaults"), FILM)
     computed = [rows for rows, result in zip(decided, results, strict=True) if result.policy in ("dense", "rows")]
