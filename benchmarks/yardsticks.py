@@ -198,15 +198,15 @@ def gate(model: SceneModel, ours: Ours, k: int, dense: Callable[[], Walker] | No
     return Candidate({"gate": k, "change": mask.change.model_dump(), **exact.result_keys()}, start)
 
 
-def timed(model: SceneModel, ours: Ours, ks: Iterable[int], dense: Dense) -> dict[str, Candidate]:
-    """Policies whose times are measured together."""
+def timed(model: SceneModel, ours: Ours, ks: Iterable[int], dense: Dense, seldom: int = SELDOM) -> dict[str, Candidate]:
+    """Policies whose times are measured together; dense networks on every `seldom`-th frame."""
     how, exact = {"threads": torch.get_num_threads(), "by": dense.what}, ours.configs[EXACT]
     found = {
-        "B1": Candidate({"B1": SELDOM, **how}, lambda: Seldom(dense.start_single(), SELDOM)),
-        "B2": Candidate({"B2": SELDOM, **how}, lambda: Seldom(dense.start(), SELDOM)),
+        "B1": Candidate({"B1": seldom, **how}, lambda: Seldom(dense.start_single(), seldom)),
+        "B2": Candidate({"B2": seldom, **how}, lambda: Seldom(dense.start(), seldom)),
     }
     if dense.int8:
-        found["B2 int8"] = Candidate({"int8": SELDOM, **how}, lambda: Seldom(dense.start_int8(), SELDOM))
+        found["B2 int8"] = Candidate({"int8": seldom, **how}, lambda: Seldom(dense.start_int8(), seldom))
     for k in sorted(set(ks)):
         behind = gate(model, ours, k, dense.start)
         found[f"B3 {k}"] = Candidate({**behind.what, **how}, behind.start)
