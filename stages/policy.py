@@ -37,7 +37,8 @@ class Rules:
         camera_s: and at the latest after so many seconds.
         camera_price: what a dense frame costs while the camera moves, in seconds during which the flow leaves all of a
             picture's texture unexplained. It comes as soon as one more warped frame would raise the mean, since rows
-            ran, of both: what is unexplained and what is paid. None goes by count and time alone.
+            ran, of both: what is unexplained and what is paid; but not before `max_age_s`. None goes by count and time
+            alone.
         cut_share: more patches than this share that jumped since the last frame mean a cut.
         light_step: a ratio of exposure beyond this, or below its inverse, against the last dense frame is a light step.
     """
@@ -137,7 +138,7 @@ def _pays(rules: Rules, now: Situation) -> bool:
 
     Source: the marginal value theorem (Charnov, "Optimal foraging, the marginal value theorem", 1976).
     """
-    if rules.camera_price is None:
+    if rules.camera_price is None or now.seconds_since_computed < rules.max_age_s:
         return False
     return now.residual * now.seconds_since_computed > now.unexplained_s + rules.camera_price
 

@@ -109,7 +109,11 @@ WARPED = {"seconds_since_computed": 0.2, "unexplained_s": 0.05}  # a mean of 0.2
         # a frame is warped while it is below the mean of what is unexplained and paid since rows ran
         (replace(PAN, residual=0.74, **WARPED), ("warped", "camera")),
         (replace(PAN, residual=0.76, **WARPED), ("dense", "camera")),
-        (replace(MOVED, residual=9.0, **WARPED), ("warped", "between")),  # a still camera goes by time
+        (
+            replace(MOVED, residual=9.0, seconds_since_computed=0.09),
+            ("warped", "between"),
+        ),  # a still camera goes by time
+        (replace(PAN, residual=9.0, seconds_since_computed=0.09), ("warped", "camera")),  # not before rows would be due
         # at first only the price counts
         (replace(PAN, residual=0.9, seconds_since_computed=0.1), ("warped", "camera")),
         (replace(PAN, residual=1.1, seconds_since_computed=0.1), ("dense", "camera")),
@@ -125,6 +129,7 @@ WARPED = {"seconds_since_computed": 0.2, "unexplained_s": 0.05}  # a mean of 0.2
 )
 def test_evidence_decides_when_and_there_is_no_refresh_without_need(now, expected):
     rules = replace(RULES, every=None, camera_every=None, camera_price=0.1, refresh_idle=False, camera_s=0.7)
+    rules = replace(rules, max_age_s=0.1)
     assert choose_policy(rules, now) == expected
 
 
@@ -143,7 +148,7 @@ def test_the_age_of_a_moving_camera_s_dense_frame_counts_from_where_its_motion_d
 def test_the_price_gives_the_least_mean_at_any_rate(growth, price, fps):
     """Where residuals grow steadily, no other number of frames from run to run has a lower mean."""
     rules = replace(
-        RULES, every=None, camera_every=None, camera_price=price, refresh_idle=False, camera_s=1e9, max_age_s=1e9
+        RULES, every=None, camera_every=None, camera_price=price, refresh_idle=False, camera_s=1e9, max_age_s=1e-9
     )
 
     def mean(frames: int) -> float:

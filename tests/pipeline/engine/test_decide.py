@@ -292,7 +292,14 @@ def test_the_stalest_tokens_join_until_all_were_computed():
 def test_a_moving_camera_is_computed_when_the_flow_leaves_too_much_unexplained(price, longest):
     """Nothing flows between pictures of noise. With a price out of reach, only age decides."""
     film = torch.randint(0, 256, (40, 3, 84, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    keys = {"camera_every": "null", "camera_price": price, "camera_s": 0.39, "cut_share": 1.0, "light_step": 100}
+    keys = {
+        "camera_every": "null",
+        "camera_price": price,
+        "camera_s": 0.39,
+        "max_age_s": 0.05,
+        "cut_share": 1.0,
+        "light_step": 100,
+    }
     decisions, _ = walk_on(film, without_refresh(**{f"policy.{key}": value for key, value in keys.items()}))
     policies = "".join(decision.policy[0] for decision in decisions)
     assert policies.startswith("dw")
