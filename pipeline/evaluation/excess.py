@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
-from deltascene.pipeline.engine.audit import AuditState, draw, measure
+from deltascene.pipeline.engine.audit import AuditState, Drift, draw, measure
 from deltascene.pipeline.engine.engine import Engine, Stream
 from deltascene.pipeline.engine.replay import begins_segment, in_segments
 from deltascene.pipeline.engine.results import FrameResult
@@ -150,16 +150,10 @@ class _Run:
         first = result.reason == "reset"
         self._audits, drawn = draw(self._config, self._stream.grid, self._audits, result, _NO_PIXELS)
         assert drawn.moved is not None
-        sums, moved = dict(self.measured.sums), bool(drawn.moved.any())
-        drifts = {}
+        sums, drifts = dict(self.measured.sums), {}
         if result.policy != "dense":
             drifts = measure(result, dense, None if first else before, drawn.moved, self._stream.grid)
-        for task in result.predictions:
-            if result.policy == "dense":
-                found = np.array([[0, 0, 0, 0, 1], [0, 0, 0, 0, moved]], np.float64)
-            else:
-                drift = drifts[task]
-                found = np.array([_row(drift.whole, drift.floor), _row(drift.moved, drift.floor if moved else None)])
+        for task, found in frame_sums(result.predictions, drifts, moved=bool(drawn.moved.any())).items():
             sums[task] = sums.get(task, 0) + found
         cost, total = result.cost, self.measured
         resizing = sum(task.seconds.get("preprocess", 0.0) for task in cost.tasks.values())
@@ -173,6 +167,23 @@ class _Run:
             total.opening_s + first * cost.seconds,
             total.opening + first,
         )
+
+
+def frame_sums(tasks: Iterable[str], drifts: Mapping[str, Drift], *, moved: bool) -> dict[str, Numbers]:
+    """What a frame adds to the sums of `Measured`.
+
+    Args:
+        tasks: those that were predicted.
+        drifts: by task; none for a dense frame, which counts as 0.
+        moved: whether any patch moved lately.
+    """
+    if not drifts:
+        return {task: np.array([[0, 0, 0, 0, 1], [0, 0, 0, 0, moved]], np.float64) for task in tasks}
+    return {task: np.array(_rows(drifts[task], moved=moved)) for task in tasks}
+
+
+def _rows(drift: Drift, *, moved: bool) -> list[list[float]]:
+    return [_row(drift.whole, drift.floor), _row(drift.moved, drift.floor if moved else None)]
 
 
 def _row(drift: float | None, floor: float | None) -> list[float]:

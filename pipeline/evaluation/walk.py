@@ -12,6 +12,7 @@ from deltascene.pipeline.bundles.scene_model import SceneModel
 from deltascene.pipeline.config import Config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.engine.replay import Carrier, begins_segment
+from deltascene.pipeline.engine.results import FrameResult
 from deltascene.pipeline.errors import UsageError
 from deltascene.pipeline.evaluation.clip_scores import Columns, count_pixels, score_frame
 from deltascene.pipeline.evaluation.clips import Clip
@@ -52,7 +53,9 @@ class Walker(Carrier, Protocol):
 
 
 class ByEngine:
-    """The engine with a preset or any other config."""
+    """The engine with a preset or any other config; `result` is that of the last frame."""
+
+    result: FrameResult
 
     def __init__(self, model: SceneModel, config: Config) -> None:
         self._stream = Engine(model, config).open_stream("clip")
@@ -64,7 +67,7 @@ class ByEngine:
 
     def __call__(self, frame: Frame, dense: Outcome | None) -> Outcome:
         """Processes one frame with the engine."""
-        result = self._stream(frame)
+        result = self.result = self._stream(frame)
         values = {task: prediction.array for task, prediction in result.predictions.items()}
         cost = result.cost
         resizing = sum(task.seconds.get("preprocess", 0.0) for task in cost.tasks.values())
