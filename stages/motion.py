@@ -153,7 +153,16 @@ def _texture(cells: NDArray[np.float32]) -> float:
     return sum(float(np.abs(np.diff(cells, axis=axis)).mean()) for axis in (0, 1))
 
 
-def standing_share(now: Grey, computed: Grey, untold: float = 0.0, enough: float = math.inf) -> float:
+def find_corners(image: Grey) -> Points:
+    """Corners of a picture, the best first.
+
+    Source: Shi and Tomasi, "Good features to track", CVPR 1994, as in OpenCV.
+    """
+    corners = cv2.goodFeaturesToTrack(image, CORNERS, CORNER_QUALITY, CORNER_APART)
+    return np.empty((0, 1, 2), np.float32) if corners is None else np.asarray(corners, np.float32)
+
+
+def standing_share(now: Grey, before: Grey, corners: Points, untold: float = 0.0, enough: float = math.inf) -> float:
     """Share of a picture's corners that didn't move.
 
     With a moving camera almost all corners move; with a still camera those of the background don't. Edges can't be used
@@ -161,28 +170,28 @@ def standing_share(now: Grey, computed: Grey, untold: float = 0.0, enough: float
 
     Args:
         now: the frame [H, W].
-        computed: the last computed image [H, W].
+        before: an earlier one [H, W].
+        corners: its corners, see `find_corners`.
         untold: what is returned where too few corners are found again.
         enough: where the share is at least this, any number from this to the share may be returned: the best half of
             the corners usually shows it.
 
-    Source: Shi and Tomasi, "Good features to track", CVPR 1994; Lucas and Kanade's search in pyramids, as in OpenCV.
+    Source: Lucas and Kanade's search in pyramids, as in OpenCV.
     """
-    corners = cv2.goodFeaturesToTrack(computed, CORNERS, CORNER_QUALITY, CORNER_APART)
-    if corners is None:
+    if not len(corners):
         return untold
     best, standing, moved = (len(corners) + 1) // 2, 0, []
     for part in (corners[:best], corners[best:]):
-        found, is_found = _followed(part, computed, now)
+        found, is_found = _followed(part, before, now)
         stands = _near(found, part)
-        standing += _found_again(part[is_found & stands], found[is_found & stands], computed, now)
+        standing += _found_again(part[is_found & stands], found[is_found & stands], before, now)
         if standing >= FEWEST_CORNERS and standing / len(corners) >= enough:
             return standing / len(corners)
         moved.append((part[is_found & ~stands], found[is_found & ~stands]))
     if standing == untold == 0:
         return 0.0
     points, found = (np.concatenate(parts) for parts in zip(*moved, strict=True))
-    again = standing + _found_again(points, found, computed, now)
+    again = standing + _found_again(points, found, before, now)
     return untold if again < FEWEST_CORNERS else standing / again
 
 

@@ -120,14 +120,21 @@ def choose_policy(rules: Rules, now: Situation) -> tuple[Policy, Reason]:
     if abs(math.log(now.gain)) > math.log(rules.light_step):
         return "dense", "light"
     if now.moved > rules.camera_share and now.standing < rules.camera_standing:
-        seconds = now.seconds_since_dense if rules.camera_from == "dense" else now.seconds_since_computed
-        old = seconds >= rules.camera_s or _due(now.frames_since_computed, rules.camera_every)
-        return ("dense" if old or _pays(rules, now) else "warped"), "camera"
+        return ("dense" if _too_old(rules, now) or _pays(rules, now) else "warped"), "camera"
     if now.moved == 0:
         return "held", "unchanged"
     if now.seconds_since_computed >= rules.max_age_s or _due(now.frames_since_computed, rules.every):
         return "rows", "changed"
     return "warped", "between"
+
+
+def _too_old(rules: Rules, now: Situation) -> bool:
+    """Whether a moving camera's outputs are; counted from the last dense frame, not before rows would be due."""
+    if _due(now.frames_since_computed, rules.camera_every):
+        return True
+    if rules.camera_from == "computed":
+        return now.seconds_since_computed >= rules.camera_s
+    return now.seconds_since_computed >= rules.max_age_s and now.seconds_since_dense >= rules.camera_s
 
 
 def _pays(rules: Rules, now: Situation) -> bool:

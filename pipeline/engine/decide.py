@@ -22,7 +22,17 @@ from deltascene.stages.change import (
     moved_patches,
     rows_of,
 )
-from deltascene.stages.motion import Flow, Grey, estimate_flow, flow_residual, no_flow, standing_share, to_grey
+from deltascene.stages.motion import (
+    Flow,
+    Grey,
+    Points,
+    estimate_flow,
+    find_corners,
+    flow_residual,
+    no_flow,
+    standing_share,
+    to_grey,
+)
 from deltascene.stages.policy import Policy, Reason, Rules, Situation, asks_for_standing, choose_policy, refresh_due
 from deltascene.stages.types import Frame, TokenGrid
 
@@ -42,6 +52,11 @@ class Picture:
     def grey(self) -> Grey:
         """The same as a grey picture [H, W], made once."""
         return to_grey(self.pixels.numpy())
+
+    @cached_property
+    def corners(self) -> Points:
+        """Its corners, found once."""
+        return find_corners(self.grey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +167,7 @@ def decide(
     picture, earlier = Picture(pixels), state.dense if rules.camera_from == "dense" else state.computed
     if earlier is not None and asks_for_standing(rules, situation):
         untold = 0.0 if situation.moved > MOVES else 1.0
-        standing = standing_share(picture.grey, earlier.grey, untold, rules.camera_standing)
+        standing = standing_share(picture.grey, earlier.grey, earlier.corners, untold, rules.camera_standing)
         situation = replace(situation, standing=standing)
     policy, reason = choose_policy(rules, situation)
     if policy == "dense":

@@ -12,6 +12,7 @@ from deltascene.stages.motion import (
     Lookup,
     Part,
     estimate_flow,
+    find_corners,
     flow_size,
     no_flow,
     plan_lookup,
@@ -227,19 +228,19 @@ def speckled(seed, size=(112, 168)):
 
 def test_corners_stand_before_a_still_camera_whatever_walks_by():
     room, walkers = speckled(0), speckled(1)
-    assert standing_share(room, room) == 1
+    assert standing_share(room, room, find_corners(room)) == 1
     crowd = room.copy()
     crowd[:, 20:130] = np.roll(walkers, 5, axis=1)[:, 20:130]
     before = room.copy()
     before[:, 20:130] = walkers[:, 20:130]
-    assert 0.2 < standing_share(crowd, before) < 0.6
+    assert 0.2 < standing_share(crowd, before, find_corners(before)) < 0.6
 
 
 @pytest.mark.parametrize("step", [(0, 3), (2, 0), (-2, 4)])
 def test_no_corner_stands_before_a_moving_camera(step):
     wide = speckled(0, (140, 196))
     before, after = wide[10:122, 10:178], wide[10 + step[0] : 122 + step[0], 10 + step[1] : 178 + step[1]]
-    assert standing_share(np.ascontiguousarray(after), np.ascontiguousarray(before)) < 0.05
+    assert standing_share(np.ascontiguousarray(after), before, find_corners(before)) < 0.05
 
 
 def share_of_all(now, computed, untold):
@@ -261,15 +262,15 @@ def test_as_many_corners_are_followed_as_decide(width, step, noise, untold, seed
     now[:, :width] = np.roll(computed, step, 1)[:, :width]
     now = np.clip(now + rng.normal(0, noise, now.shape), 0, 255).astype(np.uint8)
     share = share_of_all(now, computed, untold)
-    assert standing_share(now, computed, untold) == share
+    assert standing_share(now, computed, find_corners(computed), untold) == share
     for enough in (0.05, 0.2, 0.6):
-        found = standing_share(now, computed, untold, enough)
+        found = standing_share(now, computed, find_corners(computed), untold, enough)
         assert enough <= found <= share if share >= enough else found == share
 
 
 def test_without_corners_nothing_is_known_to_stand():
     flat = np.full((112, 168), 90, np.uint8)
-    assert standing_share(flat, flat) == 0
+    assert standing_share(flat, flat, find_corners(flat)) == 0
 
 
 def test_a_search_that_goes_on_follows_what_one_from_nothing_loses():

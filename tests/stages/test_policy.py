@@ -135,9 +135,13 @@ def test_evidence_decides_when_and_there_is_no_refresh_without_need(now, expecte
 
 def test_the_age_of_a_moving_camera_s_dense_frame_counts_from_where_its_motion_does():
     rules = replace(RULES, every=None, camera_every=None, camera_s=0.7)
-    now = replace(PAN, seconds_since_computed=0.1, seconds_since_dense=0.8)
+    now = replace(PAN, seconds_since_computed=0.6, seconds_since_dense=0.8)
     assert choose_policy(rules, now) == ("warped", "camera")
-    assert choose_policy(replace(rules, camera_from="dense"), now) == ("dense", "camera")
+    since_dense = replace(rules, camera_from="dense")
+    assert choose_policy(since_dense, now) == ("dense", "camera")
+    early = replace(now, seconds_since_computed=0.4)  # rows aren't due yet, so that corners needn't be looked at
+    assert choose_policy(since_dense, early) == ("warped", "camera")
+    assert not asks_for_standing(since_dense, early)
 
 
 @given(

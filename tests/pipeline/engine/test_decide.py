@@ -317,7 +317,7 @@ def test_a_camera_that_creeps_is_seen_from_the_last_dense_frame_on(since, seen):
         .contiguous()
         for number in range(16)
     ]
-    rows = {"policy.every": 1, "policy.max_age_s": 9.0, "policy.camera_every": "null", "policy.camera_s": 0.25}
+    rows = {"policy.every": 1, "policy.max_age_s": 0.04, "policy.camera_every": "null", "policy.camera_s": 0.25}
     decisions = walk(film, without_refresh(**rows, **{"policy.camera_from": since, "policy.camera_share": 0.0}))
     reasons = [decision.reason for decision in decisions]
     assert ("camera" in reasons) == seen
