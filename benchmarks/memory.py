@@ -60,7 +60,11 @@ def held_bytes(engine: Engine, name: str) -> dict[str, int]:
 
 
 def expected_bytes(engine: Engine) -> dict[str, int]:
-    """Bytes by the formula: keys and values of the blocks, pixels and their cells, cells and outputs of each head."""
+    """Bytes by the formula: keys and values of the blocks, pixels and their cells, cells and outputs of each head.
+
+    Pixels are those of the last computed and, where a moving camera is told from there, of the last dense frame, in
+    colours and grey.
+    """
     model, plan = engine.model, engine.plan(FRAME)
     grid = model.backbone.grid(plan.model_size)
     height, width = plan.model_size
@@ -68,7 +72,8 @@ def expected_bytes(engine: Engine) -> dict[str, int]:
     block = (2 if engine.config.numerics.dtype == "bfloat16" else 4) * model.backbone.width * kept
     quantities = 3 * round(grid.patch / engine.config.change.cell_px) ** 2
     positions = 4 * model.backbone.width * grid.tokens
-    pixels = 3 * height * width + 2 * 4 * grid.patches * quantities
+    pictures = 2 if engine.config.policy.camera_from == "dense" else 1
+    pixels = pictures * (3 + 1) * height * width + 2 * 4 * grid.patches * quantities
     expected = {"base": model.base_depth * block + pixels + positions}
     for task in model.tasks:
         kind, head, sub = model.bundle.kinds[task], model.heads[task], model.sub_tasks.get(task)
@@ -87,7 +92,8 @@ def _buffers(thing: Any) -> dict[int, int]:
         owner = thing if thing.base is None else thing.base
         return {id(owner): thing.nbytes}
     if is_dataclass(thing) and not isinstance(thing, type):
-        inside = [getattr(thing, part.name) for part in fields(thing)]
+        made = vars(thing) if hasattr(thing, "__dict__") else {}  # with what it keeps besides its fields
+        inside = list(made.values()) or [getattr(thing, part.name) for part in fields(thing)]
     elif isinstance(thing, dict):
         inside = list(thing.values())
     elif isinstance(thing, list | tuple):

@@ -324,12 +324,15 @@ def test_the_video_plays_in_a_browser(tmp_path):
     pts_s = (np.arange(60) / NTSC).tolist()
     draw_all(tmp_path / "overlay.webm", stand_in(pts_s, NTSC), source_frames(pts_s), height=60)
     (tmp_path / "player.html").write_text(PLAYER)
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
-    page = subprocess.run(
-        ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "player.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    ).stdout  # fmt: skip
-    told = json.loads(re.search(r"<pre>(.*)</pre>", page)[1])
+    for budget_ms in (4_000, 16_000, 64_000):  # its clock runs on while a busy machine decodes
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--virtual-time-budget={budget_ms}", "--dump-dom"]
+        page = subprocess.run(
+            ["chromium", *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "player.html").as_uri()],
+            capture_output=True, text=True, timeout=120, check=True,
+        ).stdout  # fmt: skip
+        if said := re.search(r"<pre>(.*)</pre>", page)[1]:
+            break
+    told = json.loads(said)
     height, width = plan_panel((48, 64), 1, 60).size
     assert (told["readyState"] >= 2, told["videoWidth"], told["videoHeight"]) == (True, width, height)
     assert told["duration"] == pytest.approx(60 / NTSC, abs=0.04)
