@@ -69,14 +69,14 @@ class Measured:
     opening: int = 0
 
     def ms_per_frame(self, segment_frames: int) -> float:
-        """Mean time of a frame with resizing in a run whose segments have so many frames; NaN without two frames.
+        """Mean time of a frame with resizing in a run whose segments have so many frames; NaN without a frame.
 
         These frames may have opened segments more often than a run does.
         """
-        later = self.frames - self.opening
-        if not self.opening or not later:
+        if not self.opening:
             return nan
-        steady, opening = (self.seconds + self.resizing_s - self.opening_s) / later, self.opening_s / self.opening
+        later, opening = self.frames - self.opening, self.opening_s / self.opening
+        steady = (self.seconds + self.resizing_s - self.opening_s) / later if later else opening
         return 1e3 * (steady + (opening - steady) / segment_frames)
 
     def excess(self, kinds: Mapping[str, Kind]) -> dict[str, dict[str, Excess]]:

@@ -86,7 +86,7 @@ class Judged:
         macs: its MACs as a share of dense prediction's.
         excess: by region, of every task and of their mean.
         upper: the same excess with its margin: what it is at most, as sure as `SURE`.
-        ms: mean time of computing a frame, with resizing; NaN if no window has two frames.
+        ms: mean time of computing a frame, with resizing.
     """
 
     step: Step

@@ -143,7 +143,8 @@ def test_time_of_a_frame_counts_one_opening_a_segment():
     costly = replace(measured, opening_s=0.6)
     assert costly.ms_per_frame(11) == pytest.approx(100)
     assert costly.ms_per_frame(1) == pytest.approx(600)
-    assert math.isnan(replace(measured, frames=1).ms_per_frame(256))
+    assert replace(measured, frames=1).ms_per_frame(256) == pytest.approx(100)  # it is all that is known
+    assert math.isnan(Measured({}, 0, 0, 0.0, 0).ms_per_frame(256))
 
 
 @pytest.mark.nightly
@@ -235,3 +236,13 @@ def test_few_windows_have_a_margin_and_all_frames_none():
 def none():
     """A window in which nothing moved."""
     return Measured({"depth": np.array([[0.0, 1, 0.0, 1, 0], [0.0, 0, 0, 0, 0]])}, 1, 2, 0.0, 1)
+
+
+@pytest.mark.nightly
+def test_a_single_frame_has_a_time_too(run_cli, tiny, make_clip, tmp_path):
+    clip = make_clip(frames=1, name="single")
+    for number, bound in enumerate((("--max-ms", "0.0001"), ("--max-drift", "5%"))):
+        code, _, error = run_cli("run", clip, "-o", tmp_path / str(number), *OPTIONS, "--model", tiny, *bound)
+        assert code == 0, error
+        assert "nan" not in error
+        assert " ms a frame" in " ".join(error.split())
