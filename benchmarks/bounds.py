@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from clip_sets import CLIPS, ClipSpec, rendered
 
-from deltascene.pipeline.config import Config, load_config
+from deltascene.pipeline.config import Config, in_full, load_config
 from deltascene.pipeline.engine.engine import Engine
 from deltascene.pipeline.evaluation.bounds import MEAN, Goal
 from deltascene.pipeline.evaluation.clip_scores import MOVING, WHOLE
@@ -107,10 +107,9 @@ def judge_clip(spec: ClipSpec, path: Path, engine: Engine, config: Config, bound
 
 def _measure(path: Path, engine: Engine, config: Config, steps: Sequence[Judged], frames: int) -> list[list[Measured]]:
     """What every step measures in every window."""
-    dense = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
     configs, found = [step.step.config for step in steps], list[list[Measured]]()
     with read_frames(find_sources([str(path)])[0]) as reader:
-        while (measured := compare(engine.model, configs, dense, islice(reader, frames)))[0].frames:
+        while (measured := compare(engine.model, configs, in_full(config), islice(reader, frames)))[0].frames:
             found.append(measured)
     return found
 

@@ -85,7 +85,7 @@ def moving(size: tuple[int, int]) -> Iterator[Image]:
     ground = _texture(size, 0)
     things = [_texture((height, width), seed) for seed, (_, _, height, width, _, _) in enumerate(OBJECTS, 1)]
 
-    def picture_of(number: int) -> Image:
+    def draw(number: int) -> Image:
         picture, swing = ground.copy(), 8 - abs(number % 32 - 16) * 1.0
         for thing, (top, left, height, width, dx, dy) in zip(things, OBJECTS, strict=True):
             y, x = (max(0, round(at + step * swing)) for at, step in ((top, dy), (left, dx)))
@@ -93,7 +93,7 @@ def moving(size: tuple[int, int]) -> Iterator[Image]:
             there[...] = thing[: there.shape[0], : there.shape[1]]
         return picture
 
-    return _noisy(picture_of, 2)
+    return _noisy(draw, 2)
 
 
 def camera(size: tuple[int, int]) -> Iterator[Image]:

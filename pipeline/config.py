@@ -276,6 +276,11 @@ def recorded_config(recorded: Mapping[str, Any]) -> Config:
     return _validate(data)
 
 
+def in_full(config: Config) -> Config:
+    """A config of dense prediction of every frame, with all else as it is."""
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
+
+
 def render_config(config: Config) -> str:
     """A config as YAML that `--config` can read; a comment at every key says what it affects."""
     lines = list(_lines(config.model_dump(mode="json"), key_effects()))

@@ -23,9 +23,7 @@ from deltascene.stages.types import TokenGrid
 STEPS_PER_PIXEL = 32
 COARSER = 4  # pixels between flow vectors
 LEAST_BOX = 64  # pixels: for pictures with a shorter side the search has no pyramid, and sometimes crashes
-FINEST_SCALE = (
-    1  # half the resolution; the preset stops at a quarter, where a moving camera's frames lose a quarter more
-)
+FINEST_SCALE = 1  # half the resolution; at the preset's quarter a moving camera's frames lose a quarter more
 LONGER = 25  # steps of a search that goes on from an earlier flow; the preset does 16
 AROUND_BOX = 2  # flow vectors around the patches that moved, in which content may be found
 SMOOTHED = (3, 3)  # pixels averaged against noise before two images are compared
@@ -290,9 +288,7 @@ def _search(now: Grey, computed: Grey, start: NDArray[np.float32] | None = None)
     if start is not None and start.any():
         began = np.asarray(cv2.resize(start, (width, height)), np.float32)
     images = [cv2.copyMakeBorder(each, 0, below, 0, right, cv2.BORDER_REPLICATE) for each in (now, computed, began)]
-    search = cv2.DISOpticalFlow.create(
-        cv2.DISOPTICAL_FLOW_PRESET_FAST
-    )  # made anew, as it keeps settings of the last size
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # anew: it keeps settings of the last size
     search.setFinestScale(FINEST_SCALE)
     if start is not None:
         search.setGradientDescentIterations(LONGER)

@@ -164,7 +164,8 @@ def decide(
         _situation(config, state, frame, pixels), moved=len(patches) / grid.patches, jumped=jumped, gain=gain
     )
     rules = rules_of(config)
-    picture, earlier = Picture(pixels), state.dense if rules.camera_from == "dense" else state.computed
+    picture = Picture(pixels)
+    earlier = state.dense if rules.camera_from == "dense" else state.computed
     if earlier is not None and asks_for_standing(rules, situation):
         untold = 0.0 if situation.moved > MOVES else 1.0
         standing = standing_share(picture.grey, earlier.grey, earlier.corners, untold, rules.camera_standing)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deltascene.cache.segment import FrameRecord
 from deltascene.pipeline.bundles.scene_model import SceneModel
-from deltascene.pipeline.config import Config
+from deltascene.pipeline.config import Config, in_full
 from deltascene.pipeline.engine.audit import AuditState, charged, draw, measure
 from deltascene.pipeline.engine.codec import encode_rows
 from deltascene.pipeline.engine.cost import frame_costs, skipped_costs
@@ -328,7 +328,7 @@ def _audited(
 
 def _dense_passes(model: SceneModel, config: Config, walk: _Walk, pictures: Sequence[Tensor]) -> list[FrameResult]:
     """Dense predictions of pictures at the model's size, of the same geometry as a frame's."""
-    every_row = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
+    every_row = in_full(config)
     walks = []
     for pixels in pictures:
         _, decision = decide(every_row, walk.grid, TemporalState(), walk.frame, pixels)

@@ -16,7 +16,7 @@ import numpy as np
 
 from deltascene.errors import DeltasceneError
 from deltascene.pipeline.bundles.scene_model import SceneModel
-from deltascene.pipeline.config import Config
+from deltascene.pipeline.config import Config, in_full
 from deltascene.pipeline.engine.audit import uniform
 from deltascene.pipeline.errors import UsageError, nearest
 from deltascene.pipeline.evaluation.bounds import MEAN, Bounds, Goal
@@ -198,14 +198,13 @@ def run_pilot(model: SceneModel, config: Config, plan: PilotPlan, progress: Prog
         UsageError: the config has no ladder, or no window can be read.
     """
     steps = ladder(config, plan.fps)
-    dense = config.model_copy(update={"policy": config.policy.model_copy(update={"reuse": False})})
     parts, work = list[list[Measured]](), "pilot"
     progress(work, 0, len(plan.windows))
     for number, window in enumerate(plan.windows, 1):
         try:
             with open_source(config.source, window.spec, start_frame=window.first, info=window.info) as reader:
                 frames = islice(reader, window.frames)
-                parts.append(compare(model, [step.config for step in steps], dense, frames))
+                parts.append(compare(model, [step.config for step in steps], in_full(config), frames))
         except DeltasceneError as error:
             _log.warning("pilot: a window of %s is left out: %s", window.spec.id, error)
         progress(work, number, len(plan.windows))

@@ -13,6 +13,7 @@ from deltascene.stages.motion import (
     Part,
     estimate_flow,
     find_corners,
+    flow_residual,
     flow_size,
     no_flow,
     plan_lookup,
@@ -285,3 +286,14 @@ def test_a_search_that_goes_on_follows_what_one_from_nothing_loses():
     wrong, wrong_afresh = (np.mean(np.abs(found[0][inner] / STEPS_PER_PIXEL - 24) > 1) for found in (flow, afresh))
     assert wrong < 0.02
     assert wrong_afresh > 2 * wrong
+
+
+@pytest.mark.parametrize("contrast", [1, 40])
+def test_what_no_flow_explains_is_a_share_of_the_texture_unless_there_is_next_to_none(contrast):
+    """The same noise says little in a picture without texture, where it would be most of it."""
+    squares = np.random.default_rng(0).integers(0, 2, (28, 42)).repeat(4, 0).repeat(4, 1) * contrast + 100
+    before = squares.astype(np.uint8)
+    now = (before + 3).astype(np.uint8)
+    texture = sum(np.abs(np.diff(squares[::4, ::4], axis=axis)).mean() for axis in (0, 1))
+    residual = flow_residual(no_flow(before.shape), now, before, 1.0, GRID)
+    assert residual == pytest.approx(3 / max(texture, 12), rel=0.01)
