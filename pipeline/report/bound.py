@@ -12,6 +12,7 @@ from deltascene.stages.kinds import ALL_WRONG
 
 SUFFIX = {"moved": "_moved", "whole": ""}  # by region, of the names in `DriftSums.result`
 NAMES = ("drift", "floor", "excess")
+LEFT_OUT = ("decode", "audit", "write", "archive")  # stages that a bound on time isn't about
 
 Estimate = Mapping[str, float | None]
 ByTask = Mapping[str, Mapping[str, Any]]
@@ -33,7 +34,7 @@ def bound_report(pilot: Any, whole: Mapping[str, Any], kinds: Mapping[str, str])
         audited: by region and task drift, floor and excess, each with mean, low and high, or null; see `_mean_of`.
         limits: of every bound and region of, region, at_most, audited (null where there were too few audits), over.
         max_ms: the bound on time; null for a pilot with another goal.
-        ms: mean time of computing a valid frame of this run, without audits; null without one.
+        ms: mean time of computing a valid frame of this run, with resizing, without audits; null without one.
         macs: what this run executed without audits, as a share of dense prediction's.
         plotted: names of those tasks whose excess is plotted; tops: upper ends of the axes macs, moved and whole.
     """
@@ -65,7 +66,9 @@ def bound_report(pilot: Any, whole: Mapping[str, Any], kinds: Mapping[str, str])
 
 def _ms_per_frame(whole: Mapping[str, Any]) -> float | None:
     frames = whole["frames"] - whole["invalid"]
-    return 1e3 * (whole["seconds"] - whole["seconds_by_stage"]["audit"]) / frames if frames else None
+    if not frames:
+        return None
+    return 1e3 * (whole["seconds"] - sum(whole["seconds_by_stage"][stage] for stage in LEFT_OUT)) / frames
 
 
 def _audited(audits: ByTask, kinds: Mapping[str, str], suffix: str) -> dict[str, dict[str, Estimate | None]]:

@@ -5,7 +5,8 @@ import pytest
 from deltascene.pipeline.report.bound import bound_report
 from deltascene.pipeline.runs.pilot_record import MEAN
 
-TIMES = {"frames": 4, "invalid": 1, "seconds": 0.05, "seconds_by_stage": {"audit": 0.02}}
+STAGES = {"decode": 0.01, "blocks": 0.03, "audit": 0.02, "write": 0.015, "archive": 0.005}
+TIMES = {"frames": 4, "invalid": 1, "seconds": 0.08, "seconds_by_stage": STAGES}
 KINDS = {"depth": "scalar", "normals": "vector", "seg": "classes"}
 
 
