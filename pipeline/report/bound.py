@@ -68,7 +68,8 @@ def _ms_per_frame(whole: Mapping[str, Any]) -> float | None:
     frames = whole["frames"] - whole["invalid"]
     if not frames:
         return None
-    return 1e3 * (whole["seconds"] - sum(whole["seconds_by_stage"][stage] for stage in LEFT_OUT)) / frames
+    left_out = sum(whole["seconds_by_stage"][stage] for stage in LEFT_OUT)
+    return 1e3 * float(whole["seconds"] - left_out) / frames
 
 
 def _audited(audits: ByTask, kinds: Mapping[str, str], suffix: str) -> dict[str, dict[str, Estimate | None]]:
