@@ -69,7 +69,7 @@ def _ms_per_frame(whole: Mapping[str, Any]) -> float | None:
     if not frames:
         return None
     left_out = sum(whole["seconds_by_stage"][stage] for stage in LEFT_OUT)
-    return 1e3 * float(whole["seconds"] - left_out) / frames
+    return float(1e3 * (whole["seconds"] - left_out) / frames)
 
 
 def _audited(audits: ByTask, kinds: Mapping[str, str], suffix: str) -> dict[str, dict[str, Estimate | None]]:
